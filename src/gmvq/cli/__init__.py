@@ -1,0 +1,1 @@
+"""The command ``gmvq``: training, measuring and looking into tokenizers without writing code."""

@@ -1,0 +1,123 @@
+"""`ImageDataset`: any source of pictures as a torch dataset whose randomness depends on the draw alone."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gmvq.data.randomness import uniforms
+from gmvq.data.source import Source
+from gmvq.data.views import PictureView, TileView, View
+from gmvq.errors import check_positive
+
+Index = int | tuple[int, int]
+"""An item's number, or the pair (item, draw)."""
+
+
+class ImageDataset(Dataset[Tensor]):
+    """Square images in [0, 1] from any source; build one with ``open_images``.
+
+    ``dataset[i]`` and ``dataset[(i, draw)]`` give a float32 tensor of shape (channels, size, size). ``draw``
+    is the number of the draw since training began: all augmentation is a pure function of (seed, draw), so
+    a resumed run sees exactly what an uninterrupted one would have seen. Without it, draw = i.
+
+    Args:
+        source: where the pictures come from, with ``channels`` channels.
+        size: height and width of every item, in pixels.
+        channels: 3 for RGB, 1 for luminance.
+        augment: draw random crops (where the source allows them) and flips.
+        flip: include mirror images in the augmentation; turn it off where left and right differ.
+        seed: of the augmentation.
+
+    Raises:
+        ValueError: the size is not positive, or channels is neither 1 nor 3.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        size: int,
+        channels: int,
+        augment: bool = False,
+        flip: bool = True,
+        seed: int = 0,
+    ) -> None:
+        check_positive("size", size)
+        check_channels(channels)
+        self.size = size
+        self.channels = channels
+        self._source = source
+        self._augment = augment
+        self._flip = flip
+        self._seed = seed
+        if source.framing == "tiles":
+            self._view: View = TileView(source, size)
+        else:
+            self._view = PictureView(source, size, crops=source.framing == "crop")
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, index: Index) -> Tensor:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
+        """Fetch many items at once; the data loader calls this."""
+        numbers = [index[0] if isinstance(index, tuple) else index for index in indices]
+        items = np.array([self._position(number) for number in numbers], dtype=np.int64)
+        chance = None
+        if self._augment:
+            draws = items.copy()
+            for row, index in enumerate(indices):
+                if isinstance(index, tuple):
+                    draws[row] = index[1]
+            chance = uniforms(self._seed, draws, 4)
+        pixels = self._view.batch(items, None if chance is None else chance[:, 1:])
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        if chance is not None and self._flip:
+            mirrored = chance[:, 0] < 0.5
+            planes[mirrored] = planes[mirrored][..., ::-1]
+        images = torch.from_numpy(planes).to(torch.float32)
+        return list(images.div_(255).unbind())
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Files that could not be used, each with the reason.
+
+        One found to be broken only while decoding is entered when it is met; in a loader with workers that
+        happens in the worker's copy of the dataset.
+        """
+        return self._source.skipped
+
+    @property
+    def description(self) -> str:
+        """One line: what the images are, how many, and by which rule this split was made."""
+        shape = f"{self.size}x{self.size}x{self.channels}"
+        skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
+        return f"{self._source.description}: {len(self)} items of {shape}{skipped}"
+
+    def item_name(self, index: int) -> str:
+        """Return what item ``index`` is called: its file, row, glyph, or place in a photograph."""
+        return self._view.name(self._position(index))
+
+    def label(self, index: int) -> int | None:
+        """Return the class of item ``index``, or None where there are no classes."""
+        return self._view.label(self._position(index))
+
+    def _position(self, index: int) -> int:
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"index {position} is out of range for a dataset of {len(self)} images")
+        return position % len(self)
+
+
+def check_channels(channels: int) -> None:
+    """Raise ValueError unless ``channels`` is 1 or 3."""
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 3 (RGB) or 1 (luminance), got {channels}")

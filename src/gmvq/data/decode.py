@@ -1,0 +1,102 @@
+"""From any picture PIL can read, or any uint8 array, to 8-bit grey or RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmvq.errors import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class UnreadableImageError(ValueError):
+    """The picture cannot be decoded; the dataset then shows another one in its place."""
+
+
+def decode(data: Path | bytes, channels: int) -> Image:
+    """Decode a file or its bytes, upright, in mode L (channels = 1) or RGB (channels = 3).
+
+    EXIF rotation is applied, transparency is laid on white, 16-bit values keep their scale, and of an
+    animation the first frame is taken.
+
+    Raises:
+        UnreadableImageError: not an image, truncated, or above PIL's size limit.
+    """
+    pil = require("PIL.Image", "data")
+    ops = require("PIL.ImageOps", "data")
+    try:
+        with (
+            warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
+            pil.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image,
+        ):
+            image.load()
+            return _to_mode(ops.exif_transpose(image), channels)
+    except Exception as error:  # a broken file makes the decoders raise almost anything
+        raise UnreadableImageError(reason(error)) from error
+
+
+def header_problem(path: Path) -> str | None:
+    """Return why a file cannot be an image, judged by its header alone, or None."""
+    pil = require("PIL.Image", "data")
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    try:
+        with (
+            warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
+            pil.open(path) as image,
+        ):
+            return None if min(image.size) > 0 else "the image has no pixels"
+    except Exception as error:  # as above
+        return reason(error)
+
+
+def reason(error: Exception) -> str:
+    """Say in one short line why a picture was refused."""
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "not an image in any format that PIL reads"
+    if type(error).__name__.startswith("DecompressionBomb"):
+        return "too many pixels: above PIL's limit against decompression bombs"
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _to_mode(image: Image, channels: int) -> Image:
+    pil = require("PIL.Image", "data")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = pil.fromarray(_wide_to_8_bit(np.asarray(image)))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = pil.new("RGBA", image.size, "white")
+        image = pil.alpha_composite(white, image)
+    elif image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _wide_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Integers count as 16-bit whatever their width in memory, floats as lying in [0, 1]."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return ((np.clip(values.astype(np.int64), 0, 65535) + 128) // 257).astype(np.uint8)
+    wide = values.astype(np.float64)
+    if not (np.isfinite(wide).all() and wide.min() >= 0 and wide.max() <= 1):
+        raise ValueError("a floating-point image must have values in [0, 1]")
+    return np.rint(wide * 255).astype(np.uint8)
+
+
+def convert_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Bring uint8 arrays of shape (..., H, W, 1, 3 or 4) to 1 or 3 channels, by the same rules as PIL."""
+    if pixels.shape[-1] == 4:
+        alpha = pixels[..., 3:].astype(np.uint16)
+        pixels = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if pixels.shape[-1] == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=-1)
+    luminance = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], dtype=np.uint32)
+    return ((luminance + 0x8000) >> 16).astype(np.uint8)[..., None]

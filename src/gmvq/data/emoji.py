@@ -1,0 +1,158 @@
+"""Emoji: the colour bitmaps inside a font, whole objects on white (Noto Color Emoji: 3,916 of 136 x 128)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmvq.data.decode import UnreadableImageError, reason
+from gmvq.data.source import Framing, hash_split
+from gmvq.errors import require
+
+NAME = "NotoColorEmoji.ttf"
+_FONT_FOLDERS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "~/.local/share/fonts",
+    "~/.fonts",
+    "~/Library/Fonts",
+)
+_JOINERS = {0x200D, 0xFE0F, 0x2640, 0x2642, 0x27A1, *range(0x1F3FB, 0x1F400)}
+"""Code points that only vary a picture: joiner, variation selector, gender and direction, skin tones."""
+_ALIKE = {
+    0x1F468: (0x1F9D1,),  # man, woman: person
+    0x1F469: (0x1F9D1,),
+    0x1F466: (0x1F9D2,),  # boy, girl: child
+    0x1F467: (0x1F9D2,),
+    0x1F474: (0x1F9D3,),  # old man, old woman: older person
+    0x1F475: (0x1F9D3,),
+    0x1F46B: (0x1F9D1, 0x1F91D),  # couples holding hands
+    0x1F46C: (0x1F9D1, 0x1F91D),
+    0x1F46D: (0x1F9D1, 0x1F91D),
+    0x1F491: (0x1F9D1, 0x2764),  # couples with heart and with kiss
+    0x1F48F: (0x1F9D1, 0x2764, 0x1F48B),
+}
+
+
+class Glyphs:
+    """Bitmaps of a font, laid on white, padded to a square, scaled to ``size``; each decoded once."""
+
+    framing: Framing = "whole"
+
+    def __init__(
+        self, names: list[str], data: list[bytes], channels: int, size: int, description: str
+    ) -> None:
+        self.description = description
+        self.skipped: list[tuple[str, str]] = []
+        self._names = names
+        self._data = data
+        self._mode = "L" if channels == 1 else "RGB"
+        self._size = size
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        if index not in self._decoded:
+            self._decoded[index] = self._decode(self._data[index])
+        return self._decoded[index]
+
+    def stack(self, indices: NDArray[np.int64]) -> None:
+        return None
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def label(self, index: int) -> int | None:
+        return None
+
+    def _decode(self, data: bytes) -> NDArray[np.uint8]:
+        pil = require("PIL.Image", "data")
+        try:
+            glyph = pil.open(io.BytesIO(data)).convert("RGBA")
+        except Exception as error:  # PIL's decoders raise almost anything
+            raise UnreadableImageError(reason(error)) from error
+        side = max(glyph.size)
+        square = pil.new("RGBA", (side, side), "white")
+        square.alpha_composite(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+        scaled = square.convert(self._mode).resize((self._size, self._size), pil.Resampling.LANCZOS)
+        return np.asarray(scaled).reshape(self._size, self._size, -1)
+
+
+def find_font() -> Path:
+    """Find Noto Color Emoji among the fonts of this machine.
+
+    Raises:
+        FileNotFoundError: it is not installed.
+    """
+    for folder in _FONT_FOLDERS:
+        found = next(Path(folder).expanduser().rglob(NAME), None)
+        if found is not None:
+            return found
+    raise FileNotFoundError(
+        f"{NAME} is in none of {', '.join(_FONT_FOLDERS)}; install it with: "
+        "apt install fonts-noto-color-emoji, or give the path of a font with colour bitmaps"
+    )
+
+
+def open_emoji(path: Path, split: str, channels: int, size: int, fractions: tuple[float, float]) -> Glyphs:
+    """Open one split of a font's distinct bitmaps (its largest CBDT strike).
+
+    The split goes by a fixed hash of what a glyph shows: variants in skin tone, gender and direction of one
+    picture always fall into the same split.
+
+    Raises:
+        ValueError: not a font, or one without colour bitmaps.
+    """
+    fonts = require("fontTools.ttLib", "data")
+    try:
+        with fonts.TTFont(path, fontNumber=0, lazy=True) as font:
+            if "CBDT" not in font:
+                raise ValueError(f"{path} has no colour bitmaps (no CBDT table); use {NAME}")
+            strike = max(font["CBDT"].strikeData, key=len)
+            distinct: dict[bytes, str] = {}
+            for name, glyph in strike.items():
+                data = getattr(glyph, "imageData", b"")
+                if data:
+                    distinct.setdefault(data, name)
+            groups = _groups(font, list(distinct.values()))
+    except fonts.TTLibError as error:
+        raise ValueError(f"cannot read {path} as a font: {error}") from error
+    rows = hash_split(groups, split, fractions)
+    items = [(name, data) for data, name in distinct.items()]
+    names, data = [items[i][0] for i in rows], [items[i][1] for i in rows]
+    rule = "split by what the glyph shows, variants together"
+    return Glyphs(names, data, channels, size, f"{path.name} ({split}; {rule})")
+
+
+def _groups(font: object, names: list[str]) -> list[str]:
+    """Return for each glyph the code points of what it shows, without those that only vary the picture.
+
+    Composed glyphs have no code point of their own: the ligatures of the GSUB table say what they stand for.
+    """
+    points = {name: point for point, name in font.getBestCmap().items()}  # pyright: ignore[reportAttributeAccessIssue]
+    parts: dict[str, list[str]] = {}
+    if "GSUB" in font:  # pyright: ignore[reportOperatorIssue]
+        for lookup in font["GSUB"].table.LookupList.Lookup:  # pyright: ignore[reportIndexIssue]
+            for table in lookup.SubTable:
+                for first, ligatures in getattr(
+                    getattr(table, "ExtSubTable", table), "ligatures", {}
+                ).items():
+                    for ligature in ligatures:
+                        parts.setdefault(ligature.LigGlyph, [first, *ligature.Component])
+
+    def shown(name: str, depth: int = 0) -> list[int]:
+        if name in points or name not in parts or depth > 8:
+            return [points[name]] if name in points else []
+        return [point for part in parts[name] for point in shown(part, depth + 1)]
+
+    groups: list[str] = []
+    for name in names:
+        every = {same for point in shown(name) for same in _ALIKE.get(point, (point,))}
+        kept = every - _JOINERS or every
+        groups.append(" ".join(f"{point:X}" for point in sorted(kept)) or name)
+    return groups

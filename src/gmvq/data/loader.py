@@ -1,0 +1,106 @@
+"""`make_loader`: a torch DataLoader that can be saved and resumed in the middle of an epoch.
+
+It counts what the consumer has received, not what workers have fetched ahead. Lightning saves the training
+loader's ``state_dict()`` in its checkpoints and calls ``load_state_dict()`` before it asks for an iterator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gmvq.data.dataset import ImageDataset
+from gmvq.data.sampler import Position, StatelessSampler
+from gmvq.errors import check_positive
+
+
+class ResumableLoader(DataLoader[Tensor]):
+    """A DataLoader over a `StatelessSampler` whose state is the number of batches delivered.
+
+    A pass has as many batches as an epoch, or, after ``load_state_dict``, as many as were left; what an
+    abandoned pass did not deliver comes in the next one (see `Position`).
+    """
+
+    def __init__(self, dataset: ImageDataset, *, batch_sampler: StatelessSampler, **options: Any) -> None:
+        super().__init__(dataset, batch_sampler=batch_sampler, **options)
+        self._batches = batch_sampler
+        self._delivered = Position()
+
+    def __iter__(self) -> Iterator[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # A generator: nothing starts, and no place is taken, before the first batch is asked for. Lightning
+        # makes iterators that it does not use.
+        self._delivered.begin(len(self), endless=self._batches.shuffle)
+        self._batches.position.restore(self._delivered.batches, self._delivered.in_pass)
+        for batch in super().__iter__():
+            self._delivered.advance()
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches were delivered, and the numbers that fix what those batches were."""
+        return self._batches.state_at(self._delivered)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Make the next iteration go on after the batches already delivered."""
+        self._batches.load_state_dict(state_dict)
+        self._delivered.restore(state_dict["batches"], state_dict["in_pass"])
+
+
+def make_loader(
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool | None = None,
+    pin_memory: bool = False,
+) -> ResumableLoader:
+    """Make a resumable loader of float32 batches of shape (batch_size, channels, size, size).
+
+    Args:
+        dataset: what ``open_images`` returned.
+        batch_size: items per batch and process.
+        shuffle: a new order for every epoch.
+        seed: of the order, and of the workers.
+        num_workers: processes that fetch ahead; they live as long as the loader.
+        rank: of this process.
+        world_size: number of processes. Lightning then needs Trainer(use_distributed_sampler=False).
+        drop_last: leave out the short last batch; None means when shuffling a set that fills a whole batch.
+        pin_memory: copy batches into pinned memory, for a GPU.
+
+    Raises:
+        TypeError: ``dataset`` is not an `ImageDataset`: others do not take (index, draw) pairs.
+        ValueError: as for `StatelessSampler`.
+    """
+    if not isinstance(dataset, ImageDataset):
+        raise TypeError(
+            f"dataset must be an ImageDataset, as open_images returns, got {type(dataset).__name__}"
+        )
+    check_positive("batch_size", batch_size)
+    if drop_last is None:
+        drop_last = shuffle and len(dataset) >= batch_size * world_size
+    sampler = StatelessSampler(
+        len(dataset),
+        seed=seed,
+        shuffle=shuffle,
+        rank=rank,
+        world_size=world_size,
+        batch_size=batch_size,
+        drop_last=drop_last,
+    )
+    # With a generator of its own the loader does not draw its workers' seeds from the global one.
+    generator = torch.Generator().manual_seed(seed)
+    return ResumableLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=generator,
+    )

@@ -1,0 +1,149 @@
+"""`StatelessSampler`: batch number n as a pure function of (seed, n), for any number of processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from gmvq.data.randomness import permutation
+from gmvq.errors import check_positive
+
+Batch = list[tuple[int, int]]
+
+
+class Position:
+    """How far one has come in the endless sequence of batches: the rule the sampler and the loader share.
+
+    Training reads the sequence on and on: a pass is the next ``length`` batches, wherever the last pass was
+    left, so nothing is lost or repeated when an iterator is dropped half-way (Lightning does that). Without
+    shuffling a pass begins with the first batch of an epoch. The first pass after ``restore`` has only the
+    batches that were left of the interrupted one.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.in_pass = 0
+        self._restored = False
+
+    def restore(self, batches: int, in_pass: int) -> None:
+        self.batches, self.in_pass, self._restored = batches, in_pass, True
+
+    def begin(self, length: int, *, endless: bool) -> range:
+        """Return the numbers of the batches of the pass that begins now."""
+        if not (self._restored and self.in_pass < length):
+            self.in_pass = 0
+            if not endless:
+                self.batches = -(-self.batches // length) * length
+        self._restored = False
+        return range(self.batches, self.batches + length - self.in_pass)
+
+    def advance(self) -> None:
+        self.batches += 1
+        self.in_pass += 1
+
+
+class StatelessSampler(Sampler[Batch]):
+    """Hand out batches of (index, draw) pairs; ``draw`` counts items since training began.
+
+    Batch n of the whole run depends on (seed, n) alone. Iterating gives as many batches as an epoch has, or,
+    after ``load_state_dict``, as many as were left (see `Position`). With several processes the batch of
+    ``batch_size * world_size`` is divided in order: their union is what one process would have had.
+
+    Args:
+        length: number of items.
+        seed: of the permutations.
+        shuffle: a new permutation for every epoch; else in order.
+        rank: of this process.
+        world_size: number of processes.
+        batch_size: items per batch and process.
+        drop_last: leave out the last batch of an epoch if it is short.
+
+    Raises:
+        ValueError: a number is out of range, no batch can be filled, or the short last batch is too small to
+            give every process an item.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        batch_size: int,
+        drop_last: bool = True,
+    ) -> None:
+        for name, value in (("length", length), ("batch_size", batch_size), ("world_size", world_size)):
+            check_positive(name, value)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in [0, {world_size - 1}], got {rank}")
+        self._length = length
+        self._seed = seed
+        self.shuffle = shuffle
+        self._rank = rank
+        self._world_size = world_size
+        self._global_batch = batch_size * world_size
+        whole, rest = divmod(length, self._global_batch)
+        if drop_last and not whole:
+            raise ValueError(
+                f"{length} images do not fill one batch of {batch_size} on {world_size} process(es); "
+                "use a smaller batch_size, or drop_last=False"
+            )
+        if not drop_last and 0 < rest < world_size:
+            raise ValueError(
+                f"the last batch of {length} images has {rest} for {world_size} processes; "
+                "use another batch_size"
+            )
+        self._epoch_length = whole if drop_last or not rest else whole + 1
+        self.position = Position()
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self._epoch_length
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number in self.position.begin(len(self), endless=self.shuffle):
+            self.position.advance()
+            yield self.batch(number)
+
+    def batch(self, number: int) -> Batch:
+        """Return this process's part of batch ``number``, counted from the beginning of training."""
+        epoch, within = divmod(number, self._epoch_length)
+        if self._order is None or self._order[0] != epoch:
+            whole = np.arange(self._length)
+            self._order = (epoch, permutation(self._seed, epoch, self._length) if self.shuffle else whole)
+        start = within * self._global_batch
+        places = np.arange(start, min(start + self._global_batch, self._length))
+        mine = np.array_split(places, self._world_size)[self._rank]
+        return [(int(self._order[1][place]), epoch * self._length + int(place)) for place in mine]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches were handed out, and the numbers that fix what those batches were."""
+        return self.state_at(self.position)
+
+    def state_at(self, position: Position) -> dict[str, Any]:
+        """Return the state at another position: a loader's, which counts deliveries."""
+        fixed = {"length": self._length, "seed": self._seed, "global_batch": self._global_batch}
+        return {"batches": position.batches, "in_pass": position.in_pass, **fixed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the batches already handed out; warn if the order of the data is no longer the same."""
+        for key in ("batches", "in_pass"):
+            if not isinstance(state_dict.get(key), int):
+                raise ValueError(f"expected a state with the number {key!r}, got the keys {list(state_dict)}")
+        self.position.restore(state_dict["batches"], state_dict["in_pass"])
+        now = self.state_dict()
+        changed = [
+            f"{key} {state_dict.get(key)} -> {now[key]}" for key in now if state_dict.get(key) != now[key]
+        ]
+        if changed:
+            warnings.warn(
+                f"the data order is not that of the saved run: {', '.join(changed)}; going on at batch "
+                f"{now['batches']} of the new order",
+                stacklevel=2,
+            )

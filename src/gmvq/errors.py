@@ -1,0 +1,107 @@
+"""Check helpers: every bad input ends in an error that says what was expected, what came, and what to do."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is absent; the message names the extra that installs it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra installs it.
+
+    Args:
+        module: dotted module name, for example ``"lightning"``.
+        extra: the extra of this package that brings it, for example ``"train"``.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs the package '{module.split('.')[0]}', which is not installed; "
+            f"install it with: pip install 'gmvq[{extra}]'"
+        ) from error
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` > 0."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_latents(latents: Tensor, dim: int) -> None:
+    """Raise unless ``latents`` is a non-empty floating-point tensor of shape (..., dim)."""
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"latents must be a torch.Tensor, got {type(latents).__name__}")
+    if not latents.is_floating_point():
+        raise TypeError(
+            f"latents must be floating point, got {latents.dtype}; convert them with latents.float()"
+        )
+    if latents.ndim < 1 or latents.shape[-1] != dim:
+        hint = ""
+        if latents.ndim >= 2 and dim in latents.shape[:-1]:
+            axis = list(latents.shape).index(dim)
+            hint = f"; axis {axis} has size {dim}: move it to the end with latents.movedim({axis}, -1)"
+        raise ValueError(
+            f"latents must have shape (..., {dim}): the last axis is the feature axis; "
+            f"got {tuple(latents.shape)}{hint}"
+        )
+    if latents.numel() == 0:
+        raise ValueError(f"latents are empty, of shape {tuple(latents.shape)}; pass at least one vector")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise ValueError if ``values`` holds NaN or infinity.
+
+    Skipped while compiling or exporting and on accelerators, where the check would stall the stream.
+    """
+    if torch.compiler.is_compiling() or values.device.type != "cpu":
+        return
+    if not torch.isfinite(values).all():
+        bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(
+            f"{name} hold {bad} NaN or infinite values of {values.numel()}; "
+            "look for an overflow or a too high learning rate before the quantizer"
+        )
+
+
+def check_indices(indices: Tensor, codebook_size: int) -> None:
+    """Raise unless ``indices`` is an integer tensor with values in [0, codebook_size)."""
+    if not isinstance(indices, Tensor):
+        raise TypeError(f"indices must be a torch.Tensor, got {type(indices).__name__}")
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise TypeError(f"indices must be integers, got {indices.dtype}; convert them with indices.long()")
+    if torch.compiler.is_compiling() or indices.device.type != "cpu" or indices.numel() == 0:
+        return
+    low, high = int(indices.min()), int(indices.max())
+    if low < -1 or high >= codebook_size:
+        raise ValueError(
+            f"indices must lie in [0, {codebook_size - 1}] (or be -1 where masked), got values from {low} to "
+            f"{high}; do they come from a model with another codebook size?"
+        )
+
+
+def check_mask(mask: Tensor | None, shape: torch.Size) -> None:
+    """Raise unless ``mask`` is None or a boolean tensor of ``shape`` (True = valid position)."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a boolean tensor (True = valid position), got {kind}")
+    if mask.shape != shape:
+        raise ValueError(f"mask must have the latents' leading shape {tuple(shape)}, got {tuple(mask.shape)}")

@@ -1,0 +1,110 @@
+"""Batches of images from what a user holds, a dataset, a loader or a tensor; and a model put in eval mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from ..errors import check_positive
+
+Images = Dataset[Any] | Iterable[Any] | Tensor
+"""A map-style dataset of (C, ...) images, an iterable of batches (B, C, ...), or one tensor (N, C, ...)."""
+
+
+def image_batches(
+    images: Images, *, batch_size: int, device: torch.device, limit: int | None = None
+) -> Iterator[Tensor]:
+    """Yield batches (B, C, ...) on ``device``, in order, each item once.
+
+    Items that are tuples, such as (image, label), count by their first entry.
+
+    Args:
+        images: a map-style dataset, a loader (whose own batch size then holds) or a tensor.
+        batch_size: items per batch, for a dataset or tensor.
+        device: where the batches go.
+        limit: stop after this many items.
+
+    Raises:
+        TypeError: the items are no floating-point tensors.
+        ValueError: there is no image.
+    """
+    check_positive("batch_size", batch_size)
+    left = limit
+    empty = True
+    for batch in _loader(images, batch_size):
+        values = _first(batch)
+        if left is not None:
+            values = values[:left]
+            left -= values.shape[0]
+        if values.shape[0]:
+            empty = False
+            yield values.to(device)
+        if left is not None and left <= 0:
+            break
+    if empty:
+        raise ValueError("there is no image to evaluate: the dataset or loader is empty (or already used up)")
+
+
+def count_batches(images: Images, batch_size: int) -> int | None:
+    """How many batches ``image_batches`` will yield, or None where that is unknown beforehand."""
+    try:
+        return len(_loader(images, batch_size))  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every submodule's mode is restored, those frozen in eval included."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def description_of(images: Images) -> str:
+    """The ``description`` of a dataset, or of the dataset behind a loader; empty where there is none."""
+    inner = getattr(images, "dataset", None)
+    return str(getattr(images, "description", getattr(inner, "description", "")))
+
+
+def _loader(images: Images, batch_size: int) -> Iterable[Any]:
+    if isinstance(images, Tensor):
+        return DataLoader(TensorDataset(images), batch_size=batch_size)
+    if isinstance(images, DataLoader):
+        return images
+    if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
+        return DataLoader(images, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
+    if not isinstance(images, Iterable):
+        raise TypeError(
+            f"expected a dataset, a loader or a tensor of images, got {type(images).__name__}; "
+            "gmvq.data.open_images(...) returns a dataset"
+        )
+    return images
+
+
+def _first(batch: Any) -> Tensor:
+    values = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(
+            f"batches must be floating-point tensors (B, C, ...) with values in [0, 1], got {kind}; "
+            "divide uint8 images by 255"
+        )
+    return values

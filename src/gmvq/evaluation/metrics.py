@@ -1,0 +1,217 @@
+"""Streaming metrics over whole sets: image errors, codebook use and rate, in float64 and mergeable.
+
+Every accumulator has ``update`` (one batch), ``merge`` (another accumulator's sums) and ``compute``. Sums,
+not means, are kept, so batches and processes may be of uneven size. Nothing here talks to other processes:
+collect the accumulators of several by any means (they pickle) and merge them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from ..errors import check_indices, check_positive, require
+
+#: Smallest MSE of one image in its PSNR: an exact reconstruction counts as 100 dB and not as infinity.
+MIN_MSE = 1e-10
+
+
+def psnr(mse: float) -> float:
+    """PSNR in dB of a mean squared error at data range 1: -10 log10 max(mse, 1e-10), so 100 dB at most."""
+    return -10.0 * math.log10(max(mse, MIN_MSE)) if mse == mse else math.nan
+
+
+class ImageMetrics:
+    r"""MSE, PSNR and SSIM of reconstructions over a set, data range 1.
+
+    The reconstruction is clamped to [0, 1] first, for *all* of them: that is the picture one would store. Two
+    PSNRs exist in print, and differ by Jensen's inequality; both are given:
+
+    .. math:: \text{psnr} = -10 \log_{10} \tfrac1B \sum_b m_b, \qquad
+              \text{psnr_per_image} = \tfrac1B \sum_b -10 \log_{10} m_b,
+
+    with m_b the MSE of image b over channels and pixels. ``psnr`` is never the larger.
+
+    SSIM is that of Wang et al. 2004 with a Gaussian window, averaged over images (torchmetrics computes it).
+    The window is 11 pixels wide with sigma 1.5; for images with a side below 11 it shrinks to the largest
+    odd width that fits, sigma in proportion.
+
+    Args:
+        ssim: compute SSIM, for inputs (B, C, H, W).
+    """
+
+    def __init__(self, *, ssim: bool = True) -> None:
+        self.images = 0
+        self._ssim = ssim
+        self._sums = torch.zeros(3, dtype=torch.float64)  # of per-image MSE, PSNR, SSIM
+
+    def update(self, reconstruction: Tensor, images: Tensor) -> Tensor:
+        """Add a batch.
+
+        Args:
+            reconstruction: (B, C, ...), clamped to [0, 1] here.
+            images: (B, C, ...), in [0, 1].
+
+        Returns:
+            The MSE of each image, (B,), float64.
+
+        Raises:
+            ValueError: shapes differ, or SSIM is asked for of images with a side below 3 pixels.
+            MissingExtraError: SSIM without the package torchmetrics.
+        """
+        mse = per_image_mse(reconstruction, images)
+        similarity = torch.zeros_like(mse)
+        if self._ssim:
+            similarity = per_image_ssim(reconstruction, images)
+        decibels = -10.0 * mse.clamp_min(MIN_MSE).log10()
+        self._sums += torch.stack([mse.sum(), decibels.sum(), similarity.sum()]).cpu()
+        self.images += images.shape[0]
+        return mse
+
+    def merge(self, other: ImageMetrics) -> Self:
+        """Add the sums of another accumulator, for example another process's."""
+        if self._ssim != other._ssim:
+            raise ValueError("cannot merge metrics with SSIM and without; build both with the same ssim=...")
+        self.images += other.images
+        self._sums += other._sums
+        return self
+
+    def compute(self) -> dict[str, float]:
+        """Return ``mse``, ``psnr`` and ``psnr_per_image`` in dB, and ``ssim`` if it was asked for.
+
+        Raises:
+            ValueError: no image has been added.
+        """
+        if self.images == 0:
+            raise ValueError("no image has been added; call update(reconstruction, images) first")
+        mse, decibels, similarity = (self._sums / self.images).tolist()
+        values = {"mse": mse, "psnr": psnr(mse), "psnr_per_image": decibels}
+        return {**values, "ssim": similarity} if self._ssim else values
+
+
+def per_image_mse(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Mean squared error of each image, reconstruction clamped to [0, 1]: (B, ...) twice -> (B,), float64."""
+    if reconstruction.shape != images.shape:
+        raise ValueError(
+            f"reconstruction and images must have one shape, got {tuple(reconstruction.shape)} and "
+            f"{tuple(images.shape)}; crop or pad the images so that the downsampling divides their size"
+        )
+    error = reconstruction.clamp(0.0, 1.0).double() - images.double()
+    return error.square().flatten(1).mean(1)
+
+
+def per_image_ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """SSIM of each image, reconstruction clamped to [0, 1]: (B, C, H, W) twice -> (B,), float64."""
+    width, sigma = ssim_window(images)
+    functional = require("torchmetrics.functional.image", "train")
+    values = functional.structural_similarity_index_measure(
+        reconstruction.clamp(0.0, 1.0).float(),
+        images.float(),
+        gaussian_kernel=True,
+        sigma=sigma,
+        kernel_size=width,
+        reduction="none",
+        data_range=1.0,
+    )
+    return values.reshape(-1).double()
+
+
+def ssim_window(images: Tensor) -> tuple[int, float]:
+    """Width in pixels and sigma of the SSIM window for images (B, C, H, W): 11 and 1.5 wherever they fit.
+
+    Raises:
+        ValueError: not images, or a side is below 3 pixels: no window has an inside there.
+    """
+    side = min(images.shape[2:]) if images.ndim == 4 else 0
+    if side < 3:
+        raise ValueError(
+            f"SSIM needs images (B, C, H, W) with sides of at least 3 pixels, got {tuple(images.shape)}; "
+            "build ImageMetrics(ssim=False)"
+        )
+    width = min(11, side if side % 2 else side - 1)
+    return width, 1.5 * width / 11
+
+
+class CodebookMetrics:
+    r"""Use of a codebook over a set, from hard indices; -1 (masked) is ignored.
+
+    With n_c the number of positions that got code c and p_c = n_c / n:
+    usage = share of codes with n_c > 0; entropy H = -sum_c p_c log p_c (nats); perplexity = exp H, 1 to K.
+
+    Args:
+        codebook_size: K.
+
+    Attributes:
+        histogram: n_c, (K,), int64.
+    """
+
+    def __init__(self, codebook_size: int) -> None:
+        check_positive("codebook_size", codebook_size)
+        self.histogram = torch.zeros(codebook_size, dtype=torch.int64)
+
+    def update(self, indices: Tensor) -> None:
+        """Add indices of any shape, int64, values in [0, K) or -1."""
+        check_indices(indices, self.histogram.numel())
+        valid = indices[indices >= 0]
+        self.histogram += torch.bincount(valid, minlength=self.histogram.numel()).cpu()
+
+    def merge(self, other: CodebookMetrics) -> Self:
+        """Add the histogram of another accumulator, for example another process's."""
+        if self.histogram.shape != other.histogram.shape:
+            raise ValueError(
+                f"cannot merge codebooks of {self.histogram.numel()} and {other.histogram.numel()} codes"
+            )
+        self.histogram += other.histogram
+        return self
+
+    @property
+    def positions(self) -> int:
+        """Number of unmasked positions counted."""
+        return int(self.histogram.sum())
+
+    def compute(self) -> dict[str, float]:
+        """Return ``codes_used``, ``usage`` (0 to 1), ``code_entropy`` (nats) and ``perplexity``.
+
+        Raises:
+            ValueError: no unmasked position has been added.
+        """
+        if self.positions == 0:
+            raise ValueError("no unmasked position has been added; call update(indices) first")
+        p = self.histogram.double() / self.positions
+        entropy = float(-torch.xlogy(p, p).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0
+        used = int((self.histogram > 0).sum())
+        return {
+            "codes_used": used,
+            "usage": used / p.numel(),
+            "code_entropy": entropy,
+            "perplexity": math.exp(entropy),
+        }
+
+
+def rates(*, positions: int, pixels: int, codebook_size: int, code_entropy: float) -> dict[str, float]:
+    r"""Bits per pixel of the tokens of a set.
+
+    .. math:: \text{fixed} = P \log_2 K / \text{pixels}, \quad
+              \text{entropy} = P H / (\log 2 \cdot \text{pixels})
+
+    ``fixed`` is what codes of one length cost; ``entropy`` what an ideal entropy coder with the set's own
+    histogram, and no context, would need. A pixel is one place (H x W), whatever its channels.
+
+    Args:
+        positions: unmasked latent positions P, over the set.
+        pixels: places, over the same set.
+        codebook_size: K.
+        code_entropy: H of the histogram, nats.
+
+    Returns:
+        ``bits_per_pixel_fixed`` and ``bits_per_pixel_entropy``.
+    """
+    check_positive("pixels", pixels)
+    per_pixel = positions / pixels
+    return {
+        "bits_per_pixel_fixed": per_pixel * math.log2(codebook_size),
+        "bits_per_pixel_entropy": per_pixel * code_entropy / math.log(2.0),
+    }

@@ -1,0 +1,266 @@
+"""``write_report``: one self-contained HTML page about a trained tokenizer, to read, print and keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import require
+from . import page, plots
+from .batches import Images, description_of, device_of
+from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_codebook
+from .history import History, read_history
+from .pictures import decoded_codewords
+from .samples import samples_section
+from .tables import Row, metric_rows
+
+#: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
+_CURVES = (
+    ("Reconstruction", "MSE of [0, 1] data", True, ("mse",)),
+    ("Loss", "loss", False, ("loss",)),
+    ("Codebook terms of the loss", "nats per position", False, ("kl_aggregate", "latent")),
+    ("Perplexity", "codes", False, ("perplexity",)),
+    ("Entropies", "nats per position", False, ("conditional_entropy", "aggregate_entropy", "information")),
+    ("Temperature and noise", "value", False, ("temperature", "gumbel_noise", "sample_noise", "noise")),
+    ("Sharpening and precision", "value", True, ("sharpening", "precision")),
+    ("PSNR", "dB", False, ("psnr",)),
+)
+_PREFIXES = ("train", "validation", "test")
+_TILES = ("psnr", "ssim", "mse", "perplexity", "usage", "bits_per_pixel_entropy", "elbo")
+
+
+def write_report(
+    run_dir: str | os.PathLike[str],
+    model: nn.Module,
+    dataset: Images,
+    *,
+    title: str,
+    command: str | Sequence[str],
+    images: int = 8,
+) -> Path:
+    """Write ``run_dir/report.html``: metrics, curves, reconstructions, uncertainty, codebook, reproduction.
+
+    The page needs no other file and loads nothing from anywhere; it reads in light and dark and prints. Of
+    the run it uses what is there: ``metrics.json`` (see ``write_metrics``), ``history.jsonl`` (see
+    ``read_history``) and ``config.yaml``. The codes of the whole data set are counted once more.
+
+    Args:
+        run_dir: folder of the run; the report goes there, replacing an older one in one step.
+        model: a trained tokenizer of images (``VQAutoencoder``).
+        dataset: a map-style dataset of (C, H, W) images in [0, 1], a loader or a tensor; ``description`` and
+            ``item_name(i)`` are used if it has them.
+        title: heading of the page.
+        command: what was run, as one line or as arguments.
+        images: number of images shown, spread evenly over the set.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        MissingExtraError: matplotlib or Pillow is not installed.
+        ValueError: there is no image, or the model does not return images.
+    """
+    require("matplotlib", "train")
+    require("PIL.Image", "data")
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics, problem = _read_metrics(folder / "metrics.json")
+    history = read_history(folder / "history.jsonl")
+    rows = metric_rows(metrics)
+    body = [
+        _header(title, dataset, model, history),
+        page.tiles(_tiles(rows, metrics)),
+        samples_section(model, dataset, images),
+        page.section(
+            "Metrics",
+            page.figures_table((row.label, row.value, row.unit) for row in rows),
+            *(page.paragraph(text, soft=True) for text in _remarks(metrics, problem)),
+        ),
+        _codebook_section(model, dataset),
+        _curves_section(history, metrics),
+        _reproduction_section(folder, model, dataset, command),
+    ]
+    target = folder / "report.html"
+    temporary = folder / f".report.html.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(page.page(title, body), encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _header(title: str, dataset: Images, model: nn.Module, history: History) -> str:
+    quantizer: Any = getattr(model, "quantizer", None)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    facts = [description_of(dataset)]
+    facts.append(f"{type(quantizer).__name__}, {quantizer.codebook_size:,} codes of {quantizer.dim} features")
+    facts.append(f"{parameters / 1e6:.2f} M parameters")
+    if history.last_step is not None:
+        facts.append(f"{history.last_step:,} steps")
+    return page.header(title, " · ".join(fact for fact in facts if fact))
+
+
+def _tiles(rows: list[Row], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    by_key = {row.key: row for row in rows}
+    entries = []
+    for key in _TILES:
+        if key in by_key:
+            row = by_key[key]
+            label = f"{row.label} ({row.unit})" if row.unit else row.label
+            if key == "perplexity" and "codebook_size" in by_key:
+                label = f"perplexity of {by_key['codebook_size'].value} codes"
+            entries.append((row.value, label))
+    return entries
+
+
+def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
+    if problem:
+        return [problem]
+    remarks = ["Image metrics are of reconstructions clamped to [0, 1], data range 1."]
+    reasons: dict[str, list[str]] = {}
+    skipped = metrics.get("skipped")
+    for key, reason in (skipped if isinstance(skipped, dict) else {}).items():
+        reasons.setdefault(str(reason), []).append(str(key))
+    return remarks + [f"Not measured: {', '.join(keys)}: {reason}." for reason, keys in reasons.items()]
+
+
+def _curves_section(history: History, metrics: Mapping[str, Any]) -> str:
+    cards = []
+    size = metrics.get("codebook_size")
+    for heading, label, log, names in _CURVES:
+        series = []
+        for prefix in _PREFIXES:
+            for name in names:
+                curve = history.curves.get(f"{prefix}/{name}")
+                if curve is not None:
+                    series.append((f"{prefix}/{name}".replace("_", " "), *curve))
+        if not series:
+            continue
+        limit = None
+        if heading == "Entropies" and isinstance(size, int) and size > 1:
+            limit = (f"log {size}", float(np.log(size)))
+        cards.append(page.card(heading, plots.line_chart(series, label=label, log=log, limit=limit)))
+    notes = []
+    if not cards:
+        notes.append("There is no history.jsonl with curves in the folder of the run.")
+    if history.broken_lines:
+        notes.append(f"{history.broken_lines} line(s) of history.jsonl could not be read and were left out.")
+    return page.section("Training", page.grid(cards), *(page.paragraph(note, soft=True) for note in notes))
+
+
+def _codebook_section(model: nn.Module, dataset: Images) -> str:
+    notes: list[str] = []
+    cards: list[str] = []
+    rows: list[tuple[str, str, str]] = []
+    histogram = None
+    try:
+        report = inspect_codebook(model, dataset)
+    except ValueError as error:
+        notes.append(str(error))
+        histogram = code_histogram(model, dataset)
+    else:
+        histogram = report.histogram
+        rows = _codebook_rows(report)
+        if report.nearest.numel():
+            mark = None
+            if report.near_duplicates is not None:
+                mark = ("near-duplicate", (-2.0 * float(np.log(DUPLICATE_ODDS))) ** 0.5)
+            label = f"distance to the nearest other codeword, {report.unit}"
+            chart = plots.distance_chart(report.nearest.numpy(), label=label, mark=mark)
+            cards.append(page.card("Nearest pairs", chart))
+    if histogram is not None:
+        cards.insert(0, page.card("Usage over the data set", plots.usage_chart(histogram.numpy())))
+    sheet = ""
+    tokenizer: Any = model
+    try:
+        codes = None if histogram is None else histogram.argsort(descending=True, stable=True)
+        picture = decoded_codewords(model, codes=codes)
+    except (ValueError, RuntimeError, IndexError) as error:
+        notes.append(f"Codewords cannot be shown as pictures: {error}")
+    else:
+        shown = min(1024, int(tokenizer.quantizer.codebook_size))
+        caption = f"{shown:,} codewords, each decoded as a constant patch of 3 x 3, arranged by similarity"
+        sheet = f'<div class="sheet">{page.captioned(picture, caption, "the decoded codewords")}</div>'
+    return page.section(
+        "Codebook",
+        page.grid(cards),
+        page.figures_table(rows),
+        *(page.paragraph(note, soft=True) for note in notes),
+        sheet,
+    )
+
+
+def _codebook_rows(report: CodebookReport) -> list[tuple[str, str, str]]:
+    values = report.summary()
+    shown = (
+        ("effective_codes", "effective number of distinct codewords", ",.1f", "codes"),
+        ("effective_codes_used", "the same, weighted by use", ",.1f", "codes"),
+        ("perplexity", "perplexity, for comparison", ",.1f", "codes"),
+        ("near_duplicates", "near-duplicate codewords", ",d", "codes"),
+        ("nearest_median", "nearest other codeword, median", ".3g", "std"),
+        ("nearest_min", "nearest other codeword, least", ".3g", "std"),
+        ("component_std", "component standard deviation", ".3g", "std of latents"),
+        ("weights_perplexity", "perplexity of the mixture weights", ",.1f", "codes"),
+    )
+    mixture = report.component_std is not None
+    return [
+        (label, format(values[key], style), unit if mixture or unit != "std" else "units of latents")
+        for key, label, style, unit in shown
+        if values.get(key) is not None
+    ]
+
+
+def _reproduction_section(
+    folder: Path, model: nn.Module, dataset: Images, command: str | Sequence[str]
+) -> str:
+    line = command if isinstance(command, str) else shlex.join(command)
+    config = folder / "config.yaml"
+    parts = ["<h3>Command</h3>", page.preformatted(line)]
+    if config.is_file():
+        text = config.read_text(encoding="utf-8", errors="replace").strip()
+        parts += ["<h3>Configuration</h3>", page.preformatted(text)]
+    facts = [
+        ("data", description_of(dataset) or type(dataset).__name__),
+        ("device", _device_name(device_of(model))),
+        ("python", platform.python_version()),
+        ("torch", torch.__version__),
+        ("numpy", np.__version__),
+        ("gmvq", _package_version()),
+        ("date", datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")),
+    ]
+    return page.section("Reproduce", *parts, "<h3>Environment</h3>", page.plain_table(facts))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _package_version() -> str:
+    try:
+        return version("gmvq")
+    except PackageNotFoundError:
+        return str(getattr(require("gmvq", "all"), "__version__", "unknown (not installed)"))
+
+
+def _read_metrics(path: Path) -> tuple[dict[str, Any], str]:
+    if not path.is_file():
+        return {}, "There is no metrics.json in the folder of the run: the model was not evaluated."
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        return {}, f"metrics.json cannot be read: {error}"
+    return (values, "") if isinstance(values, dict) else ({}, "metrics.json holds no JSON object.")

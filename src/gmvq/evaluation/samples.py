@@ -1,0 +1,122 @@
+"""The report's pictures of single images: original, reconstruction, error map and uncertainty map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import page
+from .batches import Images, device_of, evaluating, image_batches
+from .metrics import per_image_mse, psnr
+from .pictures import colour_map, enlarge, to_picture
+
+_ERROR_MAP, _UNCERTAINTY_MAP = "magma", "viridis"
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Images and what the model made of them; ``log_variance`` is None where there is no uncertainty."""
+
+    names: list[str]
+    images: Tensor
+    reconstructions: Tensor
+    log_variance: Tensor | None
+
+
+def samples_section(model: nn.Module, dataset: Images, count: int) -> str:
+    """Build the section; empty for ``count`` = 0."""
+    if count < 1:
+        return ""
+    samples = _collect(model, dataset, count)
+    mse = per_image_mse(samples.reconstructions, samples.images)
+    clamped = samples.reconstructions.clamp(0.0, 1.0)
+    errors = (clamped - samples.images).square().mean(1).sqrt()
+    error_top = float(errors.flatten().quantile(0.995)) if errors.numel() < 1 << 24 else float(errors.max())
+    error_top = max(error_top, 1e-6)
+    unsure = samples.log_variance
+    bars = [_bar(_ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")]
+    low = high = 0.0
+    if unsure is not None:
+        low, high = (float(unsure.flatten().quantile(q)) for q in (0.01, 0.99))
+        label = "uncertainty: log s², s in standard deviations of the latents"
+        bars.append(_bar(_UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
+    cards = []
+    for i, name in enumerate(samples.names):
+        height, width = samples.images.shape[2:]
+        strip = [
+            page.captioned(to_picture(samples.images[i]), "original", f"original of {name}"),
+            page.captioned(to_picture(clamped[i]), "reconstruction", f"reconstruction of {name}"),
+        ]
+        picture = colour_map(errors[i], 0.0, error_top, name=_ERROR_MAP)
+        strip.append(page.captioned(picture, "error", f"error of {name}"))
+        if unsure is not None:
+            picture = colour_map(enlarge(unsure[i], height, width), low, high, name=_UNCERTAINTY_MAP)
+            strip.append(page.captioned(picture, "uncertainty", f"uncertainty of {name}"))
+        decibels = f"{psnr(float(mse[i])):.2f} dB"
+        heading = f'<div class="name"><span>{escape(name)}</span><b>{decibels}</b></div>'
+        cards.append(f'<div class="card">{heading}{page.grid(strip, "strip")}</div>')
+    return page.section(
+        "Reconstructions",
+        page.paragraph(_explanation(errors, unsure), soft=True),
+        page.grid(bars, "bars"),
+        page.grid(cards),
+    )
+
+
+def _collect(model: nn.Module, dataset: Images, count: int) -> _Samples:
+    names, images = _pick(dataset, count)
+    tokenizer: Any = model
+    with evaluating(model):
+        out = tokenizer(images.to(device_of(model)))
+    reconstructions = out.reconstruction.detach().float().cpu()
+    if reconstructions.ndim != 4:
+        raise ValueError(
+            f"the report shows images (B, C, H, W), but the model returns {tuple(reconstructions.shape)}"
+        )
+    log_variance = out.quantizer.log_variance.detach().float().cpu()
+    if log_variance.ndim > 3:  # levels or groups of one position
+        log_variance = log_variance.flatten(3).mean(-1)
+    known = log_variance.ndim == 3 and bool(log_variance.isfinite().all())
+    flat = not known or float(log_variance.max() - log_variance.min()) < 1e-6
+    return _Samples(names, images.float(), reconstructions, None if flat else log_variance)
+
+
+def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
+    """Images spread evenly over a dataset or tensor; the first ones of anything else."""
+    source: Any = getattr(dataset, "dataset", dataset)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, list | tuple):
+        count = min(count, len(source))
+        if count == 0:
+            raise ValueError("there is no image to report on: the dataset is empty")
+        numbers = [(2 * k + 1) * len(source) // (2 * count) for k in range(count)]
+        items = [source[number] for number in numbers]
+        batch = torch.stack([item[0] if isinstance(item, list | tuple) else item for item in items])
+        item_name = getattr(source, "item_name", None)
+        return [str(item_name(n)) if item_name else f"item {n}" for n in numbers], batch
+    parts = list(image_batches(dataset, batch_size=count, device=torch.device("cpu"), limit=count))
+    batch = torch.cat(parts)
+    return [f"item {number}" for number in range(batch.shape[0])], batch
+
+
+def _bar(name: str, label: str, low: str, high: str) -> str:
+    strip = colour_map(torch.linspace(0.0, 1.0, 256)[None].expand(8, -1), 0.0, 1.0, name=name)
+    return page.colour_bar(strip, label, low, high)
+
+
+def _explanation(errors: Tensor, unsure: Tensor | None) -> str:
+    text = "Images spread evenly over the set, with the PSNR of each. All error maps share one scale"
+    if unsure is None:
+        return f"{text}. The quantizer gives no uncertainty that varies from place to place."
+    height, width = unsure.shape[1:]
+    pooled = nn.functional.adaptive_avg_pool2d(errors.square()[:, None], (height, width))[:, 0]
+    pair = torch.stack([pooled.clamp_min(1e-12).log().flatten(), unsure.flatten()]).double()
+    correlation = float(torch.corrcoef(pair)[0, 1])
+    return (
+        f"{text}, and so do all uncertainty maps, log s² of the chosen code at each latent position. Over "
+        f"the {unsure.numel():,} positions shown, log s² and the log of the squared error correlate by "
+        f"{correlation:.2f}."
+    )

@@ -1,0 +1,109 @@
+"""Metrics on paper: names, units and digits of every figure, as terminal table, report rows and JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .evaluate import Evaluation
+
+#: (key, label, unit, format) in the order of printing; a format is that of ``format``.
+_FIGURES = (
+    ("images", "images", "", ",d"),
+    ("mse", "MSE", "x 1e-3", ".3f"),
+    ("psnr", "PSNR of the mean MSE", "dB", ".2f"),
+    ("psnr_per_image", "PSNR, mean over images", "dB", ".2f"),
+    ("ssim", "SSIM", "", ".4f"),
+    ("codebook_size", "codebook size", "codes", ",d"),
+    ("codes_used", "codes used", "codes", ",d"),
+    ("usage", "usage", "", ".1%"),
+    ("perplexity", "perplexity", "codes", ",.1f"),
+    ("code_entropy", "entropy of the codes", "nats/position", ".3f"),
+    ("positions_per_image", "latent positions", "per image", "g"),
+    ("bits_per_pixel_fixed", "rate, codes of one length", "bits/pixel", ".4f"),
+    ("bits_per_pixel_entropy", "rate, entropy coded", "bits/pixel", ".4f"),
+    ("conditional_entropy", "H(q(c|x))", "nats/position", ".3f"),
+    ("aggregate_entropy", "H(qbar)", "nats/position", ".3f"),
+    ("information", "I_q(x; c)", "nats/position", ".3f"),
+    ("kl_aggregate", "KL(qbar || pi)", "nats/position", ".4f"),
+    ("elbo", "-ELBO", "bits/dimension", ".3f"),
+    ("albo", "-ALBO (no bound)", "bits/dimension", ".3f"),
+    ("elbo_discrete", "-ELBO at z = mu_c", "bits/dimension", ".3f"),
+    ("importance_weighted", "-importance-weighted bound", "bits/dimension", ".3f"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: its key, label, formatted value and unit."""
+
+    key: str
+    label: str
+    value: str
+    unit: str
+
+
+def metric_rows(values: Mapping[str, Any]) -> list[Row]:
+    """Format the known figures among ``values``; those absent or None are left out."""
+    rows = []
+    for key, label, unit, style in _FIGURES:
+        value = values.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            scale = 1000 if unit == "x 1e-3" else 1
+            rows.append(Row(key, label, _format(scale * value, style), unit))
+    return rows
+
+
+def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
+    """Return the figures as an aligned plain-text table with units, and below it what was skipped and why."""
+    values = evaluation.to_dict() if isinstance(evaluation, Evaluation) else evaluation
+    rows = metric_rows(values)
+    label_width = max((len(row.label) for row in rows), default=0)
+    value_width = max((len(row.value) for row in rows), default=0)
+    lines = [f"{row.label:<{label_width}}  {row.value:>{value_width}}  {row.unit}".rstrip() for row in rows]
+    reasons: dict[str, list[str]] = {}
+    labels = {key: label for key, label, _, _ in _FIGURES}
+    for key, reason in (values.get("skipped") or {}).items():
+        reasons.setdefault(str(reason), []).append(labels.get(str(key), str(key)))
+    lines += [f"skipped: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return "\n".join(lines)
+
+
+def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping[str, Any]) -> Path:
+    """Write the figures as JSON, whole or not at all; NaN and infinity become null.
+
+    The file is written under a temporary name beside ``path`` and renamed, so that a reader never sees half
+    of it. The folder is created.
+    """
+    values = evaluation.to_dict() if isinstance(evaluation, Evaluation) else dict(evaluation)
+    text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _format(value: float, style: str) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    return format(int(value) if style.endswith("d") else float(value), style)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,1 @@
+"""Pure functions: mixture, divergences, estimators, schedules, k-means, the one collective."""

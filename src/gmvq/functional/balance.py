@@ -1,0 +1,59 @@
+"""Make ``reconstruction_loss + out.loss`` work in any units: nats are converted where the two losses meet.
+
+The objective of the layer is in nats; a user's reconstruction loss is a mean or a sum of squared or absolute
+errors, or a perceptual loss. Added as they are, the nats win and nothing is learned. The exchange rate follows
+from rate and distortion: with distortion D_q due to quantization, spread over D features per position,
+D_q ~ exp(-2 R / D) at rate R nats per position, so one nat is worth
+
+    -dD_q/dR = 2 D_q / D        [units of the user's loss per nat and position]
+
+and D_q itself can be read off the backward pass: with g the gradient of the user's loss at the quantized latents
+and e = quantized - latents, a loss that is quadratic around the encoder's choice has D_q = g.e / 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _ExchangeRate(torch.autograd.Function):
+    """Identity on (quantized, nats); backward scales the gradient of ``nats`` by 2 |g.e / 2| / D."""
+
+    @staticmethod
+    def forward(ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(quantized - latents)
+        ctx.set_materialize_grads(False)
+        return quantized.clone(), nats.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        grad_quantized, grad_nats = grads
+        if grad_quantized is None or grad_nats is None:
+            return grad_quantized, grad_nats, None
+        (error,) = ctx.saved_tensors
+        rate = (grad_quantized * error).sum().abs() / error.shape[-1]
+        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None
+
+
+def in_units_of_the_reconstruction_loss(
+    quantized: Tensor, nats: Tensor, latents: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.
+
+    The result scales with the reconstruction loss: multiplying the total loss by any factor (a mixed-precision
+    scaler, gradient accumulation) multiplies every gradient by that factor. The price is that a weight on this
+    term *alone* has no effect on its gradient, only its sign: weigh its parts by the objective's gamma and beta.
+    Differentiated on its own, without a reconstruction loss, the gradient is the plain one.
+
+    Args:
+        quantized: sample of z, (N, D).
+        nats: scalar objective, nats per position.
+        latents: what was quantized, (N, D), taken as constant.
+
+    Returns:
+        The same two values.
+    """
+    return _ExchangeRate.apply(quantized, nats, latents.detach())  # pyright: ignore[reportReturnType]

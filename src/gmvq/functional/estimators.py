@@ -1,0 +1,83 @@
+"""Gradient estimators: how a categorical sample, weights r over K codes, carries a gradient to its logits.
+
+Each is a small frozen object holding its schedules; ``sample`` maps logits (N, K) to weights (N, K) whose rows
+sum to one. Temperatures and noise scales arrive as 0-d tensors, so that compiled code is not rebuilt as they
+change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .schedules import Constant, Schedule
+
+
+class Estimator(Protocol):
+    """What the quantizer needs of a gradient estimator."""
+
+    temperature: Schedule
+    noise: Schedule
+
+    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor: ...
+
+
+def gumbel_like(logits: Tensor) -> Tensor:
+    """Standard Gumbel noise, -log of a standard exponential, of the shape of ``logits``."""
+    return -torch.empty_like(logits).exponential_().clamp_min_(1e-20).log()
+
+
+def _one_hot(index: Tensor, like: Tensor) -> Tensor:
+    return F.one_hot(index, like.shape[-1]).to(like.dtype)
+
+
+@dataclass(frozen=True)
+class GumbelSoftmax:
+    r"""Soft sample r = softmax((logits + noise * g) / tau), g standard Gumbel. Biased, low variance.
+
+    tau -> 0 with noise 1 gives exact categorical samples; noise 0 gives the deterministic softmax.
+    Source: arXiv 1611.01144.
+    """
+
+    temperature: Schedule = Constant(0.5)
+    noise: Schedule = Constant(1.0)
+
+    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
+        return ((logits + noise * gumbel_like(logits)) / temperature).softmax(-1)
+
+
+@dataclass(frozen=True)
+class StraightThroughGumbel:
+    """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144."""
+
+    temperature: Schedule = Constant(0.5)
+    noise: Schedule = Constant(1.0)
+
+    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
+        soft = ((logits + noise * gumbel_like(logits)) / temperature).softmax(-1)
+        hard = _one_hot(soft.argmax(-1), soft)
+        return hard + (soft - soft.detach())
+
+
+@dataclass(frozen=True)
+class ReinMax:
+    r"""Hard sample D ~ softmax(logits) with a second-order (Heun) gradient.
+
+    With p = softmax(logits) and h = (D + softmax(logits / tau)) / 2, the gradient is that of 2 h' - p / 2, where
+    h' is h written as a softmax of the logits. Source: arXiv 2304.08612, algorithm 2.
+    """
+
+    temperature: Schedule = Constant(1.0)
+    noise: Schedule = Constant(1.0)
+
+    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
+        p = logits.softmax(-1)
+        hard = _one_hot((logits + noise * gumbel_like(logits)).argmax(-1), p)
+        half = 0.5 * (hard + (logits / temperature).softmax(-1))
+        shift = (half.clamp_min(1e-20).log() - logits).detach()
+        surrogate = 2.0 * (logits + shift).softmax(-1) - 0.5 * p
+        return hard + (surrogate - surrogate.detach())

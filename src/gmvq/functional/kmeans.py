@@ -1,0 +1,63 @@
+"""K-means in torch: the data-dependent start of a codebook."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+
+def nearest_code(latents: Tensor, codebook: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
+    """Index (N,) of the nearest codeword and the squared distance to it (N,), in row blocks."""
+    bias = codebook.square().sum(-1)
+    indices, distances = [], []
+    for rows in latents.split(block):
+        value, index = torch.addmm(bias, rows, codebook.T, alpha=-2.0).min(-1)
+        indices.append(index)
+        distances.append((value + rows.square().sum(-1)).clamp_min(0.0))
+    return torch.cat(indices), torch.cat(distances)
+
+
+@torch.no_grad()
+def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: int = 0) -> Tensor:
+    """Lloyd's algorithm from distinct random points; a cluster that empties restarts at a far point.
+
+    With fewer than K latents the rest of the codebook is drawn from a Gaussian fitted to them, with a warning.
+
+    Args:
+        latents: (N, D), finite.
+        codebook_size: K.
+        iterations: Lloyd steps.
+        seed: of the random start; the result depends on nothing else.
+
+    Returns:
+        (K, D) codebook in the dtype of ``latents``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, dim = latents.shape
+    order = torch.randperm(count, generator=generator).to(latents.device)
+    codebook = latents[order[:codebook_size]].clone()
+    if count < codebook_size:
+        warnings.warn(
+            f"the first batch holds {count} latent vectors for {codebook_size} codes: {codebook_size - count} codes "
+            "start at random points of a Gaussian fitted to them; for a better start call "
+            f"quantizer.init_codebook(latents) with at least {codebook_size} vectors before training",
+            UserWarning,
+            stacklevel=2,
+        )
+        noise = torch.randn(codebook_size - count, dim, generator=generator, dtype=torch.float64)
+        spread = latents.std(0, correction=0).clamp_min(1e-3)
+        extra = latents.mean(0) + noise.to(latents) * spread
+        return torch.cat([codebook, extra])
+    for _ in range(iterations):
+        index, distance = nearest_code(latents, codebook)
+        sizes = torch.zeros(codebook_size, dtype=latents.dtype, device=latents.device)
+        sizes.index_add_(0, index, torch.ones_like(distance))
+        sums = torch.zeros_like(codebook).index_add_(0, index, latents)
+        empty = sizes == 0
+        codebook = torch.where(empty[:, None], codebook, sums / sizes.clamp_min(1.0)[:, None])
+        missing = int(empty.sum())
+        if missing:
+            codebook[empty] = latents[distance.topk(missing).indices]
+    return codebook

@@ -1,0 +1,1 @@
+"""Autoencoders around a quantizer: default networks, any other networks, saving and loading."""

@@ -1,0 +1,296 @@
+"""``VQAutoencoder``: a quantizer between any encoder and any decoder, from inputs to tokens and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self, overload
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import check_choice
+from ..quantizers import GaussianMixtureVQ
+from ..types import QuantizerOutput
+from . import pretrained
+from .nets import build_networks
+
+
+class QuantizerLike(Protocol):
+    """What the autoencoder asks of a quantizer module; latents are (..., dim)."""
+
+    dim: int
+    codebook_size: int
+
+    def __call__(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
+    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor: ...
+    def get_codes_from_indices(self, indices: Tensor) -> Tensor: ...
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]: ...
+    def to_config(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class AutoencoderOutput:
+    """What the autoencoder returns for inputs of shape (B, ...).
+
+    Attributes:
+        reconstruction: the decoder's output, usually of the input's shape.
+        quantizer: the quantizer's output; ``quantized`` is (B, *spatial, D), ``indices`` is (B, *spatial).
+    """
+
+    reconstruction: Tensor
+    quantizer: QuantizerOutput
+
+
+pytree.register_dataclass(AutoencoderOutput, field_names=["reconstruction", "quantizer"])
+
+
+class VQAutoencoder(nn.Module):
+    """Encoder, quantizer and decoder as one tokenizer: inputs (B, ...) to indices (B, *spatial) and back.
+
+    ``encode``, ``decode`` and ``reconstruct`` run in eval mode and without gradients, whatever mode the model
+    is in, and leave that mode as it was. ``decode(encode(x))``, ``reconstruct(x)`` and the reconstruction of
+    the forward pass in eval mode are equal bit for bit, under autocast too: latents go through the quantizer
+    in float32 and reach the decoder in the dtype of its parameters.
+
+    Args:
+        encoder: any module; puts out (B, D, *spatial), or (B, *spatial, D) with ``layout="channels_last"``.
+        quantizer: a quantizer of this package (or any module with the methods of ``QuantizerLike``) with dim = D.
+        decoder: any module; takes the quantized latents in the layout of the encoder's output.
+        layout: where the latents' feature axis is: ``"channels_first"`` (convolutions) or ``"channels_last"``
+            (transformers). This is the order of the axes, not the memory format.
+
+    Example:
+        >>> model = build_autoencoder("tiny", codebook_size=512)
+        >>> out = model(torch.rand(8, 3, 32, 32))
+        >>> out.reconstruction.shape, out.quantizer.indices.shape
+        (torch.Size([8, 3, 32, 32]), torch.Size([8, 8, 8]))
+        >>> tokens = model.encode(torch.rand(1, 3, 64, 48))  # (1, 16, 12), int64
+        >>> image = model.decode(tokens)  # (1, 3, 64, 48)
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        quantizer: nn.Module,
+        decoder: nn.Module,
+        *,
+        layout: Literal["channels_first", "channels_last"] = "channels_first",
+    ) -> None:
+        super().__init__()
+        check_choice("layout", layout, ("channels_first", "channels_last"))
+        self.encoder, self.decoder, self.layout = encoder, decoder, layout
+        self.quantizer: QuantizerLike = quantizer  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> AutoencoderOutput:
+        """Encode, quantize and decode.
+
+        Args:
+            x: input of the encoder, batch first.
+            mask: (B, *spatial) boolean over the latent positions, True = valid; masked latents become zero.
+
+        Raises:
+            ValueError: the encoder's feature axis does not have ``quantizer.dim`` entries.
+        """
+        out = self.quantizer(self._latents(x), mask)
+        return AutoencoderOutput(reconstruction=self._decode(out.quantized), quantizer=out)
+
+    @overload
+    def encode(
+        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: Literal[False] = False
+    ) -> Tensor: ...
+    @overload
+    def encode(
+        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    def encode(
+        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Turn inputs into tokens.
+
+        Args:
+            x: input of the encoder, batch first.
+            mask: (B, *spatial) boolean over the latent positions, True = valid.
+            return_log_variance: return also how unsure each code is.
+
+        Returns:
+            Indices (B, *spatial), int64, -1 where masked; with ``return_log_variance`` a pair of them and
+            log s_c^2(x) of the chosen codes, (B, *spatial).
+        """
+        with self._evaluating():
+            latents = self._latents(x)
+            if not return_log_variance:
+                return self.quantizer.encode(latents, mask)
+            out = self.quantizer(latents, mask)
+            return out.indices, out.log_variance
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Turn tokens (B, *spatial) into the decoder's output; -1 stands for a masked position."""
+        with self._evaluating():
+            return self._decode(self.quantizer.get_codes_from_indices(indices))
+
+    def reconstruct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``decode(encode(x))``."""
+        return self.decode(self.encode(x, mask))
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Return optimizer groups with every parameter once: the networks at ``lr``, then the quantizer's.
+
+        Example:
+            >>> optimizer = torch.optim.AdamW(model.parameter_groups(lr=1e-3))
+        """
+        groups = self.quantizer.parameter_groups(lr)
+        taken = {id(parameter) for group in groups for parameter in group["params"]}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in taken]
+        return [{"params": rest, "lr": lr}, *groups] if rest else groups
+
+    def save_pretrained(
+        self, directory: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Write ``model.safetensors`` and ``config.json`` to a folder, creating it if needed.
+
+        Each file replaces its predecessor in one step, so an interrupted save leaves the old one whole.
+
+        Args:
+            directory: the folder.
+            metadata: anything JSON can hold, kept in ``config.json``: data, metrics, ...
+
+        Raises:
+            TypeError: ``metadata`` holds something that JSON cannot.
+        """
+        pretrained.save(self, directory, metadata)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        revision: str | None = None,
+        map_location: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a model written by ``save_pretrained`` or ``push_to_hub``, in eval mode.
+
+        Networks of ``build_networks`` are rebuilt from their names. Others have to be passed, built as they
+        were; their weights are overwritten in place.
+
+        Args:
+            path_or_hub_id: a folder, or ``"owner/name"`` on the Hugging Face Hub.
+            encoder, decoder: the networks, where they are not this package's own.
+            revision: branch, tag or commit on the Hub.
+            map_location: the device to load to.
+            token: Hub token, for private repositories.
+
+        Raises:
+            FileNotFoundError: no such folder or repository, or one of the two files is not in it.
+            ValueError: a file is broken, of an unknown format version, or does not fit the networks.
+            MissingExtraError: a Hub id without the package huggingface_hub.
+        """
+        folder = pretrained.resolve(path_or_hub_id, revision=revision, token=token)
+        return pretrained.load(cls, folder, encoder, decoder).to(map_location).eval()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Upload gmvq model",
+        metadata: dict[str, Any] | None = None,
+    ) -> str:
+        """Upload the two files of ``save_pretrained`` to a model repository on the Hugging Face Hub.
+
+        Args:
+            repo_id: ``"owner/name"``; created if needed.
+            private: make a newly created repository private.
+            token: Hub token; default: the one of ``hf auth login``.
+            commit_message: message of the commit.
+            metadata: as in ``save_pretrained``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            MissingExtraError: the package huggingface_hub is absent.
+        """
+        return pretrained.push(
+            self, repo_id, private=private, token=token, commit_message=commit_message, metadata=metadata
+        )
+
+    @property
+    def _feature_axis(self) -> int:
+        return 1 if self.layout == "channels_first" else -1
+
+    def _latents(self, x: Tensor) -> Tensor:
+        """Encode to (B, *spatial, D), in float32 at least."""
+        latents = self.encoder(x)
+        dim, axis = self.quantizer.dim, self._feature_axis
+        if latents.ndim < 2 or latents.shape[axis] != dim:
+            other = "channels_last" if self.layout == "channels_first" else "channels_first"
+            hint = f"build the encoder with {dim} output features, or the quantizer with dim= the encoder's"
+            if latents.ndim > 2 and latents.shape[-1 if axis == 1 else 1] == dim:
+                hint = f"pass layout={other!r} to VQAutoencoder"
+            raise ValueError(
+                f"the quantizer has dim={dim}, but the encoder's output has shape {tuple(latents.shape)}, of "
+                f"which axis {axis} is the feature axis (layout={self.layout!r}); {hint}"
+            )
+        latents = latents.movedim(axis, -1)
+        return latents.float() if latents.dtype in (torch.float16, torch.bfloat16) else latents
+
+    def _decode(self, quantized: Tensor) -> Tensor:
+        """Decode from (B, *spatial, D); contiguous, so that equal values take equal paths in the decoder."""
+        parameter = next(self.decoder.parameters(), None)
+        if parameter is not None:
+            quantized = quantized.to(parameter.dtype)
+        return self.decoder(quantized.movedim(-1, self._feature_axis).contiguous())
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
+        training = [module for module in self.modules() if module.training]
+        try:
+            for module in training:
+                module.training = False
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def build_autoencoder(
+    name: str = "tiny",
+    *,
+    channels: int = 3,
+    downsample: int = 4,
+    dim: int = 32,
+    codebook_size: int = 512,
+    spatial_dims: int = 2,
+    quantizer: nn.Module | None = None,
+) -> VQAutoencoder:
+    """Build an autoencoder from the default networks and a ``GaussianMixtureVQ``.
+
+    Args:
+        name: size of the networks: ``"tiny"``, ``"small"`` or ``"base"``.
+        channels, downsample, spatial_dims: as in ``build_networks``.
+        dim: features per latent position.
+        codebook_size: number of codes.
+        quantizer: another quantizer, whose ``dim`` then replaces ``dim`` and ``codebook_size``.
+
+    Example:
+        >>> model = build_autoencoder("small", downsample=8, dim=64, codebook_size=1024)
+    """
+    quantizer = GaussianMixtureVQ(dim=dim, codebook_size=codebook_size) if quantizer is None else quantizer
+    encoder, decoder = build_networks(
+        name,
+        channels=channels,
+        dim=quantizer.dim,  # pyright: ignore[reportArgumentType]
+        downsample=downsample,
+        spatial_dims=spatial_dims,
+    )
+    return VQAutoencoder(encoder, quantizer, decoder)

@@ -1,0 +1,35 @@
+"""Where bfloat16 autocast pays: on GPUs that have it, and on CPUs with AVX512-BF16, AMX or Arm's bf16."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+
+def autocast_dtype(device: str | torch.device) -> torch.dtype | None:
+    """Return ``torch.bfloat16`` where the device computes in it natively, else None: stay in float32.
+
+    Example:
+        >>> dtype = autocast_dtype("cpu")
+        >>> with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        ...     out = model(images)
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    elif kind == "cpu":
+        has = torch.cpu.get_capabilities()
+        native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        native = False
+    return torch.bfloat16 if native else None
+
+
+def recommended_precision(device: str | torch.device) -> Literal["bf16-mixed", "32-true"]:
+    """Return the ``precision`` argument for a Lightning ``Trainer`` on this device.
+
+    Example:
+        >>> trainer = lightning.Trainer(precision=recommended_precision("cuda"))
+    """
+    return "32-true" if autocast_dtype(device) is None else "bf16-mixed"

@@ -1,0 +1,146 @@
+"""How much a code says about its image: entropies and mutual information of q(c|x), batch or whole set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..functional.distributed import all_reduce_sum
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """float64, or float32 where the device has no float64."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
+def conditional_entropy(log_q: Tensor) -> Tensor:
+    """H(c|x) = mean over x of H(q(c|x)); log_q (..., K) -> scalar, nats per position; 0 to log K."""
+    q = log_q.exp()
+    return -torch.where(q > 0, q * log_q, 0.0).sum(-1).mean()
+
+
+def aggregate_entropy(log_q: Tensor) -> Tensor:
+    """H(qbar), qbar(c) = mean over x of q(c|x); log_q (..., K) -> scalar, nats; exp of it is a perplexity."""
+    mean = log_q.exp().flatten(0, -2).mean(0)
+    return -torch.xlogy(mean, mean).sum()
+
+
+def information(log_q: Tensor) -> Tensor:
+    r"""Mutual information of image and code, I_q(x; c) = H(qbar) - mean H(q(c|x)).
+
+    Its place in the bounds: mean KL(q(c|x) || pi) = I_q + KL(qbar || pi) for every pi. Between 0 and
+    min(log K, log N): over few rows it is underestimated, and KL(qbar || pi) overestimated by as much.
+
+    Args:
+        log_q: normalised log-responsibilities, (..., K); every leading element is one x.
+
+    Returns:
+        Scalar, nats per position.
+    """
+    return aggregate_entropy(log_q) - conditional_entropy(log_q)
+
+
+class AggregatePosterior:
+    """Running sums of q(c|x) over an evaluation set, in float64: the same figures as on one large batch.
+
+    Example:
+        >>> aggregate = AggregatePosterior(codebook_size=4)
+        >>> aggregate.update(torch.zeros(10, 4).log_softmax(-1))
+        >>> round(float(aggregate.conditional_entropy), 4)
+        1.3863
+
+    Args:
+        codebook_size: K.
+        device: where the sums live; ``update`` moves what it adds there.
+    """
+
+    def __init__(self, codebook_size: int, device: torch.device | str | None = None) -> None:
+        if codebook_size < 1:
+            raise ValueError(f"codebook_size must be at least 1, got {codebook_size}")
+        self.codebook_size = codebook_size
+        #: Sum of q(c|x) per code (K), sum of H(q(c|x)) and number of rows, one after the other: (K + 2,).
+        self.sums = _wide(torch.zeros(codebook_size + 2, device=device))
+
+    @torch.no_grad()
+    def update(self, log_q: Tensor, mask: Tensor | None = None) -> None:
+        """Add rows. log_q (..., K), normalised; mask (...), boolean, True = valid."""
+        if log_q.shape[-1] != self.codebook_size:
+            raise ValueError(
+                f"log_q must have shape (..., {self.codebook_size}), got {tuple(log_q.shape)}: the last "
+                "axis is the codes"
+            )
+        if mask is not None:
+            if mask.shape != log_q.shape[:-1] or mask.dtype != torch.bool:
+                raise ValueError(
+                    f"mask must be boolean of shape {tuple(log_q.shape[:-1])} (True = valid), got "
+                    f"{mask.dtype} of shape {tuple(mask.shape)}"
+                )
+            log_q = log_q[mask]
+        log_q = log_q.reshape(-1, self.codebook_size)
+        q = log_q.exp()
+        entropies = -torch.where(q > 0, q * log_q, 0.0).sum(-1)
+        dtype, device = self.sums.dtype, self.sums.device
+        self.sums[:-2] += q.sum(0, dtype=dtype).to(device)
+        self.sums[-2] += entropies.sum(dtype=dtype).to(device)
+        self.sums[-1] += log_q.shape[0]
+
+    def merge(self, *others: AggregatePosterior) -> AggregatePosterior:
+        """Add the sums of others, of other processes or other shards, and return self."""
+        for other in others:
+            if other.codebook_size != self.codebook_size:
+                raise ValueError(f"cannot merge K = {other.codebook_size} into K = {self.codebook_size}")
+            self.sums += other.sums.to(self.sums)
+        return self
+
+    def all_reduce(self) -> AggregatePosterior:
+        """Sum over the ranks of the process group, and return self; a collective. No-op on one process.
+
+        Call it once, after the last update: a second call would count every rank again.
+        """
+        self.sums = all_reduce_sum(self.sums)
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of rows seen."""
+        return int(self.sums[-1])
+
+    @property
+    def probabilities(self) -> Tensor:
+        """qbar(c), (K,), float64.
+
+        Raises:
+            ValueError: nothing was added yet.
+        """
+        if self.count == 0:
+            raise ValueError("no rows were added: call update(log_q) first")
+        return self.sums[:-2] / self.sums[-1]
+
+    @property
+    def aggregate_entropy(self) -> Tensor:
+        """H(qbar), nats per position."""
+        mean = self.probabilities
+        return -torch.xlogy(mean, mean).sum()
+
+    @property
+    def conditional_entropy(self) -> Tensor:
+        """Mean of H(q(c|x)), nats per position."""
+        if self.count == 0:
+            raise ValueError("no rows were added: call update(log_q) first")
+        return self.sums[-2] / self.sums[-1]
+
+    @property
+    def information(self) -> Tensor:
+        """I_q(x; c) = H(qbar) - mean H(q(c|x)), nats per position."""
+        return self.aggregate_entropy - self.conditional_entropy
+
+    def kl(self, log_weights: Tensor | None = None) -> Tensor:
+        """KL(qbar || pi), nats per position; log_weights = log pi (K,), uniform when absent."""
+        if log_weights is None:
+            log_weights = torch.full_like(self.sums[:-2], 1.0 / self.codebook_size).log()
+        mean = self.probabilities
+        cross = torch.where(mean > 0, mean * log_weights.to(mean), 0.0).sum()
+        return -self.aggregate_entropy - cross
+
+    def __repr__(self) -> str:
+        return f"AggregatePosterior(codebook_size={self.codebook_size}, count={self.count})"

@@ -1,0 +1,61 @@
+"""Quantizers and their parts as plain dictionaries, for config.json and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..functional import estimators, schedules
+from . import parts
+
+_PARTS: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        schedules.Constant,
+        schedules.Linear,
+        schedules.Cosine,
+        schedules.Exponential,
+        estimators.GumbelSoftmax,
+        estimators.StraightThroughGumbel,
+        estimators.ReinMax,
+        parts.Objective,
+        parts.Precision,
+        parts.Variance,
+    )
+}
+
+
+def part_to_dict(value: Any) -> Any:
+    """A part (frozen dataclass) as ``{"type": name, field: value, ...}``; anything else unchanged.
+
+    Raises:
+        TypeError: a part of a class that is not ours, which a file could not name.
+    """
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    name = type(value).__name__
+    if _PARTS.get(name) is not type(value):
+        raise TypeError(
+            f"{type(value).__module__}.{name} cannot be written to a config: only the parts of gmvq can "
+            f"({', '.join(sorted(_PARTS))}); save the state_dict yourself and build the layer in code"
+        )
+    fields = {f.name: part_to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {"type": name, **fields}
+
+
+def part_from_dict(value: Any) -> Any:
+    """The inverse of ``part_to_dict``.
+
+    Raises:
+        ValueError: an unknown type, or fields that it does not have.
+    """
+    if not isinstance(value, dict):
+        return value
+    fields = {key: part_from_dict(item) for key, item in value.items() if key != "type"}
+    kind = _PARTS.get(value.get("type", ""))
+    if kind is None:
+        raise ValueError(f"unknown part {value.get('type')!r}; expected one of {', '.join(sorted(_PARTS))}")
+    try:
+        return kind(**fields)
+    except TypeError as error:
+        raise ValueError(f"{value['type']}: {error}; does the file come from another version of gmvq?") from error

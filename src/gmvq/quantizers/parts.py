@@ -1,0 +1,76 @@
+"""The choices of ``GaussianMixtureVQ`` as small frozen objects: objective, precision, variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import check_choice, check_positive
+from ..functional.schedules import Constant, Schedule
+
+
+@dataclass(frozen=True)
+class Objective:
+    r"""What the layer adds to the negative log-likelihood: gamma * latent + beta * KL, in nats per position.
+
+    ============= ============================================== ==============================
+    kind          KL                                             latent
+    ============= ============================================== ==============================
+    ``albo``      KL(qbar || pi), qbar = batch mean of q(c|x)    KL(N(mu, s_c^2) || N(mu, 1/w))
+    ``elbo``      batch mean of KL(q(c|x) || pi)                 the same
+    ``literal``   KL(qbar || pi)                                 -E log N(z; mu, 1/w)
+    ``none``      0                                              KL(N(mu, s_c^2) || N(mu, 1/w))
+    ============= ============================================== ==============================
+
+    Args:
+        kind: one of the above. ``literal`` is the paper's form: no bound, see docs/mathematics.md.
+        gamma: weight of the latent term; 1 is the literature's.
+        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy".
+    """
+
+    kind: Literal["albo", "elbo", "literal", "none"] = "albo"
+    gamma: Schedule = Constant(1.0)
+    beta: Schedule = Constant(1.0)
+
+    def __post_init__(self) -> None:
+        check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))
+
+
+@dataclass(frozen=True)
+class Precision:
+    r"""The mixture's precision w = 1 / s_z^2.
+
+    Args:
+        fit: ``"ml"``: the gradient of the M-step, so that 1/w approaches the expected squared distance per
+            feature whatever gamma is; ``"learned"``: the gradient of the whole objective; ``"fixed"``: the value
+            found at the start.
+        per_feature: one value per feature instead of one.
+        sharpening: factor on w over training; above 1, posteriors harden (deterministic annealing).
+    """
+
+    fit: Literal["ml", "learned", "fixed"] = "ml"
+    per_feature: bool = False
+    sharpening: Schedule = Constant(1.0)
+
+    def __post_init__(self) -> None:
+        check_choice("Precision.fit", self.fit, ("ml", "learned", "fixed"))
+
+
+@dataclass(frozen=True)
+class Variance:
+    r"""The variance s_c^2(x) of q(z|x, c), in units of the standardised latents.
+
+    Args:
+        kind: ``"adaptive"``: \|z - mu_c\|^2 / (2 sigma^2 D), the paper's; ``"fixed"``: sigma^2; ``"learned"``: one
+            parameter per code, starting at sigma^2; ``"none"``: z = mu_c, no latent term.
+        sigma: see kind.
+        noise: factor on the standard deviation of the sample of z, over training.
+    """
+
+    kind: Literal["adaptive", "fixed", "learned", "none"] = "adaptive"
+    sigma: float = 1.0
+    noise: Schedule = field(default=Constant(1.0))
+
+    def __post_init__(self) -> None:
+        check_choice("Variance.kind", self.kind, ("adaptive", "fixed", "learned", "none"))
+        check_positive("Variance.sigma", self.sigma)

@@ -1,0 +1,110 @@
+"""Keep the newest checkpoint whole on disk, and leave one when the user or the system asks the run to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from .checkpoint import LAST
+from .history import HistoryWriter
+
+
+class StopRequested(Exception):
+    """Training was asked to stop by a signal; a checkpoint was written first."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
+        self.signal = signal.Signals(number)
+        self.step = step
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints under a temporary name beside their own and rename: whoever reads sees a whole file."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class LastCheckpoint(Callback):
+    """Write ``checkpoints/last.ckpt`` every so many steps, after the last one, and when a signal asks to stop.
+
+    Ctrl-C (SIGINT) and SIGTERM let the step at hand end, so that the checkpoint is one from which a resumed run
+    goes on exactly. A second Ctrl-C stops at once. With several processes they agree on stopping at the next
+    logged step.
+
+    Args:
+        run_dir: the folder of the run.
+        every: steps between two checkpoints.
+
+    Raises:
+        StopRequested: out of ``Trainer.fit``, once the checkpoint is written.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str], every: int) -> None:
+        self.path = Path(run_dir) / LAST
+        self._every = every
+        self._total = 0
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, HistoryWriter):
+                logger.keep_until(trainer.global_step)
+        self._received, self._total = None, int(trainer.estimated_stepping_batches)
+        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        stop = self._must_stop(trainer)
+        last = step >= self._total
+        if stop is not None or last or step % self._every == 0:
+            trainer.save_checkpoint(self.path)
+        if stop is not None and not last:
+            raise StopRequested(stop, step)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Do not make the user wait for the end of a long validation."""
+        if self._received is not None and trainer.world_size == 1:
+            trainer.save_checkpoint(self.path)
+            raise StopRequested(self._received, trainer.global_step)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise KeyboardInterrupt
+        self._received = number
+
+    def _must_stop(self, trainer: Trainer) -> int | None:
+        """The signal that some process has received, where all processes look at the same step."""
+        if trainer.world_size == 1:
+            return self._received
+        if trainer.global_step % trainer.log_every_n_steps:
+            return None
+        mine = torch.tensor(self._received or 0, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max")) or None

@@ -1,0 +1,218 @@
+"""Checkpoints from the outside: find, read and check one, and load the model in it wherever it lies."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import quantizers
+from ..models.autoencoder import VQAutoencoder
+from ..models.nets import build_networks
+
+FORMAT_VERSION = 1
+LAST = Path("checkpoints", "last.ckpt")
+"""Where a run folder keeps its newest checkpoint."""
+
+EXPORT = Path("model")
+"""Where a run folder keeps the exported model."""
+
+_PREFIX = "model."
+
+
+def load_model(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> VQAutoencoder:
+    """Load a trained tokenizer, in eval mode, from any of the places where one may lie.
+
+    Args:
+        path: a run folder, a folder written by ``save_pretrained``, a Lightning checkpoint (.ckpt), or the name
+            of a repository on the Hugging Face Hub, ``"owner/name"`` (``"hf:owner/name"`` where a local folder
+            ``owner`` is in the way).
+        map_location: the device to load to.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a checkpoint of this package, or a broken one.
+        MissingExtraError: a Hub name without the package huggingface_hub.
+
+    Example:
+        >>> model = load_model("runs/photos")
+        >>> tokens = model.encode(images)
+    """
+    found = find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        return rebuild_model(read_checkpoint(found), found).to(map_location).eval()
+    return VQAutoencoder.from_pretrained(found, map_location=map_location)
+
+
+def find_model(path: str | os.PathLike[str]) -> Path | str:
+    """Return what a user's path means: a model folder, a checkpoint file, or a Hub name (as str).
+
+    Of a run folder's exported model and its last checkpoint the newer one counts.
+
+    Raises:
+        FileNotFoundError: nothing there; the message says what was looked for.
+    """
+    name = os.fspath(path)
+    if name.startswith("hf:"):
+        return name.removeprefix("hf:")
+    here = Path(name).expanduser()
+    if here.is_file():
+        return here.parent if here.name in ("config.json", "model.safetensors") else here
+    if here.is_dir():
+        candidates = [file for file in (here / "last.ckpt", here / LAST) if file.is_file()]
+        candidates += [file for file in (here / "config.json", here / EXPORT / "config.json") if file.is_file()]
+        if not candidates:
+            raise FileNotFoundError(
+                f"{here} holds no model: expected a run folder (with {LAST} or {EXPORT}/), or a folder with "
+                "config.json and model.safetensors"
+            )
+        newest = max(candidates, key=lambda file: file.stat().st_mtime_ns)
+        return newest.parent if newest.name == "config.json" else newest
+    looks_like_hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not here.parent.is_dir()
+    if looks_like_hub and here.suffix != ".ckpt":
+        return name
+    near = []
+    if here.parent.is_dir():
+        near = difflib.get_close_matches(here.name, [child.name for child in here.parent.iterdir()], n=1)
+    hint = f"; did you mean {here.parent / near[0]}?" if near else ""
+    raise FileNotFoundError(
+        f"there is no {name!r} (looked in {Path.cwd()}){hint}; give a run folder, a model folder, a .ckpt file or a "
+        "Hub name owner/name"
+    )
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a .ckpt file without running any code in it, and check that it is one of this package's.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, cut short, or not written by this package.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {file}")
+    size = file.stat().st_size
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=size > 0)
+    except Exception as error:  # damaged files make the unpickler raise almost anything
+        with file.open("rb") as stream:
+            archive = stream.read(2) == b"PK"
+        what = "is cut short or damaged" if archive else "is not a PyTorch checkpoint"
+        raise ValueError(
+            f"{file} ({size:,} bytes) {what}; take another checkpoint of the run, or copy it again"
+        ) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("gmvq"), dict):
+        raise ValueError(
+            f"{file} is a PyTorch file, but not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'"
+        )
+    version = checkpoint["gmvq"].get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{file}: expected format_version {FORMAT_VERSION}, got {version!r}; a higher one comes from a newer "
+            "gmvq: upgrade with pip install -U gmvq"
+        )
+    return checkpoint
+
+
+def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> VQAutoencoder:
+    """Build the model described in a checkpoint and fill in its weights.
+
+    Raises:
+        ValueError: the networks are not this package's own, or the tensors do not fit the description.
+    """
+    config = json.loads(checkpoint["gmvq"]["model"])
+    if config["networks"] is None:
+        raise ValueError(
+            f"{path}: the model has networks of its own, of which only the weights are stored; build it as it was "
+            "and use its load_state_dict"
+        )
+    encoder, decoder = build_networks(**config["networks"])
+    model = VQAutoencoder(
+        encoder, quantizers.from_config(config["quantizer"]), decoder, layout=config["layout"]
+    )
+    weights = {
+        name.removeprefix(_PREFIX): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    problems = mismatches(weights, model.state_dict())
+    if problems:
+        raise ValueError(f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}")
+    model.load_state_dict(weights)
+    return model
+
+
+def describe_model(model: VQAutoencoder) -> dict[str, Any]:
+    """Return what ``rebuild_model`` needs beside the weights; ``networks`` is None where they are a user's own."""
+    networks = getattr(model.encoder, "config", None)
+    if networks != getattr(model.decoder, "config", None):
+        networks = None
+    return {"networks": networks, "quantizer": model.quantizer.to_config(), "layout": model.layout}
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what is known about the training of a model: ``data``, ``likelihood``, ``step``; {} if nothing.
+
+    Args:
+        path: as in ``load_model``; for a Hub name the metadata of its config.json.
+    """
+    found = find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        checkpoint = read_checkpoint(found)
+        notes = {"step": checkpoint.get("global_step"), "data": json.loads(checkpoint["gmvq"]["data"])}
+        return {key: value for key, value in notes.items() if value is not None}
+    if isinstance(found, Path):
+        file = found / "config.json"
+    else:
+        from ..models.pretrained import resolve
+
+        file = resolve(found, revision=None, token=None) / "config.json"
+    metadata = json.loads(file.read_text(encoding="utf-8")).get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def check_fits(
+    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> None:
+    """Raise unless the tensors of a checkpoint are those of a module with these settings.
+
+    Raises:
+        ValueError: they are not; the message names the settings that differ.
+    """
+    if "gmvq" not in checkpoint:
+        raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
+    problems = mismatches(checkpoint["state_dict"], own)
+    if not problems:
+        return
+    then = json.loads(checkpoint["gmvq"]["settings"])
+    changed = [
+        f"model.{key} was {then[key]!r} and is now {settings[key]!r}"
+        for key in settings
+        if key in then and then[key] != settings[key]
+    ]
+    raise ValueError(
+        "the checkpoint is of another configuration: "
+        + ("; ".join(changed) or "no setting differs, so the networks themselves do")
+        + f". Its tensors do not fit: {'; '.join(problems[:3])}"
+        + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+    )
+
+
+def mismatches(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Say in one line each which tensors are missing, superfluous or of another shape."""
+    return [
+        *(f"{name} is missing" for name in own if name not in stored),
+        *(f"{name} is not part of the model" for name in stored if name not in own),
+        *(
+            f"{name} has shape {tuple(stored[name].shape)} in place of {tuple(own[name].shape)}"
+            for name in own
+            if name in stored and stored[name].shape != own[name].shape
+        ),
+    ]

@@ -1,0 +1,111 @@
+"""What a finished run leaves behind: the model to ship, its figures on the test images, a report to read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..evaluation import Evaluation, evaluate, write_metrics, write_report
+from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood
+from .checkpoint import EXPORT, find_model, load_metadata, read_checkpoint
+from .data import ImageDataModule
+from .module import TokenizerModule
+
+_KINDS: dict[str, type[Likelihood]] = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
+
+
+def export_run(
+    run_dir: str | os.PathLike[str],
+    module: TokenizerModule,
+    data: ImageDataModule,
+    *,
+    step: int,
+    command: str | Sequence[str],
+    bound_samples: int = 0,
+    device: torch.device | str | None = None,
+) -> Evaluation:
+    """Write ``model/``, ``metrics.json`` and ``report.html`` into a run folder.
+
+    The model is written first, so that it is there even if the evaluation is interrupted; then again with its
+    figures in the metadata.
+
+    Args:
+        run_dir: folder of the run.
+        module: the trained module.
+        data: where the test images come from.
+        step: optimizer steps the model was trained for.
+        command: what was run, for the report.
+        bound_samples: samples of the importance-weighted bound; 0 leaves it out.
+        device: where to evaluate; default: where the model is.
+
+    Returns:
+        The figures on the test images.
+    """
+    folder = Path(run_dir)
+    metadata: dict[str, Any] = {
+        "step": step,
+        "data": data.settings,
+        "likelihood": describe_likelihood(module),
+        "settings": module.settings,
+    }
+    module.model.save_pretrained(folder / EXPORT, metadata=metadata)
+    images = data.dataset("test")
+    metadata["data"] = {**data.settings, "test": images.description}
+    evaluation = evaluate(
+        module.model,
+        images,
+        batch_size=data.batch_size,
+        likelihood=module.likelihood,
+        bound_samples=bound_samples,
+        device=device,
+    )
+    figures = json.loads(write_metrics(folder / "metrics.json", evaluation).read_text(encoding="utf-8"))
+    module.model.save_pretrained(folder / EXPORT, metadata={**metadata, "metrics": figures})
+    write_report(folder, module.model, images, title=folder.name, command=command)
+    return evaluation
+
+
+def describe_likelihood(module: TokenizerModule) -> dict[str, Any]:
+    """Return the kind and the stored scale of a module's likelihood, fit for JSON."""
+    likelihood = module.likelihood
+    return {
+        "kind": module.settings["likelihood"],
+        "scale": likelihood.scale,
+        "log_scale": float(likelihood.log_scale),
+        "observations": int(likelihood.observations),
+    }
+
+
+def load_likelihood(path: str | os.PathLike[str]) -> Likelihood | None:
+    """Rebuild the likelihood that a model was trained with, for its bounds; None where none was stored.
+
+    Args:
+        path: as in ``load_model``.
+    """
+    found = find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        checkpoint = read_checkpoint(found)
+        settings = json.loads(checkpoint["gmvq"]["settings"])
+        weights: Mapping[str, Any] = {
+            name.removeprefix("likelihood."): value
+            for name, value in checkpoint["state_dict"].items()
+            if name.startswith("likelihood.")
+        }
+        likelihood = _KINDS[settings["likelihood"]](settings["likelihood_scale"])
+        likelihood.load_state_dict(weights)
+        return likelihood
+    stored = load_metadata(path).get("likelihood")
+    if not isinstance(stored, dict) or stored.get("kind") not in _KINDS:
+        return None
+    likelihood = _KINDS[stored["kind"]](stored["scale"])
+    with torch.no_grad():
+        likelihood.log_scale.fill_(stored["log_scale"])
+        likelihood.observations.fill_(stored["observations"])
+    return likelihood
+
+

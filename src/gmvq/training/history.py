@@ -1,0 +1,80 @@
+"""``HistoryWriter``: every logged figure as one line of JSON in the run folder, for the report and for plots."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class HistoryWriter(Logger):
+    """Append what a run logs to ``history.jsonl``: one object a line, with the number of steps done as ``step``.
+
+    A line is ``{"step": 20, "train/mse": 0.01, ...}`` or ``{"step": 250, "validation/mse": 0.008, ...}``. Each is
+    written and flushed at once, so a run that is killed leaves a readable file. Only rank 0 writes.
+
+    Args:
+        path: of the file; its folder is created when the first line is written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        return "history"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration is in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line.
+
+        Args:
+            metrics: figures by name; what is not finite is left out.
+            step: number of the step that is being logged, from 0; it is written as the steps then done.
+        """
+        values = {
+            name: round(value, 10) if abs(value) < 1 else value
+            for name, value in metrics.items()
+            if name != "epoch" and math.isfinite(value)
+        }
+        if values:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": (step or 0) + 1, **values}) + "\n")
+
+    @rank_zero_only
+    def keep_until(self, step: int) -> None:
+        """Drop the lines after ``step``, and half lines: a run that goes on from there writes them again."""
+        if not self.path.is_file():
+            return
+        kept = [
+            line
+            for line in self.path.read_text(encoding="utf-8").splitlines()
+            if (number := _step_of(line)) is not None and number <= step
+        ]
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

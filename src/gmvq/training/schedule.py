@@ -1,0 +1,37 @@
+"""The learning rate over training, and the noise of one step, as pure functions of the step's number."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+
+import numpy as np
+import torch
+
+
+def learning_rate_factor(step: int, *, total: int, warmup: int, final: float) -> float:
+    """Return the factor on the learning rate: a straight line up, then half a cosine down to ``final``.
+
+    Args:
+        step: optimizer steps done, from 0.
+        total: steps of the whole training; after them the factor stays at ``final``.
+        warmup: steps of the line.
+        final: the factor at the end.
+    """
+    rise = min(1.0, (step + 1) / (warmup + 1))
+    fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(total, 1))))
+    return rise * (final + (1.0 - final) * fall)
+
+
+def seed_step(seed: int, rank: int, batch: int) -> None:
+    """Seed the generators of torch, numpy and random for one batch of one process.
+
+    The noise of batch n is thereby a function of (seed, rank, n): a resumed run draws what an uninterrupted one
+    would have drawn, whatever other code has consumed in between, and no generator state has to be stored.
+    """
+    digest = hashlib.blake2b(repr((seed, rank, batch)).encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little")
+    torch.manual_seed(number & (2**63 - 1))
+    np.random.seed(number & (2**32 - 1))
+    random.seed(number)

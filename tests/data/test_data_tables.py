@@ -1,0 +1,142 @@
+"""Parquet files, and Hugging Face data sets by name (with the network replaced by a table in memory)."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from gmvq.data import open_images
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def cells(picture, count: int, height: int = 32, width: int = 32) -> list[dict[str, object]]:
+    return [{"bytes": png(picture(i, height, width)), "path": f"{i}.png"} for i in range(count)]
+
+
+def write(path: Path, columns: dict[str, object], **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, **options)
+
+
+def test_the_layout_of_cifar(tmp_path: Path, picture) -> None:
+    data = tmp_path / "cifar10" / "plain_text"
+    images = cells(picture, 30)
+    for part in range(2):
+        rows = slice(15 * part, 15 * part + 15)
+        columns = {"img": images[rows], "label": list(range(30))[rows]}
+        write(data / f"train-0000{part}-of-00002.parquet", columns, row_group_size=4)
+    write(data / "test-00000-of-00001.parquet", {"img": images[:5], "label": [7] * 5})
+    test = open_images(tmp_path / "cifar10", split="test")
+    assert (len(test), test.label(0)) == (5, 7)
+    assert_close(test[3], torch.from_numpy(picture(3, 32, 32)).permute(2, 0, 1) / 255)
+    train, validation = (
+        open_images(tmp_path / "cifar10", augment=False),
+        open_images(tmp_path / "cifar10", split="validation"),
+    )
+    labels = [{dataset.label(i) for i in range(len(dataset))} for dataset in (train, validation)]
+    assert all(labels)
+    assert labels[0] | labels[1] == set(range(30))
+    assert not labels[0] & labels[1]
+    for i in (0, 11, len(train) - 1):  # rows, labels and names belong together across files and row groups
+        row = train.label(i)
+        assert_close(train[i], torch.from_numpy(picture(row, 32, 32)).permute(2, 0, 1) / 255)
+        assert train.item_name(i) == f"cifar10[train]:{row}"
+    assert_close(pickle.loads(pickle.dumps(train))[2], train[2], rtol=0, atol=0)
+
+
+def test_one_file_is_split_by_row_and_bytes_need_no_struct(tmp_path: Path, picture) -> None:
+    write(tmp_path / "x.parquet", {"pic": [cell["bytes"] for cell in cells(picture, 20)]})
+    sizes = [
+        len(open_images(tmp_path / "x.parquet", split=s, column="pic"))
+        for s in ("train", "validation", "test")
+    ]
+    assert sum(sizes) == 20
+    assert min(sizes) > 0
+
+
+def test_aligned_faces_are_cropped_in_the_centre_only(tmp_path: Path, picture) -> None:
+    write(tmp_path / "faces.parquet", {"image": cells(picture, 4, 218, 178)})
+    dataset = open_images(tmp_path / "faces.parquet", size=178, flip=False, split_fractions=(0, 0))
+    assert_close(dataset[(1, 0)], torch.from_numpy(picture(1, 218, 178)[20:198]).permute(2, 0, 1) / 255)
+    assert_close(dataset[(1, 0)], dataset[(1, 5)], rtol=0, atol=0)
+
+
+def test_a_broken_cell_is_replaced(tmp_path: Path, picture) -> None:
+    images = cells(picture, 4)
+    images[1] = {"bytes": b"no image", "path": "1.png"}
+    images[3] = {"bytes": None, "path": "3.png"}
+    write(tmp_path / "x.parquet", {"image": images})
+    dataset = open_images(tmp_path / "x.parquet", augment=False, split_fractions=(0, 0))
+    with pytest.warns(UserWarning, match="cannot be read"):
+        images = dataset.__getitems__([0, 1, 2, 3])
+    assert_close(images[1], images[2], rtol=0, atol=0)
+    assert_close(images[3], images[0], rtol=0, atol=0)
+    assert [name for name, _ in dataset.skipped] == ["x.parquet[train]:1", "x.parquet[train]:3"]
+
+
+def test_tables_that_hold_no_images(tmp_path: Path, picture) -> None:
+    write(tmp_path / "x.parquet", {"foo": [1, 2, 3], "bar": [4, 5, 6]})
+    with pytest.raises(ValueError, match=r"none of the columns 'image', 'img'.*it has: 'foo', 'bar'"):
+        open_images(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="no column 'img'; it has: 'foo', 'bar'"):
+        open_images(tmp_path / "x.parquet", column="img")
+    with pytest.raises(ValueError, match=r"column 'foo' of .* holds int64; expected encoded images"):
+        open_images(tmp_path / "x.parquet", column="foo")
+    (tmp_path / "broken.parquet").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="as Parquet"):
+        open_images(tmp_path / "broken.parquet")
+
+
+def test_a_table_of_mere_paths_is_refused(tmp_path: Path) -> None:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    write(
+        tmp_path / "x.parquet",
+        {"image": pa.array([{"bytes": None, "path": f"{i}.png"} for i in range(3)], kind)},
+    )
+    with pytest.raises(
+        ValueError, match="holds only the path of its image; write the table with embedded images"
+    ):
+        open_images(tmp_path / "x.parquet")
+
+
+def test_hub_names(monkeypatch: pytest.MonkeyPatch, picture) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    columns = {"img": cells(picture, 20), "label": [0, 1] * 10}
+    table = datasets.Dataset.from_dict(columns, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(train=table, test=table))
+    train = open_images("hf:someone/something", augment=False)
+    row = int(train.item_name(2).split(":")[-1])
+    assert_close(train[2], torch.from_numpy(picture(row, 32, 32)).permute(2, 0, 1) / 255)
+    assert train.label(2) == row % 2
+    assert len(open_images("hf:someone/something", split="test")) == 20
+    with pytest.raises(ValueError, match="no column 'x'; it has: 'img', 'label'"):
+        open_images("hf:someone/something", column="x")
+
+
+def test_a_failing_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+
+    def fail(name: str) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(
+        ValueError, match="cannot load hf:a/b: ConnectionError: no route; check the name and the network"
+    ):
+        open_images("hf:a/b")

@@ -1,0 +1,93 @@
+"""The exchange rate between nats and a reconstruction loss in any units."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from gmvq.functional.balance import in_units_of_the_reconstruction_loss
+
+
+def problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codebook-like parameter, latents, target, and a parameter that the nats depend on."""
+    generator = torch.Generator().manual_seed(0)
+    shift, latents, target = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    nats_parameter = torch.tensor([0.3, -0.7], dtype=torch.float64)
+    return shift.requires_grad_(), latents.requires_grad_(), target, nats_parameter.requires_grad_()
+
+
+def gradients(factor: float = 1.0, unit: float = 1.0, weight: float = 1.0, reconstruct: bool = True):
+    shift, latents, target, parameter = problem()
+    quantized, loss = in_units_of_the_reconstruction_loss(latents + shift, parameter.square().sum(), latents)
+    total = weight * loss
+    if reconstruct:
+        total = total + unit * (quantized - target).square().mean()
+    grads = torch.autograd.grad(factor * total, (shift, latents, parameter), allow_unused=True)
+    return quantized, loss, grads
+
+
+def test_values_pass_unchanged() -> None:
+    shift, latents, _, parameter = problem()
+    quantized, loss, _ = gradients()
+    torch.testing.assert_close(quantized, latents + shift)
+    torch.testing.assert_close(loss, parameter.square().sum())
+
+
+@pytest.mark.parametrize("factor", [2.0**16, 0.25, 1e-3])
+def test_a_factor_on_the_total_loss_scales_every_gradient_by_it(factor) -> None:
+    for ours, base in zip(gradients(factor=factor)[2], gradients()[2], strict=True):
+        torch.testing.assert_close(ours, factor * base)
+
+
+def test_units_of_the_reconstruction_loss_do_not_change_the_direction() -> None:
+    """In units a hundred times larger all gradients grow a hundredfold: an optimum stays where it is."""
+    for ours, base in zip(gradients(unit=100.0)[2], gradients()[2], strict=True):
+        torch.testing.assert_close(ours, 100.0 * base)
+
+
+def test_a_weight_on_the_term_alone_keeps_only_its_sign() -> None:
+    base, heavy, negative = (gradients(weight=w)[2][2] for w in (1.0, 50.0, -3.0))
+    torch.testing.assert_close(heavy, base)
+    torch.testing.assert_close(negative, -base)
+
+
+def test_without_a_reconstruction_loss_the_gradient_is_the_plain_one() -> None:
+    _, _, (shift, _, parameter) = gradients(reconstruct=False, weight=3.0)
+    assert shift is None
+    torch.testing.assert_close(parameter, 3.0 * 2 * problem()[3].detach())
+
+
+def test_without_the_term_the_reconstruction_gradient_is_the_plain_one() -> None:
+    shift, latents, target, parameter = problem()
+    quantized, _ = in_units_of_the_reconstruction_loss(latents + shift, parameter.sum(), latents)
+    (ours,) = torch.autograd.grad((quantized - target).square().mean(), shift)
+    (plain,) = torch.autograd.grad((latents + shift - target).square().mean(), shift)
+    torch.testing.assert_close(ours, plain)
+
+
+def test_the_reconstruction_gradient_is_never_touched() -> None:
+    shift, latents, target, _ = problem()
+    (plain,) = torch.autograd.grad((latents + shift - target).square().mean(), shift)
+    torch.testing.assert_close(gradients()[2][0], plain)
+
+
+@pytest.mark.parametrize("curvature", [0.5, 7.0])
+def test_rate_is_two_distortions_per_feature_for_a_quadratic_loss(curvature) -> None:
+    """A loss that is quadratic around the latents costs D_q = g.e / 2, and one nat is worth 2 D_q / D."""
+    shift, latents, _, _ = problem()
+    nats = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    quantized, loss = in_units_of_the_reconstruction_loss(latents + shift, nats, latents)
+    distortion = curvature * (quantized - latents.detach()).square().sum()
+    (rate,) = torch.autograd.grad(distortion + loss, nats)
+    torch.testing.assert_close(rate, 2 * distortion.detach() / latents.shape[-1])
+
+
+def test_an_exact_code_is_worth_nothing_and_dtypes_may_differ() -> None:
+    latents = torch.randn(5, 3)
+    nats = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    sample = latents.clone().requires_grad_()
+    quantized, loss = in_units_of_the_reconstruction_loss(sample, nats, latents)
+    (quantized.square().sum().double() + loss).backward()
+    torch.testing.assert_close(nats.grad, torch.tensor(0.0, dtype=torch.float64))
+    assert loss.dtype == torch.float64
