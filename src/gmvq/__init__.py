@@ -1,1 +1,53 @@
-"""gmvq."""
+"""Gaussian-mixture vector quantization: discrete tokens from one probabilistic model.
+
+The core (this module, ``functional``, ``quantizers``, ``objectives``, ``models``) needs torch, numpy and
+safetensors; everything else is an extra and imported when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel
+    from .functional.schedules import Constant, Cosine, Exponential, Linear
+    from .models import VQAutoencoder, build_autoencoder
+    from .objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
+    from .quantizers import GaussianMixtureVQ, Objective, Precision, Variance
+    from .types import QuantizerOutput
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "GaussianMixtureVQ": "quantizers",
+    "Objective": "quantizers",
+    "Precision": "quantizers",
+    "Variance": "quantizers",
+    "QuantizerOutput": "types",
+    "GumbelSoftmax": "functional.estimators",
+    "ReinMax": "functional.estimators",
+    "StraightThroughGumbel": "functional.estimators",
+    "Constant": "functional.schedules",
+    "Cosine": "functional.schedules",
+    "Exponential": "functional.schedules",
+    "Linear": "functional.schedules",
+    "GaussianLikelihood": "objectives",
+    "LaplaceLikelihood": "objectives",
+    "negative_evidence": "objectives",
+    "VQAutoencoder": "models",
+    "build_autoencoder": "models",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that ``import gmvq`` costs nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'gmvq' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

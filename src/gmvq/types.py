@@ -1,4 +1,4 @@
-"""The output of every quantizer: one frozen dataclass, registered so that compile and export can return it."""
+"""The output of every quantizer: one frozen dataclass that compile and export can return."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("split", "count"), [("train", 3630), ("validation", 386), ("test", 736)])
+@pytest.mark.parametrize(("split", "count"), [("train", 3758), ("validation", 216), ("test", 776)])
 def test_photos_have_the_right_number_shape_and_range(split: str, count: int, channels: int) -> None:
     dataset = open_images("photos", split=split, channels=channels)
     image = dataset[7]
@@ -36,17 +36,17 @@ def test_photos_have_the_right_number_shape_and_range(split: str, count: int, ch
 def test_photos_are_split_by_photograph() -> None:
     names = [set(files) for files in PHOTOS.values()]
     assert sum(map(len, names)) == len(set.union(*names)) == 10
-    assert set(PHOTOS["test"]) == {"china.jpg", "flower.jpg", "coffee.png"}
+    assert set(PHOTOS["test"]) == {"astronaut.png", "china.jpg", "flower.jpg"}
 
 
 def test_eval_tiles_are_the_grid_of_the_photograph() -> None:
     from PIL import Image
 
     dataset = open_images("photos", split="validation", size=64)
-    assert dataset.item_name(1) == "chelsea.png[y=0,x=64]"
+    assert dataset.item_name(1) == "coffee.png[y=0,x=64]"
     import skimage
 
-    photo = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "chelsea.png"))
+    photo = np.asarray(Image.open(Path(skimage.__file__).parent / "data" / "coffee.png"))
     expected = torch.from_numpy(photo[0:64, 64:128].copy()).permute(2, 0, 1) / 255
     assert_close(dataset[1], expected)
 
@@ -79,18 +79,21 @@ def test_flips_mirror_half_of_the_draws() -> None:
     assert 70 < mirrored < 130
 
 
-def test_random_crops_follow_the_area_of_the_photographs() -> None:
-    dataset = open_images("photos", channels=1, augment=True, split="validation")
-    means = torch.stack([dataset[(0, draw)].mean() for draw in range(400)])
-    grid = open_images("photos", channels=1, split="validation")
-    expected = torch.stack([grid[i].mean() for i in range(len(grid))]).mean()
+def test_every_photograph_is_equally_likely_in_training() -> None:
+    dataset = open_images("photos", channels=1, augment=True, split="test")
+    means = torch.stack([dataset[(0, draw)].mean() for draw in range(900)])
+    grid = open_images("photos", channels=1, split="test")
+    per_photo: dict[str, list[torch.Tensor]] = {}
+    for i in range(len(grid)):
+        per_photo.setdefault(grid.item_name(i).split("[")[0], []).append(grid[i].mean())
+    expected = torch.stack([torch.stack(tiles).mean() for tiles in per_photo.values()]).mean()
     assert_close(means.mean(), expected, atol=0.03, rtol=0)
 
 
 def test_items_past_the_end_raise() -> None:
     dataset = open_images("photos", split="validation")
-    with pytest.raises(IndexError, match="out of range for a dataset of 386"):
-        dataset[386]
+    with pytest.raises(IndexError, match="out of range for a dataset of 216"):
+        dataset[216]
     assert sum(1 for _ in open_images("photos", split="validation", size=200)) == len(
         open_images("photos", split="validation", size=200)
     )
@@ -98,7 +101,7 @@ def test_items_past_the_end_raise() -> None:
 
 def test_photographs_smaller_than_the_tile_are_skipped() -> None:
     dataset = open_images("photos", split="validation", size=400)
-    assert [name for name, _ in dataset.skipped] == ["chelsea.png"]
+    assert [name for name, _ in dataset.skipped] == ["coffee.png"]
     with pytest.raises(ValueError, match="no photograph is as large as 5000"):
         open_images("photos", size=5000)
 

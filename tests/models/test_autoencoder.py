@@ -170,25 +170,23 @@ def test_build_autoencoder_takes_the_dim_of_the_quantizer(nearest_code: MakeQuan
     assert model.encode(torch.rand(1, 1, 16, 16)).shape == (1, 2, 2)
 
 
-class _Method(nn.Module):
-    """One method of the model as a forward pass, as torch.export wants it."""
+class Reconstruct(nn.Module):
+    """``reconstruct``, that is encode and decode, as a forward pass, as torch.export wants it."""
 
-    def __init__(self, model: VQAutoencoder, name: str) -> None:
+    def __init__(self, model: VQAutoencoder) -> None:
         super().__init__()
-        self.model, self.name = model, name
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return getattr(self.model, self.name)(x)
-
-
-def test_encode_and_decode_compile_in_training_mode(model: VQAutoencoder, images: Tensor) -> None:
-    indices, reconstruction = model.encode(images), model.reconstruct(images)
-    exactly(torch.compile(model.encode, fullgraph=True, backend="eager")(images), indices)
-    exactly(torch.compile(model.decode, fullgraph=True, backend="eager")(indices), reconstruction)
-    assert all(module.training for module in model.modules())
+        return self.model.reconstruct(x)
 
 
 def test_encode_and_decode_export(model: VQAutoencoder, images: Tensor) -> None:
-    indices, reconstruction = model.encode(images), model.reconstruct(images)
-    exactly(torch.export.export(_Method(model, "encode"), (images,)).module()(images), indices)
-    exactly(torch.export.export(_Method(model, "decode"), (indices,)).module()(indices), reconstruction)
+    exported = torch.export.export(Reconstruct(model), (images,)).module()
+    exactly(exported(images), model.reconstruct(images))
+
+
+def test_encode_and_decode_compile_in_training_mode(model: VQAutoencoder, images: Tensor) -> None:
+    compiled = torch.compile(model.reconstruct, fullgraph=True, backend="eager")
+    exactly(compiled(images), model.reconstruct(images))
+    assert all(module.training for module in model.modules())

@@ -64,8 +64,10 @@ def _is_misuse(error: Exception) -> bool:
 
 
 def _fail(who: str, message: str) -> int:
-    text = "; ".join(line.strip().rstrip(";") for line in message.splitlines() if line.strip())
-    print(f"{who}: error: {text}", file=sys.stderr)
+    text = ""
+    for line in filter(None, map(str.strip, message.splitlines())):
+        text += (" " if text.endswith((":", ",", ";")) or not text else "; ") + line
+    print(f"{who}: error:{text}", file=sys.stderr)
     return 2
 
 

@@ -1,8 +1,8 @@
 """The built-in set: ten colour photographs that come inside the scikit-image and scikit-learn wheels.
 
-They are divided by photograph, never by crop: test is china, flower and coffee; validation is chelsea and
-rocket; train is astronaut, hubble_deep_field, ihc, motorcycle_left and retina. motorcycle_right, the stereo
-twin of motorcycle_left, is not used. The files are read where pip put them; nothing is copied or downloaded.
+They are divided by photograph, never by crop: test is astronaut, china and flower; validation is coffee; train
+is chelsea, hubble_deep_field, ihc, motorcycle_left, retina and rocket. motorcycle_right, the stereo twin of
+motorcycle_left, is not used. The files are read where pip put them; nothing is copied or downloaded.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets/images")
 PHOTOS: dict[str, dict[str, tuple[str, str]]] = {
     "train": {
-        "astronaut.png": _SKIMAGE,
+        "chelsea.png": _SKIMAGE,
         "hubble_deep_field.jpg": _SKIMAGE,
         "ihc.png": _SKIMAGE,
         "motorcycle_left.png": _SKIMAGE,
         "retina.jpg": _SKIMAGE,
+        "rocket.jpg": _SKIMAGE,
     },
-    "validation": {"chelsea.png": _SKIMAGE, "rocket.jpg": _SKIMAGE},
-    "test": {"china.jpg": _SKLEARN, "flower.jpg": _SKLEARN, "coffee.png": _SKIMAGE},
+    "validation": {"coffee.png": _SKIMAGE},
+    "test": {"astronaut.png": _SKIMAGE, "china.jpg": _SKLEARN, "flower.jpg": _SKLEARN},
 }
 
 

@@ -37,8 +37,8 @@ class View(Protocol):
 class TileView:
     """Squares at full resolution: a fixed grid in eval, uniformly placed crops in training.
 
-    An epoch has as many items as the grid has tiles. In training the photograph is chosen in proportion to
-    its area; the item's index then has no meaning, only the draw has.
+    An epoch has as many items as the grid has tiles. In training every photograph is equally likely,
+    or the largest would dominate; the item's index then has no meaning, only the draw has.
     """
 
     def __init__(self, source: Source, size: int) -> None:
@@ -54,8 +54,6 @@ class TileView:
             self._names.append(source.name(i))
         if not self._photos:
             raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
-        areas = np.array([photo.shape[0] * photo.shape[1] for photo in self._photos], dtype=np.float64)
-        self._cumulative = np.cumsum(areas) / areas.sum()
         self._grid = [
             (number, y, x)
             for number, photo in enumerate(self._photos)
@@ -72,7 +70,7 @@ class TileView:
         if chance is None:
             places = [self._grid[i] for i in indices]
         else:
-            numbers = np.searchsorted(self._cumulative, chance[:, 0], side="right")
+            numbers = (chance[:, 0] * len(self._photos)).astype(np.int64)
             places = [
                 (
                     n,

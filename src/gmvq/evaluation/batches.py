@@ -85,12 +85,13 @@ def description_of(images: Images) -> str:
 
 
 def _loader(images: Images, batch_size: int) -> Iterable[Any]:
+    own = torch.Generator()  # else every pass would draw from the global generator
     if isinstance(images, Tensor):
-        return DataLoader(TensorDataset(images), batch_size=batch_size)
+        return DataLoader(TensorDataset(images), batch_size=batch_size, generator=own)
     if isinstance(images, DataLoader):
         return images
     if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, list | tuple):
-        return DataLoader(images, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
+        return DataLoader(images, batch_size=batch_size, generator=own)  # pyright: ignore[reportArgumentType]
     if not isinstance(images, Iterable):
         raise TypeError(
             f"expected a dataset, a loader or a tensor of images, got {type(images).__name__}; "

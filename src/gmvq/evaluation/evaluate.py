@@ -111,7 +111,8 @@ def evaluate(
         device: move the model there first; default: where it is.
         progress: called after each batch with the batches done and in all.
         limit: use only the first so many images.
-        seed: of the bounds' samples. The global generators are not used.
+        seed: of the bounds' samples. The global generators are left alone (unless a loader passed in uses
+        them).
 
     Raises:
         TypeError: batches are no floating-point tensors.

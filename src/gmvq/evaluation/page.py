@@ -33,7 +33,8 @@ figcaption, .small { font-size: 13px; }
   padding: 11px 13px; }
 .tile b { display: block; white-space: nowrap; font-size: 22px; line-height: 1.3;
   font-variant-numeric: tabular-nums; }
-.tile span { color: var(--soft); font-size: 13px; }
+.tile small { font-size: 12px; font-weight: normal; color: var(--soft); }
+.tile span { display: block; color: var(--soft); font-size: 13px; line-height: 1.35; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; }
 .card, figure, .tile, tr { break-inside: avoid; }
 figure { margin: 0; }
@@ -48,8 +49,8 @@ img { display: block; width: 100%; height: auto; image-rendering: pixelated; bor
 .bar img { height: 11px; image-rendering: auto; }
 .bar div { display: flex; justify-content: space-between; font-size: 12px;
   font-variant-numeric: tabular-nums; }
-.columns { columns: 2 380px; column-gap: 28px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
+.columns { columns: 2 380px; column-gap: 28px; margin-top: 12px; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 14px; }
 td { padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
 td.value { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.unit { font-size: 12.5px; white-space: nowrap; width: 1%; padding-right: 0; }
@@ -61,8 +62,10 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 .sheet { max-width: 720px; margin: 14px auto 0; }
 @media print { :root { --back: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --accent: #000;
   color-scheme: light; }
-  body { font-size: 11pt; } main { max-width: none; padding: 0; } h2 { break-after: avoid; }
-  .two { grid-template-columns: 1fr 1fr; } img { print-color-adjust: exact; } }
+  body { font-size: 10pt; } main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
+  .two { grid-template-columns: 1fr 1fr; } .columns { columns: 2; } .sheet { max-width: 11cm; }
+  .tiles { grid-template-columns: repeat(4, 1fr); } table { font-size: 9pt; }
+  .strip figcaption { font-size: 6.5pt; } img { print-color-adjust: exact; } }
 """
 
 
@@ -95,11 +98,14 @@ def paragraph(text: str, *, soft: bool = False) -> str:
     return f'<p class="soft small">{escape(text)}</p>' if soft else f"<p>{escape(text)}</p>"
 
 
-def tiles(entries: Sequence[tuple[str, str]]) -> str:
-    """Large figures: (value, label), plain text."""
-    inside = "".join(
-        f'<div class="tile"><b>{escape(v)}</b><span>{escape(n)}</span></div>' for v, n in entries
-    )
+def tiles(entries: Sequence[tuple[str, str, str]]) -> str:
+    """Large figures: (label, value, unit), plain text."""
+    inside = ""
+    for label, value, unit in entries:
+        if len(unit) > 6:  # too long to stand beside the figure
+            label, unit = f"{label}, {unit}", ""
+        figure = f"<b>{escape(value)} <small>{escape(unit)}</small></b>"
+        inside += f'<div class="tile">{figure}<span>{escape(label)}</span></div>'
     return f'<div class="tiles">{inside}</div>' if entries else ""
 
 

@@ -85,8 +85,9 @@ def distance_chart(nearest: NDArray[np.float64], *, label: str, mark: tuple[str,
 
 
 def _figure() -> tuple[Any, Any]:
-    figure = require("matplotlib.figure", "train").Figure(figsize=_SIZE, layout="constrained")
+    figure = require("matplotlib.figure", "train").Figure(figsize=_SIZE)
     figure.patch.set_alpha(0.0)
+    figure.subplots_adjust(left=0.125, right=0.985, bottom=0.165, top=0.93)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     return figure, axes

@@ -80,7 +80,7 @@ def write_report(
     rows = metric_rows(metrics)
     body = [
         _header(title, dataset, model, history),
-        page.tiles(_tiles(rows, metrics)),
+        page.tiles(_tiles(rows)),
         samples_section(model, dataset, images),
         page.section(
             "Metrics",
@@ -112,16 +112,16 @@ def _header(title: str, dataset: Images, model: nn.Module, history: History) -> 
     return page.header(title, " · ".join(fact for fact in facts if fact))
 
 
-def _tiles(rows: list[Row], metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _tiles(rows: list[Row]) -> list[tuple[str, str, str]]:
     by_key = {row.key: row for row in rows}
     entries = []
     for key in _TILES:
         if key in by_key:
             row = by_key[key]
-            label = f"{row.label} ({row.unit})" if row.unit else row.label
+            unit = row.unit
             if key == "perplexity" and "codebook_size" in by_key:
-                label = f"perplexity of {by_key['codebook_size'].value} codes"
-            entries.append((row.value, label))
+                unit = f"of {by_key['codebook_size'].value}"
+            entries.append((row.label, row.value, unit))
     return entries
 
 

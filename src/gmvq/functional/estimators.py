@@ -20,9 +20,10 @@ from .schedules import Constant, Schedule
 class Estimator(Protocol):
     """What the quantizer needs of a gradient estimator."""
 
-    temperature: Schedule
-    noise: Schedule
-
+    @property
+    def temperature(self) -> Schedule: ...
+    @property
+    def noise(self) -> Schedule: ...
     def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor: ...
 
 

@@ -58,7 +58,8 @@ class VQAutoencoder(nn.Module):
 
     Args:
         encoder: any module; puts out (B, D, *spatial), or (B, *spatial, D) with ``layout="channels_last"``.
-        quantizer: a quantizer of this package (or any module with the methods of ``QuantizerLike``) with dim = D.
+        quantizer: a quantizer of this package (or any module with the methods of
+            ``QuantizerLike``) with dim = D.
         decoder: any module; takes the quantized latents in the layout of the encoder's output.
         layout: where the latents' feature axis is: ``"channels_first"`` (convolutions) or ``"channels_last"``
             (transformers). This is the order of the axes, not the memory format.

@@ -1,10 +1,10 @@
 """Default convolutional encoders and decoders by name, for images, 1-D signals and volumes alike.
 
-Each network is a linear map of whole patches plus a residual network that corrects it: a plain autoencoder
-then starts near the principal components of its patches and has a fraction of the error after a few hundred
-steps, at hardly any cost. Within the residual network, strided convolutions lead down and transposed ones up
-(kernel 4, stride 2: every output sees the same number of inputs); on a CPU they beat nearest-neighbour
-upsampling with a convolution and pixel shuffle at equal error.
+Each network is a linear map of whole patches plus a residual network that corrects it: the linear part is
+learned within a few hundred steps, costs next to nothing and spares the residual part from learning it. In
+the latter, strided convolutions lead down and transposed ones up (kernel 4, stride 2: every output sees the
+same number of inputs), which on a CPU take less time than nearest-neighbour upsampling with a convolution or
+pixel shuffle.
 """
 
 from __future__ import annotations

@@ -58,4 +58,6 @@ def part_from_dict(value: Any) -> Any:
     try:
         return kind(**fields)
     except TypeError as error:
-        raise ValueError(f"{value['type']}: {error}; does the file come from another version of gmvq?") from error
+        raise ValueError(
+            f"{value['type']}: {error}; does the file come from another version of gmvq?"
+        ) from error

@@ -1,27 +1,20 @@
-"""``GaussianMixtureVQ``: the quantizer layer as a Gaussian mixture, trained on the ALBO."""
+"""``GaussianMixtureVQ``: vector quantization as a Gaussian mixture, trained on an evidence bound."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import (
-    check_choice,
-    check_finite,
-    check_indices,
-    check_latents,
-    check_mask,
-    check_positive,
-)
+from ..errors import check_choice
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import all_reduce_sum, gather_rows, world_size
 from ..functional.divergences import (
     categorical_kl,
     entropy,
-    entropy_from_logits,
     gaussian_cross_entropy,
     gaussian_kl,
     perplexity,
@@ -35,14 +28,68 @@ from ..functional.mixture import (
     mixture_logits,
 )
 from ..types import QuantizerOutput
+from .base import Quantizer
+from .config import part_from_dict, part_to_dict
 from .parts import Objective, Precision, Variance
 
-#: log w is stored divided by this, so that an optimizer that moves every parameter by about its learning rate
-#: (Adam) moves log w this much faster: at the network's own rate it lags behind the latents.
-_LOG_PRECISION_GAIN = 10.0
+#: Scale parameters are stored divided by this: an optimizer that moves every parameter by about its learning
+#: rate per step (Adam) then moves log w and log s this much faster than the network drifts.
+_LOG_SCALE_GAIN = 10.0
 
 
-class GaussianMixtureVQ(nn.Module):
+class GaussianMixtureVQ(Quantizer):
+    r"""Quantize latents to the codewords of a Gaussian mixture.
+
+    With z = latents / s, codebook mu (K, D), precision w and weights pi:
+
+    .. math::
+        q(c|x) &= \mathrm{softmax}_c\left(\log \pi_c - \tfrac12 \sum_d w_d (z_d - \mu_{cd})^2\right) \\
+        q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 D)
+
+    Training draws weights r over codes from q(c|x) by ``estimator`` and returns
+    s (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps); eval returns s mu_c at c = argmax q(c|x), deterministically.
+    The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
+
+    ``out.loss`` and ``out.nats`` hold that one number with two gradients. ``reconstruction_loss + out.loss`` works
+    for a reconstruction loss in any units and reduction: the gradient is converted to those units on the way back
+    (``gmvq.functional.balance``). Add ``out.nats`` to a negative log-likelihood in nats
+    (``gmvq.objectives.negative_evidence`` does).
+
+    The scale s and, with ``Precision(fit="ml")``, w are parameters whose only gradient is that of their own
+    log-likelihood given the latents: nothing is updated in ``forward``, so gradient accumulation, activation
+    checkpointing and data parallelism change no result. The first training batch starts the codebook
+    (``init_codebook``); until then eval uses random codes.
+
+    Args:
+        dim: D, size of the last axis of the latents.
+        codebook_size: K. K = 1 is a Gaussian bottleneck.
+        objective: kind of bound, gamma and beta.
+        precision: how w is fitted, and its sharpening.
+        variance: of q(z|x, c), and the noise of the sample.
+        estimator: gradient estimator of the categorical sample, with temperature and noise.
+        mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
+        standardize: fit s to the spread of the latents; ``False`` fixes s = 1.
+        init: ``"kmeans"`` on the first training batch, or ``"random"`` points of it.
+
+    Source: Yan, Wu, Shah, Liu, "Gaussian Mixture Vector Quantization with Aggregated Categorical Posterior",
+    arXiv 2410.10180. What differs from it and why: docs/mathematics.md.
+
+    Example:
+        >>> quantizer = GaussianMixtureVQ(dim=64, codebook_size=1024)
+        >>> quantized, indices, loss = quantizer(torch.randn(8, 16, 16, 64))
+        >>> quantized.shape, indices.shape, loss.shape
+        (torch.Size([8, 16, 16, 64]), torch.Size([8, 16, 16]), torch.Size([]))
+    """
+
+    codebook: Tensor
+    temperature: Tensor
+    gumbel_noise: Tensor
+    sample_noise: Tensor
+    sharpening: Tensor
+    gamma: Tensor
+    beta: Tensor
+    initialized: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -55,34 +102,42 @@ class GaussianMixtureVQ(nn.Module):
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
         init: Literal["kmeans", "random"] = "kmeans",
-        straight_through: bool = False,
-        map_back: bool = True,
     ) -> None:
-        super().__init__()
-        check_positive("dim", dim)
-        check_positive("codebook_size", codebook_size)
+        super().__init__(dim, codebook_size)
         check_choice("mixture_weights", mixture_weights, ("uniform", "learned"))
         check_choice("init", init, ("kmeans", "random"))
-        self.dim, self.codebook_size = dim, codebook_size
-        self.objective, self.precision, self.variance, self.estimator = objective, precision, variance, estimator
-        self.mixture_weights, self.standardize, self.init = mixture_weights, standardize, init
-        self.straight_through, self.map_back = straight_through, map_back
+        self.objective, self.precision, self.variance = objective, precision, variance
+        self.estimator, self.mixture_weights = estimator, mixture_weights
+        self.standardize, self.init = standardize, init
 
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
-        size = dim if precision.per_feature else 1
-        self.log_precision_raw = nn.Parameter(
-            torch.zeros(size), requires_grad=precision.fit != "fixed"
-        )
+        width = dim if precision.per_feature else 1
+        self.scaled_log_precision = nn.Parameter(torch.zeros(width), requires_grad=precision.fit != "fixed")
+        self.scaled_log_scale = nn.Parameter(torch.zeros(1), requires_grad=standardize)
         if mixture_weights == "learned":
             self.weight_logits = nn.Parameter(torch.zeros(codebook_size))
         if variance.kind == "learned":
-            self.log_code_variance = nn.Parameter(torch.full((codebook_size,), 2 * math.log(variance.sigma)))
-        self.register_buffer("shift", torch.zeros(dim))
-        self.register_buffer("scale", torch.ones(dim))
+            self.scaled_log_variance = nn.Parameter(
+                torch.full((codebook_size,), 2 * math.log(variance.sigma) / _LOG_SCALE_GAIN)
+            )
         for name in ("temperature", "gumbel_noise", "sample_noise", "sharpening", "gamma", "beta"):
             self.register_buffer(name, torch.zeros(()))
-        self._initialized = False
+        self.register_buffer("initialized", torch.tensor(False))
+        self._started = False
         self._apply_schedules(None)
+        self.register_load_state_dict_post_hook(_after_load)
+
+    # Schedules, optimizer, config
+
+    def set_progress(self, progress: float) -> None:
+        """Advance every schedule to ``progress`` in [0, 1] of training; call it before a step, as often as you like.
+
+        Raises:
+            ValueError: progress outside [0, 1].
+        """
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"progress is the fraction of training done, 0 to 1, got {progress}")
+        self._apply_schedules(progress)
 
     def _apply_schedules(self, progress: float | None) -> None:
         for buffer, schedule in (
@@ -95,89 +150,268 @@ class GaussianMixtureVQ(nn.Module):
         ):
             buffer.fill_(schedule(progress))
 
-    def set_progress(self, progress: float) -> None:
-        self._apply_schedules(progress)
+    def parameter_groups(self, lr: float, codebook_rate: float = 5.0) -> list[dict[str, Any]]:
+        """Optimizer groups: the codebook at ``codebook_rate * lr``, the mixture's scalars at ``lr``."""
+        rest = [p for name, p in self.named_parameters() if name != "codebook"]
+        return [
+            {"params": [self.codebook], "lr": lr * codebook_rate},
+            {"params": rest, "lr": lr},
+        ]
+
+    def to_config(self) -> dict[str, Any]:
+        """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
+        return {
+            "type": "GaussianMixtureVQ",
+            "dim": self.dim,
+            "codebook_size": self.codebook_size,
+            "objective": part_to_dict(self.objective),
+            "precision": part_to_dict(self.precision),
+            "variance": part_to_dict(self.variance),
+            "estimator": part_to_dict(self.estimator),
+            "mixture_weights": self.mixture_weights,
+            "standardize": self.standardize,
+            "init": self.init,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> GaussianMixtureVQ:
+        """Build an untrained layer from ``to_config``'s dictionary."""
+        return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
+
+    # The mixture
 
     @property
     def log_precision(self) -> Tensor:
-        return self.log_precision_raw * _LOG_PRECISION_GAIN
+        """log w, (1,) or (D,), without sharpening; w is in units of the standardised latents."""
+        return self.scaled_log_precision * _LOG_SCALE_GAIN
+
+    @property
+    def log_scale(self) -> Tensor:
+        """log s, (1,): one standardised unit in units of the latents."""
+        return self.scaled_log_scale * _LOG_SCALE_GAIN
+
+    def log_weights(self) -> Tensor:
+        """log pi, (K,), normalised."""
+        if self.mixture_weights == "learned":
+            return self.weight_logits.float().log_softmax(-1)
+        return self.codebook.new_full((self.codebook_size,), -math.log(self.codebook_size)).float()
+
+    def standardized(self, latents: Tensor) -> Tensor:
+        """z = latents / s, (..., D)."""
+        return latents * (-self.log_scale.detach().to(latents.dtype)).exp()
+
+    def unstandardized(self, z: Tensor) -> Tensor:
+        """s z, (..., D): the inverse of ``standardized``."""
+        return z * self.log_scale.detach().to(z.dtype).exp()
+
+    def code_log_variance(self, squared_distance: Tensor) -> Tensor:
+        """log s_c^2 for squared distances to the codes, (..., K) -> broadcastable to (..., K); -inf for ``"none"``."""
+        kind, sigma = self.variance.kind, self.variance.sigma
+        if kind == "adaptive":
+            return adaptive_variance(squared_distance, self.dim, sigma).clamp_min(MIN_VARIANCE).log()
+        if kind == "learned":
+            return (self.scaled_log_variance * _LOG_SCALE_GAIN).to(squared_distance.dtype)
+        value = 2 * math.log(sigma) if kind == "fixed" else -math.inf
+        return torch.full_like(squared_distance, value)
+
+    def posterior_logits(self, latents: Tensor) -> Tensor:
+        """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening."""
+        z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
+        return self._logits(z).log_softmax(-1)
+
+    def _logits(self, z: Tensor) -> Tensor:
+        log_precision = self.log_precision.to(z.dtype)
+        if self.precision.fit == "ml":
+            log_precision = log_precision.detach()
+        sharpened = log_precision + self.sharpening.to(z.dtype).log()
+        flat = mixture_logits(
+            z.reshape(-1, self.dim), self.codebook.to(z.dtype), sharpened, self.log_weights().to(z.dtype)
+        )
+        return flat.reshape(*z.shape[:-1], self.codebook_size)
+
+    # The start
 
     @torch.no_grad()
-    def init_codebook(self, latents: Tensor, seed: int = 0) -> None:
-        rows = gather_rows(latents.detach().reshape(-1, self.dim).float())
-        if self.standardize:
-            self.shift.copy_(rows.mean(0))
-            self.scale.copy_(rows.std(0, correction=0).clamp_min(1e-6))
-        rows = (rows - self.shift) / self.scale
-        if self.init == "kmeans":
-            self.codebook.copy_(kmeans(rows, self.codebook_size, seed=seed))
-        _, distance = nearest_code(rows, self.codebook)
-        self.log_precision_raw.fill_(float(-(distance.mean() / self.dim).clamp_min(1e-4).log()) / _LOG_PRECISION_GAIN)
-        self._initialized = True
+    def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
+        """Start scale, codebook and precision from data: k-means on latents (..., D), pooled over all ranks.
 
-    def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
-        shape, dtype = latents.shape, latents.dtype
-        if self.training and not self._initialized:
-            self.init_codebook(latents)
-        raw = latents.reshape(-1, self.dim).float()
-        z = (raw - self.shift) / self.scale
-        log_precision = self.log_precision
-        sharp = log_precision + self.sharpening.log()
-        log_pi = torch.full((self.codebook_size,), -math.log(self.codebook_size))
-        logits = mixture_logits(z, self.codebook, sharp, log_pi)
-        if not self.training:
-            idx = logits.argmax(-1)
-            zq = self.codebook[idx]
-            out = zq * self.scale + self.shift if self.map_back else zq
-            zero = torch.zeros(())
-            return QuantizerOutput(out.view(shape), idx.view(shape[:-1]), zero, zero, zero, {})
+        Called by the first training forward when you have not; every rank must call it together. With fewer
+        vectors than codes the rest starts at random, with a warning.
+
+        Raises:
+            TypeError, ValueError: as ``forward``.
+        """
+        rows, _ = self._rows(latents, None)
+        self._start(rows, seed)
+
+    def _start(self, rows: Tensor, seed: int = 0) -> None:
+        rows = gather_rows(rows.detach())
+        if self.standardize:
+            spread = (rows - rows.mean(0)).square().mean().sqrt().clamp_min(1e-6)
+            self.scaled_log_scale.fill_(float(spread.log()) / _LOG_SCALE_GAIN)
+        rows = self.standardized(rows)
+        iterations = 10 if self.init == "kmeans" else 0
+        self.codebook.copy_(kmeans(rows, self.codebook_size, iterations=iterations, seed=seed))
+        _, distance = nearest_code(rows, self.codebook.to(rows.dtype))
+        variance = (distance.mean() / self.dim).clamp_min(1e-4)
+        self.scaled_log_precision.fill_(-float(variance.log()) / _LOG_SCALE_GAIN)
+        self.initialized.fill_(True)
+        self._started = True
+
+    # Forward
+
+    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
+        if self.training and not self._started and self.codebook.requires_grad:
+            if torch.compiler.is_compiling():
+                raise RuntimeError(
+                    "the first training batch starts the codebook, which cannot be compiled: call "
+                    "quantizer.init_codebook(latents) or run one batch before torch.compile"
+                )
+            with torch.no_grad():
+                self._start(rows if valid is None else rows[valid])
+        z = self.standardized(rows)
+        logits = self._logits(z)
         log_q = logits.log_softmax(-1)
-        q = log_q.exp()
-        r = self.estimator.sample(logits, self.temperature, self.gumbel_noise)
-        m = r @ self.codebook
-        d2 = expected_squared_distance(z, m, r, self.codebook)
-        if self.variance.kind == "adaptive":
-            v = adaptive_variance(d2.sum(-1), self.dim, self.variance.sigma).clamp_min(MIN_VARIANCE)
-        elif self.variance.kind == "fixed":
-            v = torch.full_like(z[:, 0], self.variance.sigma**2)
-        elif self.variance.kind == "learned":
-            v = r @ self.log_code_variance.exp()
+        indices = logits.argmax(-1)
+        codebook = self.codebook.to(z.dtype)
+        nearest_error = (z.detach() - codebook.detach()[indices]).square()
+
+        if self.training:
+            weights = self.estimator.sample(logits, self.temperature, self.gumbel_noise)
+            mean = weights @ codebook
+            distance = expected_squared_distance(z, mean, weights, codebook).sum(-1)
         else:
-            v = torch.zeros_like(z[:, 0])
-        sample = m
-        if self.variance.kind != "none":
-            sample = m + self.sample_noise * v.sqrt()[:, None] * torch.randn_like(m)
-        w_for_latent = log_precision.detach() if self.precision.fit == "ml" else log_precision
+            weights = F.one_hot(indices, self.codebook_size).to(z.dtype)
+            mean = codebook[indices]
+            distance = (z - mean).square().sum(-1)
+        variance = self._variance(distance, weights)
+
+        if self.training:
+            noise = self.sample_noise.to(z.dtype) * variance.sqrt()[:, None] * torch.randn_like(mean)
+            quantized = self.unstandardized(mean + noise if self.variance.kind != "none" else mean)
+        else:
+            quantized = self._lookup(indices)
+        nats, terms = self._objective(log_q, variance, nearest_error, rows, indices, valid)
+        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows)
         if self.variance.kind == "none":
-            latent = torch.zeros(())
+            log_variance = self.code_log_variance(distance.detach())
+        else:
+            log_variance = self._variance_of(nearest_error.sum(-1), indices).log()
+        return QuantizerOutput(quantized, indices, loss, nats, log_variance, terms)
+
+    def _variance(self, distance: Tensor, weights: Tensor) -> Tensor:
+        """Variance of the sample, (N,): sum_c r_c s_c^2."""
+        if self.variance.kind == "learned":
+            return weights @ (self.scaled_log_variance * _LOG_SCALE_GAIN).to(weights.dtype).exp()
+        return self.code_log_variance(distance).exp()
+
+    def _variance_of(self, distance: Tensor, indices: Tensor) -> Tensor:
+        """s_c^2 of given codes, (N,), without gradient."""
+        with torch.no_grad():
+            if self.variance.kind == "learned":
+                return self.code_log_variance(distance)[indices].exp()
+            return self.code_log_variance(distance).exp()
+
+    def _objective(
+        self,
+        log_q: Tensor,
+        variance: Tensor,
+        nearest_error: Tensor,
+        rows: Tensor,
+        indices: Tensor,
+        valid: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """gamma * latent + beta * KL in nats per valid position, and the terms by name."""
+        q = log_q.exp()
+        conditional = -(q * log_q).sum(-1)
+        present = torch.ones_like(variance) if valid is None else valid.to(variance.dtype)
+        counts = torch.zeros_like(q[0]).index_add_(0, indices, present)
+        sums = torch.cat([(q * present[:, None]).sum(0), counts, present.sum()[None]])
+        if self.training:
+            sums = all_reduce_sum(sums)
+        soft, counts, total = (
+            sums[: self.codebook_size],
+            sums[self.codebook_size : -1],
+            sums[-1].clamp_min(1.0),
+        )
+        # A rank's mean is over all ranks' positions, times their number: averaging over ranks is then exact.
+        share = present * ((world_size() if self.training else 1) / total)
+
+        log_precision = self.log_precision.to(variance.dtype)
+        own = log_precision.detach() if self.precision.fit == "ml" else log_precision
+        if self.variance.kind == "none":
+            latent = variance.sum() * 0.0
         elif self.objective.kind == "literal":
-            latent = gaussian_cross_entropy(v, w_for_latent, self.dim).mean()
+            latent = (gaussian_cross_entropy(variance, own, self.dim) * share).sum()
         else:
-            latent = gaussian_kl(v, w_for_latent, self.dim).mean()
-        qbar = q.mean(0)
-        kl_agg = categorical_kl(qbar, log_pi)
-        cond = -(q.detach() * log_q.detach()).sum(-1).mean()
-        if self.objective.kind in ("albo", "literal"):
-            kl = kl_agg
-        elif self.objective.kind == "elbo":
-            kl = categorical_kl(q, log_pi).mean()
-        else:
-            kl = torch.zeros(())
-        nats = self.gamma * latent + self.beta * kl
+            latent = (gaussian_kl(variance, own, self.dim) * share).sum()
+
+        log_pi = self.log_weights().to(variance.dtype)
+        qbar = soft / total
+        kl_aggregate = categorical_kl(qbar, log_pi)
+        conditional_entropy = (conditional * share).sum()
+        kl_conditional = (categorical_kl(q, log_pi) * share).sum()
+        kl = {
+            "albo": kl_aggregate,
+            "literal": kl_aggregate,
+            "elbo": kl_conditional,
+            "none": 0.0 * kl_aggregate,
+        }
+        nats = self.gamma * latent + self.beta * kl[self.objective.kind]
+        nats = nats + self._scale_gradients(rows, nearest_error, share)
+        with torch.no_grad():
+            terms = {
+                "kl_aggregate": kl_aggregate,
+                "kl_conditional": kl_conditional,
+                "latent": latent,
+                "conditional_entropy": conditional_entropy,
+                "aggregate_entropy": entropy(qbar),
+                "perplexity": perplexity(counts),
+                "usage": (counts > 0).to(counts.dtype).mean(),
+                "precision": log_precision.mean().exp(),
+                "scale": self.log_scale.exp().squeeze(0),
+                "variance": (variance * share).sum(),
+                "temperature": self.temperature,
+            }
+        return nats, {name: value.detach().clone() for name, value in terms.items()}
+
+    def _scale_gradients(self, rows: Tensor, nearest_error: Tensor, share: Tensor) -> Tensor:
+        r"""Zero, with the gradient of -log-likelihood for log s and, if fitted by it, log w.
+
+        .. math:: \tfrac12 (e^{-2 \log s} v + 2 \log s), \qquad \tfrac12 \sum_d (w_d e_d - \log w_d)
+
+        with v the mean squared deviation of the latents and e_d the mean squared error to the nearest code: the
+        roots are s^2 = v and 1/w_d = e_d. Zero-valued, so that the objective keeps its meaning.
+        """
+        zero = rows.new_zeros(())
+        if not self.training:
+            return zero
+        if self.standardize:
+            rows = rows.detach()
+            deviation = ((rows - rows.mean(0)).square().mean(-1) * share).sum()
+            log_scale = self.log_scale.to(rows.dtype).squeeze(0)
+            own = 0.5 * deviation * (-2 * log_scale).exp() + log_scale
+            zero = zero + (own - own.detach())
         if self.precision.fit == "ml":
-            repeat = self.dim // log_precision.numel()
-            e = d2.detach().mean(0)
-            if log_precision.numel() == 1:
-                e = e.sum()[None]
-            mstep = 0.5 * ((log_precision.exp() * e).sum() - repeat * log_precision.sum())
-            nats = nats + (mstep - mstep.detach())
-        if self.straight_through:
-            sample = sample + z - z.detach()
-        zq, loss = in_units_of_the_reconstruction_loss(sample, nats, z)
-        out = zq * self.scale + self.shift if self.map_back else zq
-        idx = logits.argmax(-1)
-        terms = dict(kl_aggregate=kl_agg, latent=latent, conditional_entropy=cond, aggregate_entropy=entropy(qbar),
-            perplexity=perplexity(torch.bincount(idx, minlength=self.codebook_size).float()),
-            log_precision=log_precision.mean(), var=v.mean(), z2=z.square().mean())
-        return QuantizerOutput(out.view(shape).to(dtype), idx.view(shape[:-1]), loss, nats, v.log().view(shape[:-1]),
-            {k: t.detach() for k, t in terms.items()})
+            log_precision = self.log_precision.to(rows.dtype)
+            error = (nearest_error * share[:, None]).sum(0)
+            error = error if self.precision.per_feature else error.mean(0, keepdim=True)
+            own = 0.5 * (log_precision.exp() * error - log_precision).sum()
+            zero = zero + (own - own.detach())
+        return zero
+
+    def _search(self, rows: Tensor) -> Tensor:
+        return self._logits(self.standardized(rows)).argmax(-1)
+
+    def _lookup(self, indices: Tensor) -> Tensor:
+        return self.unstandardized(F.embedding(indices, self.codebook))
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, objective={self.objective.kind}, precision={self.precision.fit}, "
+            f"variance={self.variance.kind}, estimator={type(self.estimator).__name__}"
+        )
+
+
+def _after_load(module: nn.Module, _: Any) -> None:
+    module._started = bool(module.initialized)  # pyright: ignore

@@ -41,9 +41,9 @@ class Precision:
     r"""The mixture's precision w = 1 / s_z^2.
 
     Args:
-        fit: ``"ml"``: the gradient of the M-step, so that 1/w approaches the expected squared distance per
-            feature whatever gamma is; ``"learned"``: the gradient of the whole objective; ``"fixed"``: the value
-            found at the start.
+        fit: ``"ml"``: the gradient of the M-step, so that 1/w approaches the mean squared error per
+            feature to the nearest code, whatever gamma is; ``"learned"``: the gradient of the whole objective;
+            ``"fixed"``: the value found at the start.
         per_feature: one value per feature instead of one.
         sharpening: factor on w over training; above 1, posteriors harden (deterministic annealing).
     """
@@ -61,8 +61,8 @@ class Variance:
     r"""The variance s_c^2(x) of q(z|x, c), in units of the standardised latents.
 
     Args:
-        kind: ``"adaptive"``: \|z - mu_c\|^2 / (2 sigma^2 D), the paper's; ``"fixed"``: sigma^2; ``"learned"``: one
-            parameter per code, starting at sigma^2; ``"none"``: z = mu_c, no latent term.
+        kind: ``"adaptive"``: \|z - mu_c\|^2 / (2 sigma^2 D), the paper's; ``"fixed"``: sigma^2;
+            ``"learned"``: one parameter per code, starting at sigma^2; ``"none"``: z = mu_c, no latent term.
         sigma: see kind.
         noise: factor on the standard deviation of the sample of z, over training.
     """

@@ -63,7 +63,7 @@ class LastCheckpoint(Callback):
     def __init__(self, run_dir: str | os.PathLike[str], every: int) -> None:
         self.path = Path(run_dir) / LAST
         self._every = every
-        self._total = 0
+        self._total = self._step = 0
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -71,13 +71,17 @@ class LastCheckpoint(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, HistoryWriter):
                 logger.keep_until(trainer.global_step)
-        self._received, self._total = None, int(trainer.estimated_stepping_batches)
+        self._received, self._step = None, trainer.global_step
+        self._total = int(trainer.estimated_stepping_batches)
         if threading.current_thread() is threading.main_thread():  # others may not set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         step = trainer.global_step
+        if step == self._step:  # gradients are still being accumulated: no state to go on from
+            return
+        self._step = step
         stop = self._must_stop(trainer)
         last = step >= self._total
         if stop is not None or last or step % self._every == 0:

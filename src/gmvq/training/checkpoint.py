@@ -67,7 +67,9 @@ def find_model(path: str | os.PathLike[str]) -> Path | str:
         return here.parent if here.name in ("config.json", "model.safetensors") else here
     if here.is_dir():
         candidates = [file for file in (here / "last.ckpt", here / LAST) if file.is_file()]
-        candidates += [file for file in (here / "config.json", here / EXPORT / "config.json") if file.is_file()]
+        candidates += [
+            file for file in (here / "config.json", here / EXPORT / "config.json") if file.is_file()
+        ]
         if not candidates:
             raise FileNotFoundError(
                 f"{here} holds no model: expected a run folder (with {LAST} or {EXPORT}/), or a folder with "
@@ -144,7 +146,9 @@ def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -
     }
     problems = mismatches(weights, model.state_dict())
     if problems:
-        raise ValueError(f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}")
+        raise ValueError(
+            f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}"
+        )
     model.load_state_dict(weights)
     return model
 
@@ -178,9 +182,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def check_fits(
-    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> None:
+def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
     """Raise unless the tensors of a checkpoint are those of a module with these settings.
 
     Raises:

@@ -18,7 +18,9 @@ from ..functional.estimators import Estimator, GumbelSoftmax, ReinMax, StraightT
 from ..functional.schedules import Constant, Cosine, Exponential, Linear, Schedule
 
 SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in (Constant, Linear, Cosine, Exponential)}
-ESTIMATORS: dict[str, type] = {kind.__name__: kind for kind in (GumbelSoftmax, StraightThroughGumbel, ReinMax)}
+ESTIMATORS: dict[str, type] = {
+    kind.__name__: kind for kind in (GumbelSoftmax, StraightThroughGumbel, ReinMax)
+}
 
 
 def parse_schedule(value: object) -> Schedule:
@@ -32,6 +34,8 @@ def parse_schedule(value: object) -> Schedule:
     """
     if type(value) in SCHEDULES.values():
         return value  # pyright: ignore[reportReturnType]
+    if getattr(value, "key", None) == "value":  # jsonargparse's form of --model.objective.beta.value 3
+        value = getattr(value, "val", value)
     return _build(value, SCHEDULES, "a number or a schedule")
 
 
@@ -89,7 +93,7 @@ def choice_defaults(callable_: Any, prefix: str) -> dict[str, Any]:
             for field in dataclasses.fields(default):
                 value = getattr(default, field.name)
                 if type(value) in SCHEDULES.values():
-                    found[f"{prefix}.{name}.{field.name}"] = format_choice(value)
+                    found[f"{prefix}.{name}.{field.name}"] = str(format_choice(value))
     return found
 
 
@@ -110,7 +114,7 @@ def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
     """Build the object that ``value`` describes, or raise ValueError saying what could have been written."""
     try:
         if isinstance(value, bool) or value is None:
-            raise ValueError("that is no description of one")
+            raise ValueError("that describes none")
         if isinstance(value, int | float) and kinds is SCHEDULES:
             return Constant(float(value))
         if isinstance(value, Mapping):
@@ -118,7 +122,7 @@ def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
             return _call(name, (), dict(value.get("init_args") or {}), kinds)
         if isinstance(value, str):
             return _evaluate(ast.parse(value.strip(), mode="eval").body, kinds)
-        raise ValueError("that is no description of one")
+        raise ValueError("that describes none")
     except SyntaxError:
         reason = "that does not read as a call"
     except (ValueError, TypeError) as error:
@@ -128,22 +132,26 @@ def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
 
 
 def _evaluate(node: ast.expr, kinds: Mapping[str, type]) -> Any:
+    """Build what a name, a call by name, or a number stands for; nothing else is evaluated."""
     if isinstance(node, ast.Name):
         return _call(node.id, (), {}, kinds)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name):
+            raise ValueError("that is not the name of one")
         arguments = [_argument(item) for item in node.args]
         named = {str(item.arg): _argument(item.value) for item in node.keywords}
         return _call(node.func.id, arguments, named, kinds)
-    number = _argument(node)
-    if kinds is SCHEDULES and isinstance(number, float):
+    number = _number(node)
+    if kinds is SCHEDULES and number is not None:
         return Constant(number)
     raise ValueError("that is not the name of one")
 
 
 def _argument(node: ast.expr) -> Any:
-    """A number, None, or a nested schedule."""
-    if isinstance(node, ast.Name | ast.Call):
-        return _evaluate(node, SCHEDULES)
+    return _evaluate(node, SCHEDULES) if isinstance(node, ast.Name | ast.Call) else _number(node)
+
+
+def _number(node: ast.expr) -> float | None:
     value = ast.literal_eval(node)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"its arguments are numbers, got {value!r}")
@@ -160,6 +168,8 @@ def _call(name: str, arguments: Sequence[Any], named: Mapping[str, Any], kinds: 
     for key, value in bound.arguments.items():
         if hints.get(key) is Schedule:
             bound.arguments[key] = parse_schedule(value)
+        elif type(value) is int:
+            bound.arguments[key] = float(value)
     return kind(*bound.args, **bound.kwargs)
 
 

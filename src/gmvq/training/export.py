@@ -107,5 +107,3 @@ def load_likelihood(path: str | os.PathLike[str]) -> Likelihood | None:
         likelihood.log_scale.fill_(stored["log_scale"])
         likelihood.observations.fill_(stored["observations"])
     return likelihood
-
-

@@ -21,8 +21,8 @@ from ..models.nets import build_networks
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
-from .choices import as_plain
 from .checkpoint import FORMAT_VERSION, check_fits, describe_model
+from .choices import as_plain
 from .schedule import learning_rate_factor, seed_step
 
 _LIKELIHOODS = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}

@@ -9,7 +9,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-_SHOWN = (("train/mse", "mse", ".2e"), ("train/perplexity", "perplexity", ".0f"), ("validation/psnr", "psnr", ".2f"))
+_SHOWN = (
+    ("train/mse", "mse", ".2e"),
+    ("train/perplexity", "perplexity", ".0f"),
+    ("validation/psnr", "psnr", ".2f"),
+)
 
 
 class StepProgress(ProgressBar):
@@ -70,11 +74,17 @@ class StepProgress(ProgressBar):
         left = (total - step) / rate if rate else 0.0
         ends = f"  {left / 60:.1f} min left" if step < total else ""
         figures = self._figures(trainer)
-        print(f"step {step:>{len(str(total))}}/{total}  {figures}  {rate:.1f} steps/s{ends}", file=sys.stderr, flush=True)
+        print(
+            f"step {step:>{len(str(total))}}/{total}  {figures}  {rate:.1f} steps/s{ends}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _figures(self, trainer: Trainer) -> str:
         values = trainer.callback_metrics
-        return "  ".join(f"{label} {float(values[key]):{style}}" for key, label, style in _SHOWN if key in values)
+        return "  ".join(
+            f"{label} {float(values[key]):{style}}" for key, label, style in _SHOWN if key in values
+        )
 
     def _stop(self) -> None:
         if self._bar is not None:

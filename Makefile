@@ -1,0 +1,40 @@
+# make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
+# Each sets up its own environment first, from pinned constraints, with only the extras it needs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types unit clean
+
+demo: .venv/.demo
+	$(BIN)/gmvq fit --config configs/demo.yaml
+
+test: lint types unit
+
+lint: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.test
+	$(BIN)/pyright
+
+unit: .venv/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch comes first and pinned: a loose requirement could pull gigabytes of GPU packages onto a laptop.
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[train]'
+	touch $@
+
+.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .pytest_cache .ruff_cache

@@ -1,0 +1,80 @@
+"""``gmvq evaluate``: every figure of a trained tokenizer over one split of a set of images."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .common import Loaded, add_data_options, load, open_data, parser_for_model, say
+
+
+def run(argv: Sequence[str]) -> int:
+    """Evaluate; return the exit code."""
+    options = _parser().parse_args(list(argv))
+    loaded = load(options)
+    images = open_data(options, loaded)
+
+    from ..evaluation import evaluate, format_table, write_metrics
+    from ..training.export import load_likelihood
+
+    say(images.description)
+    evaluation = evaluate(
+        loaded.model,
+        images,
+        batch_size=options.batch_size,
+        likelihood=load_likelihood(options.checkpoint),
+        bound_samples=options.bound_samples,
+        progress=_show if sys.stderr.isatty() else None,
+        limit=options.limit,
+    )
+    print(format_table(evaluation))
+    say(f"written to {write_metrics(_target(options, loaded), evaluation)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for_model(
+        "evaluate", "Measure a tokenizer over a set of images: print a table, write JSON."
+    )
+    add_data_options(parser, default="what the model was trained on")
+    parser.add_argument(
+        "--bound_samples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="samples of the importance-weighted bound (default: 0, leave it out)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
+    parser.add_argument(
+        "--json", metavar="FILE", help="where to write the figures; default: beside the model"
+    )
+    return parser
+
+
+def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
+    """Beside the model; under a name of its own where it is not the test split that training ended with."""
+    if options.json:
+        return Path(options.json)
+    if loaded.path is None:
+        folder = Path.cwd()
+    else:
+        folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
+        if folder.name in ("model", "checkpoints") and (folder.parent / "config.yaml").is_file():
+            folder = folder.parent
+    parts = ["metrics"]
+    trained = (loaded.notes.get("data") or {}).get("path")
+    if options.data and options.data != trained:
+        parts.append(re.sub(r"[^\w.-]+", "_", Path(options.data.removeprefix("hf:")).stem))
+    if options.split != "test":
+        parts.append(options.split)
+    if options.limit:
+        parts.append(f"first{options.limit}")
+    return folder / f"{'-'.join(parts)}.json"
+
+
+def _show(done: int, total: int | None) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rbatch {done}" + (f" of {total}" if total else ""), end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,236 @@
+"""``gmvq fit``: from options to a trained, measured and exported tokenizer in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shlex
+import signal
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import require
+from .common import say
+from .runs import checkpoint_to_resume, new_run_dir, run_dir_of, run_name, write_text
+
+#: Set for the processes that Lightning starts, so that all of a run use one folder.
+_RUN_DIR = "_GMVQ_RUN_DIR"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train; return the exit code: 0, or 128 + the signal that stopped the run."""
+    for module in ("lightning.pytorch", "jsonargparse"):
+        require(module, "train")
+    _quieten()
+    from .options import build_parser, build_run, config_files, parse_options
+
+    parser = build_parser()
+    config = parse_options(parser, argv)
+    name = run_name(config.name, config_files(argv), config.data.path)
+    checkpoint = checkpoint_to_resume(config.ckpt_path, config.out, name) if config.ckpt_path else None
+    step = 0
+    if checkpoint is None:
+        run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
+    else:
+        run_dir = run_dir_of(checkpoint)
+        stored = run_dir / "config.yaml"
+        if stored.is_file() and not config_files(argv):
+            config = parse_options(parser, ["--config", str(stored), *argv])
+        if config.out and Path(config.out).expanduser().resolve() != run_dir.resolve():
+            run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
+        step = _step_of(checkpoint)
+    module, data = build_run(parser, config)
+    for split in ("train", "validation", "test"):
+        data.dataset(split)  # what is wrong with the data is said before anything is written
+    trainer = _build_trainer(config, run_dir, step)
+    if trainer.is_global_zero:
+        os.environ[_RUN_DIR] = str(run_dir)
+        wanted = Path(config.out).expanduser() if config.out else Path("runs", name)
+        taken = f" ({wanted} is taken)" if checkpoint is None and run_dir != wanted else ""
+        resumed = f", going on after step {step}" if checkpoint else ""
+        say(f"run folder: {run_dir}{taken}{resumed}")
+        say(f"data: {data.dataset('train').description}")
+        if config.out:
+            config["out"] = None
+        config["name"], config["ckpt_path"] = name, None
+        _write_records(run_dir, parser.dump(config, skip_none=False), argv, trainer, step)
+    try:
+        return _fit(trainer, module, data, checkpoint, run_dir, argv, config.bound_samples)
+    finally:
+        os.environ.pop(_RUN_DIR, None)
+
+
+def _fit(
+    trainer: Any,
+    module: Any,
+    data: Any,
+    checkpoint: Path | None,
+    run_dir: Path,
+    argv: Sequence[str],
+    bound_samples: int,
+) -> int:
+    from ..evaluation import format_table
+    from ..training.callbacks import StopRequested
+    from ..training.export import export_run
+
+    resume = f"gmvq fit --ckpt_path {shlex.quote(str(run_dir))}"
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except StopRequested as stop:
+        if trainer.is_global_zero:
+            say(f"\n{stop}, with a checkpoint. Go on with: {resume}")
+        return 128 + int(stop.signal)
+    except (
+        SystemExit
+    ):  # how Lightning ends on a KeyboardInterrupt: a second Ctrl-C, or one before the first step
+        say(f"\nstopped at once. If a checkpoint was written, go on with: {resume}")
+        return 128 + int(signal.SIGINT)
+    if not trainer.is_global_zero:
+        return 0
+    say(f"trained for {trainer.global_step} steps; measuring on the test images")
+    try:
+        evaluation = export_run(
+            run_dir,
+            module,
+            data,
+            step=trainer.global_step,
+            command=_command(argv),
+            bound_samples=bound_samples,
+            device=trainer.strategy.root_device,
+        )
+    except KeyboardInterrupt:
+        say(f"\nstopped while measuring; the model is trained. Finish with: {resume}")
+        return 128 + int(signal.SIGINT)
+    print(f"{data.dataset('test').description}\n{format_table(evaluation)}")
+    say(f"written to {run_dir}: model/, metrics.json, report.html")
+    return 0
+
+
+def _build_trainer(config: Any, run_dir: Path, step: int) -> Any:
+    """Build the trainer with our loggers, callbacks and checkpoint files."""
+    import torch
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+
+    from ..models.precision import recommended_precision
+    from ..training.callbacks import AtomicCheckpointIO, LastCheckpoint
+    from ..training.history import HistoryWriter
+    from ..training.progress import StepProgress
+
+    options = dict(config.trainer)
+    if options["precision"] is None:
+        cuda = torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda")
+        options["precision"] = config.trainer["precision"] = recommended_precision("cuda" if cuda else "cpu")
+    callbacks: list[Callback] = [LastCheckpoint(run_dir, config.save_every)]
+    if options["enable_progress_bar"] is not False:
+        callbacks.append(StepProgress())
+    if config.keep_best:
+        callbacks.append(
+            ModelCheckpoint(
+                run_dir / "checkpoints",
+                filename="best",
+                monitor="validation/mse",
+                enable_version_counter=False,
+            )
+        )
+    return Trainer(
+        **options,
+        callbacks=callbacks,
+        logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(config.logger, run_dir, step)],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run_dir,
+        enable_checkpointing=config.keep_best,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _loggers(kind: str, run_dir: Path, step: int) -> list[Any]:
+    if kind == "tensorboard":
+        require("tensorboard", "train")
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        options = {"purge_step": step} if step else {}
+        return [TensorBoardLogger(run_dir, name="", version="tensorboard", **options)]
+    if kind == "wandb":
+        try:
+            require("wandb", "train")
+        except ImportError as error:
+            raise ImportError(
+                "--logger wandb needs the package wandb; install it with: pip install wandb"
+            ) from error
+        from lightning.pytorch.loggers import WandbLogger
+
+        return [WandbLogger(name=run_dir.name, save_dir=run_dir, project="gmvq")]
+    return []
+
+
+def _step_of(checkpoint: Path) -> int:
+    """Check the file, and return the steps done."""
+    from ..training.checkpoint import read_checkpoint
+
+    return int(read_checkpoint(checkpoint)["global_step"])
+
+
+def _write_records(run_dir: Path, config: str, argv: Sequence[str], trainer: Any, step: int) -> None:
+    """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
+    import lightning
+    import numpy
+    import torch
+
+    record = {
+        "command": _command(argv),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "from_step": step,
+        "device": str(trainer.strategy.root_device),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "gmvq": _version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "numpy": numpy.__version__,
+        },
+    }
+    file = run_dir / "run.json"
+    past: list[Any] = []
+    with contextlib.suppress(OSError, ValueError):
+        past = json.loads(file.read_text(encoding="utf-8"))
+    write_text(file, json.dumps([*past, record], indent=2) + "\n")
+    write_text(run_dir / "config.yaml", config)
+
+
+def _version() -> str:
+    from .main import _version as version
+
+    return version()
+
+
+def _command(argv: Sequence[str]) -> str:
+    return shlex.join(["gmvq", "fit", *argv])
+
+
+def _quieten() -> None:
+    """Silence what Lightning and torch tell developers and not users."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*You have overridden `on_.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*`srun` command is available.*",
+        r".*recommended to use `self.log\(.*sync_dist=True.*",
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

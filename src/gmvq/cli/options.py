@@ -1,0 +1,149 @@
+"""The options of ``gmvq fit``: every argument of module, data and trainer, checked by jsonargparse."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ..training import ImageDataModule, TokenizerModule
+from ..training.choices import choice_defaults, register_choices
+
+#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
+_OURS = {
+    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
+    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
+    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
+}  # fmt: skip
+
+_TRAINER_DEFAULTS = {
+    "max_steps": 1500,
+    "log_every_n_steps": 20,
+    "val_check_interval": 250,
+    "check_val_every_n_epoch": None,
+}
+
+
+def build_parser() -> LightningArgumentParser:
+    """Return the parser of ``gmvq fit``."""
+    register_choices()
+    parser = LightningArgumentParser(
+        prog="gmvq fit",
+        usage="gmvq fit [--config FILE] [--OPTION VALUE ...]",
+        description=(
+            "Train a tokenizer on images. Without options: the built-in photographs at 32 pixels, a tiny network, a "
+            "few minutes on two CPU cores. Schedules are written as numbers or calls: 3, 'Cosine(1, 0)'."
+        ),
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
+    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
+    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Seed of weights, noise, data order, augmentation."
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        type=str | None,
+        help="Go on from this checkpoint; 'last' is the newest of the run.",
+    )
+    parser.add_argument(
+        "--logger",
+        type=Literal["tensorboard", "wandb", "none"],
+        default="tensorboard",
+        help="Where figures go beside history.jsonl.",
+    )
+    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
+    parser.add_argument(
+        "--keep_best",
+        type=bool,
+        default=False,
+        help="Keep the checkpoint with the least validation MSE, too.",
+    )
+    parser.add_argument(
+        "--bound_samples",
+        type=int,
+        default=0,
+        help="Samples of the importance-weighted bound in the final evaluation; 0 leaves it out.",
+    )
+    parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"}, sub_configs=True)
+    parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
+    parser.add_class_arguments(Trainer, "trainer", skip=set(_OURS), instantiate=False, sub_configs=True)
+    parser.link_arguments("seed", "model.seed")
+    parser.link_arguments("seed", "data.seed")
+    parser.link_arguments("model.channels", "data.channels")
+    parser.set_defaults(choice_defaults(TokenizerModule, "model"))
+    parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER_DEFAULTS.items()})
+    return parser
+
+
+def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Namespace:
+    """Parse a command line; what is wrong with it is said in one sentence.
+
+    Raises:
+        ValueError: an unknown option (with the nearest known one), a bad value, a config file that is missing
+            or is no YAML.
+    """
+    try:
+        return parser.parse_args(list(argv))
+    except (argparse.ArgumentError, TypeError, KeyError) as error:
+        raise ValueError(_explain(str(error), _known_options(parser))) from error
+
+
+def build_run(parser: LightningArgumentParser, config: Namespace) -> tuple[TokenizerModule, ImageDataModule]:
+    """Build the module and the data that a parsed configuration describes.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    built = parser.instantiate_classes(config)
+    return built["model"], built["data"]
+
+
+def _known_options(parser: LightningArgumentParser) -> list[str]:
+    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
+
+
+def _explain(message: str, known: Sequence[str]) -> str:
+    """Shorten a message of jsonargparse, and name the option that was probably meant."""
+    text = " ".join(message.split())
+    unknown = re.search(r"unrecognized arguments: (.*)$", text)
+    if unknown:
+        names = [part.lstrip("-").split("=")[0] for part in unknown[1].split() if part.startswith("-")]
+        if not names:
+            return f"what is {unknown[1]!r}? Options begin with --, as in --model.codebook_size 1024"
+        return "; ".join(_no_such(name, known) for name in names)
+    unknown = re.search(r"[Kk]ey '([\w.]+)' is not expected|Option '([\w.]+)' is not accepted", text)
+    if unknown:
+        return _no_such(unknown[1] or unknown[2], known)
+    unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+    if unknown:
+        return _no_such(f"{unknown[1]}.{unknown[2]}", known)
+    text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
+    text = re.sub(r"Expected an? <class '([\w.]+)'>\. Got value: (.*)$", r"expected \1, got \2", text)
+    text = re.sub(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", r"expected \1; got \2", text)
+    return re.sub(r"Not of type \w+: ", "", text)
+
+
+def _no_such(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not near:
+        leaf = name.rpartition(".")[2]
+        near = [option for option in known if option.rpartition(".")[2] == leaf][:1]
+    hint = f"; did you mean {near[0]}?" if near else "; gmvq fit --help lists the options"
+    return f"there is no option {name!r}{hint}"
+
+
+def config_files(argv: Sequence[str]) -> list[str]:
+    """Return the config files named on a command line, in order."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    found = parser.parse_known_args(list(argv))[0].config
+    return [name for name in found if Path(name).suffix in (".yaml", ".yml", ".json")]

@@ -1,0 +1,88 @@
+"""The autoencoder with the quantizer it is made for: training, exact tokens, saving."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gmvq.models import VQAutoencoder, build_autoencoder
+from gmvq.quantizers import GaussianMixtureVQ
+
+
+def exactly(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def trained() -> VQAutoencoder:
+    """A few steps, so that every buffer has left its initial value."""
+    torch.manual_seed(0)
+    model = build_autoencoder("tiny", dim=6, codebook_size=12)
+    optimizer = torch.optim.Adam(model.parameter_groups(lr=1e-3))
+    for step in range(3):
+        model.quantizer.set_progress(step / 3)
+        x = torch.rand(4, 3, 16, 16)
+        out = model(x)
+        optimizer.zero_grad()
+        ((out.reconstruction - x).square().mean() + out.quantizer.loss).backward()
+        optimizer.step()
+    return model
+
+
+def test_every_parameter_gets_a_gradient_and_a_group(trained: VQAutoencoder) -> None:
+    grouped = [parameter for group in trained.parameter_groups(lr=1e-3) for parameter in group["params"]]
+    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in trained.parameters()}
+    assert len(grouped) == len(set(map(id, grouped)))
+    for name, parameter in trained.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_encode_decode_reconstruct_and_forward_agree(trained: VQAutoencoder, autocast: bool) -> None:
+    x = torch.rand(2, 3, 16, 24)
+    state = {name: value.clone() for name, value in trained.state_dict().items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        expected = trained.eval()(x)
+        trained.train()
+        indices, log_variance = trained.encode(x, return_log_variance=True)
+        exactly(indices, expected.quantizer.indices)
+        exactly(log_variance, expected.quantizer.log_variance)
+        exactly(trained.encode(x), indices)
+        exactly(trained.decode(indices), expected.reconstruction)
+        exactly(trained.reconstruct(x), expected.reconstruction)
+    for name, value in trained.state_dict().items():  # encoding in training mode trains nothing
+        exactly(value, state[name])
+
+
+def test_mask(trained: VQAutoencoder) -> None:
+    x, mask = torch.rand(2, 3, 16, 24), torch.rand(2, 4, 6) > 0.5
+    out = trained.eval()(x, mask)
+    exactly(trained.encode(x, mask), out.quantizer.indices)
+    exactly(trained.decode(out.quantizer.indices), out.reconstruction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_round_trip_is_exact(trained: VQAutoencoder, tmp_path: Path, dtype: torch.dtype) -> None:
+    model = copy.deepcopy(trained).to(dtype)
+    model.save_pretrained(tmp_path)
+    loaded = VQAutoencoder.from_pretrained(tmp_path)
+    assert isinstance(loaded.quantizer, GaussianMixtureVQ)
+    for name, value in model.state_dict().items():
+        exactly(loaded.state_dict()[name], value)
+    x = torch.rand(2, 3, 16, 16, dtype=dtype)
+    exactly(loaded(x).reconstruction, model.reconstruct(x))
+    loaded.train()(x)  # training goes on from the loaded codebook: nothing is initialised anew
+    exactly(loaded.quantizer.codebook, model.quantizer.codebook)
+
+
+def test_unknown_quantizer(trained: VQAutoencoder, tmp_path: Path) -> None:
+    trained.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"type": "GaussianMixtureVQ"', '"type": "Other"'))
+    with pytest.raises(ValueError, match=r"config\.json: the entry 'quantizer' .*'Other'"):
+        VQAutoencoder.from_pretrained(tmp_path)

@@ -1,0 +1,98 @@
+"""A data set, a module and a trainer small enough for a test of many runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lightning.pytorch import Callback, Trainer
+
+from gmvq.training import ImageDataModule, TokenizerModule
+from gmvq.training.callbacks import AtomicCheckpointIO, LastCheckpoint, StopRequested
+from gmvq.training.history import HistoryWriter
+
+
+class SendSignal(Callback):
+    """Send this process a signal in the middle of a step, or of a validation."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT, in_validation: bool = False) -> None:
+        self.step, self.number, self.in_validation = step, number, in_validation
+        self.sent = False
+
+    def _send(self) -> None:
+        if not self.sent:  # a second signal means: stop at once
+            self.sent = True
+            os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if not self.in_validation and trainer.global_step == self.step - 1:
+            self._send()
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.in_validation and trainer.global_step == self.step:
+            self._send()
+
+
+@pytest.fixture(scope="session")
+def send_signal() -> type[SendSignal]:
+    return SendSignal
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """40 smooth colour images of 8 pixels as .npy; 30 or so of them are the train split."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (40, 2, 2, 3))
+    path = tmp_path_factory.mktemp("data") / "images.npy"
+    np.save(path, np.kron(coarse, np.ones((1, 4, 4, 1))).astype(np.uint8))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def fit(images: str) -> Callable[..., TokenizerModule]:
+    """Train twelve steps over epochs of five batches; returns the module, also where a signal stopped it."""
+
+    def run(
+        run_dir: Path,
+        *,
+        resume: bool = False,
+        stop: SendSignal | None = None,
+        num_workers: int = 0,
+        val_check_interval: int = 100,
+        before: Callable[[], Any] = lambda: None,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> TokenizerModule:
+        module = TokenizerModule(**{"dim": 4, "codebook_size": 16, "warmup_steps": 3, **(settings or {})})
+        data = ImageDataModule(images, size=8, batch_size=6, num_workers=num_workers)
+        trainer = Trainer(
+            **{"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2, **options},
+            val_check_interval=val_check_interval,
+            check_val_every_n_epoch=None,
+            callbacks=[LastCheckpoint(run_dir, every=100), *([stop] if stop else [])],
+            plugins=[AtomicCheckpointIO()],
+            logger=HistoryWriter(run_dir / "history.jsonl"),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        before()
+        checkpoint = run_dir / "checkpoints" / "last.ckpt" if resume else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            if stop is None:
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            else:
+                with pytest.raises(StopRequested, match=f"after step {stop.step}$"):
+                    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        return module
+
+    return run

@@ -1,0 +1,120 @@
+"""A run that was stopped and resumed ends bit for bit where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gmvq.training import TokenizerModule, read_checkpoint
+
+Fit = Callable[..., TokenizerModule]
+SendSignal = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def straight(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run."""
+    run_dir = tmp_path_factory.mktemp("straight")
+    fit(run_dir)
+    return run_dir
+
+
+def assert_equal_trees(one: Any, other: Any, path: str = "") -> None:
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_equal_trees(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            assert_equal_trees(mine, theirs, f"{path}[{number}]")
+    else:
+        assert one == other, path
+
+
+def spoil_generators() -> None:
+    """What other code may do between building a trainer and training."""
+    torch.rand(1000), np.random.rand(10), random.random()
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    ends = [read_checkpoint(run_dir / "checkpoints" / "last.ckpt") for run_dir in (one, other)]
+    assert ends[0]["global_step"] == 12
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "gmvq", "global_step", "epoch"):
+        assert_equal_trees(ends[0][key], ends[1][key], key)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 11])  # 5 and 10 are ends of epochs
+def test_resume_is_bit_identical(
+    fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path, step: int
+) -> None:
+    fit(tmp_path, stop=send_signal(step))
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == step
+    fit(tmp_path, resume=True, before=spoil_generators)
+    assert_same_end(straight, tmp_path)
+
+
+def test_resume_with_workers(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
+    fit(tmp_path, stop=send_signal(7), num_workers=2)
+    fit(tmp_path, resume=True, num_workers=2)
+    assert_same_end(straight, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_grad_batches": 2},
+        {"settings": {"likelihood": "laplace", "likelihood_scale": "learned", "weight_decay": 0.1}},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_resume_with_other_options(
+    fit: Fit, send_signal: SendSignal, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    fit(tmp_path / "straight", **options)
+    fit(tmp_path / "cut", stop=send_signal(7), **options)
+    fit(tmp_path / "cut", resume=True, **options)
+    assert_same_end(tmp_path / "straight", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("step", [3, 6])  # in the first epoch, and in the second
+def test_resume_after_a_stop_during_validation(
+    fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path, step: int
+) -> None:
+    fit(tmp_path, val_check_interval=3, stop=send_signal(step, signal.SIGTERM, in_validation=True))
+    fit(tmp_path, val_check_interval=3, resume=True)
+    assert_same_end(straight, tmp_path)
+
+
+def test_two_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
+    fit(tmp_path, stop=send_signal(4))
+    fit(tmp_path, stop=send_signal(9), resume=True)
+    fit(tmp_path, resume=True)
+    assert_same_end(straight, tmp_path)
+
+
+def test_history_has_every_line_once_after_a_kill(fit: Fit, send_signal: SendSignal, tmp_path: Path) -> None:
+    """A killed run has logged steps after its last checkpoint; going on from there must not double them."""
+    fit(tmp_path / "straight", val_check_interval=5)
+    fit(tmp_path / "cut", val_check_interval=5, stop=send_signal(7))
+    history = tmp_path / "cut" / "history.jsonl"
+    with history.open("a") as file:
+        file.write('{"step": 8, "train/mse": 123.0}\n{"step": 10, "trai')
+    fit(tmp_path / "cut", val_check_interval=5, resume=True)
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    expected = (tmp_path / "straight" / "history.jsonl").read_text().splitlines()
+    assert lines == [json.loads(line) for line in expected]
+    assert {"train/mse", "train/lr", "train/kl_aggregate"} <= lines[0].keys()
+    assert [line["step"] for line in lines if "validation/psnr" in line] == [5, 10]
