@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test lint types unit clean
 
 demo: .venv/.demo
-	$(BIN)/gmvq fit --config configs/demo.yaml
+	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
 
 test: lint types unit
 

@@ -61,8 +61,8 @@ def train(run: Run) -> Run:
     """Train as ``run`` says and measure on its validation and test split.
 
     ``run`` needs method, data, channels, size, network, downsample, dim, codebook_size, steps, batch_size, lr, seed;
-    optional: parts, codebook_rate, loss (``"evidence"``: nats, ``"drop-in"``: MSE + out.loss, ``"naive"``: MSE +
-    out.nats).
+    optional: parts, advance (False: schedules stay idle), loss (``"evidence"``: nats, ``"drop-in"``: MSE + out.loss,
+    ``"naive"``: MSE + out.nats).
     """
     torch.manual_seed(run["seed"])
     torch.set_flush_denormal(True)
@@ -76,7 +76,7 @@ def train(run: Run) -> Run:
     groups: list[dict[str, Any]] = [{"params": networks, "lr": run["lr"]}]
     mixture = quantizer if isinstance(quantizer, GaussianMixtureVQ) else None
     if mixture is not None:
-        groups += mixture.parameter_groups(run["lr"], codebook_rate=run.get("codebook_rate", 5.0))
+        groups += mixture.parameter_groups(run["lr"])
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     steps = run["steps"]
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -91,7 +91,7 @@ def train(run: Run) -> Run:
     started = time.perf_counter()
     for step in range(steps):
         x = next(batches).to(memory_format=torch.channels_last)
-        if mixture is not None:
+        if mixture is not None and run.get("advance", True):
             mixture.set_progress(step / steps)
         with torch.autocast("cpu", torch.bfloat16):
             latents = encoder(x).float().movedim(1, -1)
@@ -170,7 +170,7 @@ def run_all(
         The results of ``runs``, in their order.
     """
     record = json.loads(path.read_text()) if path.exists() else {"environment": environment(), "runs": []}
-    known = {_key(result, runs): result for result in record["runs"]}
+    known = {_key(result, runs): result for result in record["runs"] if "error" not in result}
     missing = [run for run in runs if _name(run) not in known]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:

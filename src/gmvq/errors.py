@@ -44,6 +44,15 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_schedule(name: str, schedule: object) -> None:
+    """Raise TypeError unless ``schedule`` can be called with progress, as the objects of ``schedules`` can."""
+    if not callable(schedule):
+        raise TypeError(
+            f"{name} must be a schedule, got {schedule!r}; a fixed value is Constant({schedule!r}), "
+            "see gmvq.functional.schedules"
+        )
+
+
 def check_latents(latents: Tensor, dim: int) -> None:
     """Raise unless ``latents`` is a non-empty floating-point tensor of shape (..., dim)."""
     if not isinstance(latents, Tensor):

@@ -18,28 +18,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .distributed import all_reduce_sum, world_size
+
 
 class _ExchangeRate(torch.autograd.Function):
     """Identity on (quantized, nats); backward scales the gradient of ``nats`` by 2 |g.e / 2| / D."""
 
     @staticmethod
-    def forward(ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor, pooled: bool
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(quantized - latents)
+        ctx.pooled = pooled
         ctx.set_materialize_grads(False)
         return quantized.clone(), nats.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         grad_quantized, grad_nats = grads
         if grad_quantized is None or grad_nats is None:
-            return grad_quantized, grad_nats, None
+            return grad_quantized, grad_nats, None, None
         (error,) = ctx.saved_tensors
-        rate = (grad_quantized * error).sum().abs() / error.shape[-1]
-        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None
+        cost = (grad_quantized * error).sum()
+        if ctx.pooled:
+            cost = all_reduce_sum(cost) / world_size()
+        rate = cost.abs() / error.shape[-1]
+        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None, None
 
 
 def in_units_of_the_reconstruction_loss(
-    quantized: Tensor, nats: Tensor, latents: Tensor
+    quantized: Tensor, nats: Tensor, latents: Tensor, *, pooled: bool = False
 ) -> tuple[Tensor, Tensor]:
     r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.
 
@@ -52,8 +60,9 @@ def in_units_of_the_reconstruction_loss(
         quantized: sample of z, (N, D).
         nats: scalar objective, nats per position.
         latents: what was quantized, (N, D), taken as constant.
+        pooled: average the rate over all ranks (one number, in backward), so that N processes equal one.
 
     Returns:
         The same two values.
     """
-    return _ExchangeRate.apply(quantized, nats, latents.detach())  # pyright: ignore[reportReturnType]
+    return _ExchangeRate.apply(quantized, nats, latents.detach(), pooled)  # pyright: ignore[reportReturnType]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedules import Constant, Schedule
+from .schedules import Constant, Exponential, Schedule
 
 
 class Estimator(Protocol):
@@ -44,7 +44,7 @@ class GumbelSoftmax:
     Source: arXiv 1611.01144.
     """
 
-    temperature: Schedule = Constant(0.5)
+    temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
     noise: Schedule = Constant(1.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class GumbelSoftmax:
 class StraightThroughGumbel:
     """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144."""
 
-    temperature: Schedule = Constant(0.5)
+    temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
     noise: Schedule = Constant(1.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:

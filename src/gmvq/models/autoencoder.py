@@ -269,8 +269,8 @@ def build_autoencoder(
     *,
     channels: int = 3,
     downsample: int = 4,
-    dim: int = 32,
-    codebook_size: int = 512,
+    dim: int = 16,
+    codebook_size: int = 256,
     spatial_dims: int = 2,
     quantizer: nn.Module | None = None,
 ) -> VQAutoencoder:

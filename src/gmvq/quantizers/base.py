@@ -72,6 +72,7 @@ class Quantizer(nn.Module):
             ValueError: an index outside [-1, K).
         """
         check_indices(indices, self.codebook_size)
+        indices = indices.long()
         codes = self._lookup(indices.clamp_min(0))
         return torch.where((indices >= 0)[..., None], codes, 0.0)
 

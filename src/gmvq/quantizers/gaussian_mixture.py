@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_choice
+from ..errors import check_choice, check_positive, check_schedule
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import all_reduce_sum, gather_rows, world_size
 from ..functional.divergences import (
@@ -32,9 +32,10 @@ from .base import Quantizer
 from .config import part_from_dict, part_to_dict
 from .parts import Objective, Precision, Variance
 
-#: Scale parameters are stored divided by this: an optimizer that moves every parameter by about its learning
-#: rate per step (Adam) then moves log w and log s this much faster than the network drifts.
-_LOG_SCALE_GAIN = 10.0
+#: Every parameter of the mixture is stored divided by this, so that an optimizer that moves each parameter by about
+#: its learning rate per step (Adam) moves the mixture ten times as fast as the network whose latents it follows. At
+#: the network's own rate it lags behind them: docs/defaults.md has the figures.
+_GAIN = 10.0
 
 
 class GaussianMixtureVQ(Quantizer):
@@ -81,7 +82,6 @@ class GaussianMixtureVQ(Quantizer):
         (torch.Size([8, 16, 16, 64]), torch.Size([8, 16, 16]), torch.Size([]))
     """
 
-    codebook: Tensor
     temperature: Tensor
     gumbel_noise: Tensor
     sample_noise: Tensor
@@ -110,15 +110,15 @@ class GaussianMixtureVQ(Quantizer):
         self.estimator, self.mixture_weights = estimator, mixture_weights
         self.standardize, self.init = standardize, init
 
-        self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
+        self.scaled_codebook = nn.Parameter(torch.randn(codebook_size, dim) / _GAIN)
         width = dim if precision.per_feature else 1
         self.scaled_log_precision = nn.Parameter(torch.zeros(width), requires_grad=precision.fit != "fixed")
         self.scaled_log_scale = nn.Parameter(torch.zeros(1), requires_grad=standardize)
         if mixture_weights == "learned":
-            self.weight_logits = nn.Parameter(torch.zeros(codebook_size))
+            self.scaled_weight_logits = nn.Parameter(torch.zeros(codebook_size))
         if variance.kind == "learned":
             self.scaled_log_variance = nn.Parameter(
-                torch.full((codebook_size,), 2 * math.log(variance.sigma) / _LOG_SCALE_GAIN)
+                torch.full((codebook_size,), 2 * math.log(variance.sigma) / _GAIN)
             )
         for name in ("temperature", "gumbel_noise", "sample_noise", "sharpening", "gamma", "beta"):
             self.register_buffer(name, torch.zeros(()))
@@ -140,23 +140,23 @@ class GaussianMixtureVQ(Quantizer):
         self._apply_schedules(progress)
 
     def _apply_schedules(self, progress: float | None) -> None:
-        for buffer, schedule in (
-            (self.temperature, self.estimator.temperature),
-            (self.gumbel_noise, self.estimator.noise),
-            (self.sample_noise, self.variance.noise),
-            (self.sharpening, self.precision.sharpening),
-            (self.gamma, self.objective.gamma),
-            (self.beta, self.objective.beta),
+        for buffer, name, schedule in (
+            (self.temperature, "estimator.temperature", self.estimator.temperature),
+            (self.gumbel_noise, "estimator.noise", self.estimator.noise),
+            (self.sample_noise, "variance.noise", self.variance.noise),
+            (self.sharpening, "precision.sharpening", self.precision.sharpening),
+            (self.gamma, "objective.gamma", self.objective.gamma),
+            (self.beta, "objective.beta", self.objective.beta),
         ):
-            buffer.fill_(schedule(progress))
+            check_schedule(name, schedule)
+            value = schedule(progress)
+            if buffer is self.temperature or buffer is self.sharpening:
+                check_positive(name, value)
+            buffer.fill_(value)
 
-    def parameter_groups(self, lr: float, codebook_rate: float = 5.0) -> list[dict[str, Any]]:
-        """Optimizer groups: the codebook at ``codebook_rate * lr``, the mixture's scalars at ``lr``."""
-        rest = [p for name, p in self.named_parameters() if name != "codebook"]
-        return [
-            {"params": [self.codebook], "lr": lr * codebook_rate},
-            {"params": rest, "lr": lr},
-        ]
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimizer groups at the network's rate ``lr`` (the mixture's faster rate is built in), without decay."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0}]
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
@@ -181,20 +181,26 @@ class GaussianMixtureVQ(Quantizer):
     # The mixture
 
     @property
+    def codebook(self) -> Tensor:
+        """mu, (K, D), in standardised units; ``get_codes_from_indices`` gives codewords in units of the latents."""
+        return self.scaled_codebook * _GAIN
+
+    @property
     def log_precision(self) -> Tensor:
         """log w, (1,) or (D,), without sharpening; w is in units of the standardised latents."""
-        return self.scaled_log_precision * _LOG_SCALE_GAIN
+        return self.scaled_log_precision * _GAIN
 
     @property
     def log_scale(self) -> Tensor:
         """log s, (1,): one standardised unit in units of the latents."""
-        return self.scaled_log_scale * _LOG_SCALE_GAIN
+        return self.scaled_log_scale * _GAIN
 
     def log_weights(self) -> Tensor:
-        """log pi, (K,), normalised."""
+        """log pi, (K,), normalised, in float32 at least."""
+        dtype = torch.promote_types(self.scaled_codebook.dtype, torch.float32)
         if self.mixture_weights == "learned":
-            return self.weight_logits.float().log_softmax(-1)
-        return self.codebook.new_full((self.codebook_size,), -math.log(self.codebook_size)).float()
+            return (self.scaled_weight_logits * _GAIN).to(dtype).log_softmax(-1)
+        return self.scaled_codebook.new_full((self.codebook_size,), -math.log(self.codebook_size), dtype=dtype)
 
     def standardized(self, latents: Tensor) -> Tensor:
         """z = latents / s, (..., D)."""
@@ -210,18 +216,19 @@ class GaussianMixtureVQ(Quantizer):
         if kind == "adaptive":
             return adaptive_variance(squared_distance, self.dim, sigma).clamp_min(MIN_VARIANCE).log()
         if kind == "learned":
-            return (self.scaled_log_variance * _LOG_SCALE_GAIN).to(squared_distance.dtype)
+            return (self.scaled_log_variance * _GAIN).to(squared_distance.dtype)
         value = 2 * math.log(sigma) if kind == "fixed" else -math.inf
         return torch.full_like(squared_distance, value)
 
     def posterior_logits(self, latents: Tensor) -> Tensor:
         """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening."""
-        z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
-        return self._logits(z).log_softmax(-1)
+        with torch.autocast(latents.device.type, enabled=False):
+            z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
+            return self._logits(z).log_softmax(-1)
 
     def _logits(self, z: Tensor) -> Tensor:
         log_precision = self.log_precision.to(z.dtype)
-        if self.precision.fit == "ml":
+        if self.precision.fit != "learned":
             log_precision = log_precision.detach()
         sharpened = log_precision + self.sharpening.to(z.dtype).log()
         flat = mixture_logits(
@@ -242,26 +249,34 @@ class GaussianMixtureVQ(Quantizer):
             TypeError, ValueError: as ``forward``.
         """
         rows, _ = self._rows(latents, None)
-        self._start(rows, seed)
+        with torch.autocast(latents.device.type, enabled=False):
+            self._start(rows, seed)
 
     def _start(self, rows: Tensor, seed: int = 0) -> None:
         rows = gather_rows(rows.detach())
+        if rows.shape[0] == 0:
+            raise ValueError(
+                "the first training batch starts the codebook, but every position of it is masked; pass one with "
+                "valid positions, or call quantizer.init_codebook(latents)"
+            )
         if self.standardize:
-            spread = (rows - rows.mean(0)).square().mean().sqrt().clamp_min(1e-6)
-            self.scaled_log_scale.fill_(float(spread.log()) / _LOG_SCALE_GAIN)
+            # Below the floor, which only latents without spread reach, float32 holds no distances.
+            floor = rows.abs().max().mul(1e-4).clamp_min(1e-6)
+            spread = (rows - rows.mean(0)).square().mean().sqrt().maximum(floor)
+            self.scaled_log_scale.fill_(float(spread.log()) / _GAIN)
         rows = self.standardized(rows)
         iterations = 10 if self.init == "kmeans" else 0
-        self.codebook.copy_(kmeans(rows, self.codebook_size, iterations=iterations, seed=seed))
+        self.scaled_codebook.copy_(kmeans(rows, self.codebook_size, iterations=iterations, seed=seed) / _GAIN)
         _, distance = nearest_code(rows, self.codebook.to(rows.dtype))
         variance = (distance.mean() / self.dim).clamp_min(1e-4)
-        self.scaled_log_precision.fill_(-float(variance.log()) / _LOG_SCALE_GAIN)
+        self.scaled_log_precision.fill_(-float(variance.log()) / _GAIN)
         self.initialized.fill_(True)
         self._started = True
 
     # Forward
 
     def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        if self.training and not self._started and self.codebook.requires_grad:
+        if self.training and not self._started and self.scaled_codebook.requires_grad:
             if torch.compiler.is_compiling():
                 raise RuntimeError(
                     "the first training batch starts the codebook, which cannot be compiled: call "
@@ -292,7 +307,7 @@ class GaussianMixtureVQ(Quantizer):
         else:
             quantized = self._lookup(indices)
         nats, terms = self._objective(log_q, variance, nearest_error, rows, indices, valid)
-        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows)
+        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=self.training)
         if self.variance.kind == "none":
             log_variance = self.code_log_variance(distance.detach())
         else:
@@ -302,7 +317,7 @@ class GaussianMixtureVQ(Quantizer):
     def _variance(self, distance: Tensor, weights: Tensor) -> Tensor:
         """Variance of the sample, (N,): sum_c r_c s_c^2."""
         if self.variance.kind == "learned":
-            return weights @ (self.scaled_log_variance * _LOG_SCALE_GAIN).to(weights.dtype).exp()
+            return weights @ (self.scaled_log_variance * _GAIN).to(weights.dtype).exp()
         return self.code_log_variance(distance).exp()
 
     def _variance_of(self, distance: Tensor, indices: Tensor) -> Tensor:
@@ -326,19 +341,23 @@ class GaussianMixtureVQ(Quantizer):
         conditional = -(q * log_q).sum(-1)
         present = torch.ones_like(variance) if valid is None else valid.to(variance.dtype)
         counts = torch.zeros_like(q[0]).index_add_(0, indices, present)
-        sums = torch.cat([(q * present[:, None]).sum(0), counts, present.sum()[None]])
+        # Offsets from a point that every rank knows: their sums and squares keep their digits and can be pooled.
+        center = self.unstandardized(self.codebook.detach().to(rows.dtype).mean(0))
+        offset = (rows.detach() - center) * present[:, None]
+        first, second = offset.sum(0), offset.square().sum()[None]
+        sums = torch.cat([(q * present[:, None]).sum(0), counts, first, second, present.sum()[None]])
         if self.training:
             sums = all_reduce_sum(sums)
-        soft, counts, total = (
-            sums[: self.codebook_size],
-            sums[self.codebook_size : -1],
-            sums[-1].clamp_min(1.0),
-        )
+        sizes = [self.codebook_size, self.codebook_size, self.dim, 1, 1]
+        soft, counts, first, second, total = sums.split(sizes)
+        occupied = (total > 0).to(total.dtype)  # 0 where every position of every rank is masked
+        total = total.squeeze(0).clamp_min(1.0)
+        deviation = (second - first.square().sum() / total).clamp_min(0.0) / (total * self.dim)
         # A rank's mean is over all ranks' positions, times their number: averaging over ranks is then exact.
         share = present * ((world_size() if self.training else 1) / total)
 
         log_precision = self.log_precision.to(variance.dtype)
-        own = log_precision.detach() if self.precision.fit == "ml" else log_precision
+        own = log_precision if self.precision.fit == "learned" else log_precision.detach()
         if self.variance.kind == "none":
             latent = variance.sum() * 0.0
         elif self.objective.kind == "literal":
@@ -358,7 +377,7 @@ class GaussianMixtureVQ(Quantizer):
             "none": 0.0 * kl_aggregate,
         }
         nats = self.gamma * latent + self.beta * kl[self.objective.kind]
-        nats = nats + self._scale_gradients(rows, nearest_error, share)
+        nats = nats + self._scale_gradients(deviation.detach(), nearest_error, share, occupied)
         with torch.no_grad():
             terms = {
                 "kl_aggregate": kl_aggregate,
@@ -375,28 +394,29 @@ class GaussianMixtureVQ(Quantizer):
             }
         return nats, {name: value.detach().clone() for name, value in terms.items()}
 
-    def _scale_gradients(self, rows: Tensor, nearest_error: Tensor, share: Tensor) -> Tensor:
+    def _scale_gradients(
+        self, deviation: Tensor, nearest_error: Tensor, share: Tensor, occupied: Tensor
+    ) -> Tensor:
         r"""Zero, with the gradient of -log-likelihood for log s and, if fitted by it, log w.
 
         .. math:: \tfrac12 (e^{-2 \log s} v + 2 \log s), \qquad \tfrac12 \sum_d (w_d e_d - \log w_d)
 
-        with v the mean squared deviation of the latents and e_d the mean squared error to the nearest code: the
-        roots are s^2 = v and 1/w_d = e_d. Zero-valued, so that the objective keeps its meaning.
+        with v the mean squared deviation of the latents and e_d the mean squared error to the nearest code, over
+        the valid positions of all ranks: the roots are s^2 = v and 1/w_d = e_d. Zero-valued, so that the
+        objective keeps its meaning.
         """
-        zero = rows.new_zeros(())
+        zero = share.new_zeros(())
         if not self.training:
             return zero
         if self.standardize:
-            rows = rows.detach()
-            deviation = ((rows - rows.mean(0)).square().mean(-1) * share).sum()
-            log_scale = self.log_scale.to(rows.dtype).squeeze(0)
-            own = 0.5 * deviation * (-2 * log_scale).exp() + log_scale
+            log_scale = self.log_scale.to(share.dtype)
+            own = (0.5 * deviation * (-2 * log_scale).exp() + log_scale * occupied).sum()
             zero = zero + (own - own.detach())
         if self.precision.fit == "ml":
-            log_precision = self.log_precision.to(rows.dtype)
+            log_precision = self.log_precision.to(share.dtype)
             error = (nearest_error * share[:, None]).sum(0)
             error = error if self.precision.per_feature else error.mean(0, keepdim=True)
-            own = 0.5 * (log_precision.exp() * error - log_precision).sum()
+            own = 0.5 * (log_precision.exp() * error - log_precision * occupied).sum()
             zero = zero + (own - own.detach())
         return zero
 
@@ -404,7 +424,7 @@ class GaussianMixtureVQ(Quantizer):
         return self._logits(self.standardized(rows)).argmax(-1)
 
     def _lookup(self, indices: Tensor) -> Tensor:
-        return self.unstandardized(F.embedding(indices, self.codebook))
+        return self.unstandardized(F.embedding(indices, self.scaled_codebook) * _GAIN)
 
     def extra_repr(self) -> str:
         return (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import check_choice, check_positive
-from ..functional.schedules import Constant, Schedule
+from ..functional.schedules import Constant, Cosine, Schedule
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Objective:
 
     Args:
         kind: one of the above. ``literal`` is the paper's form: no bound, see docs/mathematics.md.
-        gamma: weight of the latent term; 1 is the literature's.
+        gamma: weight of the latent term. 0, the default, is the bound of the discrete model z = mu_c, which is the
+            one that eval runs; 1 is the literature's.
         beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy".
     """
 
     kind: Literal["albo", "elbo", "literal", "none"] = "albo"
-    gamma: Schedule = Constant(1.0)
-    beta: Schedule = Constant(1.0)
+    gamma: Schedule = Constant(0.0)
+    beta: Schedule = Constant(5.0)
 
     def __post_init__(self) -> None:
         check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))
@@ -45,12 +47,13 @@ class Precision:
             feature to the nearest code, whatever gamma is; ``"learned"``: the gradient of the whole objective;
             ``"fixed"``: the value found at the start.
         per_feature: one value per feature instead of one.
-        sharpening: factor on w over training; above 1, posteriors harden (deterministic annealing).
+        sharpening: factor on w in q(c|x), over training; above 1, posteriors harden. Below 1 because latents have
+            fewer effective features than D, and w is a sum over all D.
     """
 
     fit: Literal["ml", "learned", "fixed"] = "ml"
     per_feature: bool = False
-    sharpening: Schedule = Constant(1.0)
+    sharpening: Schedule = Constant(0.5)
 
     def __post_init__(self) -> None:
         check_choice("Precision.fit", self.fit, ("ml", "learned", "fixed"))
@@ -63,13 +66,14 @@ class Variance:
     Args:
         kind: ``"adaptive"``: \|z - mu_c\|^2 / (2 sigma^2 D), the paper's; ``"fixed"``: sigma^2;
             ``"learned"``: one parameter per code, starting at sigma^2; ``"none"``: z = mu_c, no latent term.
-        sigma: see kind.
+        sigma: see kind. With the default, 2 sigma^2 = 1, a residual of the size that w stands for costs nothing in
+            the latent term.
         noise: factor on the standard deviation of the sample of z, over training.
     """
 
     kind: Literal["adaptive", "fixed", "learned", "none"] = "adaptive"
-    sigma: float = 1.0
-    noise: Schedule = field(default=Constant(1.0))
+    sigma: float = math.sqrt(0.5)
+    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
 
     def __post_init__(self) -> None:
         check_choice("Variance.kind", self.kind, ("adaptive", "fixed", "learned", "none"))

@@ -56,7 +56,7 @@ class StepProgress(ProgressBar):
         if self._bar is not None:
             figures = {"figures": self._figures(trainer)} if logs else {}
             self._bar.update(self._task, completed=step, **figures)
-        elif logs and time.monotonic() - self._printed >= self._every:
+        elif logs and step < self._total and time.monotonic() - self._printed >= self._every:
             self._print(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,150 @@
+"""Evaluation is pure, training changes no state in ``forward``, and recomputation changes no gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from quantizer_cases import KINDS, assert_same, latents, layer, run, total_loss
+from torch.utils.checkpoint import checkpoint
+
+from gmvq import GaussianMixtureVQ
+
+
+def exactly(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0.0, atol=0.0)
+
+
+def noisy(**options) -> GaussianMixtureVQ:
+    return layer(gumbel_noise=1.0, sample_noise=1.0, **options)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "learned"])
+@pytest.mark.parametrize("standardize", [True, False])
+def test_tokens_codes_and_forward_agree(weights, standardize) -> None:
+    built, x = noisy(mixture_weights=weights, standardize=standardize).eval(), latents(40).view(2, 20, 3)
+    out = built(x)
+    assert torch.equal(built.encode(x), out.indices)
+    exactly(built.get_codes_from_indices(out.indices), out.quantized)
+    exactly(built(x).quantized, out.quantized)
+    assert torch.equal(built.train().encode(x), out.indices), "encode is the same in training mode"
+    masked = out.indices.clone()
+    masked[0, 0] = -1
+    exactly(built.get_codes_from_indices(masked)[0, 0], torch.zeros(3, dtype=torch.float64))
+
+
+def test_codes_of_indices_carry_a_gradient_to_the_codebook() -> None:
+    built = layer()
+    built.get_codes_from_indices(torch.tensor([1, 1])).sum().backward()
+    assert built.scaled_codebook.grad is not None
+    assert (built.scaled_codebook.grad.abs().sum(-1) > 0).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("mode", ["eval", "fresh eval", "frozen", "frozen and fresh", "training"])
+def test_forward_never_changes_the_state(mode) -> None:
+    built = noisy(started="fresh" not in mode)
+    built.train("eval" not in mode)
+    if "frozen" in mode:
+        built.requires_grad_(False)
+    before = copy.deepcopy(built.state_dict())
+    for seed in range(2):
+        out = built(latents(30, seed=seed))
+        if out.loss.requires_grad:
+            out.loss.backward()
+        built.encode(latents(30, seed=seed))
+        built.posterior_logits(latents(30, seed=seed))
+    assert_same(built.state_dict(), before, rtol=0.0, atol=0.0)
+
+
+def test_only_the_first_training_batch_starts_the_codebook() -> None:
+    built = noisy(started=False)
+    assert not built.initialized
+    built(latents(30))
+    assert built.initialized
+    started = copy.deepcopy(built.state_dict())
+    built(5.0 + latents(30, seed=1))
+    assert_same(built.state_dict(), started, rtol=0.0, atol=0.0)
+    explicit = noisy(started=False)
+    explicit.init_codebook(latents(30))
+    assert_same(explicit.state_dict(), started, rtol=0.0, atol=0.0)
+    explicit(5.0 + latents(30, seed=1))
+    assert_same(explicit.state_dict(), started, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("init", ["kmeans", "random"])
+def test_the_start_standardises_and_covers_the_latents(init) -> None:
+    x = 4.0 + 0.01 * latents(200)
+    built = layer(codebook_size=20, started=False, init=init)
+    built(x)
+    z = built.standardized(x)
+    torch.testing.assert_close((z - z.mean(0)).square().mean(), torch.ones((), dtype=torch.float64))
+    torch.testing.assert_close(built.unstandardized(z), x)
+    error = (built.eval()(x).quantized - x).square().mean()
+    assert error < 0.4 * (x - x.mean(0)).square().mean()
+    nearest = torch.cdist(z, built.codebook).min(-1).values.square().mean() / 3
+    torch.testing.assert_close(built.log_precision.exp().squeeze(), 1 / nearest, rtol=1e-4, atol=0.0)
+    if init == "random":
+        assert (torch.cdist(built.codebook, z).min(-1).values < 1e-6).all(), "points of the batch"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accumulation_equals_one_batch_for_what_is_a_mean_over_positions(kind) -> None:
+    """Halves of equal statistics: every objective. Other halves: all but the aggregated KL, which is no mean."""
+    x = latents(20)
+    for halves, holds in ((x.chunk(2), kind in ("elbo", "none")), ((x, x.flip(0)), True)):
+        built = layer(kind=kind, fit="ml", standardize=False)
+        _, whole = run(built, torch.cat(halves))
+        built.zero_grad()
+        for half in halves:
+            (0.5 * total_loss(built(half), half.sin())).backward()
+        accumulated = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+        whole.pop("latents")
+        if holds:
+            assert_same(accumulated, whole)
+        else:
+            assert not torch.allclose(accumulated["scaled_codebook"], whole["scaled_codebook"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_changes_no_gradient(reentrant) -> None:
+    x, gradients = latents(), []
+    for recompute in (False, True):
+        built, inputs = noisy(mixture_weights="learned"), x.clone().requires_grad_()
+        torch.manual_seed(7)
+
+        def forward(values: torch.Tensor, built: GaussianMixtureVQ = built) -> tuple[torch.Tensor, torch.Tensor]:
+            out = built(values)
+            return out.quantized, out.loss
+
+        if recompute:
+            quantized, loss = checkpoint(forward, inputs, use_reentrant=reentrant)  # pyright: ignore
+        else:
+            quantized, loss = forward(inputs)
+        ((quantized - x.sin()).square().mean() + loss).backward()
+        gradients.append({**{n: p.grad for n, p in built.named_parameters()}, "latents": inputs.grad})
+    assert_same(gradients[1], gradients[0], rtol=0.0, atol=0.0)
+
+
+def test_checkpointing_over_the_lazy_start() -> None:
+    """The recomputation must not start the codebook a second time."""
+    x, plain, recomputed = latents(30), layer(started=False), layer(started=False)
+    total_loss(plain(x), x.sin()).backward()
+    out = checkpoint(recomputed, x, use_reentrant=False)
+    total_loss(out, x.sin()).backward()  # pyright: ignore[reportArgumentType]
+    assert_same(recomputed.state_dict(), plain.state_dict(), rtol=0.0, atol=0.0)
+    exactly(recomputed.scaled_codebook.grad, plain.scaled_codebook.grad)  # pyright: ignore[reportArgumentType]
+
+
+def test_output_unpacks_and_parameter_groups_hold_every_parameter_once() -> None:
+    built = layer(mixture_weights="learned", variance="learned")
+    out = built(latents())
+    quantized, indices, loss = out
+    assert quantized is out.quantized
+    assert indices is out.indices
+    assert loss is out.loss
+    groups = built.parameter_groups(lr=1e-3)
+    held = [p for group in groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, built.parameters()))
+    assert all(group["lr"] > 0 for group in groups)
+    torch.optim.Adam(groups).step()
