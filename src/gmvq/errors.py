@@ -44,13 +44,22 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_schedule(name: str, schedule: object) -> None:
-    """Raise TypeError unless ``schedule`` can be called with progress, as the objects of ``schedules`` can."""
+def check_schedule(name: str, schedule: object, *, positive: bool = False) -> None:
+    """Raise unless ``schedule`` can be called with progress and, if so asked, is positive at both ends."""
     if not callable(schedule):
         raise TypeError(
             f"{name} must be a schedule, got {schedule!r}; a fixed value is Constant({schedule!r}), "
             "see gmvq.functional.schedules"
         )
+    for progress in (None, 0.0, 1.0) if positive else ():
+        when = "" if progress is None else f" at progress {progress:g}"
+        check_positive(name + when, schedule(progress))
+
+
+def check_part(name: str, part: object, example: object, attributes: tuple[str, ...]) -> None:
+    """Raise TypeError unless ``part`` is an object (not a class, not a name) with these attributes."""
+    if isinstance(part, type) or not all(hasattr(part, attribute) for attribute in attributes):
+        raise TypeError(f"{name} must be an object such as {type(example).__name__}(...), got {part!r}")
 
 
 def check_latents(latents: Tensor, dim: int) -> None:

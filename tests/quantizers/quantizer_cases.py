@@ -69,7 +69,9 @@ def move(built: GaussianMixtureVQ) -> None:
             parameter.add_(torch.randn_like(parameter), alpha=0.2 / GAIN)
 
 
-def total_loss(out: QuantizerOutput, target: Tensor, mask: Tensor | None = None, *, nats: bool = True) -> Tensor:
+def total_loss(
+    out: QuantizerOutput, target: Tensor, mask: Tensor | None = None, *, nats: bool = True
+) -> Tensor:
     """Mean squared error over the valid positions plus the layer's own objective."""
     error = (out.quantized - target).square()
     error = error.mean() if mask is None else error[mask].mean()
@@ -77,12 +79,18 @@ def total_loss(out: QuantizerOutput, target: Tensor, mask: Tensor | None = None,
 
 
 def run(
-    built: GaussianMixtureVQ, x: Tensor, mask: Tensor | None = None, *, nats: bool = True
+    built: GaussianMixtureVQ,
+    x: Tensor,
+    mask: Tensor | None = None,
+    *,
+    nats: bool = True,
+    autocast: torch.dtype | None = None,
 ) -> tuple[QuantizerOutput, dict[str, Tensor]]:
-    """Forward and backward; the gradients by name, that of the latents among them."""
+    """Forward, under autocast if asked for, and backward; gradients by name, that of the latents among them."""
     x = x.detach().clone().requires_grad_()
     built.zero_grad()
-    out = built(x, mask)
+    with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        out = built(x, mask)
     total_loss(out, torch.nan_to_num(x.detach()).sin(), mask, nats=nats).backward()
     grads = {name: p.grad.clone() for name, p in built.named_parameters() if p.grad is not None}
     return out, {**grads, "latents": x.grad}  # pyright: ignore[reportReturnType]
@@ -91,7 +99,9 @@ def run(
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], **tolerance: float) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(actual[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
+        torch.testing.assert_close(
+            actual[name], value, msg=lambda text, name=name: f"{name}: {text}", **tolerance
+        )
 
 
 @dataclass(frozen=True)
@@ -144,5 +154,3 @@ class Mixture:
 def kl(p: Tensor, prior: Tensor) -> Tensor:
     """KL(p || prior) over the last axis by its definition."""
     return (p * (p / prior).log()).sum(-1)
-
-

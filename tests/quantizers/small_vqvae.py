@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,14 +64,12 @@ def batches(data: Tensor, steps: int, size: int, seed: int) -> Iterator[Tensor]:
         yield data[torch.randint(len(data), (size,), generator=generator)]
 
 
-def train(loss: Loss, *, steps: int = 300, lr: float = 3e-3, seed: int = 0, progress: bool = False) -> Result:
+def train(loss: Loss, *, steps: int = 300, lr: float = 3e-3, seed: int = 0, **parts: Any) -> Result:
     """Train with plain Adam over all parameters at one rate, and measure on patches not trained on."""
     torch.manual_seed(seed)
-    model = VQVAE(GaussianMixtureVQ(DIM, CODES))
+    model = VQVAE(GaussianMixtureVQ(DIM, CODES, **parts))
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    for step, x in enumerate(batches(patches(4096, seed), steps, 128, seed)):
-        if progress:
-            model.quantizer.set_progress(step / steps)
+    for x in batches(patches(4096, seed), steps, 128, seed):
         reconstruction, out = model(x)
         optimizer.zero_grad()
         loss(reconstruction, x, out).backward()

@@ -9,7 +9,12 @@ import torch
 from quantizer_cases import GAIN, KINDS, VARIANCES, D, Mixture, kl, latents, layer
 
 CHOICES = [
-    {"per_feature": per_feature, "mixture_weights": weights, "sharpening": sharpening, "standardize": standardize}
+    {
+        "per_feature": per_feature,
+        "mixture_weights": weights,
+        "sharpening": sharpening,
+        "standardize": standardize,
+    }
     for per_feature in (False, True)
     for weights in ("uniform", "learned")
     for sharpening, standardize in ((1.0, True), (2.5, False))
@@ -82,7 +87,9 @@ def test_nats_are_the_formula_of_the_kind(kind, variance, per_feature) -> None:
     if variance == "none":
         latent = torch.zeros_like(latent)
     aggregated, conditional = kl(mixture.q.mean(0), mixture.prior), kl(mixture.q, mixture.prior).mean()
-    categorical = {"albo": aggregated, "literal": aggregated, "elbo": conditional, "none": torch.zeros(())}[kind]
+    categorical = {"albo": aggregated, "literal": aggregated, "elbo": conditional, "none": torch.zeros(())}[
+        kind
+    ]
     torch.testing.assert_close(out.nats, (0.7 * latent + 1.3 * categorical).to(out.nats))
     torch.testing.assert_close(out.loss, out.nats)
     torch.testing.assert_close(out.terms["latent"], latent.detach())
@@ -112,7 +119,9 @@ def test_terms_are_their_definitions(training) -> None:
     }
     assert set(expected) <= set(out.terms)
     for name, value in expected.items():
-        torch.testing.assert_close(out.terms[name], value.detach(), msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            out.terms[name], value.detach(), msg=lambda text, name=name: f"{name}: {text}"
+        )
         assert not out.terms[name].requires_grad
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from quantizer_cases import assert_same, latents, layer, run
 
+from gmvq import GaussianMixtureVQ
+from gmvq.types import QuantizerOutput
+
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def single() -> torch.nn.Module:
+def single() -> GaussianMixtureVQ:
     """A float32 layer with noise: equal seeds must give equal samples."""
     return layer(dtype=torch.float32, gumbel_noise=1.0, sample_noise=1.0)
 
 
-def seeded(x: torch.Tensor, autocast: torch.dtype | None = None, **options):
+def seeded(x: torch.Tensor, **options: Any) -> tuple[QuantizerOutput, dict[str, torch.Tensor]]:
+    built = single()
     torch.manual_seed(5)
-    with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        return run(single(), x, **options)
+    return run(built, x, **options)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -122,5 +127,8 @@ def test_tokens_of_any_integer_type_decode(dtype) -> None:
     built = layer().eval()
     indices = torch.tensor([[0, 3], [4, 1]])
     torch.testing.assert_close(
-        built.get_codes_from_indices(indices.to(dtype)), built.get_codes_from_indices(indices), rtol=0.0, atol=0.0
+        built.get_codes_from_indices(indices.to(dtype)),
+        built.get_codes_from_indices(indices),
+        rtol=0.0,
+        atol=0.0,
     )

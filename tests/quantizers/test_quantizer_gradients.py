@@ -94,12 +94,18 @@ def test_gamma_and_beta_weigh_their_terms_and_nothing_else(kind) -> None:
     assert (beta_only == 0) == (kind == "none")
 
 
-@pytest.mark.parametrize(("kind", "gamma", "beta"), [("albo", 0.0, 1.0), ("elbo", 0.0, 1.0), ("albo", 1.0, 0.0)])
+@pytest.mark.parametrize(
+    ("kind", "gamma", "beta"), [("albo", 0.0, 1.0), ("elbo", 0.0, 1.0), ("albo", 1.0, 0.0)]
+)
 def test_gradients_are_those_of_the_written_out_objective(kind, gamma, beta) -> None:
     """Signs included: codebook, weights, precision, variance and latents against autograd on the plain formula."""
-    built = layer(kind=kind, gamma=gamma, beta=beta, variance="learned", mixture_weights="learned", standardize=False)
+    built = layer(
+        kind=kind, gamma=gamma, beta=beta, variance="learned", mixture_weights="learned", standardize=False
+    )
     x = latents().requires_grad_()
-    names = ["scaled_codebook", "scaled_weight_logits", "scaled_log_precision"] + ["scaled_log_variance"] * (gamma > 0)
+    names = ["scaled_codebook", "scaled_weight_logits", "scaled_log_precision"] + ["scaled_log_variance"] * (
+        gamma > 0
+    )
     inputs = [x, *(built.get_parameter(name) for name in names)]
     ours = torch.autograd.grad(built(x).nats, inputs)
     mixture = Mixture.of(built, x)

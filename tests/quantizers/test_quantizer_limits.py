@@ -41,7 +41,9 @@ def test_cold_samples_with_noise_are_codes_drawn_from_the_posterior() -> None:
 
 def test_sharpening_makes_the_posterior_one_hot_and_leaves_the_component_alone() -> None:
     soft, sharp, x = layer(sharpening=1.0, beta=0.0), layer(sharpening=1e6, beta=0.0), latents()
-    torch.testing.assert_close(sharp.posterior_logits(x).exp().max(-1).values, torch.ones(12, dtype=torch.float64))
+    torch.testing.assert_close(
+        sharp.posterior_logits(x).exp().max(-1).values, torch.ones(12, dtype=torch.float64)
+    )
     torch.testing.assert_close(sharp(x).terms["precision"], soft(x).terms["precision"])
     torch.testing.assert_close(sharp.eval()(x).nats, soft.eval()(x).nats)
 
@@ -98,7 +100,9 @@ def test_latents_on_their_codewords_stay_finite(kind) -> None:
     """The Gaussian KL is infinite at s = 0: the floor of the variance keeps value and gradient finite."""
     torch.manual_seed(0)
     estimator = StraightThroughGumbel(Constant(1.0), Constant(0.0))
-    built = GaussianMixtureVQ(4, 6, objective=Objective(kind, Constant(1.0), Constant(1.0)), estimator=estimator)
+    built = GaussianMixtureVQ(
+        4, 6, objective=Objective(kind, Constant(1.0), Constant(1.0)), estimator=estimator
+    )
     built.init_codebook(torch.randn(50, 4))
     out, grads = run(built, built.unstandardized(built.codebook).detach())
     assert torch.equal(out.indices, torch.arange(6))

@@ -10,14 +10,19 @@ import platform
 import shlex
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from .common import say
-from .runs import checkpoint_to_resume, new_run_dir, run_dir_of, run_name, write_text
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, run_name, write_text
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from ..training import ImageDataModule, TokenizerModule
 
 #: Set for the processes that Lightning starts, so that all of a run use one folder.
 _RUN_DIR = "_GMVQ_RUN_DIR"
@@ -34,7 +39,6 @@ def run(argv: Sequence[str]) -> int:
     config = parse_options(parser, argv)
     name = run_name(config.name, config_files(argv), config.data.path)
     checkpoint = checkpoint_to_resume(config.ckpt_path, config.out, name) if config.ckpt_path else None
-    step = 0
     if checkpoint is None:
         run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
     else:
@@ -44,32 +48,54 @@ def run(argv: Sequence[str]) -> int:
             config = parse_options(parser, ["--config", str(stored), *argv])
         if config.out and Path(config.out).expanduser().resolve() != run_dir.resolve():
             run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
-        step = _step_of(checkpoint)
     module, data = build_run(parser, config)
-    for split in ("train", "validation", "test"):
-        data.dataset(split)  # what is wrong with the data is said before anything is written
-    trainer = _build_trainer(config, run_dir, step)
+    step = _check(module, data, checkpoint)
+    taken = Path(config.out).expanduser() if config.out else Path("runs", name)
+    note = (
+        f", going on after step {step}" if checkpoint else f" ({taken} is taken)" if run_dir != taken else ""
+    )
+    config["out"], config["name"], config["ckpt_path"] = None, config.name or name, None
+
+    def begin(trainer: Trainer) -> None:
+        say(f"run folder: {run_dir}{note}\ndata: {data.dataset('train').description}")
+        _write_records(run_dir, parser.dump(config, skip_none=False), argv, trainer, step)
+
+    trainer = _build_trainer(config, run_dir, step, begin)
     if trainer.is_global_zero:
         os.environ[_RUN_DIR] = str(run_dir)
-        wanted = Path(config.out).expanduser() if config.out else Path("runs", name)
-        taken = f" ({wanted} is taken)" if checkpoint is None and run_dir != wanted else ""
-        resumed = f", going on after step {step}" if checkpoint else ""
-        say(f"run folder: {run_dir}{taken}{resumed}")
-        say(f"data: {data.dataset('train').description}")
-        if config.out:
-            config["out"] = None
-        config["name"], config["ckpt_path"] = name, None
-        _write_records(run_dir, parser.dump(config, skip_none=False), argv, trainer, step)
     try:
         return _fit(trainer, module, data, checkpoint, run_dir, argv, config.bound_samples)
     finally:
         os.environ.pop(_RUN_DIR, None)
 
 
+def _check(module: TokenizerModule, data: ImageDataModule, checkpoint: Path | None) -> int:
+    """Find what is wrong before anything is written; return the steps already done.
+
+    Raises:
+        ValueError: image size and network do not go together, or the checkpoint is not of this model.
+    """
+    from ..training.checkpoint import check_fits, read_checkpoint
+
+    downsample = int(module.settings["downsample"])
+    if data.size % downsample:
+        raise ValueError(
+            f"data.size must be a multiple of model.downsample={downsample}, got {data.size}; "
+            f"try {max(1, round(data.size / downsample)) * downsample}"
+        )
+    for split in ("train", "validation", "test"):
+        data.dataset(split)
+    if checkpoint is None:
+        return 0
+    contents = read_checkpoint(checkpoint)
+    check_fits(contents, module.state_dict(), module.settings)
+    return int(contents["global_step"])
+
+
 def _fit(
-    trainer: Any,
-    module: Any,
-    data: Any,
+    trainer: Trainer,
+    module: TokenizerModule,
+    data: ImageDataModule,
     checkpoint: Path | None,
     run_dir: Path,
     argv: Sequence[str],
@@ -89,7 +115,12 @@ def _fit(
     except (
         SystemExit
     ):  # how Lightning ends on a KeyboardInterrupt: a second Ctrl-C, or one before the first step
-        say(f"\nstopped at once. If a checkpoint was written, go on with: {resume}")
+        last = (run_dir / LAST).is_file()
+        say(
+            f"\nstopped at once. Go on with: {resume}"
+            if last
+            else "\nstopped; there is nothing to go on from"
+        )
         return 128 + int(signal.SIGINT)
     if not trainer.is_global_zero:
         return 0
@@ -112,14 +143,14 @@ def _fit(
     return 0
 
 
-def _build_trainer(config: Any, run_dir: Path, step: int) -> Any:
+def _build_trainer(config: Any, run_dir: Path, step: int, begin: Callable[[Trainer], None]) -> Trainer:
     """Build the trainer with our loggers, callbacks and checkpoint files."""
     import torch
     from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
     from ..models.precision import recommended_precision
-    from ..training.callbacks import AtomicCheckpointIO, LastCheckpoint
+    from ..training.callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
     from ..training.history import HistoryWriter
     from ..training.progress import StepProgress
 
@@ -127,7 +158,7 @@ def _build_trainer(config: Any, run_dir: Path, step: int) -> Any:
     if options["precision"] is None:
         cuda = torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda")
         options["precision"] = config.trainer["precision"] = recommended_precision("cuda" if cuda else "cpu")
-    callbacks: list[Callback] = [LastCheckpoint(run_dir, config.save_every)]
+    callbacks: list[Callback] = [AtStart(begin), LastCheckpoint(run_dir, config.save_every)]
     if options["enable_progress_bar"] is not False:
         callbacks.append(StepProgress())
     if config.keep_best:
@@ -172,14 +203,7 @@ def _loggers(kind: str, run_dir: Path, step: int) -> list[Any]:
     return []
 
 
-def _step_of(checkpoint: Path) -> int:
-    """Check the file, and return the steps done."""
-    from ..training.checkpoint import read_checkpoint
-
-    return int(read_checkpoint(checkpoint)["global_step"])
-
-
-def _write_records(run_dir: Path, config: str, argv: Sequence[str], trainer: Any, step: int) -> None:
+def _write_records(run_dir: Path, config: str, argv: Sequence[str], trainer: Trainer, step: int) -> None:
     """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
     import lightning
     import numpy

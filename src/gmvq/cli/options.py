@@ -92,9 +92,17 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
             or is no YAML.
     """
     try:
-        return parser.parse_args(list(argv))
+        config = parser.parse_args(list(argv))
     except (argparse.ArgumentError, TypeError, KeyError) as error:
         raise ValueError(_explain(str(error), _known_options(parser))) from error
+    if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
+        config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
+    return config
+
+
+def _mentions(option: str, argv: Sequence[str]) -> bool:
+    files = (Path(name).read_text(encoding="utf-8") for name in config_files(argv))
+    return any(option in text for text in (*argv, *files))
 
 
 def build_run(parser: LightningArgumentParser, config: Namespace) -> tuple[TokenizerModule, ImageDataModule]:
@@ -126,6 +134,12 @@ def _explain(message: str, known: Sequence[str]) -> str:
     unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
     if unknown:
         return _no_such(f"{unknown[1]}.{unknown[2]}", known)
+    several = re.search(
+        r'^Parser key "([\w.]+)": Does not validate .*?Subtypes: \[(.*?)\] Errors:.*Given value: (.*)$', text
+    )
+    if several:
+        kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2] + "]")
+        return f"{several[1]}: expected one of {kinds.rstrip(']')}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
     text = re.sub(r"Expected an? <class '([\w.]+)'>\. Got value: (.*)$", r"expected \1, got \2", text)
     text = re.sub(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", r"expected \1; got \2", text)

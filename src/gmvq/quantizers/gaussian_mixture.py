@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_positive, check_schedule
+from ..errors import check_choice, check_part, check_schedule
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import all_reduce_sum, gather_rows, world_size
 from ..functional.divergences import (
@@ -106,6 +106,7 @@ class GaussianMixtureVQ(Quantizer):
         super().__init__(dim, codebook_size)
         check_choice("mixture_weights", mixture_weights, ("uniform", "learned"))
         check_choice("init", init, ("kmeans", "random"))
+        _check_parts(objective, precision, variance, estimator)
         self.objective, self.precision, self.variance = objective, precision, variance
         self.estimator, self.mixture_weights = estimator, mixture_weights
         self.standardize, self.init = standardize, init
@@ -140,19 +141,15 @@ class GaussianMixtureVQ(Quantizer):
         self._apply_schedules(progress)
 
     def _apply_schedules(self, progress: float | None) -> None:
-        for buffer, name, schedule in (
-            (self.temperature, "estimator.temperature", self.estimator.temperature),
-            (self.gumbel_noise, "estimator.noise", self.estimator.noise),
-            (self.sample_noise, "variance.noise", self.variance.noise),
-            (self.sharpening, "precision.sharpening", self.precision.sharpening),
-            (self.gamma, "objective.gamma", self.objective.gamma),
-            (self.beta, "objective.beta", self.objective.beta),
+        for buffer, schedule in (
+            (self.temperature, self.estimator.temperature),
+            (self.gumbel_noise, self.estimator.noise),
+            (self.sample_noise, self.variance.noise),
+            (self.sharpening, self.precision.sharpening),
+            (self.gamma, self.objective.gamma),
+            (self.beta, self.objective.beta),
         ):
-            check_schedule(name, schedule)
-            value = schedule(progress)
-            if buffer is self.temperature or buffer is self.sharpening:
-                check_positive(name, value)
-            buffer.fill_(value)
+            buffer.fill_(schedule(progress))
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Optimizer groups at the network's rate ``lr`` (the mixture's faster rate is built in), without decay."""
@@ -200,7 +197,9 @@ class GaussianMixtureVQ(Quantizer):
         dtype = torch.promote_types(self.scaled_codebook.dtype, torch.float32)
         if self.mixture_weights == "learned":
             return (self.scaled_weight_logits * _GAIN).to(dtype).log_softmax(-1)
-        return self.scaled_codebook.new_full((self.codebook_size,), -math.log(self.codebook_size), dtype=dtype)
+        return self.scaled_codebook.new_full(
+            (self.codebook_size,), -math.log(self.codebook_size), dtype=dtype
+        )
 
     def standardized(self, latents: Tensor) -> Tensor:
         """z = latents / s, (..., D)."""
@@ -431,6 +430,21 @@ class GaussianMixtureVQ(Quantizer):
             f"{super().extra_repr()}, objective={self.objective.kind}, precision={self.precision.fit}, "
             f"variance={self.variance.kind}, estimator={type(self.estimator).__name__}"
         )
+
+
+def _check_parts(
+    objective: Objective, precision: Precision, variance: Variance, estimator: Estimator
+) -> None:
+    check_part("objective", objective, Objective(), ("kind", "gamma", "beta"))
+    check_part("precision", precision, Precision(), ("fit", "per_feature", "sharpening"))
+    check_part("variance", variance, Variance(), ("kind", "sigma", "noise"))
+    check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
+    check_schedule("objective.gamma", objective.gamma)
+    check_schedule("objective.beta", objective.beta)
+    check_schedule("precision.sharpening", precision.sharpening, positive=True)
+    check_schedule("variance.noise", variance.noise)
+    check_schedule("estimator.temperature", estimator.temperature, positive=True)
+    check_schedule("estimator.noise", estimator.noise)
 
 
 def _after_load(module: nn.Module, _: Any) -> None:

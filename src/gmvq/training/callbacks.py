@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,10 +15,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from .checkpoint import LAST
-from .history import HistoryWriter
+from .history import HistoryWriter, is_logged
 
 
-class StopRequested(Exception):
+class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
     """Training was asked to stop by a signal; a checkpoint was written first."""
 
     def __init__(self, number: int, step: int) -> None:
@@ -43,6 +44,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class AtStart(Callback):
+    """Call a function once, in the first process, when all is set up and the first step is about to be made."""
+
+    def __init__(self, function: Callable[[Trainer], None]) -> None:
+        self._function = function
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._function(trainer)
 
 
 class LastCheckpoint(Callback):
@@ -77,7 +89,9 @@ class LastCheckpoint(Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if step == self._step:  # gradients are still being accumulated: no state to go on from
             return
@@ -89,7 +103,15 @@ class LastCheckpoint(Callback):
         if stop is not None and not last:
             raise StopRequested(stop, step)
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         """Do not make the user wait for the end of a long validation."""
         if self._received is not None and trainer.world_size == 1:
             trainer.save_checkpoint(self.path)
@@ -108,7 +130,7 @@ class LastCheckpoint(Callback):
         """The signal that some process has received, where all processes look at the same step."""
         if trainer.world_size == 1:
             return self._received
-        if trainer.global_step % trainer.log_every_n_steps:
+        if not is_logged(trainer, trainer.global_step):
             return None
         mine = torch.tensor(self._received or 0, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max")) or None

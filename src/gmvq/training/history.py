@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -71,6 +72,12 @@ class HistoryWriter(Logger):
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         os.replace(temporary, self.path)
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning logs the training step after which ``step`` steps are done."""
+    interval: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by a helper)
+    return interval > 0 and step % interval == 0
 
 
 def _step_of(line: str) -> int | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_positive
@@ -23,6 +24,7 @@ from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
 from .checkpoint import FORMAT_VERSION, check_fits, describe_model
 from .choices import as_plain
+from .history import is_logged
 from .schedule import learning_rate_factor, seed_step
 
 _LIKELIHOODS = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
@@ -84,7 +86,7 @@ class TokenizerModule(LightningModule):
         init: Literal["kmeans", "random"] = _QUANTIZER["init"],
         likelihood: Literal["gaussian", "laplace"] = "gaussian",
         likelihood_scale: Literal["ml", "learned"] | float = "ml",
-        lr: float = 2e-3,
+        lr: float = 4e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         warmup_steps: int = 50,
@@ -128,7 +130,7 @@ class TokenizerModule(LightningModule):
         self._total: int | None = None
         self._validation: dict[str, Tensor] = {}
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over the model's own parameter groups and the likelihood's scale, with warm-up and cosine."""
         quantizer: nn.Module = self.model.quantizer  # pyright: ignore[reportAssignmentType]
         quantized = {id(parameter) for parameter in quantizer.parameters()}
@@ -178,7 +180,7 @@ class TokenizerModule(LightningModule):
         loss = nats / images[0].numel()
         with torch.no_grad():
             self.likelihood.observe(reconstruction, images)
-            if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            if is_logged(self.trainer, self.global_step + 1):
                 mse = (reconstruction - images).square().mean()
                 rate = self.trainer.optimizers[0].param_groups[0]["lr"]
                 terms = {"loss": loss.detach(), "mse": mse, "lr": rate, **out.quantizer.terms}

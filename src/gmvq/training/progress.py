@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from .history import is_logged
+
 _SHOWN = (
     ("train/mse", "mse", ".2e"),
     ("train/perplexity", "perplexity", ".0f"),
@@ -48,11 +50,13 @@ class StepProgress(ProgressBar):
             self._bar.start()
             self._task = self._bar.add_task("training", total=self._total, completed=self._first, figures="")
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if not self._enabled:
             return
         step = trainer.global_step
-        logs = step % trainer.log_every_n_steps == 0
+        logs = is_logged(trainer, step)
         if self._bar is not None:
             figures = {"figures": self._figures(trainer)} if logs else {}
             self._bar.update(self._task, completed=step, **figures)
@@ -64,7 +68,7 @@ class StepProgress(ProgressBar):
             self._print(trainer)
         self._stop()
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
     def _print(self, trainer: Trainer) -> None:
@@ -72,7 +76,7 @@ class StepProgress(ProgressBar):
         step, total = trainer.global_step, self._total
         rate = (step - self._first) / max(self._printed - self._started, 1e-9)
         left = (total - step) / rate if rate else 0.0
-        ends = f"  {left / 60:.1f} min left" if step < total else ""
+        ends = f"  {_duration(left)} left" if step < total else ""
         figures = self._figures(trainer)
         print(
             f"step {step:>{len(str(total))}}/{total}  {figures}  {rate:.1f} steps/s{ends}",
@@ -90,6 +94,11 @@ class StepProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _rich_bar() -> Any:

@@ -1,0 +1,75 @@
+"""The command line as a whole: help without heavy imports, unknown commands, missing extras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gmvq.cli.main import COMMANDS, main
+
+Run = Callable[..., Any]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from gmvq.cli.main import main; main(['--help']); main(['--version']); "
+        "heavy = {'torch', 'lightning', 'numpy', 'jsonargparse', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name}" in done.stdout
+        assert summary in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_explains_every_option(gmvq: Run, command: str) -> None:
+    result = gmvq(command, "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"usage: gmvq {command}")
+    if command == "fit":
+        from gmvq.cli.options import build_parser
+
+        parser = build_parser()
+        silent = [a.dest for a in parser._actions if not a.help and a.dest.startswith(("model", "data"))]
+        assert not silent
+
+
+def test_unknown_command(gmvq: Run) -> None:
+    result = gmvq("fitt")
+    assert result.code == 2
+    assert result.err.startswith("gmvq: error: there is no command 'fitt'; did you mean fit?")
+
+
+def test_no_command_prints_help(gmvq: Run) -> None:
+    result = gmvq()
+    assert result.code == 2
+    assert "commands:" in result.out
+
+
+def test_missing_extra_is_one_line(gmvq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    result = gmvq("fit")
+    assert result.code == 2
+    assert "pip install 'gmvq[train]'" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(gmvq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMVQ_DEBUG", "1")
+    result = gmvq("evaluate", "nothing")
+    assert result.code == 2
+    assert "Traceback" in result.err
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(argv: list[str]) -> int:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("gmvq.cli.evaluate.run", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["evaluate", "nothing"])

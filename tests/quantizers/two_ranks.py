@@ -1,0 +1,127 @@
+"""What each of two gloo processes runs; results go to files, so that one spawn serves every test."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from quantizer_cases import D, latents, layer, move
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gmvq import GaussianMixtureVQ
+
+WORLD = 2
+ROWS = 24
+#: Rows of each rank: the batch is dealt out unevenly.
+SPLIT = (slice(0, 15), slice(15, ROWS))
+MASK = torch.arange(ROWS) % 4 != 1
+EMPTY_SECOND = torch.arange(ROWS) < 12  # leaves rank 1 nothing but padding
+
+CASES: dict[str, dict[str, Any]] = {
+    "albo": {"kind": "albo", "fit": "ml", "mixture_weights": "learned"},
+    "elbo": {"kind": "elbo", "fit": "ml", "per_feature": True, "variance": "learned"},
+    "literal": {"kind": "literal", "fit": "learned"},
+    "none": {"kind": "none", "fit": "fixed", "standardize": False},
+}
+MASKS: dict[str, Tensor | None] = {"all": None, "some": MASK, "one rank empty": EMPTY_SECOND}
+
+
+def step(
+    built: torch.nn.Module, x: Tensor, mask: Tensor | None, *, nats: bool, total: int, world: int
+) -> dict[str, Any]:
+    """Forward and backward of a loss whose mean over ranks is the mean over all positions."""
+    x = x.clone().requires_grad_()
+    out = built(x, mask)
+    error = (out.quantized - x.detach().sin()).square().sum(-1)
+    error = (error if mask is None else error * mask).sum() * world / (total * D)
+    (error + (out.nats if nats else out.loss)).backward()
+    inner = getattr(built, "module", built)
+    grads = {name: p.grad.clone() for name, p in inner.named_parameters() if p.grad is not None}
+    return {
+        "nats": out.nats.detach(),
+        "terms": out.terms,
+        "grads": grads,
+        "latents": x.grad / world,  # pyright: ignore[reportOptionalOperand]
+        "indices": out.indices,
+        "quantized": out.quantized.detach(),
+    }
+
+
+def batch(mask: Tensor | None, part: slice = slice(None)) -> tuple[Tensor, Tensor | None, int]:
+    valid = ROWS if mask is None else int(mask.sum())
+    return latents(ROWS)[part], None if mask is None else mask[part], valid
+
+
+def steps(part: slice, world: int) -> dict[str, Any]:
+    """Every case, mask and gradient form on one's part of the batch."""
+    results = {}
+    for case, options in CASES.items():
+        for name, mask in MASKS.items():
+            for nats in (True, False):
+                x, own, total = batch(mask, part)
+                results[case, name, nats] = step(
+                    _started(options), x, own, nats=nats, total=total, world=world
+                )
+    return results
+
+
+def _started(options: dict[str, Any]) -> GaussianMixtureVQ:
+    """Equal on every rank: loaded, not started, since a start pools the latents of all ranks."""
+    built = layer(started=False, **options)
+    built.initialized.fill_(True)
+    built.load_state_dict(built.state_dict())
+    move(built)
+    return built
+
+
+def starts(part: slice) -> dict[str, dict[str, Tensor]]:
+    """State after a lazy, a masked lazy and an explicit start."""
+    results = {}
+    for name, mask in {"lazy": None, "masked": MASK, "one rank empty": EMPTY_SECOND}.items():
+        built, (x, own, _) = layer(started=False), batch(mask, part)
+        built(x, own)
+        results[name] = copy.deepcopy(built.state_dict())
+    built = layer(started=False)
+    built.init_codebook(latents(ROWS)[part], seed=3)
+    results["explicit"] = copy.deepcopy(built.state_dict())
+    return results
+
+
+def wrapped(part: slice, world: int) -> dict[str, Any]:
+    """DistributedDataParallel itself, from the lazy start on: its buckets and our collectives in one backward."""
+    built: torch.nn.Module = layer(started=False, fit="ml", mixture_weights="learned")
+    if world > 1:
+        built = DistributedDataParallel(built)
+    x, own, total = batch(MASK, part)
+    step(built, x, own, nats=False, total=total, world=world)
+    built.zero_grad()
+    return step(built, x, own, nats=False, total=total, world=world)
+
+
+def work(rank: int, folder: str) -> None:
+    """Run everything on this rank's rows."""
+    torch.set_num_threads(1)
+    path = Path(folder)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{path / 'rendezvous'}",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=120),
+    )
+    results: dict[str, Any] = {"starts": starts(SPLIT[rank]), "steps": steps(SPLIT[rank], WORLD)}
+    results["wrapped"] = wrapped(SPLIT[rank], WORLD)
+    if rank == 0:  # alone: any collective would wait for rank 1 until the timeout
+        built = _started({}).eval()
+        x = latents(ROWS).requires_grad_()
+        out = built(x)
+        (out.quantized.square().mean() + out.loss).backward()
+        results["alone"] = {"indices": out.indices, "encoded": built.encode(x), "terms": out.terms}
+    torch.save(results, path / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()

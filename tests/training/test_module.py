@@ -1,0 +1,189 @@
+"""TokenizerModule: its loss, optimizer, schedules, and checkpoints that load anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gmvq.models import VQAutoencoder
+from gmvq.objectives import negative_evidence
+from gmvq.quantizers import GaussianMixtureVQ
+from gmvq.training import ImageDataModule, TokenizerModule, load_model, read_checkpoint
+from gmvq.training.checkpoint import find_model, load_metadata
+from gmvq.training.export import export_run, load_likelihood
+from gmvq.training.schedule import learning_rate_factor, seed_step
+
+Fit = Callable[..., TokenizerModule]
+
+
+@pytest.fixture(scope="module")
+def trained(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("trained")
+    fit(run_dir, max_steps=3, settings={"likelihood": "laplace"})
+    return run_dir
+
+
+def test_loss_is_the_negative_evidence_per_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = TokenizerModule(dim=4, codebook_size=16)
+    monkeypatch.setattr(TokenizerModule, "trainer", None)
+    monkeypatch.setattr("gmvq.training.module.is_logged", lambda *_: False)
+    images = torch.rand(8, 3, 8, 8)
+    module.model.quantizer(module.model._latents(images))  # starts the codebook
+    seed_step(0, 0, 0)
+    loss = module.training_step(images, 0)
+    seed_step(0, 0, 0)
+    out = module.model(images)
+    expected = negative_evidence(module.likelihood, out.reconstruction, images, out.quantizer)
+    torch.testing.assert_close(loss, expected / (3 * 8 * 8))
+    assert int(module.likelihood.observations) == 1
+
+
+def test_every_parameter_is_optimized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = TokenizerModule(
+        dim=4, codebook_size=16, mixture_weights="learned", likelihood_scale="learned", weight_decay=0.1
+    )
+    monkeypatch.setattr(TokenizerModule, "total_steps", 10)
+    optimizer = module.configure_optimizers()["optimizer"]  # pyright: ignore
+    found = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert len(found) == len({id(p) for p in found})
+    assert {id(p) for p in found if p.requires_grad} == {id(p) for p in wanted}
+    quantizer: Any = module.model.quantizer
+    decayed = [p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]]
+    assert decayed
+    assert not {id(p) for p in decayed} & {
+        id(p) for p in (*quantizer.parameters(), *module.likelihood.parameters())
+    }
+
+
+def test_learning_rate() -> None:
+    rates = [learning_rate_factor(step, total=1000, warmup=50, final=0.02) for step in range(1001)]
+    assert rates[0] == pytest.approx(1 / 51, rel=1e-3)
+    assert max(rates) > 0.99
+    assert rates.index(max(rates)) == 50
+    assert rates[1000] == pytest.approx(0.02)
+    assert learning_rate_factor(0, total=10, warmup=0, final=0.0) == 1.0
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = TokenizerModule(dim=4, codebook_size=16, seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    same, other = (TokenizerModule(dim=4, codebook_size=16, seed=seed).state_dict() for seed in (5, 6))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    differ = [name for name in one if not torch.equal(one[name], other[name])]
+    assert any(name.startswith("model.encoder") for name in differ)
+    assert any(name.startswith("model.quantizer") for name in differ)
+
+
+def test_a_run_without_an_end_is_refused(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"give trainer\.max_steps or trainer\.max_epochs"):
+        fit(tmp_path, max_steps=-1, max_epochs=-1)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="lr must be positive"):
+        TokenizerModule(lr=0.0)
+    with pytest.raises(ValueError, match="final_lr"):
+        TokenizerModule(final_lr=2.0)
+
+
+def test_a_model_of_your_own_trains_but_says_that_it_cannot_be_rebuilt(fit: Fit, tmp_path: Path) -> None:
+    encoder, decoder = nn.Conv2d(3, 4, 4, stride=4), nn.ConvTranspose2d(4, 3, 4, stride=4)
+    model = VQAutoencoder(encoder, GaussianMixtureVQ(4, 16), decoder)
+    module = fit(tmp_path, max_steps=2, settings={"autoencoder": model})
+    assert module.model is model
+    with pytest.raises(ValueError, match="networks of its own"):
+        load_model(tmp_path)
+
+
+def test_checkpoint_loads_without_running_code(trained: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert json.loads(checkpoint["gmvq"]["settings"])["codebook_size"] == 16
+
+
+def test_load_model_from_every_place(trained: Path, fit: Fit, images: str, tmp_path: Path) -> None:
+    last = trained / "checkpoints" / "last.ckpt"
+    module = TokenizerModule(dim=4, codebook_size=16, likelihood="laplace")
+    module.load_state_dict(read_checkpoint(last)["state_dict"])
+    data = ImageDataModule(images, size=8, batch_size=6)
+    run_dir = tmp_path / "run"
+    export_run(run_dir, module, data, step=3, command="test")
+    x = torch.rand(2, 3, 8, 8)
+    expected = module.model.reconstruct(x)
+    for place in (trained, last, last.parent, run_dir, run_dir / "model", run_dir / "model" / "config.json"):
+        model = load_model(place)
+        assert not model.training
+        torch.testing.assert_close(model.reconstruct(x), expected, msg=str(place))
+    for place in (last, run_dir):
+        likelihood = load_likelihood(place)
+        assert likelihood is not None
+        torch.testing.assert_close(likelihood.log_scale, module.likelihood.log_scale)
+        assert load_metadata(place)["step"] == 3
+        assert load_metadata(place)["data"]["path"] == images
+
+
+def test_the_newer_of_model_and_checkpoint_counts(trained: Path, tmp_path: Path) -> None:
+    last, model = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "model" / "config.json"
+    for number, file in enumerate((last, model)):
+        file.parent.mkdir()
+        file.touch()
+        os.utime(file, (number, number))
+    assert find_model(tmp_path) == model.parent
+    os.utime(last, (9, 9))
+    assert find_model(tmp_path) == last
+
+
+def test_names_of_the_hub_and_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("owner/name") == "owner/name"
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"did you mean runs.photos\?"):
+        find_model("runs/photo")  # no look-up in the network for a mistyped folder
+    assert find_model("hf:runs/photo") == "runs/photo"
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        find_model("runs/photos")
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "is not a PyTorch checkpoint"),
+        (b"hello", "is not a PyTorch checkpoint"),
+        (b"PK\x03\x04 half", "is cut short or damaged"),
+    ],
+)
+def test_broken_files(tmp_path: Path, contents: bytes, message: str) -> None:
+    file = tmp_path / "x.ckpt"
+    file.write_bytes(contents)
+    with pytest.raises(ValueError, match=message):
+        load_model(file)
+
+
+def test_other_files(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {}}, file)
+    with pytest.raises(ValueError, match="lacks the entry 'gmvq'"):
+        load_model(file)
+    checkpoint = read_checkpoint(trained / "checkpoints" / "last.ckpt")
+    checkpoint["gmvq"]["format_version"] = 99
+    torch.save(checkpoint, file)
+    with pytest.raises(ValueError, match="newer gmvq"):
+        load_model(file)
+    checkpoint["gmvq"]["format_version"] = 1
+    weights = checkpoint["state_dict"]
+    codebook = next(name for name, value in weights.items() if value.shape == (16, 4))
+    weights[codebook] = weights[codebook][:3].clone()
+    torch.save(checkpoint, file)
+    with pytest.raises(ValueError, match=r"codebook has shape \(3, 4\) in place of \(16, 4\)"):
+        load_model(file)
