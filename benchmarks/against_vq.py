@@ -14,7 +14,7 @@ SETTING: Run = {
     "data": "photos", "size": 32, "channels": 3, "network": "tiny", "downsample": 4,
     "dim": 16, "codebook_size": 256, "steps": 1500, "batch_size": 64,
 }  # fmt: skip
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (4e-3, 2e-3, 8e-3, 1e-3)
 METHODS = ("gm-vq", "ema-vq")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from gmvq import Constant, Exponential, GumbelSoftmax, Objective, Precision, ReinMax, Variance
 from gmvq.quantizers.config import part_to_dict
-
 from harness import Run, arguments, run_all, spread
 
 COMMON: Run = {
@@ -37,6 +36,7 @@ VARIANTS: dict[str, Run] = {
     "ALBO, gamma = 1": _parts(objective=Objective("albo", gamma=Constant(1.0))),
     "literal ALBO, gamma = beta = 1": _parts(objective=Objective("literal", Constant(1.0), Constant(1.0))),
     "beta = 1": _parts(objective=Objective(beta=Constant(1.0))),
+    "beta = 5": _parts(objective=Objective(beta=Constant(5.0))),
     "sharpening 1": _parts(precision=Precision(sharpening=Constant(1.0))),
     "precision learned": _parts(precision=Precision(fit="learned")),
     "no noise": _parts(variance=Variance("none")),

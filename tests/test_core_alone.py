@@ -93,7 +93,8 @@ def uses_of_extras(gmvq: Any) -> dict[str, Callable[[], object]]:
         return decode(b"", 3)
 
     def write_report() -> object:
-        return importlib.import_module("gmvq.evaluation").write_report("nowhere", None, None)
+        write = importlib.import_module("gmvq.evaluation").write_report
+        return write("nowhere", None, None, title="", command="")
 
     def command() -> object:
         main = importlib.import_module("gmvq.cli.main").main

@@ -55,9 +55,10 @@ def test_print_config_round_trips(here: Any, gmvq: Run, tmp_path: Path) -> None:
     first = gmvq("fit", *here.small, *options, "--print_config")
     assert first.code == 0, first.err
     config = yaml.safe_load(first.out)
-    assert config["model"]["objective"] == {"kind": "albo", "gamma": 0.25, "beta": "Linear(0.0, 3.0)"}
+    assert config["model"]["objective"]["gamma"] == 0.25
+    assert config["model"]["objective"]["beta"] == "Linear(0.0, 3.0)"
     assert config["model"]["variance"]["noise"] == "Cosine(1.0, 0.0, finish=0.5)"
-    assert config["model"]["estimator"] == "ReinMax(noise=0.5)"
+    assert config["model"]["estimator"] == "ReinMax(temperature=1.0, noise=0.5)"
     file = tmp_path / "config.yaml"
     file.write_text(first.out)
     second = gmvq("fit", "--config", file, "--print_config")

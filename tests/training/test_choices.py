@@ -66,6 +66,7 @@ def test_near_names_are_proposed() -> None:
 
 
 def test_plain_values_are_fit_for_json() -> None:
-    assert as_plain(GumbelSoftmax()) == "GumbelSoftmax()"
+    estimator = GumbelSoftmax(Linear(1.0, 0.5), Constant(1.0))
+    assert as_plain(estimator) == "GumbelSoftmax(temperature=Linear(1.0, 0.5), noise=1.0)"
     assert as_plain((0.9, 0.99)) == [0.9, 0.99]
     assert as_plain(Constant(1.0)) == 1.0

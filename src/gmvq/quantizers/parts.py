@@ -32,7 +32,7 @@ class Objective:
 
     kind: Literal["albo", "elbo", "literal", "none"] = "albo"
     gamma: Schedule = Constant(0.0)
-    beta: Schedule = Constant(5.0)
+    beta: Schedule = Constant(10.0)
 
     def __post_init__(self) -> None:
         check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))

@@ -51,7 +51,10 @@ def parse_estimator(value: object) -> Estimator:
 
 
 def format_choice(choice: object) -> str | float:
-    """Return the text that ``parse_schedule`` or ``parse_estimator`` turns back into ``choice``."""
+    """Return the text that ``parse_schedule`` or ``parse_estimator`` turns back into ``choice``.
+
+    An estimator is written out in full: a stored config must not change its meaning with our defaults.
+    """
     if isinstance(choice, Constant):
         return choice.value
     if not dataclasses.is_dataclass(choice) or isinstance(choice, type):
@@ -60,7 +63,7 @@ def format_choice(choice: object) -> str | float:
     for field in dataclasses.fields(choice):
         value = getattr(choice, field.name)
         required = field.default is dataclasses.MISSING
-        if required or value != field.default:
+        if required or value != field.default or type(choice) in ESTIMATORS.values():
             text = str(format_choice(value)) if dataclasses.is_dataclass(value) else repr(value)
             arguments.append(text if required else f"{field.name}={text}")
     return f"{type(choice).__name__}({', '.join(arguments)})"
