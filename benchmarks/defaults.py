@@ -15,6 +15,7 @@ from harness import Run, arguments, run_all, spread
 COMMON: Run = {
     "size": 32, "network": "tiny", "downsample": 4, "dim": 16, "codebook_size": 256, "steps": 400, "batch_size": 32,
     "lr": 4e-3, "method": "gm-vq",
+    "splits": ["validation"],
 }  # fmt: skip
 DATA: dict[str, Run] = {
     "photos": {"data": "photos", "channels": 3},

@@ -58,7 +58,7 @@ def build_quantizer(run: Run) -> nn.Module:
 
 
 def train(run: Run) -> Run:
-    """Train as ``run`` says and measure on its validation and test split.
+    """Train as ``run`` says and measure on its validation and test split, or on ``run["splits"]`` alone.
 
     ``run`` needs method, data, channels, size, network, downsample, dim, codebook_size, steps, batch_size, lr, seed;
     optional: parts, advance (False: schedules stay idle), loss (``"evidence"``: nats, ``"drop-in"``: MSE + out.loss,
@@ -83,10 +83,9 @@ def train(run: Run) -> Run:
         optimizer,
         lambda i: min(1.0, (i + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / steps))),
     )
-    data = {split: _open(run, split) for split in ("train", "validation", "test")}
     likelihood = GaussianLikelihood()
     batches = _endless(
-        make_loader(data["train"], batch_size=run["batch_size"], shuffle=True, seed=run["seed"])
+        make_loader(_open(run, "train"), batch_size=run["batch_size"], shuffle=True, seed=run["seed"])
     )
     started = time.perf_counter()
     for step in range(steps):
@@ -112,11 +111,10 @@ def train(run: Run) -> Run:
         optimizer.step()
         schedule.step()
     seconds = time.perf_counter() - started
-    result = {
-        f"{split}_{k}": v
-        for split in ("validation", "test")
-        for k, v in _measure(encoder, quantizer, decoder, data[split], run["codebook_size"]).items()
-    }
+    result: Run = {}
+    for split in run.get("splits", ("validation", "test")):
+        figures = _measure(encoder, quantizer, decoder, _open(run, split), run["codebook_size"])
+        result |= {f"{split}_{name}": value for name, value in figures.items()}
     return {**result, "seconds": seconds}
 
 

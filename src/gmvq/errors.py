@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_schedule(name: str, schedule: object, *, positive: bool = False) -> None:
+def check_schedule(name: str, schedule: Any, *, positive: bool = False) -> None:
     """Raise unless ``schedule`` can be called with progress and, if so asked, is positive at both ends."""
     if not callable(schedule):
         raise TypeError(

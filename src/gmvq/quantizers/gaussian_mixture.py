@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_part, check_schedule
 from ..functional.balance import in_units_of_the_reconstruction_loss
-from ..functional.distributed import all_reduce_sum, gather_rows, world_size
+from ..functional.distributed import gather_rows
 from ..functional.divergences import (
     categorical_kl,
     entropy,
@@ -31,6 +31,7 @@ from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import part_from_dict, part_to_dict
 from .parts import Objective, Precision, Variance
+from .statistics import batch_statistics, precision_fit, scale_fit
 
 #: Every parameter of the mixture is stored divided by this, so that an optimizer that moves each parameter by about
 #: its learning rate per step (Adam) moves the mixture ten times as fast as the network whose latents it follows. At
@@ -337,23 +338,9 @@ class GaussianMixtureVQ(Quantizer):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """gamma * latent + beta * KL in nats per valid position, and the terms by name."""
         q = log_q.exp()
-        conditional = -(q * log_q).sum(-1)
-        present = torch.ones_like(variance) if valid is None else valid.to(variance.dtype)
-        counts = torch.zeros_like(q[0]).index_add_(0, indices, present)
-        # Offsets from a point that every rank knows: their sums and squares keep their digits and can be pooled.
         center = self.unstandardized(self.codebook.detach().to(rows.dtype).mean(0))
-        offset = (rows.detach() - center) * present[:, None]
-        first, second = offset.sum(0), offset.square().sum()[None]
-        sums = torch.cat([(q * present[:, None]).sum(0), counts, first, second, present.sum()[None]])
-        if self.training:
-            sums = all_reduce_sum(sums)
-        sizes = [self.codebook_size, self.codebook_size, self.dim, 1, 1]
-        soft, counts, first, second, total = sums.split(sizes)
-        occupied = (total > 0).to(total.dtype)  # 0 where every position of every rank is masked
-        total = total.squeeze(0).clamp_min(1.0)
-        deviation = (second - first.square().sum() / total).clamp_min(0.0) / (total * self.dim)
-        # A rank's mean is over all ranks' positions, times their number: averaging over ranks is then exact.
-        share = present * ((world_size() if self.training else 1) / total)
+        batch = batch_statistics(q, indices, rows - center, valid, pooled=self.training)
+        share = batch.share
 
         log_precision = self.log_precision.to(variance.dtype)
         own = log_precision if self.precision.fit == "learned" else log_precision.detach()
@@ -365,9 +352,7 @@ class GaussianMixtureVQ(Quantizer):
             latent = (gaussian_kl(variance, own, self.dim) * share).sum()
 
         log_pi = self.log_weights().to(variance.dtype)
-        qbar = soft / total
-        kl_aggregate = categorical_kl(qbar, log_pi)
-        conditional_entropy = (conditional * share).sum()
+        kl_aggregate = categorical_kl(batch.aggregate, log_pi)
         kl_conditional = (categorical_kl(q, log_pi) * share).sum()
         kl = {
             "albo": kl_aggregate,
@@ -376,48 +361,25 @@ class GaussianMixtureVQ(Quantizer):
             "none": 0.0 * kl_aggregate,
         }
         nats = self.gamma * latent + self.beta * kl[self.objective.kind]
-        nats = nats + self._scale_gradients(deviation.detach(), nearest_error, share, occupied)
+        if self.training and self.standardize:
+            nats = nats + scale_fit(self.log_scale.to(rows.dtype), batch)
+        if self.training and self.precision.fit == "ml":
+            nats = nats + precision_fit(log_precision, nearest_error, batch)
         with torch.no_grad():
             terms = {
                 "kl_aggregate": kl_aggregate,
                 "kl_conditional": kl_conditional,
                 "latent": latent,
-                "conditional_entropy": conditional_entropy,
-                "aggregate_entropy": entropy(qbar),
-                "perplexity": perplexity(counts),
-                "usage": (counts > 0).to(counts.dtype).mean(),
+                "conditional_entropy": -((q * log_q).sum(-1) * share).sum(),
+                "aggregate_entropy": entropy(batch.aggregate),
+                "perplexity": perplexity(batch.counts),
+                "usage": (batch.counts > 0).to(variance.dtype).mean(),
                 "precision": log_precision.mean().exp(),
                 "scale": self.log_scale.exp().squeeze(0),
                 "variance": (variance * share).sum(),
                 "temperature": self.temperature,
             }
         return nats, {name: value.detach().clone() for name, value in terms.items()}
-
-    def _scale_gradients(
-        self, deviation: Tensor, nearest_error: Tensor, share: Tensor, occupied: Tensor
-    ) -> Tensor:
-        r"""Zero, with the gradient of -log-likelihood for log s and, if fitted by it, log w.
-
-        .. math:: \tfrac12 (e^{-2 \log s} v + 2 \log s), \qquad \tfrac12 \sum_d (w_d e_d - \log w_d)
-
-        with v the mean squared deviation of the latents and e_d the mean squared error to the nearest code, over
-        the valid positions of all ranks: the roots are s^2 = v and 1/w_d = e_d. Zero-valued, so that the
-        objective keeps its meaning.
-        """
-        zero = share.new_zeros(())
-        if not self.training:
-            return zero
-        if self.standardize:
-            log_scale = self.log_scale.to(share.dtype)
-            own = (0.5 * deviation * (-2 * log_scale).exp() + log_scale * occupied).sum()
-            zero = zero + (own - own.detach())
-        if self.precision.fit == "ml":
-            log_precision = self.log_precision.to(share.dtype)
-            error = (nearest_error * share[:, None]).sum(0)
-            error = error if self.precision.per_feature else error.mean(0, keepdim=True)
-            own = 0.5 * (log_precision.exp() * error - log_precision * occupied).sum()
-            zero = zero + (own - own.detach())
-        return zero
 
     def _search(self, rows: Tensor) -> Tensor:
         return self._logits(self.standardized(rows)).argmax(-1)
