@@ -45,6 +45,7 @@ VARIANTS: dict[str, Run] = {
     "ReinMax": _parts(estimator=ReinMax()),
     "not standardised": _parts(standardize=False),
     "learning rate 2e-3": {"lr": 2e-3},
+    "learning rate 8e-3": {"lr": 8e-3},
     "VectorQuantize, EMA, 2e-3": {"method": "ema-vq", "lr": 2e-3},
 }
 

@@ -54,7 +54,8 @@ def check_schedule(name: str, schedule: Any, *, positive: bool = False) -> None:
         )
     for progress in (None, 0.0, 1.0) if positive else ():
         when = "" if progress is None else f" at progress {progress:g}"
-        check_positive(name + when, schedule(progress))
+        value: Any = schedule(progress)
+        check_positive(name + when, value)
 
 
 def check_part(name: str, part: object, example: object, attributes: tuple[str, ...]) -> None:

@@ -20,7 +20,6 @@ from gmvq import (
     Precision,
     Variance,
 )
-from gmvq.quantizers import from_config
 
 D, K = 4, 8
 Row = tuple[str, Callable[[], Any], type[Exception], str]
@@ -45,10 +44,6 @@ def spoiled(value: float) -> Tensor:
     latents = x()
     latents[3, 1] = value
     return latents
-
-
-def config(**changes: Any) -> dict[str, Any]:
-    return {**layer().to_config(), **changes}
 
 
 def any_of(message: str) -> str:
@@ -258,58 +253,7 @@ ARGUMENTS: list[Row] = [
 ]
 
 
-class Homemade(GumbelSoftmax):
-    """An estimator of the user's own: fine in code, but no file could name it."""
-
-
-CONFIGS: list[Row] = [
-    (
-        "unknown type",
-        lambda: from_config(config(type="FSQ")),
-        ValueError,
-        r"unknown quantizer type 'FSQ'; known: .*GaussianMixtureVQ",
-    ),
-    ("no type", lambda: from_config({}), ValueError, r"unknown quantizer type None"),
-    (
-        "unknown key",
-        lambda: from_config(config(rotation=True)),
-        ValueError,
-        r"GaussianMixtureVQ: .*'rotation'; does the file come from another version of gmvq\?",
-    ),
-    (
-        "missing key",
-        lambda: from_config({"type": "GaussianMixtureVQ", "dim": 4}),
-        ValueError,
-        r"'codebook_size'",
-    ),
-    (
-        "unknown part",
-        lambda: from_config(config(estimator={"type": "Rebar"})),
-        ValueError,
-        r"unknown part 'Rebar'; expected one of .*GumbelSoftmax",
-    ),
-    (
-        "unknown field of a part",
-        lambda: from_config(config(variance={"type": "Variance", "tau": 1.0})),
-        ValueError,
-        r"Variance: .*'tau'; does the file come from another version",
-    ),
-    ("value out of range", lambda: from_config(config(dim=0)), ValueError, r"dim must be positive"),
-    (
-        "a part as text",
-        lambda: from_config(config(objective="elbo")),
-        (TypeError, ValueError),
-        r"such as Objective\(",
-    ),  # type: ignore
-    (
-        "a part of one's own",
-        lambda: layer(estimator=Homemade()).to_config(),
-        TypeError,
-        r"Homemade cannot be written to a config: only the parts of gmvq can .*save the state_dict yourself",
-    ),
-]
-
-ROWS = [*LATENTS, *MASKS, *INDICES, *ARGUMENTS, *CONFIGS]
+ROWS = [*LATENTS, *MASKS, *INDICES, *ARGUMENTS]
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [pytest.param(*row[1:], id=row[0]) for row in ROWS])

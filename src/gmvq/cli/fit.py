@@ -188,7 +188,7 @@ def _loggers(kind: str, run_dir: Path, step: int) -> list[Any]:
         require("tensorboard", "train")
         from lightning.pytorch.loggers import TensorBoardLogger
 
-        options = {"purge_step": step} if step else {}
+        options: dict[str, Any] = {"purge_step": step} if step else {}
         return [TensorBoardLogger(run_dir, name="", version="tensorboard", **options)]
     if kind == "wandb":
         try:
