@@ -58,8 +58,9 @@ class GaussianMixtureVQ(Quantizer):
     (``gmvq.objectives.negative_evidence`` does).
 
     The scale s and, with ``Precision(fit="ml")``, w are parameters whose only gradient is that of their own
-    log-likelihood given the latents: nothing is updated in ``forward``, so gradient accumulation, activation
-    checkpointing and data parallelism change no result. The first training batch starts the codebook
+    log-likelihood given the latents: ``forward`` updates nothing, so a step counts nothing twice under activation
+    checkpointing or gradient accumulation, and N processes equal one. (The aggregated KL of two half batches is not
+    that of the whole: accumulation keeps its meaning, not its value.) The first training batch starts the codebook
     (``init_codebook``); until then eval uses random codes.
 
     Args:
