@@ -21,7 +21,7 @@ METHODS = ("gm-vq", "ema-vq")
 def main() -> None:
     options = arguments(__doc__, "benchmarks/results/against_vq.json")
     grid = [{**SETTING, "name": m, "method": m, "lr": lr, "seed": 0} for m in METHODS for lr in RATES]
-    tuned = run_all(grid, options.json, workers=options.workers)
+    tuned = run_all(grid, options.json, workers=options.workers, report=options.report)
     best = {
         method: min(
             (run for run in tuned if run["method"] == method and "error" not in run),
@@ -34,7 +34,7 @@ def main() -> None:
         for seed in range(options.seeds)
         for m in METHODS
     ]
-    results = run_all(grid + runs, options.json, workers=options.workers)[len(grid) :]
+    results = run_all(grid + runs, options.json, workers=options.workers, report=options.report)[len(grid) :]
     print("\n| method | learning rate | test MSE x 1e-3 | perplexity | usage | s per run |")
     print("| --- | --- | --- | --- | --- | --- |")
     for method in METHODS:

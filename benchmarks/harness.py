@@ -160,16 +160,21 @@ def _guarded(run: Run) -> Run:
 
 
 def run_all(
-    runs: list[Run], path: Path, *, workers: int = 2, train_one: Callable[[Run], Run] = _guarded
+    runs: list[Run],
+    path: Path,
+    *,
+    workers: int = 2,
+    report: bool = False,
+    train_one: Callable[[Run], Run] = _guarded,
 ) -> list[Run]:
     """Run what ``path`` does not hold yet, ``workers`` at a time, writing each result as it comes.
 
     Returns:
-        The results of ``runs``, in their order.
+        The results of ``runs``, in their order; with ``report``, of those that ``path`` holds.
     """
     record = json.loads(path.read_text()) if path.exists() else {"environment": environment(), "runs": []}
     known = {_key(result, runs): result for result in record["runs"] if "error" not in result}
-    missing = [run for run in runs if _name(run) not in known]
+    missing = [] if report else [run for run in runs if _name(run) not in known]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(train_one, run): run for run in missing}
@@ -181,7 +186,7 @@ def run_all(
             temporary.write_text(json.dumps(record, indent=1) + "\n")
             os.replace(temporary, path)
             print(f"[{done}/{len(missing)}] {_line(result)}", flush=True)
-    return [known[_name(run)] for run in runs]
+    return [known[_name(run)] for run in runs if _name(run) in known]
 
 
 def _line(result: Run) -> str:
@@ -239,4 +244,5 @@ def arguments(description: str | None, default: str) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=Path(default), help="results file, resumed if it exists")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--report", action="store_true", help="print the table of what there is, run nothing")
     return parser.parse_args()
