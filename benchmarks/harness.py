@@ -62,7 +62,7 @@ def train(run: Run) -> Run:
 
     ``run`` needs method, data, channels, size, network, downsample, dim, codebook_size, steps, batch_size, lr, seed;
     optional: parts, advance (False: schedules stay idle), loss (``"evidence"``: nats, ``"drop-in"``: MSE + out.loss,
-    ``"naive"``: MSE + out.nats).
+    ``"naive"``: MSE + out.nats; for any method ``"relative"``: (MSE + its loss) / MSE, the gradient of a log).
     """
     torch.manual_seed(run["seed"])
     torch.set_flush_denormal(True)
@@ -104,6 +104,8 @@ def train(run: Run) -> Run:
             loss = negative_evidence(likelihood, reconstruction, x, out) / x[0].numel()
         elif mixture is not None and kind == "naive":
             loss = mse + out.nats
+        elif kind == "relative":
+            loss = (mse + extra) / mse.detach()
         else:
             loss = mse + extra
         optimizer.zero_grad(set_to_none=True)
