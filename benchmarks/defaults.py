@@ -8,7 +8,16 @@ untouched by tuning. The mean over seeds of the MSE, its 95 % t-interval, and th
 
 from __future__ import annotations
 
-from gmvq import Constant, Exponential, GumbelSoftmax, Objective, Precision, ReinMax, Variance
+from gmvq import (
+    Constant,
+    Exponential,
+    GumbelSoftmax,
+    Objective,
+    Precision,
+    ReinMax,
+    StraightThroughGumbel,
+    Variance,
+)
 from gmvq.quantizers.config import part_to_dict
 from harness import Run, arguments, run_all, spread
 
@@ -42,11 +51,14 @@ VARIANTS: dict[str, Run] = {
     "precision learned": _parts(precision=Precision(fit="learned")),
     "no noise": _parts(variance=Variance("none")),
     "temperature 1 to 0.1": _parts(estimator=GumbelSoftmax(Exponential(1.0, 0.1))),
+    "straight-through Gumbel": _parts(estimator=StraightThroughGumbel()),
+    "mixture at the network's rate": {"mixture_rate": 0.1},
     "ReinMax": _parts(estimator=ReinMax()),
     "not standardised": _parts(standardize=False),
     "learning rate 2e-3": {"lr": 2e-3},
     "learning rate 8e-3": {"lr": 8e-3},
     "VectorQuantize, EMA, 2e-3": {"method": "ema-vq", "lr": 2e-3},
+    "VectorQuantize, EMA, 4e-3": {"method": "ema-vq", "lr": 4e-3},
 }
 
 #: What Fashion-MNIST is run for first.

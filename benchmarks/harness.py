@@ -61,8 +61,9 @@ def train(run: Run) -> Run:
     """Train as ``run`` says and measure on its validation and test split, or on ``run["splits"]`` alone.
 
     ``run`` needs method, data, channels, size, network, downsample, dim, codebook_size, steps, batch_size, lr, seed;
-    optional: parts, advance (False: schedules stay idle), loss (``"evidence"``: nats, ``"drop-in"``: MSE + out.loss,
-    ``"naive"``: MSE + out.nats; for any method ``"relative"``: (MSE + its loss) / MSE, the gradient of a log).
+    optional: parts, mixture_rate (factor on the mixture's rate), advance (False: schedules stay idle), loss
+    (``"evidence"``: nats; ``"drop-in"``: MSE + out.loss; ``"naive"``: MSE + out.nats; for any method ``"relative"``:
+    (MSE + its loss) / MSE, the gradient of a log).
     """
     torch.manual_seed(run["seed"])
     torch.set_flush_denormal(True)
@@ -76,7 +77,7 @@ def train(run: Run) -> Run:
     groups: list[dict[str, Any]] = [{"params": networks, "lr": run["lr"]}]
     mixture = quantizer if isinstance(quantizer, GaussianMixtureVQ) else None
     if mixture is not None:
-        groups += mixture.parameter_groups(run["lr"])
+        groups += mixture.parameter_groups(run["lr"] * run.get("mixture_rate", 1.0))
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
     steps = run["steps"]
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -117,6 +118,8 @@ def train(run: Run) -> Run:
     for split in run.get("splits", ("validation", "test")):
         figures = _measure(encoder, quantizer, decoder, _open(run, split), run["codebook_size"])
         result |= {f"{split}_{name}": value for name, value in figures.items()}
+    if mixture is not None:
+        result["quantizer"] = mixture.to_config()
     return {**result, "seconds": seconds}
 
 
@@ -175,7 +178,7 @@ def run_all(
         The results of ``runs``, in their order; with ``report``, of those that ``path`` holds.
     """
     record = json.loads(path.read_text()) if path.exists() else {"environment": environment(), "runs": []}
-    known = {_key(result, runs): result for result in record["runs"] if "error" not in result}
+    known = {_key(result, runs): result for result in record["runs"] if _is_current(result)}
     missing = [] if report else [run for run in runs if _name(run) not in known]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
@@ -189,6 +192,13 @@ def run_all(
             os.replace(temporary, path)
             print(f"[{done}/{len(missing)}] {_line(result)}", flush=True)
     return [known[_name(run)] for run in runs if _name(run) in known]
+
+
+def _is_current(result: Run) -> bool:
+    """Whether a kept result ended well, with the quantizer that its description builds today."""
+    if "error" in result:
+        return False
+    return "quantizer" not in result or result["quantizer"] == build_quantizer(result).to_config()  # pyright: ignore
 
 
 def _line(result: Run) -> str:

@@ -33,6 +33,13 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+def check_size(name: str, value: int) -> None:
+    """Raise unless ``value`` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    check_positive(name, value)
+
+
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` > 0."""
     if not value > 0:
@@ -46,16 +53,19 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def check_schedule(name: str, schedule: Any, *, positive: bool = False) -> None:
-    """Raise unless ``schedule`` can be called with progress and, if so asked, is positive at both ends."""
+    """Raise unless ``schedule`` can be called with progress and is not negative (or is positive) at both ends."""
     if not callable(schedule):
         raise TypeError(
             f"{name} must be a schedule, got {schedule!r}; a fixed value is Constant({schedule!r}), "
             "see gmvq.functional.schedules"
         )
-    for progress in (None, 0.0, 1.0) if positive else ():
+    for progress in (None, 0.0, 1.0):
         when = "" if progress is None else f" at progress {progress:g}"
         value: Any = schedule(progress)
-        check_positive(name + when, value)
+        if positive:
+            check_positive(name + when, value)
+        elif value < 0:
+            raise ValueError(f"{name}{when} must not be negative, got {value}")
 
 
 def check_part(name: str, part: object, example: object, attributes: tuple[str, ...]) -> None:

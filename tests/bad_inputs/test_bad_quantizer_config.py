@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
-from gmvq import GaussianMixtureVQ, GumbelSoftmax
+from gmvq import Constant, GaussianMixtureVQ, GumbelSoftmax, Objective, Variance
+from gmvq.models import build_networks
 from gmvq.quantizers import from_config
 
 Row = tuple[str, Callable[[], Any], type[Exception], str]
@@ -73,3 +75,29 @@ CONFIGS: list[Row] = [
 def test_a_mistake_in_a_config_is_named(call, error, message) -> None:
     with pytest.raises(error, match=f"(?s){message}"):
         call()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"variance": Variance(noise=Constant(-1.0))}, "variance.noise must not be negative, got -1.0"),
+        ({"objective": Objective(beta=Constant(-2.0))}, "objective.beta must not be negative, got -2.0"),
+    ],
+)
+def test_negative_schedules_are_refused(part: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianMixtureVQ(4, 8, **part)
+
+
+@pytest.mark.parametrize("size", [16.5, True, "16"])
+def test_sizes_are_whole_numbers(size: Any) -> None:
+    with pytest.raises(TypeError, match="codebook_size must be a whole number, got"):
+        GaussianMixtureVQ(4, size)
+
+
+def test_eight_bit_images_get_a_hint() -> None:
+    encoder, _ = build_networks("tiny", dim=4)
+    with pytest.raises(
+        TypeError, match=r"values in \[0, 1\], got torch.uint8; 8-bit images: x.float\(\) / 255"
+    ):
+        encoder(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))

@@ -48,6 +48,22 @@ def test_evaluate_writes_json_beside_the_model(here: Any, gmvq: Run) -> None:
         assert found[key] == pytest.approx(expected[key], rel=1e-5)
 
 
+def test_evaluate_of_other_images_takes_all_of_them(here: Any, gmvq: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(2):
+        Image.new("RGB", (20, 20), (90 * i, 40, 200)).save(folder / f"{i}.png")
+    target = tmp_path / "figures.json"
+    result = gmvq("evaluate", here.run_dir, "--data", folder, "--json", target)
+    assert result.code == 0, result.err
+    figures = json.loads(target.read_text())
+    assert figures["images"] == 2
+    assert "nats/position" in figures["units"]["information"]
+    result = gmvq("evaluate", here.run_dir, "--data", folder, "--split", "test")
+    assert result.code == 2
+    assert "--split all" in result.err
+
+
 def test_evaluate_elsewhere_has_names_of_its_own(here: Any, gmvq: Run, tmp_path: Path) -> None:
     before = (here.run_dir / "metrics.json").read_bytes()
     result = gmvq(

@@ -163,9 +163,12 @@ def test_bad_input_says_what_was_expected(tokenizer: Any, dataset: Any) -> None:
 def test_metrics_file_is_whole_and_finite(tokenizer: Any, dataset: Any, tmp_path: Path) -> None:
     result = evaluate(tokenizer, dataset)
     path = write_metrics(tmp_path / "run" / "metrics.json", result)
-    assert json.loads(path.read_text()) == result.to_dict()
+    found = json.loads(path.read_text())
+    assert found.pop("units")["elbo"] == "-ELBO [bits/dimension]"
+    assert found == result.to_dict()
     write_metrics(path, {"mse": math.nan, "nested": {"list": [math.inf, 1]}})
-    assert json.loads(path.read_text()) == {"mse": None, "nested": {"list": [None, 1]}}
+    found = json.loads(path.read_text())
+    assert found == {"mse": None, "nested": {"list": [None, 1]}, "units": {"mse": "MSE of values in [0, 1]"}}
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
     with pytest.raises(TypeError):
         write_metrics(path, {"mse": object()})

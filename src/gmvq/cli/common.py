@@ -41,9 +41,9 @@ def add_data_options(parser: Parser, *, default: str) -> None:
     )
     parser.add_argument(
         "--split",
-        choices=("train", "validation", "test"),
-        default="test",
-        help="part of the data (default: test)",
+        choices=("train", "validation", "test", "all"),
+        help="part of the data (default: test; for other images than those of training, all that no folder or file "
+        "name sets aside)",
     )
     parser.add_argument("--size", type=positive, help="height and width in pixels; default: that of training")
     parser.add_argument(
@@ -114,14 +114,26 @@ def open_data(options: argparse.Namespace, loaded: Loaded) -> ImageDataset:
     if not path:
         raise ValueError("the model does not say what it was trained on; give --data PATH")
     same = path == trained.get("path")
+    if options.split is None:
+        options.split = "all" if not same and _is_undivided(path) else "test"
+    everything = options.split == "all"
     return open_images(
         path,
-        split=options.split,
+        split="train" if everything else options.split,
+        split_fractions=(0.0, 0.0) if everything else (0.1, 0.1),
         size=options.size or trained.get("size") or 8 * loaded.downsample,
         channels=loaded.channels,
         augment=False,
         column=options.column or (trained.get("column") if same else None),
     )
+
+
+def _is_undivided(path: str) -> bool:
+    """Whether ``path`` is a file or folder that names no test split of its own."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return not any(entry.name.lower().startswith(("test", "t10k")) for entry in place.iterdir())
+    return place.is_file()
 
 
 def say(text: str) -> None:

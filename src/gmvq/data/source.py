@@ -84,7 +84,7 @@ def hash_split(keys: Sequence[str], split: str, fractions: tuple[float, float]) 
     if len(place) < len(wanted):
         raise ValueError(
             f"{len(place)} images cannot be divided into {', '.join(wanted)}; add images, "
-            "or pass split='train', split_fractions=(0, 0) to use all of them for training"
+            "or take them all: split='train', split_fractions=(0, 0); in gmvq evaluate and inspect --split all"
         )
     for name in wanted:
         if not members[name]:

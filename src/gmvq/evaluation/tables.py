@@ -75,12 +75,15 @@ def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
 
 
 def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping[str, Any]) -> Path:
-    """Write the figures as JSON, whole or not at all; NaN and infinity become null.
+    """Write the figures as JSON with their units, whole or not at all; NaN and infinity become null.
 
     The file is written under a temporary name beside ``path`` and renamed, so that a reader never sees half
     of it. The folder is created.
     """
     values = evaluation.to_dict() if isinstance(evaluation, Evaluation) else dict(evaluation)
+    units = {key: f"{label} [{unit}]" if unit else label for key, label, unit, _ in _FIGURES}
+    units["mse"] = "MSE of values in [0, 1]"
+    values["units"] = {key: unit for key, unit in units.items() if key in values}
     text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,10 @@ class Encoder(nn.Module):
                 f"every size of the input must be divisible by downsample={downsample}, got sizes "
                 f"{tuple(x.shape[2:])}; crop, pad or resize it, or build the networks for another downsample"
             )
+        if not x.is_floating_point():
+            raise TypeError(
+                f"the encoder takes floating-point values in [0, 1], got {x.dtype}; 8-bit images: x.float() / 255"
+            )
         x = 2 * x - 1
         return self.linear(x) + self.residual(x)
 

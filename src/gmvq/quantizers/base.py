@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_finite, check_indices, check_latents, check_mask, check_positive
+from ..errors import check_finite, check_indices, check_latents, check_mask, check_size
 from ..types import QuantizerOutput
 
 
@@ -17,8 +17,8 @@ class Quantizer(nn.Module):
 
     def __init__(self, dim: int, codebook_size: int) -> None:
         super().__init__()
-        check_positive("dim", dim)
-        check_positive("codebook_size", codebook_size)
+        check_size("dim", dim)
+        check_size("codebook_size", codebook_size)
         self.dim, self.codebook_size = dim, codebook_size
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
@@ -65,7 +65,8 @@ class Quantizer(nn.Module):
         return indices.reshape(latents.shape[:-1])
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Codewords (..., D) of indices (...); equal to ``quantized`` of the eval forward; zero where -1.
+        """Codewords (..., D) of indices (...); equal to ``quantized`` of the eval forward, which is cast to the
+        dtype of its latents; zero where -1.
 
         Raises:
             TypeError: indices are not integers.
