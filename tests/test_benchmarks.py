@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ pytest.importorskip(
     "vector_quantize_pytorch", reason="vector-quantize-pytorch (extra bench) is not installed"
 )
 pytest.importorskip("skimage", reason="scikit-image (extra data) is not installed")
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
 
 import against_vq
 import defaults
