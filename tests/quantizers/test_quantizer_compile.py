@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 from gmvq import GaussianMixtureVQ, GumbelSoftmax
 from gmvq.functional.schedules import Constant, Linear
 
-#: Inductor builds C++ for half a minute of processor time here, several times the rest of these tests together.
-INDUCTOR = bool(os.environ.get("GMVQ_TEST_INDUCTOR")) and any(map(shutil.which, ("c++", "g++", "clang++")))
+INDUCTOR = any(map(shutil.which, ("c++", "g++", "clang++")))
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +39,7 @@ class Counting:
         "aot_eager",
         pytest.param(
             "inductor",
-            marks=pytest.mark.skipif(
-                not INDUCTOR, reason="runs on request: GMVQ_TEST_INDUCTOR=1 and a C++ compiler"
-            ),
+            marks=pytest.mark.skipif(not INDUCTOR, reason="no C++ compiler for inductor"),
         ),
     ],
 )
