@@ -61,7 +61,8 @@ def train(run: Run) -> Run:
     """Train as ``run`` says and measure on its validation and test split, or on ``run["splits"]`` alone.
 
     ``run`` needs method, data, channels, size, network, downsample, dim, codebook_size, steps, batch_size, lr, seed;
-    optional: parts, mixture_rate (factor on the mixture's rate), advance (False: schedules stay idle), loss
+    optional: parts, mixture_rate (factor on the mixture's rate), advance (False: schedules stay idle), dense_until
+    (fraction of training during which the posterior keeps all codes), loss
     (``"evidence"``: nats; ``"drop-in"``: MSE + out.loss; ``"naive"``: MSE + out.nats; for any method ``"relative"``:
     (MSE + its loss) / MSE, the gradient of a log).
     """
@@ -93,6 +94,8 @@ def train(run: Run) -> Run:
         x = next(batches).to(memory_format=torch.channels_last)
         if mixture is not None and run.get("advance", True):
             mixture.set_progress(step / steps)
+        if mixture is not None and run.get("dense_until"):
+            mixture.support = None if step < run["dense_until"] * steps else run["parts"]["support"]
         with torch.autocast("cpu", torch.bfloat16):
             latents = encoder(x).float().movedim(1, -1)
         out = quantizer(latents)
@@ -248,13 +251,13 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {t * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
 
 
-def arguments(description: str | None, default: str) -> argparse.Namespace:
+def arguments(description: str | None, default: str, *, seeds: int = 3) -> argparse.Namespace:
     """The command line that the studies share: where results go and how many runs at a time."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, default=Path(default), help="results file, resumed if it exists")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--seeds", type=int, default=seeds, help="number of seeds")
     parser.add_argument("--report", action="store_true", help="print the table of what there is, run nothing")
     return parser.parse_args()

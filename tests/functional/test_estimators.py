@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional import estimators
-from gmvq.functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel, gumbel_like
+from gmvq.functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel
+from gmvq.functional.noise import gumbel_noise, noise_keys
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
 
@@ -23,32 +21,32 @@ def frequencies_agree(samples: Tensor, probabilities: Tensor) -> bool:
     return bool(((samples.mean(0) - probabilities).abs() < 5 * error).all())
 
 
-def test_gumbel_noise_has_the_moments_of_the_gumbel_distribution() -> None:
-    torch.manual_seed(0)
-    noise = gumbel_like(torch.empty(200_000, dtype=torch.float64))
-    torch.testing.assert_close(noise.mean(), torch.tensor(0.5772, dtype=torch.float64), atol=0.015, rtol=0.0)
-    torch.testing.assert_close(noise.var(), torch.tensor(math.pi**2 / 6).double(), atol=0.04, rtol=0.0)
+def gumbel_like(logits: Tensor) -> Tensor:
+    codes = torch.arange(logits.shape[-1], dtype=torch.int32)
+    return gumbel_noise(noise_keys(logits.shape[0], logits.device), codes, torch.empty_like(logits))
 
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax(), StraightThroughGumbel(), ReinMax()])
 def test_rows_sum_to_one(estimator) -> None:
     torch.manual_seed(0)
     logits = torch.randn(50, 7, dtype=torch.float64)
-    rows = estimator.sample(logits, 0.5 * ONE, ONE).sum(-1)
+    rows = estimator.sample(logits, 0.5 * ONE, gumbel_like(logits)).sum(-1)
     torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
 def test_gumbel_softmax_at_low_temperature_samples_the_categorical() -> None:
     torch.manual_seed(0)
     logits = logits_of(0.3, -1.0, 1.1, 0.0)
-    samples = GumbelSoftmax().sample(logits.expand(20_000, 4), 1e-5 * ONE, ONE)
+    samples = GumbelSoftmax().sample(
+        logits.expand(20_000, 4), 1e-5 * ONE, gumbel_like(logits.expand(20_000, 4))
+    )
     assert float((samples.max(-1).values > 0.999).double().mean()) > 0.999
     assert frequencies_agree(samples.round(), logits.softmax(-1)[0])
 
 
 def test_gumbel_softmax_without_noise_is_the_softmax_and_then_the_argmax() -> None:
     logits = logits_of(0.3, -1.0, 1.1)
-    none = torch.tensor(0.0, dtype=torch.float64)
+    none = torch.zeros_like(logits)
     torch.testing.assert_close(GumbelSoftmax().sample(logits, 0.5 * ONE, none), (logits / 0.5).softmax(-1))
     nearest = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(GumbelSoftmax().sample(logits, 1e-4 * ONE, none), nearest)
@@ -58,7 +56,8 @@ def test_gumbel_softmax_without_noise_is_the_softmax_and_then_the_argmax() -> No
 def test_hard_samples_are_exactly_one_hot_with_the_right_frequencies(estimator) -> None:
     torch.manual_seed(0)
     logits = logits_of(0.3, -1.0, 1.1).float()
-    samples = estimator.sample(logits.expand(20_000, 3).requires_grad_(), ONE.float(), ONE.float()).detach()
+    rows = logits.expand(20_000, 3).requires_grad_()
+    samples = estimator.sample(rows, ONE.float(), gumbel_like(rows.detach())).detach()
     assert set(samples.unique().tolist()) == {0.0, 1.0}
     assert frequencies_agree(samples, logits.softmax(-1)[0])
 
@@ -70,22 +69,19 @@ def test_straight_through_has_the_gradient_of_its_soft_sample() -> None:
     grads = []
     for estimator in (StraightThroughGumbel(), GumbelSoftmax()):
         torch.manual_seed(0)
-        sample = estimator.sample(logits, 0.7 * ONE, ONE)
+        sample = estimator.sample(logits, 0.7 * ONE, gumbel_like(logits.detach()))
         grads.append(torch.autograd.grad(sample, logits, upstream)[0])
     torch.testing.assert_close(grads[0], grads[1])
 
 
-def expected_gradient(
-    monkeypatch: pytest.MonkeyPatch, estimator, logits: Tensor, f, temperature=ONE
-) -> Tensor:
+def expected_gradient(estimator, logits: Tensor, f, temperature=ONE) -> Tensor:
     """Sum over the hard samples D of p(D) times the gradient the estimator gives with that D."""
     total, p = torch.zeros_like(logits), logits.softmax(-1)[0]
     for index in range(logits.shape[-1]):
         chosen = torch.zeros_like(logits)
         chosen[0, index] = 1e6
-        monkeypatch.setattr(estimators, "gumbel_like", lambda _, chosen=chosen: chosen)
         variable = logits.clone().requires_grad_()
-        sample = estimator.sample(variable, temperature, ONE)
+        sample = estimator.sample(variable, temperature, chosen)
         total += p[index] * torch.autograd.grad(f(sample), variable)[0]
     return total
 
@@ -107,34 +103,33 @@ CASES = [logits_of(0.4, -0.9), logits_of(0.2, -1.0, 0.7), logits_of(3.0, 0.0, -2
 
 
 @pytest.mark.parametrize("logits", CASES)
-def test_reinmax_is_unbiased_for_quadratic_functions(monkeypatch, logits) -> None:
+def test_reinmax_is_unbiased_for_quadratic_functions(logits) -> None:
     f = quadratic(logits.shape[-1])
     exact = exact_gradient(logits, f)
-    torch.testing.assert_close(expected_gradient(monkeypatch, ReinMax(), logits, f), exact)
+    torch.testing.assert_close(expected_gradient(ReinMax(), logits, f), exact)
     # at another temperature it is no longer exact
-    warm = expected_gradient(monkeypatch, ReinMax(), logits, f, 2 * ONE)
+    warm = expected_gradient(ReinMax(), logits, f, 2 * ONE)
     assert not torch.allclose(warm, exact, atol=1e-6)
 
 
-def test_reinmax_is_second_order_only(monkeypatch) -> None:
+def test_reinmax_is_second_order_only() -> None:
     logits = CASES[1]
     slope = torch.tensor([1.0, 3.0, -2.0], dtype=torch.float64)
 
     def steep(r: Tensor) -> Tensor:
         return (r @ slope).pow(3).sum()
 
-    ours = expected_gradient(monkeypatch, ReinMax(), logits, steep)
+    ours = expected_gradient(ReinMax(), logits, steep)
     assert not torch.allclose(ours, exact_gradient(logits, steep), atol=1e-3)
 
 
-def test_reinmax_gradient_formula(monkeypatch) -> None:
+def test_reinmax_gradient_formula() -> None:
     """g = (2 J(p1) - J(p) / 2) f', p1 = (D + softmax(logits / tau)) / 2, J(p) = diag(p) - p p^T."""
     logits, temperature = CASES[1], 1.5 * ONE
     upstream = torch.tensor([[0.3, -1.2, 0.8]], dtype=torch.float64)
     chosen = torch.tensor([[0.0, 1e6, 0.0]], dtype=torch.float64)
-    monkeypatch.setattr(estimators, "gumbel_like", lambda _: chosen)
     variable = logits.clone().requires_grad_()
-    sample = ReinMax().sample(variable, temperature, ONE)
+    sample = ReinMax().sample(variable, temperature, chosen)
     (grad,) = torch.autograd.grad(sample, variable, upstream)
 
     def jacobian(p: Tensor) -> Tensor:
@@ -146,12 +141,11 @@ def test_reinmax_gradient_formula(monkeypatch) -> None:
     torch.testing.assert_close(grad[0], expected)
 
 
-def test_gumbel_softmax_gradcheck(monkeypatch) -> None:
+def test_gumbel_softmax_gradcheck() -> None:
     noise = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    monkeypatch.setattr(estimators, "gumbel_like", lambda _: noise)
     logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: GumbelSoftmax().sample(v, 0.7 * ONE, ONE), (logits,))
+    assert torch.autograd.gradcheck(lambda v: GumbelSoftmax().sample(v, 0.7 * ONE, noise), (logits,))
 
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax(), StraightThroughGumbel(), ReinMax()])
@@ -159,7 +153,7 @@ def test_extreme_logits_and_a_single_code_stay_finite(estimator) -> None:
     torch.manual_seed(0)
     for logits in (torch.tensor([[1e4, -1e4, 0.0]]), torch.zeros(3, 1)):
         logits.requires_grad_()
-        sample = estimator.sample(logits, torch.tensor(0.05), torch.tensor(1.0))
+        sample = estimator.sample(logits, torch.tensor(0.05), gumbel_like(logits.detach()))
         (sample * torch.arange(1.0, 1.0 + logits.shape[-1])).sum().backward()
         assert torch.isfinite(sample).all()
         assert torch.isfinite(logits.grad).all()

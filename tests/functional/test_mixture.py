@@ -21,6 +21,10 @@ def tensors(n: int = 7, k: int = 5, d: int = 3, per_feature: bool = True) -> tup
     return normal(n, d), normal(k, d), normal(d if per_feature else 1), normal(k).log_softmax(-1)
 
 
+def distance_of(z: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
+    return expected_squared_distance(z, weights @ codebook, weights @ codebook.square().sum(-1))
+
+
 @pytest.mark.parametrize("per_feature", [False, True])
 def test_responsibilities_are_the_posterior_of_a_mixture(per_feature) -> None:
     z, codebook, log_precision, log_weights = tensors(per_feature=per_feature)
@@ -51,9 +55,8 @@ def test_high_precision_is_the_nearest_codeword_and_one_code_is_certain() -> Non
 def test_distance_identity_equals_the_direct_form() -> None:
     z, codebook, _, _ = tensors()
     weights = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(-1)
-    mean = weights @ codebook
-    direct = (weights[..., None] * (z[:, None] - codebook).square()).sum(1)
-    torch.testing.assert_close(expected_squared_distance(z, mean, weights, codebook), direct)
+    direct = (weights[..., None] * (z[:, None] - codebook).square()).sum((1, 2))
+    torch.testing.assert_close(distance_of(z, weights, codebook), direct)
 
 
 def test_distance_identity_has_the_gradients_of_the_direct_form() -> None:
@@ -61,9 +64,9 @@ def test_distance_identity_has_the_gradients_of_the_direct_form() -> None:
     logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logits.requires_grad_()
     weights = logits.softmax(-1)
-    identity = expected_squared_distance(z, weights @ codebook, weights, codebook)
-    direct = (weights[..., None] * (z[:, None] - codebook).square()).sum(1)
-    upstream = torch.randn(7, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    identity = distance_of(z, weights, codebook)
+    direct = (weights[..., None] * (z[:, None] - codebook).square()).sum((1, 2))
+    upstream = torch.randn(7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     grads = [
         torch.autograd.grad(value, (z, codebook, logits), upstream, retain_graph=True)
         for value in (identity, direct)
@@ -75,7 +78,7 @@ def test_distance_identity_has_the_gradients_of_the_direct_form() -> None:
 def test_one_hot_distance_is_not_negative_in_float32() -> None:
     codebook = torch.randn(5, 64) * 100
     weights = torch.eye(5)
-    distance = expected_squared_distance(codebook, weights @ codebook, weights, codebook)
+    distance = distance_of(codebook, weights, codebook)
     assert (distance >= 0).all()
     torch.testing.assert_close(distance, torch.zeros_like(distance), atol=1e-2, rtol=0.0)
 
@@ -134,7 +137,7 @@ def test_m_step_gradient_of_the_precision_is_that_of_the_mixture_likelihood() ->
     evidence = (components.log_prob(z[:, None]).sum(-1) + log_weights).logsumexp(-1).mean()
     (expected,) = torch.autograd.grad(-evidence, log_precision)
     q = mixture_logits(z, codebook, log_precision, log_weights).softmax(-1).detach()
-    e = expected_squared_distance(z, q @ codebook, q, codebook).mean(0)
+    e = (q[..., None] * (z[:, None] - codebook).square()).sum(1).mean(0)
     (ours,) = torch.autograd.grad(0.5 * (log_precision.exp() * e - log_precision).sum(), log_precision)
     torch.testing.assert_close(ours, expected)
     optimum = (-e.log()).requires_grad_()

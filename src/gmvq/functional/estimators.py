@@ -1,8 +1,8 @@
 """Gradient estimators: how a categorical sample, weights r over K codes, carries a gradient to its logits.
 
-Each is a small frozen object holding its schedules; ``sample`` maps logits (N, K) to weights (N, K) whose rows
-sum to one. Temperatures and noise scales arrive as 0-d tensors, so that compiled code is not rebuilt as they
-change.
+Each is a small frozen object holding its schedules; ``sample`` maps logits (N, K) and Gumbel noise (N, K), already
+multiplied by the schedule ``noise``, to weights (N, K) whose rows sum to one. The temperature arrives as a 0-d tensor,
+so that compiled code is not rebuilt as it changes. K is the number of codes, or of those in a support.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,12 +23,7 @@ class Estimator(Protocol):
     def temperature(self) -> Schedule: ...
     @property
     def noise(self) -> Schedule: ...
-    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor: ...
-
-
-def gumbel_like(logits: Tensor) -> Tensor:
-    """Standard Gumbel noise, -log of a standard exponential, of the shape of ``logits``."""
-    return -torch.empty_like(logits).exponential_().clamp_min_(1e-20).log()
+    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor: ...
 
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:
@@ -38,17 +32,17 @@ def _one_hot(index: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class GumbelSoftmax:
-    r"""Soft sample r = softmax((logits + noise * g) / tau), g standard Gumbel. Biased, low variance.
+    r"""Soft sample r = softmax((logits + g) / tau), g Gumbel noise. Biased, low variance.
 
-    tau -> 0 with noise 1 gives exact categorical samples; noise 0 gives the deterministic softmax.
+    tau -> 0 with standard noise gives exact categorical samples; no noise gives the deterministic softmax.
     Source: arXiv 1611.01144.
     """
 
     temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
     noise: Schedule = Constant(1.0)
 
-    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
-        return ((logits + noise * gumbel_like(logits)) / temperature).softmax(-1)
+    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
+        return ((logits + gumbel) / temperature).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +52,8 @@ class StraightThroughGumbel:
     temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
     noise: Schedule = Constant(1.0)
 
-    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
-        soft = ((logits + noise * gumbel_like(logits)) / temperature).softmax(-1)
+    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
+        soft = ((logits + gumbel) / temperature).softmax(-1)
         hard = _one_hot(soft.argmax(-1), soft)
         return hard + (soft - soft.detach())
 
@@ -75,9 +69,9 @@ class ReinMax:
     temperature: Schedule = Constant(1.0)
     noise: Schedule = Constant(1.0)
 
-    def sample(self, logits: Tensor, temperature: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         p = logits.softmax(-1)
-        hard = _one_hot((logits + noise * gumbel_like(logits)).argmax(-1), p)
+        hard = _one_hot((logits + gumbel).argmax(-1), p)
         half = 0.5 * (hard + (logits / temperature).softmax(-1))
         shift = (half.clamp_min(1e-20).log() - logits).detach()
         surrogate = 2.0 * (logits + shift).softmax(-1) - 0.5 * p

@@ -7,16 +7,13 @@ import warnings
 import torch
 from torch import Tensor
 
+from .search import best_code
 
-def nearest_code(latents: Tensor, codebook: Tensor, block: int = 4096) -> tuple[Tensor, Tensor]:
-    """Index (N,) of the nearest codeword and the squared distance to it (N,), in row blocks."""
-    bias = codebook.square().sum(-1)
-    indices, distances = [], []
-    for rows in latents.split(block):
-        value, index = torch.addmm(bias, rows, codebook.T, alpha=-2.0).min(-1)
-        indices.append(index)
-        distances.append((value + rows.square().sum(-1)).clamp_min(0.0))
-    return torch.cat(indices), torch.cat(distances)
+
+def nearest_code(latents: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """Index (N,) of the nearest codeword, the lowest of equals, and the squared distance to it (N,)."""
+    value, index = best_code(latents, codebook, -0.5 * codebook.square().sum(-1))
+    return index, (latents.square().sum(-1) - 2.0 * value).clamp_min(0.0)
 
 
 @torch.no_grad()

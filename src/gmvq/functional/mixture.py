@@ -12,6 +12,16 @@ from torch import Tensor
 MIN_VARIANCE = 1e-8
 
 
+def mixture_query(latents: Tensor, log_precision: Tensor) -> Tensor:
+    """v = w z, (N, D): what the codebook is multiplied with, so that precision costs N D and not N K."""
+    return latents * log_precision.exp()
+
+
+def mixture_bias(codebook: Tensor, log_precision: Tensor, log_weights: Tensor) -> Tensor:
+    r"""b_c = \log \pi_c - \tfrac12 \sum_d w_d \mu_{cd}^2, (K,)."""
+    return log_weights - 0.5 * (codebook.square() * log_precision.exp()).sum(-1)
+
+
 def mixture_logits(latents: Tensor, codebook: Tensor, log_precision: Tensor, log_weights: Tensor) -> Tensor:
     r"""Unnormalised log-responsibilities, up to a constant per row.
 
@@ -28,29 +38,27 @@ def mixture_logits(latents: Tensor, codebook: Tensor, log_precision: Tensor, log
     Returns:
         (N, K); ``softmax`` over the last axis is q(c|x).
     """
-    scaled = codebook * log_precision.exp()
-    bias = log_weights - 0.5 * (scaled * codebook).sum(-1)
-    return torch.addmm(bias, latents, scaled.T)
+    bias = mixture_bias(codebook, log_precision, log_weights)
+    return torch.addmm(bias, mixture_query(latents, log_precision), codebook.T)
 
 
-def expected_squared_distance(latents: Tensor, mean: Tensor, weights: Tensor, codebook: Tensor) -> Tensor:
-    r"""Expected squared distance to the codes, per feature.
+def expected_squared_distance(latents: Tensor, mean: Tensor, second: Tensor) -> Tensor:
+    r"""Expected squared distance to the codes under weights r, rows of which sum to one.
 
-    .. math:: \sum_c r_c (z_d - \mu_{cd})^2 = (z_d - m_d)^2 + \sum_c r_c \mu_{cd}^2 - m_d^2, \quad m = r \mu
+    .. math:: \sum_c r_c |z - \mu_c|^2 = |z - m|^2 + \Big( \sum_c r_c |\mu_c|^2 - |m|^2 \Big), \quad m = r \mu
 
-    The first form is non-negative in exact arithmetic and so is this one; rounding is clamped at 0.
+    The bracket is the spread of the codes under r, non-negative in exact arithmetic; rounding is clamped at 0.
 
     Args:
         latents: z, (N, D).
         mean: m = r @ codebook, (N, D).
-        weights: r, (N, K), rows summing to one.
-        codebook: mu, (K, D).
+        second: r @ codebook.square().sum(-1), (N,).
 
     Returns:
-        (N, D); sum over the last axis for the distance.
+        (N,).
     """
-    spread = (weights @ codebook.square() - mean.square()).clamp_min(0.0)
-    return (latents - mean).square() + spread
+    spread = (second - mean.square().sum(-1)).clamp_min(0.0)
+    return (latents - mean).square().sum(-1) + spread
 
 
 def adaptive_variance(squared_distance: Tensor, dim: int, sigma: float = 1.0) -> Tensor:

@@ -9,28 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_part, check_schedule
+from ..errors import check_choice, check_part, check_schedule, check_size
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import gather_rows
-from ..functional.divergences import (
-    categorical_kl,
-    entropy,
-    gaussian_cross_entropy,
-    gaussian_kl,
-    perplexity,
-)
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.kmeans import kmeans, nearest_code
-from ..functional.mixture import (
-    MIN_VARIANCE,
-    adaptive_variance,
-    expected_squared_distance,
-    mixture_logits,
+from ..functional.mixture import MIN_VARIANCE, adaptive_variance, mixture_bias, mixture_query
+from ..functional.noise import noise_keys
+from ..functional.row_blocks import in_row_blocks
+from ..functional.sampling import (
+    BACKENDS,
+    Backend,
+    Support,
+    choose_backend,
+    find_support,
+    most_probable_codes,
 )
 from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import part_from_dict, part_to_dict
+from .evidence import Evidence
 from .parts import Objective, Precision, Variance
+from .rows import RowStep, block_rows
 from .statistics import batch_statistics, precision_fit, scale_fit
 
 #: Every parameter of the mixture is stored divided by this, so that an optimizer that moves each parameter by about
@@ -73,6 +73,9 @@ class GaussianMixtureVQ(Quantizer):
         mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
         standardize: fit s to the spread of the latents; ``False`` fixes s = 1.
         init: ``"kmeans"`` on the first training batch, or ``"random"`` points of it.
+        support: k: q(c|x) lives on the k most probable codes, and everything after the search costs N k D instead of
+            N K D; ``None``: on all K.
+        backend: implementation of the sampling; ``"auto"`` takes the fastest that can run (``chosen_backend``).
 
     Source: Yan, Wu, Shah, Liu, "Gaussian Mixture Vector Quantization with Aggregated Categorical Posterior",
     arXiv 2410.10180. What differs from it and why: docs/mathematics.md.
@@ -104,14 +107,20 @@ class GaussianMixtureVQ(Quantizer):
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
         init: Literal["kmeans", "random"] = "kmeans",
+        support: int | None = None,
+        backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         super().__init__(dim, codebook_size)
         check_choice("mixture_weights", mixture_weights, ("uniform", "learned"))
         check_choice("init", init, ("kmeans", "random"))
+        check_choice("backend", backend, BACKENDS)
+        if support is not None:
+            check_size("support", support)
         _check_parts(objective, precision, variance, estimator)
         self.objective, self.precision, self.variance = objective, precision, variance
         self.estimator, self.mixture_weights = estimator, mixture_weights
         self.standardize, self.init = standardize, init
+        self.support, self.backend = support, backend
 
         self.scaled_codebook = nn.Parameter(torch.randn(codebook_size, dim) / _GAIN)
         width = dim if precision.per_feature else 1
@@ -170,6 +179,8 @@ class GaussianMixtureVQ(Quantizer):
             "mixture_weights": self.mixture_weights,
             "standardize": self.standardize,
             "init": self.init,
+            "support": self.support,
+            "backend": self.backend,
         }
 
     @classmethod
@@ -228,14 +239,34 @@ class GaussianMixtureVQ(Quantizer):
             return self._logits(z).log_softmax(-1)
 
     def _logits(self, z: Tensor) -> Tensor:
-        log_precision = self.log_precision.to(z.dtype)
+        codebook = self.codebook.to(z.dtype)
+        log_precision, bias = self._log_precision_and_bias(codebook)
+        query = mixture_query(z.reshape(-1, self.dim), log_precision)
+        return torch.addmm(bias, query, codebook.T).reshape(*z.shape[:-1], self.codebook_size)
+
+    def _log_precision_and_bias(self, codebook: Tensor) -> tuple[Tensor, Tensor]:
+        """log w of q(c|x), sharpened, (1,) or (D,), and b, (K,); only a learned w gets a gradient from them."""
+        log_precision = self.log_precision.to(codebook.dtype)
         if self.precision.fit != "learned":
             log_precision = log_precision.detach()
-        sharpened = log_precision + self.sharpening.to(z.dtype).log()
-        flat = mixture_logits(
-            z.reshape(-1, self.dim), self.codebook.to(z.dtype), sharpened, self.log_weights().to(z.dtype)
+        log_precision = log_precision + self.sharpening.to(codebook.dtype).log()
+        return log_precision, mixture_bias(codebook, log_precision, self.log_weights().to(codebook.dtype))
+
+    @property
+    def _support(self) -> int | None:
+        """k, or None where the posterior lives on all codes."""
+        return None if self.support is None or self.support >= self.codebook_size else self.support
+
+    def _backend_for(self, rows: Tensor, estimator: Estimator | None) -> Backend:
+        return choose_backend(
+            self.backend, device=rows.device, dtype=rows.dtype, estimator=estimator, support=self._support
         )
-        return flat.reshape(*z.shape[:-1], self.codebook_size)
+
+    def chosen_backend(self, latents: Tensor) -> Backend:
+        """Which implementation a training step runs for latents of this device and dtype, and why."""
+        return self._backend_for(
+            latents if latents.dtype == torch.float64 else latents.float(), self.estimator
+        )
 
     # The start
 
@@ -285,105 +316,83 @@ class GaussianMixtureVQ(Quantizer):
                 )
             with torch.no_grad():
                 self._start(rows if valid is None else rows[valid])
-        z = self.standardized(rows)
-        logits = self._logits(z)
-        log_q = logits.log_softmax(-1)
-        indices = logits.argmax(-1)
-        codebook = self.codebook.to(z.dtype)
-        nearest_error = (z.detach() - codebook.detach()[indices]).square()
+        present = None if valid is None else valid.to(rows.dtype)
+        per_row, sums = self._run_rows(rows, present)
+        indices, conditional_entropy, variance, squared_error = per_row[:4]
+        quantized = per_row[4] if self.training else self._lookup(indices)
+        soft, errors, first, second = sums
+        batch = batch_statistics(soft, indices, errors, first, second, present, pooled=self.training)
 
-        if self.training:
-            weights = self.estimator.sample(logits, self.temperature, self.gumbel_noise)
-            mean = weights @ codebook
-            distance = expected_squared_distance(z, mean, weights, codebook).sum(-1)
-        else:
-            weights = F.one_hot(indices, self.codebook_size).to(z.dtype)
-            mean = codebook[indices]
-            distance = (z - mean).square().sum(-1)
-        variance = self._variance(distance, weights)
-
-        if self.training:
-            noise = self.sample_noise.to(z.dtype) * variance.sqrt()[:, None] * torch.randn_like(mean)
-            quantized = self.unstandardized(mean + noise if self.variance.kind != "none" else mean)
-        else:
-            quantized = self._lookup(indices)
-        nats, terms = self._objective(log_q, variance, nearest_error, rows, indices, valid)
-        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=self.training)
-        if self.variance.kind == "none":
-            log_variance = self.code_log_variance(distance.detach())
-        else:
-            log_variance = self._variance_of(nearest_error.sum(-1), indices).log()
-        return QuantizerOutput(quantized, indices, loss, nats, log_variance, terms)
-
-    def _variance(self, distance: Tensor, weights: Tensor) -> Tensor:
-        """Variance of the sample, (N,): sum_c r_c s_c^2."""
-        if self.variance.kind == "learned":
-            return weights @ (self.scaled_log_variance * _GAIN).to(weights.dtype).exp()
-        return self.code_log_variance(distance).exp()
-
-    def _variance_of(self, distance: Tensor, indices: Tensor) -> Tensor:
-        """s_c^2 of given codes, (N,), without gradient."""
-        with torch.no_grad():
-            if self.variance.kind == "learned":
-                return self.code_log_variance(distance)[indices].exp()
-            return self.code_log_variance(distance).exp()
-
-    def _objective(
-        self,
-        log_q: Tensor,
-        variance: Tensor,
-        nearest_error: Tensor,
-        rows: Tensor,
-        indices: Tensor,
-        valid: Tensor | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """gamma * latent + beta * KL in nats per valid position, and the terms by name."""
-        q = log_q.exp()
-        center = self.unstandardized(self.codebook.detach().to(rows.dtype).mean(0))
-        batch = batch_statistics(q, indices, rows - center, valid, pooled=self.training)
-        share = batch.share
-
-        log_precision = self.log_precision.to(variance.dtype)
-        own = log_precision if self.precision.fit == "learned" else log_precision.detach()
-        if self.variance.kind == "none":
-            latent = variance.sum() * 0.0
-        elif self.objective.kind == "literal":
-            latent = (gaussian_cross_entropy(variance, own, self.dim) * share).sum()
-        else:
-            latent = (gaussian_kl(variance, own, self.dim) * share).sum()
-
-        log_pi = self.log_weights().to(variance.dtype)
-        kl_aggregate = categorical_kl(batch.aggregate, log_pi)
-        kl_conditional = (categorical_kl(q, log_pi) * share).sum()
-        kl = {
-            "albo": kl_aggregate,
-            "literal": kl_aggregate,
-            "elbo": kl_conditional,
-            "none": 0.0 * kl_aggregate,
-        }
-        nats = self.gamma * latent + self.beta * kl[self.objective.kind]
+        log_precision = self.log_precision.to(rows.dtype)
+        evidence = Evidence.of(
+            self.objective.kind,
+            batch,
+            conditional_entropy,
+            None if self.variance.kind == "none" else variance,
+            log_precision if self.precision.fit == "learned" else log_precision.detach(),
+            self.log_weights().to(rows.dtype),
+            self.dim,
+        )
+        nats = evidence.nats(self.objective, self.gamma, self.beta)
         if self.training and self.standardize:
             nats = nats + scale_fit(self.log_scale.to(rows.dtype), batch)
         if self.training and self.precision.fit == "ml":
-            nats = nats + precision_fit(log_precision, nearest_error, batch)
+            nats = nats + precision_fit(log_precision, batch)
         with torch.no_grad():
             terms = {
-                "kl_aggregate": kl_aggregate,
-                "kl_conditional": kl_conditional,
-                "latent": latent,
-                "conditional_entropy": -((q * log_q).sum(-1) * share).sum(),
-                "aggregate_entropy": entropy(batch.aggregate),
-                "perplexity": perplexity(batch.counts),
-                "usage": (batch.counts > 0).to(variance.dtype).mean(),
+                **evidence.terms(batch),
                 "precision": log_precision.mean().exp(),
                 "scale": self.log_scale.exp().squeeze(0),
-                "variance": (variance * share).sum(),
+                "variance": (variance * batch.share).sum(),
                 "temperature": self.temperature,
             }
-        return nats, {name: value.detach().clone() for name, value in terms.items()}
+            log_variance = self.code_log_variance(squared_error)
+            if self.variance.kind == "learned":
+                log_variance = log_variance[indices]
+        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=self.training)
+        terms = {name: value.detach().clone() for name, value in terms.items()}
+        return QuantizerOutput(quantized, indices, loss, nats, log_variance, terms)
+
+    def _run_rows(
+        self, rows: Tensor, present: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """``RowStep`` on all rows, in blocks where its work is small beside that of the search."""
+        estimator = self.estimator if self.training else None
+        backend = self._backend_for(rows, estimator).name
+        step = RowStep(self.variance, estimator, backend)
+        codebook = self.codebook.to(rows.dtype)
+        log_precision, bias = self._log_precision_and_bias(codebook)
+        if self.variance.kind == "learned":
+            second_moments = (self.scaled_log_variance * _GAIN).to(rows.dtype).exp()
+        else:
+            second_moments = codebook.square().sum(-1)
+        log_scale = self.log_scale.detach().to(rows.dtype)
+        center = codebook.detach().mean(0) * log_scale.exp()
+        schedules = (x.to(rows.dtype) for x in (self.temperature, self.gumbel_noise, self.sample_noise))
+        shared = (codebook, bias, second_moments, log_precision, log_scale, center, *schedules)
+        keys = noise_keys(rows.shape[0] if self.training else 0, rows.device)
+        if self._support is None:
+            return step(rows, present, keys, None, *shared)
+        query = mixture_query(rows.detach() * (-log_scale).exp(), log_precision.detach())
+        support = find_support(query, codebook, bias, self._support)
+        del query
+        if backend == "reference" or torch.compiler.is_compiling():
+            return step(rows, present, keys, support, *shared)
+
+        def block(
+            rows: Tensor, present: Tensor, keys: Tensor, *rest: Tensor
+        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+            return step(rows, present, keys, Support(*rest[:3]), *rest[3:])
+
+        present = rows.new_ones(rows.shape[0]) if present is None else present
+        count = block_rows(self.dim, self.codebook_size, rows.device)
+        return in_row_blocks(block, (rows, present, keys, *support), shared, count)
 
     def _search(self, rows: Tensor) -> Tensor:
-        return self._logits(self.standardized(rows)).argmax(-1)
+        codebook = self.codebook.to(rows.dtype)
+        log_precision, bias = self._log_precision_and_bias(codebook)
+        query = mixture_query(self.standardized(rows), log_precision)
+        return most_probable_codes(query, codebook, bias, self._backend_for(rows, None).name)
 
     def _lookup(self, indices: Tensor) -> Tensor:
         return self.unstandardized(F.embedding(indices, self.scaled_codebook) * _GAIN)

@@ -19,52 +19,61 @@ class BatchStatistics:
 
     Attributes:
         aggregate: qbar, (K,), the mean of q(c|x), with gradient; the KL of the ALBO is taken of it.
+        own_aggregate: this rank's part of it, weighted like ``share``: averaged over ranks it is ``aggregate``.
         counts: (K,), how often each code is the most probable one.
+        nearest_error: (D,), mean squared error to the most probable code, in standardised units.
         deviation: scalar, mean squared deviation of the latents per feature.
         share: (N,), this rank's weights: ``(values * share).sum()``, averaged over ranks, is the mean of values.
         occupied: scalar, 1, or 0 where every position of every rank is masked.
     """
 
     aggregate: Tensor
+    own_aggregate: Tensor
     counts: Tensor
+    nearest_error: Tensor
     deviation: Tensor
     share: Tensor
     occupied: Tensor
 
 
 def batch_statistics(
-    q: Tensor, indices: Tensor, offsets: Tensor, valid: Tensor | None, *, pooled: bool
+    soft: Tensor,
+    indices: Tensor,
+    errors: Tensor,
+    first: Tensor,
+    second: Tensor,
+    present: Tensor | None,
+    *,
+    pooled: bool,
 ) -> BatchStatistics:
-    """Gather the statistics of one batch.
+    """Gather the statistics of one batch from this rank's sums over its valid rows.
 
     Args:
-        q: q(c|x), (N, K).
+        soft: sum of q(c|x), (K,).
         indices: most probable codes, (N,).
-        offsets: latents minus a point that every rank knows, (N, D): their sums keep their digits.
-        valid: (N,), boolean, or None where all are.
+        errors: sum of the squared errors to the most probable code, (D,).
+        first, second: sums of the latents and of their squares, (D,) and (), about a point that every rank knows.
+        present: (N,), 1 where a position is valid and 0 where not, or None where all are.
         pooled: sum over ranks; False in eval, which has no collective.
     """
-    present = torch.ones_like(q[:, 0]) if valid is None else valid.to(q.dtype)
-    offsets = offsets.detach() * present[:, None]
-    parts = [
-        (q * present[:, None]).sum(0),
-        torch.zeros_like(q[0]).index_add_(0, indices, present),
-        offsets.sum(0),
-        offsets.square().sum()[None],
-        present.sum()[None],
-    ]
+    present = first.new_ones(indices.shape) if present is None else present
+    counts = torch.zeros_like(soft).index_add(0, indices, present)
+    parts = [soft, counts, errors, first, second[None], present.sum()[None]]
     sums = torch.cat(parts)
     if pooled:
         sums = all_reduce_sum(sums)
-    soft, counts, first, second, total = sums.split([part.numel() for part in parts])
-    occupied = (total > 0).to(q.dtype).squeeze(0)
+    pooled_soft, counts, errors, first, second, total = sums.split([part.numel() for part in parts])
+    occupied = (total > 0).to(soft.dtype).squeeze(0)
     total = total.squeeze(0).clamp_min(1.0)
     deviation = (second.squeeze(0) - first.square().sum() / total).clamp_min(0.0)
+    weight = ((world_size() if pooled else 1) / total).detach()
     return BatchStatistics(
-        aggregate=soft / total,
+        aggregate=pooled_soft / total,
+        own_aggregate=soft * weight,
         counts=counts.detach(),
-        deviation=(deviation / (total * offsets.shape[-1])).detach(),
-        share=present * ((world_size() if pooled else 1) / total).detach(),
+        nearest_error=(errors / total).detach(),
+        deviation=(deviation / (total * first.numel())).detach(),
+        share=present * weight,
         occupied=occupied,
     )
 
@@ -75,16 +84,14 @@ def scale_fit(log_scale: Tensor, statistics: BatchStatistics) -> Tensor:
     return _gradient_only(loss.sum())
 
 
-def precision_fit(log_precision: Tensor, nearest_error: Tensor, statistics: BatchStatistics) -> Tensor:
+def precision_fit(log_precision: Tensor, statistics: BatchStatistics) -> Tensor:
     r"""Zero, with the gradient of sum_d (w_d e_d - log w_d) / 2 for log w: the roots are 1/w_d = e_d.
 
     Args:
         log_precision: log w, (1,) or (D,).
-        nearest_error: squared error to the nearest code, (N, D), without gradient; e is its mean over positions, and
-            over features for one shared w.
-        statistics: of the same batch.
+        statistics: of the batch; e is its ``nearest_error``, and the mean over features for one shared w.
     """
-    error = (nearest_error * statistics.share[:, None]).sum(0)
+    error = statistics.nearest_error
     error = error.mean(0, keepdim=True) if log_precision.numel() == 1 else error
     return _gradient_only(0.5 * (log_precision.exp() * error - log_precision * statistics.occupied).sum())
 

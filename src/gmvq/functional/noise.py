@@ -1,0 +1,80 @@
+r"""Counter-based noise: a function of (row key, number), so that it is recomputed where needed and never stored.
+
+Every row n has random 32-bit words, drawn once from torch's generator. With two of them, k = (k_0, k_1), the Gumbel
+noise of code c is
+
+.. math:: g_{nc} = -\log(-\log u_{nc}), \qquad
+          u_{nc} = (\lfloor h(c\,\phi + k_0, k_1) / 2^9 \rfloor + \tfrac12) / 2^{23}
+
+with h a bijection of 32-bit words: two rounds of xor-shift and odd multiplication (the constants of "lowbias32", public
+domain), k_1 entering between the rounds, and phi the odd golden-ratio constant. The CPU and the GPU kernels compute
+the same words. Philox, the usual choice, is as good and needs 64-bit products: emulated in torch it costs more than
+the rest of a training step of the layer (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _signed(word: int) -> int:
+    """A 32-bit word as torch's int32 holds it."""
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+GOLDEN = _signed(0x9E3779B1)
+FIRST = _signed(0x21F0AAAD)
+SECOND = _signed(0x735A2D97)
+
+
+def noise_keys(rows: int, device: torch.device) -> Tensor:
+    """Row keys (N, 4), int32, from torch's default generator of the device: ``torch.manual_seed`` repeats them.
+
+    The first two words are for the Gumbel noise of codes, the others for the Gaussian noise of features.
+    """
+    return torch.randint(-(1 << 31), 1 << 31, (rows, 4), dtype=torch.int32, device=device)
+
+
+def gumbel_noise(keys: Tensor, codes: Tensor, out: Tensor, bits: Tensor | None = None) -> Tensor:
+    """Standard Gumbel noise of rows and codes, written to ``out``.
+
+    Args:
+        keys: row keys, (N, 4), int32.
+        codes: int32, (K,) for every row the same, or (N, k).
+        out: (N, K) or (N, k), float32 or float64; both dtypes get the same u.
+        bits: int32 buffers, two of the shape of ``out``, (2, ...), or None to allocate.
+
+    Returns:
+        ``out``.
+    """
+    return _uniform(keys[:, :2], codes, out, bits).log_().neg_().log_().neg_()
+
+
+def gaussian_noise(keys: Tensor, like: Tensor) -> Tensor:
+    """Standard Gaussian noise of the shape (N, D) and dtype of ``like``, from pairs of u by Box and Muller's map."""
+    count, dim = like.shape
+    pairs = (dim + 1) // 2
+    features = torch.arange(2 * pairs, dtype=torch.int32, device=like.device)
+    u = _uniform(keys[:, 2:], features, like.new_empty(count, 2 * pairs), None)
+    radius, angle = (-2.0 * u[:, :pairs].log()).sqrt(), u[:, pairs:] * (2.0 * math.pi)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[:, :dim]
+
+
+def _uniform(keys: Tensor, numbers: Tensor, out: Tensor, bits: Tensor | None) -> Tensor:
+    """u in (0, 1) of rows and numbers, a multiple of 2^-24, written to ``out``."""
+    x, shifted = torch.empty((2, *out.shape), dtype=torch.int32, device=out.device) if bits is None else bits
+    torch.add(numbers * GOLDEN, keys[:, :1], out=x)
+    _xor_shift(x, 16, shifted).mul_(FIRST).bitwise_xor_(keys[:, 1:])
+    _xor_shift(x, 15, shifted).mul_(SECOND)
+    _xor_shift(x, 15, shifted)
+    out.copy_(x.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1))
+    return out.add_(0.5).mul_(2.0**-23)
+
+
+def _xor_shift(x: Tensor, count: int, buffer: Tensor) -> Tensor:
+    """x ^= x >> count, a logical shift: torch shifts int32 arithmetically, so the sign's copies are masked off."""
+    torch.bitwise_right_shift(x, count, out=buffer)
+    return x.bitwise_xor_(buffer.bitwise_and_((1 << (32 - count)) - 1))

@@ -1,0 +1,167 @@
+"""``mixture_sample``: one entry to the implementations of the sampling operation, and the choice between them."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...errors import check_choice
+from ..estimators import Estimator, GumbelSoftmax, ReinMax, StraightThroughGumbel
+from .dense import Mode, mixture_sample_dense, search_one
+from .reference import mixture_sample_reference
+from .truncated import Support, mixture_sample_truncated
+
+BackendName = Literal["auto", "reference", "chunked", "triton"]
+BACKENDS: tuple[str, ...] = ("auto", "reference", "chunked", "triton")
+_MODES: dict[type, Mode] = {
+    type(None): "none",
+    GumbelSoftmax: "soft",
+    StraightThroughGumbel: "hard",
+    ReinMax: "reinmax",
+}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Which implementation runs, and why."""
+
+    name: Literal["reference", "chunked", "triton"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class MixtureSample:
+    """A sample of weights r over codes and the statistics of q(c|x), for N rows.
+
+    Attributes:
+        mean: sum_c r_c mu_c, (N, D).
+        second: sum_c r_c e_c, (N,).
+        entropy: H(q(c|x)), (N,), nats.
+        aggregate: sum of q(c|x) over the present rows, (K,).
+        indices: most probable code, (N,), int64; the lowest of equals. No gradient.
+    """
+
+    mean: Tensor
+    second: Tensor
+    entropy: Tensor
+    aggregate: Tensor
+    indices: Tensor
+
+
+def choose_backend(
+    requested: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    estimator: Estimator | None,
+    support: int | None,
+) -> Backend:
+    """The implementation for inputs of this kind; depends on nothing else but whether a program is being exported.
+
+    Raises:
+        ValueError: an unknown name, or an explicit choice that cannot run; says why.
+    """
+    check_choice("backend", requested, BACKENDS)
+    own = type(estimator) in _MODES
+    obstacle = _obstacle_to_triton(device, dtype, estimator, support)
+    if requested == "reference":
+        return Backend("reference", "asked for")
+    if torch.compiler.is_exporting():
+        return Backend("reference", "an exported program holds plain operators only")
+    if requested == "triton":
+        if obstacle:
+            raise ValueError(f"backend='triton' cannot run: {obstacle}; backend='auto' takes what can")
+        return Backend("triton", "asked for")
+    if support is None and not own:
+        name = type(estimator).__name__
+        if requested == "chunked":
+            raise ValueError(
+                f"backend='chunked' knows the estimators of gmvq only, not {name}; use backend='reference', or a "
+                "truncated posterior (support=k), which takes any"
+            )
+        return Backend(
+            "reference", f"{name} is not an estimator of gmvq, whose gradients the others have built in"
+        )
+    if requested == "chunked":
+        return Backend("chunked", "asked for")
+    if obstacle:
+        return Backend("chunked", obstacle)
+    return Backend("triton", "CUDA device, float32, a fused estimator")
+
+
+def _obstacle_to_triton(
+    device: torch.device, dtype: torch.dtype, estimator: Estimator | None, support: int | None
+) -> str:
+    """Why the Triton kernels cannot run; empty if they can."""
+    if support is not None:
+        return "a truncated posterior (support=k) leaves nothing to fuse after its search"
+    if device.type != "cuda":
+        return f"the Triton kernels need a CUDA device, the latents are on {device.type}"
+    if not _has_triton():
+        return "the package triton is not installed"
+    if dtype != torch.float32:
+        return f"the Triton kernels compute in float32, the latents are {dtype}"
+    if _MODES.get(type(estimator)) not in ("none", "soft", "hard"):
+        return f"there is no Triton kernel for {type(estimator).__name__}"
+    return ""
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def mixture_sample(
+    query: Tensor,
+    codebook: Tensor,
+    bias: Tensor,
+    extra: Tensor,
+    present: Tensor | None,
+    keys: Tensor,
+    *,
+    estimator: Estimator | None,
+    temperature: Tensor,
+    noise: Tensor,
+    support: Support | None = None,
+    backend: Literal["reference", "chunked", "triton"] = "reference",
+) -> MixtureSample:
+    """Sample codes for N rows and gather the posterior's statistics; differentiable in the first four arguments.
+
+    Noise is a function of the row keys, so that every implementation draws the same sample from the same keys.
+
+    Args:
+        query: v = w z, (N, D), float32 or float64.
+        codebook: mu, (K, D), same dtype.
+        bias: log pi - 1/2 sum_d w_d mu_d^2, (K,).
+        extra: e, a number per code, (K,): |mu|^2 for the expected distance, say.
+        present: (N,), 1 or 0: which rows the aggregate counts; None for all.
+        keys: row keys of the noise, (N, 4), int32, from ``functional.noise.noise_keys``; unused without an estimator.
+        estimator: how r is sampled; None: no sample, r is one-hot at the most probable code.
+        temperature, noise: tau, and the factor lambda on the Gumbel noise; 0-d tensors.
+        support: the codes of each row that q and r live on, from ``find_support``; None for all K.
+        backend: name of the implementation; ``choose_backend`` says which can run.
+    """
+    inputs = (query, codebook, bias, extra, present, keys, temperature.to(query), noise.to(query))
+    if backend == "reference":
+        out = mixture_sample_reference(*inputs, estimator, support)
+    elif support is not None:
+        out = mixture_sample_truncated(*inputs, estimator, support)
+    else:
+        out = mixture_sample_dense(*inputs, _MODES[type(estimator)], backend)
+    return MixtureSample(*out)
+
+
+def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor, backend: str) -> Tensor:
+    """arg max_c of the logits, (N,), int64, ties to the lowest index: the ``indices`` of ``mixture_sample``, alone.
+
+    Args:
+        query, codebook, bias, backend: as there.
+    """
+    if backend == "reference":
+        return torch.addmm(bias, query, codebook.T).argmax(-1)
+    return search_one(query, codebook, bias, backend)

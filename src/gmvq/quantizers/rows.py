@@ -1,0 +1,112 @@
+"""What happens to each row on its own: from a latent to its sample of z, and its share of the batch's statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..functional.estimators import Estimator
+from ..functional.mixture import MIN_VARIANCE, adaptive_variance, expected_squared_distance, mixture_query
+from ..functional.noise import gaussian_noise
+from ..functional.sampling import Support, mixture_sample
+from .parts import Variance
+
+
+@dataclass(frozen=True)
+class RowStep:
+    """A pure function of rows and parameters, so that it can run in blocks of rows and run again in backward.
+
+    Attributes:
+        variance: of q(z|x, c).
+        estimator: of the categorical sample; None in eval, where z = mu_c at the most probable code.
+        backend: implementation of ``mixture_sample``.
+    """
+
+    variance: Variance
+    estimator: Estimator | None
+    backend: Literal["reference", "chunked", "triton"]
+
+    def __call__(
+        self,
+        rows: Tensor,
+        present: Tensor | None,
+        keys: Tensor,
+        support: Support | None,
+        codebook: Tensor,
+        bias: Tensor,
+        second_moments: Tensor,
+        log_precision: Tensor,
+        log_scale: Tensor,
+        center: Tensor,
+        temperature: Tensor,
+        gumbel_noise: Tensor,
+        sample_noise: Tensor,
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Sample and measure N rows.
+
+        Args:
+            rows: latents, (N, D).
+            present: (N,), 1 for valid rows and 0 for others; None for all valid.
+            keys: row keys of the noise, (N, 4).
+            support: codes that the posterior lives on; None for all.
+            codebook, bias, second_moments: mu (K, D), b (K,), and e (K,) of ``mixture_sample``.
+            log_precision: log w with its sharpening, (1,) or (D,).
+            log_scale: log s, (1,); no gradient.
+            center: a point near the latents' mean, (D,), so that sums of squares keep their digits.
+            temperature, gumbel_noise, sample_noise: 0-d.
+
+        Returns:
+            Per row: indices (N,), entropy of q(c|x) (N,), variance of the sample (N,), squared distance to the most
+            probable code (N,), and in training the sample in units of the latents (N, D). Sums over valid rows:
+            q(c|x) (K,), squared error to the most probable code per feature (D,), first (D,) and second () moments
+            about ``center``.
+        """
+        z = rows * (-log_scale).exp()
+        sample = mixture_sample(
+            mixture_query(z, log_precision),
+            codebook,
+            bias,
+            second_moments,
+            present,
+            keys,
+            estimator=self.estimator,
+            temperature=temperature,
+            noise=gumbel_noise,
+            support=support,
+            backend=self.backend,
+        )
+        variance = self._variance(z, sample.mean, sample.second)
+        with torch.no_grad():
+            error = (z - codebook[sample.indices]).square_()
+            distance = error.sum(-1)
+            offsets = rows - center
+            if present is not None:
+                error.mul_(present[:, None])
+                offsets.mul_(present[:, None])
+            sums = error.sum(0), offsets.sum(0), offsets.square_().sum()
+        per_row = sample.indices, sample.entropy, variance, distance
+        if self.estimator is not None:
+            mean = sample.mean
+            if self.variance.kind != "none":
+                mean = mean + sample_noise * variance.sqrt()[:, None] * gaussian_noise(keys, z)
+            per_row = *per_row, mean * log_scale.exp()
+        return per_row, (sample.aggregate, *sums)
+
+    def _variance(self, z: Tensor, mean: Tensor, second: Tensor) -> Tensor:
+        """Variance of the sample of z, sum_c r_c s_c^2, (N,); 0 for z = mu_c."""
+        kind, sigma = self.variance.kind, self.variance.sigma
+        if kind == "adaptive":
+            distance = expected_squared_distance(z, mean, second)
+            return adaptive_variance(distance, z.shape[-1], sigma).clamp_min(MIN_VARIANCE)
+        if kind == "learned":
+            return second
+        return torch.full_like(second, sigma**2 if kind == "fixed" else 0.0)
+
+
+def block_rows(dim: int, codebook_size: int, device: torch.device) -> int:
+    """Rows per block: a few tensors (block, D) in the cache, and no less work than the (K, D) gradients of a block."""
+    values = 1 << 17 if device.type == "cpu" else 1 << 22
+    return max(values // dim, codebook_size // 8, 1)

@@ -1,0 +1,205 @@
+"""The truncated posterior and the implementations inside the whole layer: same results, every contract kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from quantizer_cases import KINDS, VARIANCES, assert_same, latents, layer, run, total_loss
+from torch.utils.checkpoint import checkpoint
+
+from gmvq import GaussianMixtureVQ, GumbelSoftmax, ReinMax, StraightThroughGumbel
+from gmvq.quantizers import from_config, gaussian_mixture
+from gmvq.types import QuantizerOutput
+
+ESTIMATORS = (GumbelSoftmax, StraightThroughGumbel, ReinMax)
+CODES = 20
+NOISE = {"gumbel_noise": 1.0, "sample_noise": 1.0}
+MASK = torch.arange(30) % 3 > 0
+
+
+def built(**choice) -> GaussianMixtureVQ:
+    return layer(codebook_size=CODES, **NOISE, **choice)  # pyright: ignore
+
+
+def seeded(quantizer: GaussianMixtureVQ, mask=MASK) -> tuple[QuantizerOutput, dict[str, torch.Tensor]]:
+    torch.manual_seed(5)
+    return run(quantizer, latents(30), mask)
+
+
+def assert_equal_runs(ours, expected) -> None:
+    for name in ("quantized", "nats", "log_variance"):
+        torch.testing.assert_close(getattr(ours[0], name), getattr(expected[0], name))
+    assert torch.equal(ours[0].indices, expected[0].indices)
+    assert_same(ours[0].terms, expected[0].terms)
+    assert_same(ours[1], expected[1])
+
+
+@pytest.mark.parametrize("support", [None, 1, 6])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_chunked_is_the_reference(monkeypatch, support, estimator, variance) -> None:
+    """Also with rows in blocks that do not divide, a learned precision per feature and learned weights."""
+    choice = {
+        "estimator": estimator, "variance": variance, "support": support, "fit": "learned", "per_feature": True,
+        "mixture_weights": "learned",
+    }  # fmt: skip
+    expected = seeded(built(**choice, backend="reference"))
+    assert_equal_runs(seeded(built(**choice, backend="chunked")), expected)
+    monkeypatch.setattr(gaussian_mixture, "block_rows", lambda *_: 7)
+    assert_equal_runs(seeded(built(**choice)), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_support_of_every_code_is_the_dense_layer(kind) -> None:
+    expected = seeded(built(kind=kind))
+    assert_equal_runs(seeded(built(kind=kind, support=CODES)), expected)
+    assert_equal_runs(seeded(built(kind=kind, support=CODES + 5)), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_every_parameter_gets_a_gradient(kind, variance) -> None:
+    quantizer = built(kind=kind, variance=variance, support=3, fit="ml", mixture_weights="learned")
+    _, grads = seeded(quantizer, None)
+    assert set(grads) == {n for n, p in quantizer.named_parameters() if p.requires_grad} | {"latents"}
+    for name, grad in grads.items():
+        assert torch.isfinite(grad).all(), name
+        assert grad.abs().max() > 0, name
+
+
+def test_terms_of_the_truncated_posterior_by_enumeration() -> None:
+    """Each term is that of a categorical with probability 0 outside the k most probable codes."""
+    x, k = latents(30), 4
+    quantizer = built(support=k, beta=1.0, gamma=0.0)
+    logits = quantizer.posterior_logits(x)
+    outside = torch.ones_like(logits, dtype=torch.bool).scatter(1, logits.topk(k, -1).indices, False)
+    q = logits.masked_fill(outside, -torch.inf).softmax(-1)
+    terms = quantizer(x).terms
+    conditional = torch.distributions.Categorical(probs=q).entropy().mean()
+    torch.testing.assert_close(terms["conditional_entropy"], conditional)
+    aggregate = q.mean(0)
+    kl = torch.xlogy(aggregate, aggregate * CODES).sum()
+    torch.testing.assert_close(terms["kl_aggregate"], kl)
+    torch.testing.assert_close(terms["kl_conditional"], torch.tensor(CODES).log().double() - conditional)
+    dense = built(beta=1.0, gamma=0.0)(x).terms
+    assert terms["conditional_entropy"] < dense["conditional_entropy"]
+    for name in ("perplexity", "usage", "precision", "scale"):
+        torch.testing.assert_close(terms[name], dense[name])
+
+
+@pytest.mark.parametrize("support", [None, 1, 6])
+@pytest.mark.parametrize("backend", ["auto", "reference", "chunked"])
+def test_eval_is_the_nearest_code_whatever_runs(support, backend) -> None:
+    x = latents(40)
+    quantizer = built(support=support, backend=backend).eval()
+    out = quantizer(x)
+    assert torch.equal(out.indices, built().eval()(x).indices)
+    assert torch.equal(out.indices, quantizer.encode(x))
+    torch.testing.assert_close(quantizer.get_codes_from_indices(out.indices), out.quantized, rtol=0, atol=0)
+    torch.testing.assert_close(out.log_variance, built().eval()(x).log_variance)
+
+
+def test_masked_positions_are_as_good_as_dropped() -> None:
+    x = latents(30)
+    dropped, expected = run(layer(codebook_size=CODES, support=5), x[MASK])
+    out, grads = run(layer(codebook_size=CODES, support=5), torch.where(MASK[:, None], x, torch.nan), MASK)
+    torch.testing.assert_close(out.nats, dropped.nats)
+    assert_same(out.terms, dropped.terms)
+    torch.testing.assert_close(out.quantized[MASK], dropped.quantized)
+    grads["latents"] = grads["latents"][MASK]
+    assert_same(grads, expected)
+
+
+@pytest.mark.parametrize("support", [None, 6])
+def test_activation_checkpointing_changes_no_gradient(support) -> None:
+    x, gradients = latents(30), []
+    for recompute in (False, True):
+        quantizer, inputs = built(support=support), x.clone().requires_grad_()
+        torch.manual_seed(7)
+        out = checkpoint(quantizer, inputs, use_reentrant=False) if recompute else quantizer(inputs)
+        total_loss(out, x.sin(), nats=False).backward()  # pyright: ignore
+        gradients.append({**{n: p.grad for n, p in quantizer.named_parameters()}, "latents": inputs.grad})
+    assert_same(gradients[1], gradients[0], rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("support", [None, 6])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_compiled_without_a_graph_break(support, estimator) -> None:
+    torch.compiler.reset()
+    choice = {"support": support, "estimator": estimator, "dtype": torch.float32}
+    results = []
+    for compiled in (False, True):
+        quantizer = layer(codebook_size=CODES, **choice)  # pyright: ignore
+        if compiled:
+            quantizer.compile(fullgraph=True, backend="aot_eager")
+        results.append(run(quantizer, latents(30, dtype=torch.float32)))
+    torch.testing.assert_close(results[1][0].nats, results[0][0].nats)
+    assert torch.equal(results[1][0].indices, results[0][0].indices)
+    assert_same(results[1][1], results[0][1], rtol=1e-4, atol=1e-5)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("support", [None, 3])
+def test_exported_eval_is_the_same(support) -> None:
+    quantizer = built(support=support, dtype=torch.float32).eval()
+    x = latents(8, dtype=torch.float32)
+    exported = torch.export.export(quantizer, (x,)).module()(x)
+    expected = quantizer(x)
+    assert torch.equal(exported.indices, expected.indices)
+    torch.testing.assert_close(exported.quantized, expected.quantized, rtol=0.0, atol=0.0)
+    assert_same(exported.terms, expected.terms)
+
+
+def test_choices_survive_the_config_and_old_configs_load() -> None:
+    quantizer = GaussianMixtureVQ(3, 50, support=16, backend="chunked")
+    config = json.loads(json.dumps(quantizer.to_config()))
+    again = from_config(config)
+    assert isinstance(again, GaussianMixtureVQ)
+    assert (again.support, again.backend) == (16, "chunked")
+    for key in ("support", "backend"):
+        config.pop(key)
+    old = from_config(config)
+    assert isinstance(old, GaussianMixtureVQ)
+    assert old.backend == "auto"
+
+
+def test_the_layer_says_what_runs() -> None:
+    x = torch.zeros(2, 3)
+    assert layer(backend="reference").chosen_backend(x).name == "reference"
+    chosen = layer().chosen_backend(x)
+    assert chosen.name == "chunked"
+    assert "CUDA" in chosen.reason
+    assert "support" in built(support=3).chosen_backend(x).reason
+
+
+@pytest.mark.parametrize(
+    ("choice", "error", "message"),
+    [
+        ({"support": 0}, ValueError, "support must be positive, got 0"),
+        ({"support": 2.5}, TypeError, "support must be a whole number, got 2.5"),
+        ({"support": True}, TypeError, "support must be a whole number"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'reference', 'chunked', 'triton'"),
+    ],
+)
+def test_bad_choices(choice, error, message) -> None:
+    with pytest.raises(error, match=message):
+        GaussianMixtureVQ(3, 50, **choice)
+
+
+def test_triton_on_the_cpu_says_why_not() -> None:
+    quantizer = GaussianMixtureVQ(3, 5, support=None, backend="triton")
+    with pytest.raises(ValueError, match=r"backend='triton' cannot run: .*; backend='auto' takes what can"):
+        quantizer(torch.randn(8, 3))
+
+
+def test_support_can_change_during_training() -> None:
+    """A dense warm-up: the same layer, set to k codes later."""
+    quantizer = built()
+    before = copy.deepcopy(quantizer.state_dict())
+    quantizer.support = 4
+    out, _ = seeded(quantizer)
+    assert_same(quantizer.state_dict(), before)
+    assert out.terms["conditional_entropy"] < torch.tensor(4.0).log()
