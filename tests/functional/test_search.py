@@ -54,10 +54,17 @@ def test_ties_go_to_the_lowest_code(k, support) -> None:
     assert (best_code(query, same, bias)[1] == 0).all()
 
 
-def test_first_argmax_is_the_first() -> None:
-    values = torch.tensor([[1.0, 3.0, 3.0], [2.0, 0.0, 2.0], [-1.0, -1.0, -1.0]])
-    codes = torch.arange(3, dtype=torch.int32)
-    assert first_argmax(values, values.amax(-1, keepdim=True), codes).tolist() == [1, 0, 0]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_first_argmax_is_the_first_and_tells_neighbours_apart(dtype) -> None:
+    close = torch.tensor(-1e3, dtype=dtype)
+    below = torch.nextafter(close, torch.tensor(-torch.inf, dtype=dtype))
+    values = torch.tensor(
+        [[1.0, 3.0, 3.0], [2.0, 0.0, 2.0], [-1.0, -1.0, -1.0], [below, below, close], [0.0, 1e-25, 0.0]],
+        dtype=dtype,
+    )
+    shifted = values - values.amax(-1, keepdim=True)
+    negated = torch.arange(0, -3, -1, dtype=dtype)
+    assert first_argmax(shifted, negated, torch.empty_like(values)).tolist() == [1, 0, 0, 2, 1]
 
 
 def test_tile_size_changes_nothing(monkeypatch) -> None:
@@ -74,3 +81,44 @@ def test_no_tensor_of_size_n_k_exists(k) -> None:
     query, codebook, bias = case(4000, k, 4)
     for function in (lambda: best_code(query, codebook, bias), lambda: best_codes(query, codebook, bias, 8)):
         assert largest_allocation(function) <= 1 << 21 < 4000 * k
+
+
+@pytest.mark.parametrize("k", [2, 8])
+@pytest.mark.parametrize("d", [4, 33])
+def test_bfloat16_candidates_change_no_result(k, d) -> None:
+    query, codebook, bias = case(60, 9000, d)
+    ours = best_codes(query, codebook, bias, k, half=True)
+    for value, expected in zip(ours, best_codes(query, codebook, bias, k, half=False), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatch) -> None:
+    """Thousands of codewords closer together than its rounding: the bound must notice, and the answer stay exact."""
+    query, codebook, _ = case(40, 9000, 16)
+    codebook = codebook[:1] + 1e-3 * codebook
+    bias = -0.5 * codebook.square().sum(-1)
+    shares = []
+    in_half = search._tiled_in_half
+
+    def watched(*arguments):
+        found, share = in_half(*arguments)
+        shares.append(share)
+        return found, share
+
+    monkeypatch.setattr(search, "_tiled_in_half", watched)
+    values, _, best = best_codes(query, codebook, bias, 4, half=True)
+    assert shares[0] > 0.9
+    dense = torch.addmm(bias.double(), query.double(), codebook.double().T)
+    torch.testing.assert_close(values.double(), dense.topk(4, -1).values, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(dense.gather(1, best[:, None])[:, 0], dense.amax(-1), rtol=1e-6, atol=1e-6)
+
+
+def test_the_rounding_bound_holds_for_every_logit() -> None:
+    query, codebook, bias = case(50, 4000, 24)
+    rounded = search._Rounded.of(codebook, bias)
+    columns = torch.nn.functional.pad(query.bfloat16(), (0, 2), value=1.0)
+    exact = torch.addmm(bias.double(), query.double(), codebook.double().T)
+    error = ((columns @ rounded.codebook.T).double() - exact).abs()
+    unit = 2.0**-9
+    norms = query.norm(dim=1)[:, None] * codebook.norm(dim=1)
+    assert (error <= 1.05 * ((2 * unit + unit**2) * norms + unit * exact.abs())).all()

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from ..functional.precision import has_native_bf16
+
 
 def autocast_dtype(device: str | torch.device) -> torch.dtype | None:
     """Return ``torch.bfloat16`` where the device computes in it natively, else None: stay in float32.
@@ -15,15 +17,7 @@ def autocast_dtype(device: str | torch.device) -> torch.dtype | None:
         >>> with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
         ...     out = model(images)
     """
-    kind = torch.device(device).type
-    if kind == "cuda":
-        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    elif kind == "cpu":
-        has = torch.cpu.get_capabilities()
-        native = any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    else:
-        native = False
-    return torch.bfloat16 if native else None
+    return torch.bfloat16 if has_native_bf16(device) else None
 
 
 def recommended_precision(device: str | torch.device) -> Literal["bf16-mixed", "32-true"]:

@@ -49,6 +49,7 @@ class _Workspace:
     gumbel: Tensor
     bits: Tensor
     codes: Tensor
+    negated_codes: Tensor
 
     @staticmethod
     def like(query: Tensor, codebook_size: int, rows: int | None, mode: Mode) -> _Workspace:
@@ -61,6 +62,7 @@ class _Workspace:
             query.new_empty(noisy),
             query.new_empty((2, *noisy), dtype=torch.int32),
             torch.arange(codebook_size, dtype=torch.int32, device=query.device),
+            torch.arange(0, -codebook_size, -1, dtype=query.dtype, device=query.device),
         )
 
     def blocks(self, count: int) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, Tensor]]:
@@ -101,11 +103,11 @@ def forward(
     log_totals = query.new_empty(2, count)
     for rows, logits, q, gumbel, bits in space.blocks(count):
         torch.addmm(bias, query[rows], codebook.T, out=logits)
-        top = logits.amax(-1, keepdim=True)
-        indices[rows] = first_argmax(logits, top, space.codes)
         if mode != "none":
             gumbel_noise(keys[rows], space.codes, gumbel, bits).mul_(noise).add_(logits)
-        logits.sub_(top)
+            gumbel.sub_(gumbel.amax(-1, keepdim=True))
+        logits.sub_(logits.amax(-1, keepdim=True))
+        indices[rows] = first_argmax(logits, space.negated_codes, q)
         total = _exp(logits, out=q).sum(-1)
         log_total = total.log()
         log_totals[0, rows] = log_total
@@ -113,17 +115,16 @@ def forward(
         aggregate.addmv_(q.T, (1.0 if present is None else present[rows]) / total)
         if mode == "none":
             continue
-        top = gumbel.amax(-1, keepdim=True)
         if mode == "soft":
-            r = _exp(gumbel.sub_(top).div_(temperature), out=gumbel)
+            r = _exp(gumbel.div_(temperature), out=gumbel)
             total = r.sum(-1, keepdim=True)
             log_totals[1, rows] = total.log()[:, 0]
             torch.mm(r, codebook, out=mean[rows]).div_(total)
             second[rows] = (r @ extra) / total[:, 0]
         else:
-            drawn[rows] = first_argmax(gumbel, top, space.codes)
+            drawn[rows] = first_argmax(gumbel, space.negated_codes, q)
             if mode == "hard":
-                soft = _exp(gumbel.sub_(top).div_(temperature), out=gumbel).sum(-1)
+                soft = _exp(gumbel.div_(temperature), out=gumbel).sum(-1)
                 log_totals[1, rows] = soft.log()
     if mode in ("hard", "reinmax"):
         mean, second = codebook[drawn], extra[drawn]
