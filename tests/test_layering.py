@@ -27,6 +27,7 @@ LEVELS: dict[str, int] = {
     "tokens": 5,
     "training": 5,
     "prior": 6,
+    "bench": 6,
     "cli": 7,
     "app": 7,
 }
@@ -41,6 +42,8 @@ AT_MODULE_LEVEL: dict[str, set[str]] = {
     "app": {"gradio"},
 }
 USES_LIGHTNING = {"training", "cli", "prior"}
+#: The GPU kernels, imported by the dispatcher when they run; torch brings triton wherever they can.
+TRITON_FILES = "triton_"
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,10 @@ def third_party(found: Import) -> str | None:
     return None if name == "gmvq" or name in sys.stdlib_module_names else name
 
 
+def is_kernel(found: Import) -> bool:
+    return third_party(found) == "triton" and found.file.name.startswith(TRITON_FILES)
+
+
 def test_module_level_imports_are_base_dependencies() -> None:
     """Extras are imported where they are used, so that their absence is an error that names the extra."""
     wrong = [
@@ -173,6 +180,7 @@ def test_module_level_imports_are_base_dependencies() -> None:
         if found.at_module_level
         and not found.for_types
         and third_party(found) is not None
+        and not is_kernel(found)
         and third_party(found) not in BASE | AT_MODULE_LEVEL.get(found.layer, set())
     ]
     assert not wrong, "\n".join(wrong)
@@ -183,9 +191,18 @@ def test_the_core_imports_no_extra_anywhere() -> None:
     wrong = [
         str(found)
         for found in INSIDE
-        if found.layer in CORE and third_party(found) not in {None, "packaging"} | BASE
+        if found.layer in CORE
+        and not is_kernel(found)
+        and third_party(found) not in {None, "packaging"} | BASE
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_kernels_are_imported_when_they_run_only() -> None:
+    users = [i for i in INSIDE if i.module.split(".")[-1].startswith(TRITON_FILES) or "triton" in i.module]
+    outside = [str(i) for i in users if not i.file.name.startswith(TRITON_FILES) and i.at_module_level]
+    assert not outside, "\n".join(outside)
+    assert users
 
 
 def test_lightning_stays_in_training() -> None:

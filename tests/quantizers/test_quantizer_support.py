@@ -37,7 +37,7 @@ def assert_equal_runs(ours, expected) -> None:
     assert_same(ours[1], expected[1])
 
 
-@pytest.mark.parametrize("support", [None, 1, 6])
+@pytest.mark.parametrize("support", [None, 2, 6])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_chunked_is_the_reference(monkeypatch, support, estimator, variance) -> None:
@@ -90,7 +90,18 @@ def test_terms_of_the_truncated_posterior_by_enumeration() -> None:
         torch.testing.assert_close(terms[name], dense[name])
 
 
-@pytest.mark.parametrize("support", [None, 1, 6])
+@pytest.mark.parametrize("k", [2, 4])
+def test_information_of_a_truncated_code_has_a_floor(k) -> None:
+    """H(q(c|x)) <= log k, so I_q >= log(K / k) - KL(qbar || pi): a used codebook must carry information."""
+    terms = built(support=k, sharpening=1e-3)(latents(200)).terms
+    floor = torch.tensor(CODES / k).log() - terms["kl_aggregate"]
+    information = terms["aggregate_entropy"] - terms["conditional_entropy"]
+    assert terms["conditional_entropy"] <= torch.tensor(float(k)).log() + 1e-9
+    assert information >= floor - 1e-9
+    torch.testing.assert_close(information, floor.double(), rtol=0.05, atol=0.01)  # soft posteriors: the floor is met
+
+
+@pytest.mark.parametrize("support", [None, 2, 6])
 @pytest.mark.parametrize("backend", ["auto", "reference", "chunked"])
 def test_eval_is_the_nearest_code_whatever_runs(support, backend) -> None:
     x = latents(40)
@@ -179,6 +190,7 @@ def test_the_layer_says_what_runs() -> None:
     ("choice", "error", "message"),
     [
         ({"support": 0}, ValueError, "support must be positive, got 0"),
+        ({"support": 1}, ValueError, "support must be at least 2, got 1: a posterior on one code is constant"),
         ({"support": 2.5}, TypeError, "support must be a whole number, got 2.5"),
         ({"support": True}, TypeError, "support must be a whole number"),
         ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'reference', 'chunked', 'triton'"),

@@ -116,6 +116,11 @@ class GaussianMixtureVQ(Quantizer):
         check_choice("backend", backend, BACKENDS)
         if support is not None:
             check_size("support", support)
+            if support < 2:
+                raise ValueError(
+                    "support must be at least 2, got 1: a posterior on one code is constant and gives the encoder no "
+                    "gradient"
+                )
         _check_parts(objective, precision, variance, estimator)
         self.objective, self.precision, self.variance = objective, precision, variance
         self.estimator, self.mixture_weights = estimator, mixture_weights

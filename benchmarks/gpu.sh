@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# What only a GPU can tell, on a bare machine with torch and triton (pytest where there is one): each step is a call of
+# under ten minutes and leaves a results file in OUT, benchmarks/results unless given.
+#
+#   benchmarks/gpu.sh check [OUT]    the kernels against the float64 reference on the chip; stops at a difference
+#   benchmarks/gpu.sh layer [OUT]    cost of the layer over N, K and D, against its peers and the floors
+#   benchmarks/gpu.sh all   [OUT]    both, one after the other
+set -euo pipefail
+cd "$(dirname "$0")/.."
+step=${1:-all} out=${2:-benchmarks/results} python=${PYTHON:-python3}
+export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
+mkdir -p "$out"
+
+check() {
+  timeout 540 "$python" benchmarks/gpu_check.py --json "$out/gpu_check.json"
+  if "$python" -c "import pytest, torch, sys; sys.exit(not torch.cuda.is_available())" 2>/dev/null; then
+    timeout 300 "$python" -m pytest -q -p no:cacheprovider -o addopts= tests/functional/test_triton.py
+  fi
+}
+
+layer() {
+  timeout 570 "$python" benchmarks/layer.py --device cuda --json "$out/layer_gpu.json"
+}
+
+case $step in
+  check) check ;;
+  layer) layer ;;
+  all) check && layer ;;
+  *) echo "usage: benchmarks/gpu.sh check|layer|all [OUT]" >&2; exit 2 ;;
+esac
