@@ -36,7 +36,7 @@ VARIANTS = _variants()
 
 
 def main() -> None:
-    options = arguments(__doc__, "benchmarks/results/support.json", seeds=5)
+    options = arguments(__doc__, "benchmarks/results/support.json", seeds=3)
     runs = [
         {**COMMON, **setting, **VARIANTS[name], "name": f"{where}: {name}", "seed": seed}
         for seed in range(options.seeds)

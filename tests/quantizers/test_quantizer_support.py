@@ -11,7 +11,7 @@ from quantizer_cases import KINDS, VARIANCES, assert_same, latents, layer, run, 
 from torch.utils.checkpoint import checkpoint
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, ReinMax, StraightThroughGumbel
-from gmvq.quantizers import from_config, gaussian_mixture
+from gmvq.quantizers import from_config, rows
 from gmvq.types import QuantizerOutput
 
 ESTIMATORS = (GumbelSoftmax, StraightThroughGumbel, ReinMax)
@@ -21,7 +21,7 @@ MASK = torch.arange(30) % 3 > 0
 
 
 def built(**choice) -> GaussianMixtureVQ:
-    return layer(codebook_size=CODES, **NOISE, **choice)  # pyright: ignore
+    return layer(**{"codebook_size": CODES, "support": None, **NOISE, **choice})
 
 
 def seeded(quantizer: GaussianMixtureVQ, mask=MASK) -> tuple[QuantizerOutput, dict[str, torch.Tensor]]:
@@ -48,7 +48,7 @@ def test_chunked_is_the_reference(monkeypatch, support, estimator, variance) -> 
     }  # fmt: skip
     expected = seeded(built(**choice, backend="reference"))
     assert_equal_runs(seeded(built(**choice, backend="chunked")), expected)
-    monkeypatch.setattr(gaussian_mixture, "block_rows", lambda *_: 7)
+    monkeypatch.setattr(rows, "block_rows", lambda *_: 7)
     assert_equal_runs(seeded(built(**choice)), expected)
 
 
@@ -98,7 +98,9 @@ def test_information_of_a_truncated_code_has_a_floor(k) -> None:
     information = terms["aggregate_entropy"] - terms["conditional_entropy"]
     assert terms["conditional_entropy"] <= torch.tensor(float(k)).log() + 1e-9
     assert information >= floor - 1e-9
-    torch.testing.assert_close(information, floor.double(), rtol=0.05, atol=0.01)  # soft posteriors: the floor is met
+    torch.testing.assert_close(
+        information, floor.double(), rtol=0.05, atol=0.01
+    )  # soft posteriors: the floor is met
 
 
 @pytest.mark.parametrize("support", [None, 2, 6])
@@ -190,7 +192,11 @@ def test_the_layer_says_what_runs() -> None:
     ("choice", "error", "message"),
     [
         ({"support": 0}, ValueError, "support must be positive, got 0"),
-        ({"support": 1}, ValueError, "support must be at least 2, got 1: a posterior on one code is constant"),
+        (
+            {"support": 1},
+            ValueError,
+            "support must be at least 2, got 1: a posterior on one code is constant",
+        ),
         ({"support": 2.5}, TypeError, "support must be a whole number, got 2.5"),
         ({"support": True}, TypeError, "support must be a whole number"),
         ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'reference', 'chunked', 'triton'"),

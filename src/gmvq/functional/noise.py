@@ -8,8 +8,8 @@ noise of code c is
 
 with h a bijection of 32-bit words: two rounds of xor-shift and odd multiplication (the constants of "lowbias32", public
 domain), k_1 entering between the rounds, and phi the odd golden-ratio constant. The CPU and the GPU kernels compute
-the same words. Philox, the usual choice, is as good and needs 64-bit products: emulated in torch it costs more than
-the rest of a training step of the layer (docs/performance.md).
+the same words. Philox, the usual choice on GPUs, has no torch operator that takes a counter; emulated, its ten rounds
+of 64-bit products are about 140 operations a word where this takes 17 on 32 bits.
 """
 
 from __future__ import annotations

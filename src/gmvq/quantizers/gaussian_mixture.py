@@ -9,18 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_part, check_schedule, check_size
+from ..errors import check_choice, check_size
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import gather_rows
 from ..functional.estimators import Estimator, GumbelSoftmax
-from ..functional.kmeans import kmeans, nearest_code
 from ..functional.mixture import MIN_VARIANCE, adaptive_variance, mixture_bias, mixture_query
 from ..functional.noise import noise_keys
-from ..functional.row_blocks import in_row_blocks
 from ..functional.sampling import (
     BACKENDS,
     Backend,
-    Support,
     choose_backend,
     find_support,
     most_probable_codes,
@@ -29,8 +26,9 @@ from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import part_from_dict, part_to_dict
 from .evidence import Evidence
-from .parts import Objective, Precision, Variance
-from .rows import RowStep, block_rows
+from .parts import Objective, Precision, Variance, check_parts
+from .rows import RowStep, run_rows
+from .start import start_from
 from .statistics import batch_statistics, precision_fit, scale_fit
 
 #: Every parameter of the mixture is stored divided by this, so that an optimizer that moves each parameter by about
@@ -73,8 +71,8 @@ class GaussianMixtureVQ(Quantizer):
         mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
         standardize: fit s to the spread of the latents; ``False`` fixes s = 1.
         init: ``"kmeans"`` on the first training batch, or ``"random"`` points of it.
-        support: k: q(c|x) lives on the k most probable codes, and everything after the search costs N k D instead of
-            N K D; ``None``: on all K.
+        support: k: q(c|x) lives on the k most probable codes, at least 2, and everything after the search costs
+            N k D instead of N K D; ``None``: on all K.
         backend: implementation of the sampling; ``"auto"`` takes the fastest that can run (``chosen_backend``).
 
     Source: Yan, Wu, Shah, Liu, "Gaussian Mixture Vector Quantization with Aggregated Categorical Posterior",
@@ -107,7 +105,7 @@ class GaussianMixtureVQ(Quantizer):
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
         init: Literal["kmeans", "random"] = "kmeans",
-        support: int | None = None,
+        support: int | None = 8,
         backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         super().__init__(dim, codebook_size)
@@ -121,7 +119,7 @@ class GaussianMixtureVQ(Quantizer):
                     "support must be at least 2, got 1: a posterior on one code is constant and gives the encoder no "
                     "gradient"
                 )
-        _check_parts(objective, precision, variance, estimator)
+        check_parts(objective, precision, variance, estimator)
         self.objective, self.precision, self.variance = objective, precision, variance
         self.estimator, self.mixture_weights = estimator, mixture_weights
         self.standardize, self.init = standardize, init
@@ -296,17 +294,11 @@ class GaussianMixtureVQ(Quantizer):
                 "the first training batch starts the codebook, but every position of it is masked; pass one with "
                 "valid positions, or call quantizer.init_codebook(latents)"
             )
-        if self.standardize:
-            # Below the floor, which only latents without spread reach, float32 holds no distances.
-            floor = rows.abs().max().mul(1e-4).clamp_min(1e-6)
-            spread = (rows - rows.mean(0)).square().mean().sqrt().maximum(floor)
-            self.scaled_log_scale.fill_(float(spread.log()) / _GAIN)
-        rows = self.standardized(rows)
         iterations = 10 if self.init == "kmeans" else 0
-        self.scaled_codebook.copy_(kmeans(rows, self.codebook_size, iterations=iterations, seed=seed) / _GAIN)
-        _, distance = nearest_code(rows, self.codebook.to(rows.dtype))
-        variance = (distance.mean() / self.dim).clamp_min(1e-4)
-        self.scaled_log_precision.fill_(-float(variance.log()) / _GAIN)
+        start = start_from(rows, self.codebook_size, self.standardize, iterations, seed)
+        self.scaled_log_scale.fill_(start.log_scale / _GAIN)
+        self.scaled_codebook.copy_(start.codebook / _GAIN)
+        self.scaled_log_precision.fill_(start.log_precision / _GAIN)
         self.initialized.fill_(True)
         self._started = True
 
@@ -361,7 +353,7 @@ class GaussianMixtureVQ(Quantizer):
     def _run_rows(
         self, rows: Tensor, present: Tensor | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """``RowStep`` on all rows, in blocks where its work is small beside that of the search."""
+        """``RowStep`` on all rows, after the search for their supports."""
         estimator = self.estimator if self.training else None
         backend = self._backend_for(rows, estimator).name
         step = RowStep(self.variance, estimator, backend)
@@ -376,22 +368,11 @@ class GaussianMixtureVQ(Quantizer):
         schedules = (x.to(rows.dtype) for x in (self.temperature, self.gumbel_noise, self.sample_noise))
         shared = (codebook, bias, second_moments, log_precision, log_scale, center, *schedules)
         keys = noise_keys(rows.shape[0] if self.training else 0, rows.device)
-        if self._support is None:
-            return step(rows, present, keys, None, *shared)
-        query = mixture_query(rows.detach() * (-log_scale).exp(), log_precision.detach())
-        support = find_support(query, codebook, bias, self._support)
-        del query
-        if backend == "reference" or torch.compiler.is_compiling():
-            return step(rows, present, keys, support, *shared)
-
-        def block(
-            rows: Tensor, present: Tensor, keys: Tensor, *rest: Tensor
-        ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-            return step(rows, present, keys, Support(*rest[:3]), *rest[3:])
-
-        present = rows.new_ones(rows.shape[0]) if present is None else present
-        count = block_rows(self.dim, self.codebook_size, rows.device)
-        return in_row_blocks(block, (rows, present, keys, *support), shared, count)
+        support = None
+        if self._support is not None:
+            query = mixture_query(rows.detach() * (-log_scale).exp(), log_precision.detach())
+            support = find_support(query, codebook, bias, self._support)
+        return run_rows(step, rows, present, keys, support, shared)
 
     def _search(self, rows: Tensor) -> Tensor:
         codebook = self.codebook.to(rows.dtype)
@@ -407,21 +388,6 @@ class GaussianMixtureVQ(Quantizer):
             f"{super().extra_repr()}, objective={self.objective.kind}, precision={self.precision.fit}, "
             f"variance={self.variance.kind}, estimator={type(self.estimator).__name__}"
         )
-
-
-def _check_parts(
-    objective: Objective, precision: Precision, variance: Variance, estimator: Estimator
-) -> None:
-    check_part("objective", objective, Objective(), ("kind", "gamma", "beta"))
-    check_part("precision", precision, Precision(), ("fit", "per_feature", "sharpening"))
-    check_part("variance", variance, Variance(), ("kind", "sigma", "noise"))
-    check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
-    check_schedule("objective.gamma", objective.gamma)
-    check_schedule("objective.beta", objective.beta)
-    check_schedule("precision.sharpening", precision.sharpening, positive=True)
-    check_schedule("variance.noise", variance.noise)
-    check_schedule("estimator.temperature", estimator.temperature, positive=True)
-    check_schedule("estimator.noise", estimator.noise)
 
 
 def _after_load(module: nn.Module, _: Any) -> None:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_part, check_positive, check_schedule
+from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.schedules import Constant, Cosine, Schedule
 
 
@@ -78,3 +79,17 @@ class Variance:
     def __post_init__(self) -> None:
         check_choice("Variance.kind", self.kind, ("adaptive", "fixed", "learned", "none"))
         check_positive("Variance.sigma", self.sigma)
+
+
+def check_parts(objective: Objective, precision: Precision, variance: Variance, estimator: Estimator) -> None:
+    """Raise unless these are objects with what the layer asks of them, and schedules that are not negative."""
+    check_part("objective", objective, Objective(), ("kind", "gamma", "beta"))
+    check_part("precision", precision, Precision(), ("fit", "per_feature", "sharpening"))
+    check_part("variance", variance, Variance(), ("kind", "sigma", "noise"))
+    check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
+    check_schedule("objective.gamma", objective.gamma)
+    check_schedule("objective.beta", objective.beta)
+    check_schedule("precision.sharpening", precision.sharpening, positive=True)
+    check_schedule("variance.noise", variance.noise)
+    check_schedule("estimator.temperature", estimator.temperature, positive=True)
+    check_schedule("estimator.noise", estimator.noise)

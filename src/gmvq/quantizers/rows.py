@@ -11,6 +11,7 @@ from torch import Tensor
 from ..functional.estimators import Estimator
 from ..functional.mixture import MIN_VARIANCE, adaptive_variance, expected_squared_distance, mixture_query
 from ..functional.noise import gaussian_noise
+from ..functional.row_blocks import in_row_blocks
 from ..functional.sampling import Support, mixture_sample
 from .parts import Variance
 
@@ -104,6 +105,35 @@ class RowStep:
         if kind == "learned":
             return second
         return torch.full_like(second, sigma**2 if kind == "fixed" else 0.0)
+
+
+def run_rows(
+    step: RowStep,
+    rows: Tensor,
+    present: Tensor | None,
+    keys: Tensor,
+    support: Support | None,
+    shared: tuple[Tensor, ...],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """``step`` on all rows: in blocks after a search, where its work is small; else at once.
+
+    Compiled code is not cut into blocks: the compiler plans its memory.
+
+    Args:
+        step, rows, present, keys, support: of ``RowStep``.
+        shared: its other arguments.
+    """
+    if support is None or step.backend == "reference" or torch.compiler.is_compiling():
+        return step(rows, present, keys, support, *shared)
+
+    def block(
+        rows: Tensor, present: Tensor, keys: Tensor, *rest: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return step(rows, present, keys, Support(*rest[:3]), *rest[3:])
+
+    present = rows.new_ones(rows.shape[0]) if present is None else present
+    count = block_rows(rows.shape[1], shared[0].shape[0], rows.device)
+    return in_row_blocks(block, (rows, present, keys, *support), shared, count)
 
 
 def block_rows(dim: int, codebook_size: int, device: torch.device) -> int:
