@@ -47,6 +47,7 @@ VARIANTS: dict[str, Run] = {
     "literal ALBO, gamma = beta = 1": _parts(objective=Objective("literal", Constant(1.0), Constant(1.0))),
     "beta = 1": _parts(objective=Objective(beta=Constant(1.0))),
     "beta = 5": _parts(objective=Objective(beta=Constant(5.0))),
+    "posterior on all codes": _parts(support=None),
     "sharpening 1": _parts(precision=Precision(sharpening=Constant(1.0))),
     "precision learned": _parts(precision=Precision(fit="learned")),
     "no noise": _parts(variance=Variance("none")),
@@ -68,6 +69,7 @@ FASHION_MNIST = (
     "ELBO",
     "no KL",
     "ALBO, gamma = 1",
+    "posterior on all codes",
     "VectorQuantize, EMA, 2e-3",
     "VectorQuantize, EMA, 4e-3",
 )
