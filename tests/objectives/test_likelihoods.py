@@ -209,3 +209,10 @@ def test_lattice_probabilities_sum_to_one_above_the_spacing(offset) -> None:
 def test_below_the_spacing_bits_mean_nothing() -> None:
     narrow = torch.distributions.Normal(0.0, 0.01 / 255).log_prob(torch.tensor(0.0))
     assert bits_per_dimension(-narrow, 1) < 0
+
+
+def test_the_memory_format_of_images_does_not_matter() -> None:
+    likelihood = GaussianLikelihood()
+    images, reconstruction = torch.rand(2, 4, 3, 8, 6, dtype=torch.float64)
+    formatted = [t.contiguous(memory_format=torch.channels_last) for t in (reconstruction, images)]
+    torch.testing.assert_close(likelihood(*formatted), likelihood(reconstruction, images))

@@ -63,6 +63,78 @@ def test_every_parameter_is_optimized_once(monkeypatch: pytest.MonkeyPatch) -> N
     }
 
 
+def test_a_step_seeds_the_cpu_and_its_own_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.manual_seed`` keeps a stack trace for every kind of device that was never used, in every step."""
+
+    def refuse(_: int) -> None:
+        raise AssertionError("seeded a device that is not in use")
+
+    for kind in (torch.cuda, torch.xpu, torch.mps):
+        monkeypatch.setattr(
+            kind, "manual_seed_all" if hasattr(kind, "manual_seed_all") else "manual_seed", refuse
+        )
+    draws = []
+    for batch in (1, 1, 2):
+        seed_step(3, 0, batch, torch.device("cpu"))
+        draws.append(torch.rand(4))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def _optimizer(module: TokenizerModule, monkeypatch: pytest.MonkeyPatch) -> torch.optim.Optimizer:
+    monkeypatch.setattr(TokenizerModule, "total_steps", 10)
+    return module.configure_optimizers()["optimizer"]  # pyright: ignore
+
+
+def test_the_fused_optimizer_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to rounding; and it goes on from a checkpoint of the plain one."""
+    modules = [TokenizerModule(dim=4, codebook_size=16, weight_decay=0.1) for _ in range(2)]
+    fused = _optimizer(modules[0], monkeypatch)
+    assert all(group["fused"] for group in fused.param_groups)
+    monkeypatch.setattr("gmvq.training.module._can_fuse", lambda _: False)
+    plain = _optimizer(modules[1], monkeypatch)
+    assert not any(group["fused"] for group in plain.param_groups)
+
+    def step(optimizer: torch.optim.Optimizer, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.empty_like(parameter).normal_(generator=generator)
+        optimizer.step()
+
+    for seed in range(3):
+        step(fused, seed)
+        step(plain, seed)
+    for one, other in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    state = plain.state_dict()
+    fused.load_state_dict(state)
+    step(fused, 3)
+
+
+def test_the_fused_optimizer_goes_on_from_averages_in_another_memory_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch's fused Adam on a CPU reads memory in order, whatever the strides."""
+    module = TokenizerModule(dim=4, codebook_size=16)
+    optimizer = _optimizer(module, monkeypatch)
+    for parameter in module.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+    for averages in state["state"].values():
+        averages["exp_avg"] = averages["exp_avg"].clone(memory_format=torch.contiguous_format)
+    optimizer.load_state_dict(state)
+    for parameter, averages in optimizer.state.items():
+        assert averages["exp_avg"].stride() == parameter.stride()
+
+
+def test_gradients_can_be_clipped(fit: Fit, tmp_path: Path) -> None:
+    """Lightning refuses that for a fused optimizer under autocast."""
+    module = fit(tmp_path, max_steps=2, gradient_clip_val=0.5, precision="bf16-mixed")
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
 def test_learning_rate() -> None:
     rates = [learning_rate_factor(step, total=1000, warmup=50, final=0.02) for step in range(1001)]
     assert rates[0] == pytest.approx(1 / 51, rel=1e-3)

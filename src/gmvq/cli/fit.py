@@ -10,7 +10,7 @@ import platform
 import shlex
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ def run(argv: Sequence[str]) -> int:
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
     _quieten()
+    from ..training.trainer import build_trainer, default_precision
     from .options import build_parser, build_run, config_files, parse_options
 
     parser = build_parser()
@@ -60,7 +61,17 @@ def run(argv: Sequence[str]) -> int:
         say(f"run folder: {run_dir}{note}\ndata: {data.dataset('train').description}")
         _write_records(run_dir, parser.dump(config, skip_none=False), argv, trainer, step)
 
-    trainer = _build_trainer(config, run_dir, step, begin)
+    if config.trainer["precision"] is None:
+        config.trainer["precision"] = default_precision(config.trainer["accelerator"])
+    trainer = build_trainer(
+        dict(config.trainer),
+        run_dir,
+        save_every=config.save_every,
+        keep_best=config.keep_best,
+        logger=config.logger,
+        from_step=step,
+        begin=begin,
+    )
     if trainer.is_global_zero:
         os.environ[_RUN_DIR] = str(run_dir)
     try:
@@ -141,66 +152,6 @@ def _fit(
     print(f"{data.dataset('test').description}\n{format_table(evaluation)}")
     say(f"written to {run_dir}: model/, metrics.json, report.html")
     return 0
-
-
-def _build_trainer(config: Any, run_dir: Path, step: int, begin: Callable[[Trainer], None]) -> Trainer:
-    """Build the trainer with our loggers, callbacks and checkpoint files."""
-    import torch
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-
-    from ..models.precision import recommended_precision
-    from ..training.callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
-    from ..training.history import HistoryWriter
-    from ..training.progress import StepProgress
-
-    options = dict(config.trainer)
-    if options["precision"] is None:
-        cuda = torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda")
-        options["precision"] = config.trainer["precision"] = recommended_precision("cuda" if cuda else "cpu")
-    callbacks: list[Callback] = [AtStart(begin), LastCheckpoint(run_dir, config.save_every)]
-    if options["enable_progress_bar"] is not False:
-        callbacks.append(StepProgress())
-    if config.keep_best:
-        callbacks.append(
-            ModelCheckpoint(
-                run_dir / "checkpoints",
-                filename="best",
-                monitor="validation/mse",
-                enable_version_counter=False,
-            )
-        )
-    return Trainer(
-        **options,
-        callbacks=callbacks,
-        logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(config.logger, run_dir, step)],
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=run_dir,
-        enable_checkpointing=config.keep_best,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def _loggers(kind: str, run_dir: Path, step: int) -> list[Any]:
-    if kind == "tensorboard":
-        require("tensorboard", "train")
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        options: dict[str, Any] = {"purge_step": step} if step else {}
-        return [TensorBoardLogger(run_dir, name="", version="tensorboard", **options)]
-    if kind == "wandb":
-        try:
-            require("wandb", "train")
-        except ImportError as error:
-            raise ImportError(
-                "--logger wandb needs the package wandb; install it with: pip install wandb"
-            ) from error
-        from lightning.pytorch.loggers import WandbLogger
-
-        return [WandbLogger(name=run_dir.name, save_dir=run_dir, project="gmvq")]
-    return []
 
 
 def _write_records(run_dir: Path, config: str, argv: Sequence[str], trainer: Trainer, step: int) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
+from ..training.trainer import TRAINER_DEFAULTS
 
 #: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
 _OURS = {
@@ -22,13 +23,6 @@ _OURS = {
     "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
     "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
 }  # fmt: skip
-
-_TRAINER_DEFAULTS = {
-    "max_steps": 1500,
-    "log_every_n_steps": 20,
-    "val_check_interval": 250,
-    "check_val_every_n_epoch": None,
-}
 
 
 def build_parser() -> LightningArgumentParser:
@@ -80,7 +74,7 @@ def build_parser() -> LightningArgumentParser:
     parser.link_arguments("seed", "data.seed")
     parser.link_arguments("model.channels", "data.channels")
     parser.set_defaults(choice_defaults(TokenizerModule, "model"))
-    parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER_DEFAULTS.items()})
+    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
     return parser
 
 

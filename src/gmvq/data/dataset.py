@@ -69,16 +69,13 @@ class ImageDataset(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
         """Fetch many items at once; the data loader calls this."""
-        numbers = [index[0] if isinstance(index, tuple) else index for index in indices]
-        items = np.array([self._position(number) for number in numbers], dtype=np.int64)
+        pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
+        items = [self._position(number) for number, _ in pairs]
         chance = None
         if self._augment:
-            draws = items.copy()
-            for row, index in enumerate(indices):
-                if isinstance(index, tuple):
-                    draws[row] = index[1]
-            chance = uniforms(self._seed, draws, 4)
-        pixels = self._view.batch(items, None if chance is None else chance[:, 1:])
+            draws = [item if draw is None else draw for item, (_, draw) in zip(items, pairs, strict=True)]
+            chance = uniforms(self._seed, np.array(draws, dtype=np.int64), 4)
+        pixels = self._view.batch(np.array(items, dtype=np.int64), None if chance is None else chance[:, 1:])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
@@ -111,10 +108,10 @@ class ImageDataset(Dataset[Tensor]):
         return self._view.label(self._position(index))
 
     def _position(self, index: int) -> int:
-        position = operator.index(index)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"index {position} is out of range for a dataset of {len(self)} images")
-        return position % len(self)
+        position, length = operator.index(index), len(self._view)
+        if not -length <= position < length:
+            raise IndexError(f"index {position} is out of range for a dataset of {length} images")
+        return position % length
 
 
 def check_channels(channels: int) -> None:

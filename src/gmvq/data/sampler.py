@@ -120,7 +120,8 @@ class StatelessSampler(Sampler[Batch]):
         start = within * self._global_batch
         places = np.arange(start, min(start + self._global_batch, self._length))
         mine = np.array_split(places, self._world_size)[self._rank]
-        return [(int(self._order[1][place]), epoch * self._length + int(place)) for place in mine]
+        draws = (mine + epoch * self._length).tolist()
+        return list(zip(self._order[1][mine].tolist(), draws, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were handed out, and the numbers that fix what those batches were."""

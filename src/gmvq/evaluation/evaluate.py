@@ -18,16 +18,16 @@ from ..objectives import (
     Likelihood,
     MixtureQuantizer,
     bits_per_dimension,
-    elbo,
     importance_weighted_bound,
 )
+from ..objectives.bounds import elbo_with_and_without_noise
 from .batches import Images, count_batches, description_of, device_of, evaluating, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
 
 Progress = Callable[[int, int | None], None]
 """Called after each batch with the number of batches done and in all (None where unknown)."""
 
-_BLOCK_VALUES = 1 << 22  # entries of one block of the N x K posterior
+_BLOCK_VALUES = 1 << 16  # entries of one block of the N x K posterior: half a megabyte stays in the cache
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,7 @@ class _Posterior:
     def __init__(
         self, tokenizer: Any, likelihood: Likelihood | None, samples: int, seed: int, device: torch.device
     ) -> None:
-        self.model = LatentModel.of(tokenizer.quantizer)
-        self.discrete = LatentModel.of(tokenizer.quantizer, discrete=True)
+        self.model = LatentModel.of(tokenizer.quantizer).in_float64()
         self.likelihood, self._samples = likelihood, samples
         self._decode = _decoder(tokenizer)
         self._aggregate = AggregatePosterior(self.model.codebook_size, device)
@@ -202,18 +201,19 @@ class _Posterior:
 
     def update(self, latents: Tensor, x: Tensor, indices: Tensor) -> None:
         mask = indices >= 0
-        z = self.model.standardized(latents)[mask].to(self.model.codebook.dtype)
         block = max(1, _BLOCK_VALUES // self.model.codebook_size)
-        for rows in z.split(block):
-            self._aggregate.update(self.model.log_responsibilities(rows))
         self._images += x.shape[0]
         self._dimensions = x[0].numel()
         if self.likelihood is None:
+            z = self.model.standardized(latents)[mask].to(self.model.codebook)
+            for rows in z.split(block):
+                self._aggregate.update(self.model.log_responsibilities(rows))
             return
         shared = (latents, x, self._decode, self.likelihood.to(x.device))
         options = {"generator": self._generator, "block": block, "mask": None if bool(mask.all()) else mask}
-        self._sums["elbo"] += float(elbo(self.model, *shared, **options).value.sum())
-        self._sums["elbo_discrete"] += float(elbo(self.discrete, *shared, **options).value.sum())
+        bounds = elbo_with_and_without_noise(self.model, *shared, aggregate=self._aggregate, **options)
+        for name, bound in zip(("elbo", "elbo_discrete"), bounds, strict=True):
+            self._sums[name] += float(bound.value.sum())
         if self._samples:
             bound = importance_weighted_bound(self.model, *shared, samples=self._samples, **options)
             self._sums["importance_weighted"] += float(bound.sum())

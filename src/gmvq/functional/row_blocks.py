@@ -1,7 +1,8 @@
 """Run a differentiable function of N rows in blocks of rows, and keep nothing of a block but its results.
 
 Backward runs the function again, block by block, with gradients. Memory beyond inputs and results is that of one
-block, whatever N is; the price is a second forward, so the function should be the cheap part of a step.
+block, whatever N is; the price is a second forward, so the function should be the cheap part of a step. Rows that are
+one block are run as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def in_row_blocks(
     Returns:
         Results per row, concatenated, and sums over rows, added up.
     """
-    if rows[0].shape[0] <= block and not torch.is_grad_enabled():
+    if rows[0].shape[0] <= block:
         return function(*rows, *shared)
     layout: list[int] = []
     flat = _RowBlocks.apply(function, block, len(rows), layout, *rows, *shared)

@@ -94,10 +94,11 @@ def best_codes(
     if half is None:
         half = query.device.type == "cpu" and codebook.shape[1] >= _HALF_DIM and has_native_bf16(query.device)
     rounded = _Rounded.of(codebook, bias) if tiled and half and query.dtype == torch.float32 else None
+    buffer = query.new_empty(0 if tiled else min(rows, count), size)
     for start in range(0, count, rows):
         part = query[start : start + rows]
         if not tiled:
-            found = torch.addmm(bias, part, codebook.T).topk(k, -1)
+            found = torch.addmm(bias, part, codebook.T, out=buffer[: part.shape[0]]).topk(k, -1)
         elif rounded is None:
             found = _tiled(part, codebook, bias, k)
         else:

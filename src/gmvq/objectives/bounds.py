@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import check_latents, check_mask, check_positive
 from .information import AggregatePosterior
-from .latent_model import LatentModel, MixtureQuantizer
+from .latent_model import Draws, LatentModel, MixtureQuantizer, join_draws
 from .likelihoods import Likelihood
 
 #: Samples of c drawn at once: bounds the memory for any number of samples at N * 64 * 3 numbers.
@@ -85,26 +85,32 @@ def _prepare(
 
 
 def _samples(
-    model: LatentModel,
-    positions: _Positions,
-    samples: int,
-    generator: torch.Generator | None,
-    block: int,
+    model: LatentModel, positions: _Positions, samples: int, generator: torch.Generator | None, block: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(z, log p(c, z) - log q(c, z|x)) for each sample: (N, D) and (N,)."""
     check_positive("samples", samples)
-    w = model.log_precision.exp()
     for start in range(0, samples, _DRAWS):
         draws = model.draw(positions.z, min(_DRAWS, samples - start), generator, block)
         for index in range(draws.code.shape[1]):
-            z, log_ratio = model.codebook[draws.code[:, index]], draws.log_ratio[:, index]
-            if draws.log_variance is not None:
-                log_variance = draws.log_variance[:, index, None]
-                noise = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-                z = z + (0.5 * log_variance).exp() * noise
-                gap = model.log_precision + log_variance + (1.0 - w * log_variance.exp()) * noise.square()
-                log_ratio = log_ratio + 0.5 * gap.sum(-1)
-            yield z, log_ratio
+            noise = None if model.discrete else _normal(positions, generator)
+            yield _realised(model, draws, index, noise)
+
+
+def _normal(positions: _Positions, generator: torch.Generator | None) -> Tensor:
+    z = positions.z
+    return torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+
+
+def _realised(model: LatentModel, draws: Draws, index: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """z of one draw of the codes, with standard normal noise (N, D) unless discrete, and its log-ratio."""
+    z, log_ratio = model.codebook[draws.code[:, index]], draws.log_ratio[:, index]
+    if draws.log_variance is not None and noise is not None:
+        log_variance = draws.log_variance[:, index, None]
+        z = z + (0.5 * log_variance).exp() * noise
+        excess = 1.0 - model.log_precision.exp() * log_variance.exp()
+        gap = model.log_precision + log_variance + excess * noise.square()
+        log_ratio = log_ratio + 0.5 * gap.sum(-1)
+    return z, log_ratio
 
 
 def _expected_log_likelihood(
@@ -168,6 +174,47 @@ def elbo(
 
 
 @torch.no_grad()
+def elbo_with_and_without_noise(
+    model: LatentModel | MixtureQuantizer,
+    latents: Tensor,
+    target: Tensor,
+    decode: Decode,
+    likelihood: Likelihood,
+    *,
+    aggregate: AggregatePosterior | None = None,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    block: int = 4096,
+) -> tuple[Bound, Bound]:
+    """``elbo`` of a model and of its discrete form, one sample each, in one pass over the N x K posterior.
+
+    The values and the numbers taken from ``generator`` are those of the two calls one after the other.
+
+    Args:
+        aggregate: adds up q(c|x) on the way.
+        model, latents, target, decode, likelihood, mask, generator, block: as in ``elbo``.
+    """
+    model, positions = _prepare(model, latents, target, mask)
+    options = {"generator": generator, "device": positions.z.device, "dtype": positions.z.dtype}
+    first = torch.rand(positions.z.shape[0], 1, **options)
+    noise = None if model.discrete else _normal(positions, generator)
+    second = torch.rand(positions.z.shape[0], 1, **options)
+    kept: list[tuple[Tensor, Tensor, Draws]] = []
+    for terms in model.blocks(positions.z, block, torch.cat([first, second], 1)):
+        kept.append((terms.gaussian_kl, terms.categorical, terms.draws))
+        if aggregate is not None:
+            aggregate.add(terms.q, terms.entropy)
+    gaussian, categorical, draws = zip(*kept, strict=True)
+    latent, categorical = (positions.sum_per_image(torch.cat(t)) for t in (gaussian, categorical))
+    joined = join_draws(draws)
+    fits = [
+        likelihood.log_prob(decode(positions.to_latents(z, model.unstandardized)), target).to(latent)
+        for z, _ in (_realised(model, joined, 0, noise), _realised(model, joined, 1, None))
+    ]
+    return Bound(fits[0], latent, categorical), Bound(fits[1], torch.zeros_like(latent), categorical)
+
+
+@torch.no_grad()
 def albo(
     model: LatentModel | MixtureQuantizer,
     latents: Tensor,
@@ -206,7 +253,7 @@ def albo(
     latent_terms: list[Tensor] = []
     for terms in model.blocks(positions.z, block):
         latent_terms.append(terms.gaussian_cross_entropy if literal else terms.gaussian_kl)
-        here.update(terms.log_q)
+        here.add(terms.q, terms.entropy)
     kl = (aggregate or here).kl(model.log_weights).to(positions.z)
     latent = positions.sum_per_image(torch.cat(latent_terms))
     categorical = positions.sum_per_image(kl.expand(positions.z.shape[0]))

@@ -78,11 +78,15 @@ class AggregatePosterior:
             log_q = log_q[mask]
         log_q = log_q.reshape(-1, self.codebook_size)
         q = log_q.exp()
-        entropies = -torch.where(q > 0, q * log_q, 0.0).sum(-1)
+        self.add(q, -torch.where(q > 0, q * log_q, 0.0).sum(-1))
+
+    @torch.no_grad()
+    def add(self, q: Tensor, entropies: Tensor) -> None:
+        """Add rows whose q(c|x), (N, K), and H(q(c|x)), (N,), are known."""
         dtype, device = self.sums.dtype, self.sums.device
         self.sums[:-2] += q.sum(0, dtype=dtype).to(device)
         self.sums[-2] += entropies.sum(dtype=dtype).to(device)
-        self.sums[-1] += log_q.shape[0]
+        self.sums[-1] += q.shape[0]
 
     def merge(self, *others: AggregatePosterior) -> AggregatePosterior:
         """Add the sums of others, of other processes or other shards, and return self."""

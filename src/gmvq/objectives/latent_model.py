@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ..functional.divergences import categorical_kl, gaussian_cross_entropy, gaussian_kl
+from ..functional.divergences import gaussian_cross_entropy
 from ..functional.mixture import MIN_VARIANCE, mixture_logits
 
 
@@ -45,13 +45,8 @@ def _identity(values: Tensor) -> Tensor:
     return values
 
 
-class LatentTerms(NamedTuple):
-    """Per-position terms, each (N,) in nats: KL(q(c|x) || pi), and E_q(c|x) of the two Gaussian terms."""
-
-    categorical: Tensor
-    gaussian_kl: Tensor
-    gaussian_cross_entropy: Tensor
-    log_q: Tensor
+#: Below this a log-probability counts as this: its exponential is 0 in float64, and 0 times it is 0 and not NaN.
+_LOG_ZERO = -1e4
 
 
 class Draws(NamedTuple):
@@ -60,6 +55,25 @@ class Draws(NamedTuple):
     code: Tensor
     log_ratio: Tensor
     log_variance: Tensor | None
+
+
+class LatentTerms(NamedTuple):
+    """Exact terms of N positions, each (N,) in nats but for q, and samples.
+
+    Attributes:
+        q: q(c|x), (N, K).
+        entropy: H(q(c|x)).
+        categorical: KL(q(c|x) || pi).
+        gaussian_kl, gaussian_cross_entropy: E_q(c|x) of the two Gaussian terms; 0 for a discrete model.
+        draws: one for each uniform number that was given.
+    """
+
+    q: Tensor
+    entropy: Tensor
+    categorical: Tensor
+    gaussian_kl: Tensor
+    gaussian_cross_entropy: Tensor
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -156,28 +170,58 @@ class LatentModel:
         distance = (distance + z.square().sum(-1, keepdim=True)).clamp_min(0.0)
         return self.code_log_variance(distance).to(z).expand_as(distance).clamp_min(math.log(MIN_VARIANCE))
 
-    def blocks(self, z: Tensor, block: int = 4096) -> Iterator[LatentTerms]:
-        """The exact latent terms of z (N, D), at most ``block`` rows at a time."""
-        for rows in z.split(block):
-            log_q = self.log_responsibilities(rows)
+    def blocks(self, z: Tensor, block: int = 4096, uniforms: Tensor | None = None) -> Iterator[LatentTerms]:
+        """The exact latent terms of z (N, D), at most ``block`` rows at a time, and draws, in one pass over N x K.
+
+        Args:
+            z: positions, (N, D).
+            block: rows of the N x K matrices held at once; a few cache-sized blocks are fastest.
+            uniforms: (N, L) in [0, 1): each gives a code by the inverse of the distribution function of q(c|x).
+        """
+        uniforms = z.new_empty(z.shape[0], 0) if uniforms is None else uniforms
+        log_weights = self.log_weights.clamp_min(_LOG_ZERO)
+        for rows, chances in zip(z.split(block), uniforms.split(block), strict=True):
+            log_q = self.log_responsibilities(rows).clamp_min_(_LOG_ZERO)
             q = log_q.exp()
-            kl = cross = rows.new_zeros(rows.shape[0])
+            entropy = -_mean(q, log_q)
+            kl = cross = torch.zeros_like(entropy)
+            log_variance = None
             if not self.discrete:
-                variance = self.log_variances(rows).exp()
-                kl = (q * gaussian_kl(variance, self.log_precision, self.dim)).sum(-1)
-                cross = (q * gaussian_cross_entropy(variance, self.log_precision, self.dim)).sum(-1)
-            yield LatentTerms(categorical_kl(q, self.log_weights), kl, cross, log_q)
+                log_variance = self.log_variances(rows)
+                # Both terms are affine in s^2 and log s^2, so their mean over c needs only the means of the two.
+                cross = gaussian_cross_entropy(_mean(q, log_variance.exp()), self.log_precision, self.dim)
+                kl = cross - 0.5 * self.dim * (math.log(2 * math.pi * math.e) + _mean(q, log_variance))
+            code = _invert(q, chances)
+            draws = Draws(
+                code,
+                log_weights[code] - log_q.gather(-1, code),
+                None if log_variance is None else log_variance.gather(-1, code),
+            )
+            yield LatentTerms(q, entropy, -entropy - q @ log_weights, kl, cross, draws)
 
     def draw(
         self, z: Tensor, count: int, generator: torch.Generator | None = None, block: int = 4096
     ) -> Draws:
         """Sample ``count`` codes per row of z (N, D) from q(c|x), at most ``block`` rows at a time."""
-        codes, ratios, variances = [], [], []
-        for rows in z.split(block):
-            log_q = self.log_responsibilities(rows)
-            code = torch.multinomial(log_q.exp(), count, replacement=True, generator=generator)
-            codes.append(code)
-            ratios.append(self.log_weights[code] - log_q.gather(-1, code))
-            if not self.discrete:
-                variances.append(self.log_variances(rows).gather(-1, code))
-        return Draws(torch.cat(codes), torch.cat(ratios), torch.cat(variances) if variances else None)
+        uniforms = torch.rand(z.shape[0], count, generator=generator, device=z.device, dtype=z.dtype)
+        return join_draws(terms.draws for terms in self.blocks(z, block, uniforms))
+
+
+def join_draws(parts: Iterable[Draws]) -> Draws:
+    """Put the draws of several blocks of positions one below the other."""
+    code, log_ratio, log_variance = zip(*parts, strict=True)
+    variances = None if log_variance[0] is None else torch.cat(log_variance)
+    return Draws(torch.cat(code), torch.cat(log_ratio), variances)
+
+
+def _mean(q: Tensor, values: Tensor) -> Tensor:
+    """sum_c q_c v_c, (N, K) twice -> (N,), without an N x K product."""
+    return torch.linalg.vecdot(q, values)
+
+
+def _invert(q: Tensor, chances: Tensor) -> Tensor:
+    """The code at which the cumulated q, (N, K), passes each uniform number, (N, L) -> (N, L)."""
+    if chances.shape[-1] == 0:
+        return chances.long()
+    cumulated = q.cumsum(-1)
+    return torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True).clamp_max(q.shape[-1] - 1)

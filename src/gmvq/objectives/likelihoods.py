@@ -91,8 +91,9 @@ class Likelihood(nn.Module):
         """Summed deviation (B,) in at least float32, and n."""
         _check_pair(reconstruction, target)
         dtype = torch.promote_types(torch.promote_types(reconstruction.dtype, target.dtype), torch.float32)
-        deviation = self.deviation(reconstruction.to(dtype), target.to(dtype)).flatten(1)
-        return deviation.sum(-1), deviation.shape[1]
+        deviation = self.deviation(reconstruction.to(dtype), target.to(dtype))
+        axes = tuple(range(1, deviation.ndim))  # no flatten: it would copy images in channels-last memory
+        return deviation.sum(axes), deviation[0].numel()
 
     def _batch_log_scale(self, total_deviation: Tensor, n: int) -> Tensor:
         """Maximum-likelihood log scale of the batch, a constant for autograd, not under the floor."""

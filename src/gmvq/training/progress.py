@@ -112,4 +112,5 @@ def _rich_bar() -> Any:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    return Progress(*columns, console=Console(stderr=True))
+    # Drawing takes about 10 ms of the interpreter, which a step then waits for.
+    return Progress(*columns, console=Console(stderr=True), refresh_per_second=2)
