@@ -205,6 +205,12 @@ def test_kernels_are_imported_when_they_run_only() -> None:
     assert users
 
 
+def test_the_bench_asks_for_its_peers_by_require() -> None:
+    """A machine without them measures what it has: no import statement, not even inside functions."""
+    peers = {"vector_quantize_pytorch", "faiss"}
+    assert not [str(found) for found in INSIDE if found.layer == "bench" and third_party(found) in peers]
+
+
 def test_lightning_stays_in_training() -> None:
     lightning = {"lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities"}
     wrong = [

@@ -65,4 +65,6 @@ def in_units_of_the_reconstruction_loss(
     Returns:
         The same two values.
     """
+    if not torch.is_grad_enabled():
+        return quantized, nats
     return _ExchangeRate.apply(quantized, nats, latents.detach(), pooled)  # pyright: ignore[reportReturnType]

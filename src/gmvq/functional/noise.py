@@ -59,8 +59,11 @@ def gaussian_noise(keys: Tensor, like: Tensor) -> Tensor:
     pairs = (dim + 1) // 2
     features = torch.arange(2 * pairs, dtype=torch.int32, device=like.device)
     u = _uniform(keys[:, 2:], features, like.new_empty(count, 2 * pairs), None)
-    radius, angle = (-2.0 * u[:, :pairs].log()).sqrt(), u[:, pairs:] * (2.0 * math.pi)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[:, :dim]
+    radius, angle = u[:, :pairs].log_().mul_(-2.0).sqrt_(), u[:, pairs:].mul_(2.0 * math.pi)
+    sine = angle.sin().mul_(radius)
+    radius.mul_(angle.cos_())
+    angle.copy_(sine)
+    return u[:, :dim]
 
 
 def _uniform(keys: Tensor, numbers: Tensor, out: Tensor, bits: Tensor | None) -> Tensor:

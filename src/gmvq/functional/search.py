@@ -105,10 +105,12 @@ def best_codes(
             found, doubtful = _tiled_in_half(part, codebook, bias, k, rounded)
             rounded = rounded if doubtful < 0.25 else None  # these latents need more digits than bfloat16 has
         values[start : start + rows], indices[start : start + rows] = found
-    best = torch.where(values == values[:, :1], indices, size).amin(-1).clamp_max_(size - 1)
-    tied = values[:, -1] == values[:, 0]
-    if size > k and bool(tied.any()):  # more codes may share the first place than were looked at
-        best[tied] = _lowest(query[tied], codebook, bias)
+    best = indices[:, 0].clone()
+    if k == 1 or bool((values[:, 1] == values[:, 0]).any()):
+        best = torch.where(values == values[:, :1], indices, size).amin(-1).clamp_max_(size - 1)
+        tied = values[:, -1] == values[:, 0]
+        if size > k and bool(tied.any()):  # more codes may share the first place than were looked at
+            best[tied] = _lowest(query[tied], codebook, bias)
     return values, indices, best
 
 

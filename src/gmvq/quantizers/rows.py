@@ -138,5 +138,5 @@ def run_rows(
 
 def block_rows(dim: int, codebook_size: int, device: torch.device) -> int:
     """Rows per block: a few tensors (block, D) in the cache, and no less work than the (K, D) gradients of a block."""
-    values = 1 << 17 if device.type == "cpu" else 1 << 22
+    values = 1 << 16 if device.type == "cpu" else 1 << 22
     return max(values // dim, codebook_size // 8, 1)

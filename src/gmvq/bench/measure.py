@@ -1,0 +1,196 @@
+"""Time and memory of a call: medians over interleaved repetitions, and bytes that the allocator reports.
+
+A call runs one step of a contestant and returns the tensors that the step leaves to its user (outputs, gradients),
+which stay alive until the memory is counted.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Call = Callable[[], Any]
+
+#: Pause before a timed call: idle threads of another library's pool spin for a while and would take its cores.
+_PAUSE = 0.005
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one contestant."""
+
+    median_ms: float
+    min_ms: float
+    max_ms: float
+    repetitions: int
+
+    @staticmethod
+    def of(seconds: list[float]) -> Timing:
+        ms = [1e3 * s for s in seconds]
+        return Timing(statistics.median(ms), min(ms), max(ms), len(ms))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a call adds to its inputs.
+
+    Attributes:
+        peak: the most that was allocated at once, beyond what was allocated before the call.
+        kept: what is still allocated when the call has returned: outputs and gradients.
+        transient: the most that was allocated at once of what does not stay. From single allocations on a CPU;
+            peak - kept on an accelerator.
+    """
+
+    peak: int
+    kept: int
+    transient: int
+
+    def to_json(self) -> dict[str, int]:
+        return {f"{name}_bytes": value for name, value in asdict(self).items()}
+
+
+def interleaved(
+    calls: dict[str, Call],
+    device: torch.device,
+    *,
+    seconds: float,
+    at_least: int = 3,
+    at_most: int = 15,
+) -> tuple[dict[str, Timing], dict[str, str]]:
+    """Time calls in turn, each once a round, after one round of warm-up that does not count.
+
+    Every round has an order of its own, so that none always follows the same one.
+
+    Args:
+        calls: by name.
+        device: whose queue is waited for.
+        seconds: rounds end when they took this long, between ``at_least`` and ``at_most`` rounds.
+
+    Returns:
+        Timings by name, and for calls that raised RuntimeError (out of memory, say) or similar the first line of it.
+    """
+    failures: dict[str, str] = {}
+    for name, call in calls.items():
+        try:
+            for _ in range(2):
+                first = _seconds(call, device)
+                if first > 0.5:  # long enough for one to warm up
+                    break
+        except (RuntimeError, ValueError, TypeError, AssertionError, MemoryError) as error:
+            failures[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    names = [name for name in calls if name not in failures]
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    order, started = random.Random(0), time.perf_counter()
+    for round_ in range(at_most if names else 0):
+        if round_ >= at_least and time.perf_counter() - started > seconds:
+            break
+        with _no_garbage_collection():
+            for name in order.sample(names, len(names)):
+                taken[name].append(_seconds(calls[name], device))
+    return {name: Timing.of(values) for name, values in taken.items()}, failures
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now, and none while figures are taken."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _seconds(call: Call, device: torch.device) -> float:
+    _wait(device)
+    if device.type == "cpu":
+        time.sleep(_PAUSE)
+    start = time.perf_counter()
+    result = call()
+    _wait(device)
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def extra_memory(call: Call, device: torch.device) -> Memory:
+    """Bytes that ``call`` allocates through torch; run it once before, so that nothing is a first time."""
+    gc.collect()
+    if device.type == "cuda":
+        return _cuda_memory(call, device)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes lines of its own to stderr
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=False
+    ) as profile:
+        result = call()
+    changes = _changes(profile)
+    del result
+    return from_changes(changes)
+
+
+def _cuda_memory(call: Call, device: torch.device) -> Memory:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = call()
+    torch.cuda.synchronize(device)
+    peak = torch.cuda.max_memory_allocated(device) - before
+    kept = torch.cuda.memory_allocated(device) - before
+    del result
+    return Memory(peak, kept, peak - kept)
+
+
+def _changes(profile: Any) -> list[tuple[int, int]]:
+    """(address, bytes) of every allocation (positive) and release (negative) of CPU memory, in order of time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    memory = [e for e in events if e.get("name") == "[memory]" and e["args"].get("Device Type") == 0]
+    memory.sort(key=lambda e: e["ts"])
+    return [(int(e["args"]["Addr"]), int(e["args"]["Bytes"])) for e in memory]
+
+
+def from_changes(changes: Iterable[tuple[int, int]]) -> Memory:
+    """Sum up (address, bytes) of allocations and releases in order; releases of older memory count as negative."""
+    changes = list(changes)
+    alive: dict[int, int] = {}
+    """Address -> number of the change that allocated it."""
+    for number, (address, size) in enumerate(changes):
+        if size > 0:
+            alive[address] = number
+        else:
+            alive.pop(address, None)
+    stays = set(alive.values())
+    now = peak = passing = transient = 0
+    ours: set[int] = set()
+    for number, (address, size) in enumerate(changes):
+        now += size
+        peak = max(peak, now)
+        if size > 0 and number not in stays:
+            ours.add(address)
+            passing += size
+            transient = max(transient, passing)
+        elif size < 0 and address in ours:
+            ours.discard(address)
+            passing += size
+    return Memory(peak, now, transient)
