@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gmvq.bench.contention import Clock, cores_of_others
 from gmvq.bench.contestants import Case
 from gmvq.bench.floors import bandwidth, best_tile, bytes_to_move, floor_calls, matmul_floor
 from gmvq.bench.measure import Timing, extra_memory, from_changes, interleaved
@@ -117,3 +118,13 @@ def test_bytes_to_move() -> None:
     assert bytes_to_move(Case("eval", n, k, d)) == 2 * latents + codebook + indices
     assert bytes_to_move(Case("train", n, k, d)) == 4 * latents + 2 * codebook + indices
     assert bytes_to_move(Case("eval", n, k, d, "bf16")) == latents + codebook + indices
+
+
+def test_cores_of_others_are_what_is_not_ours() -> None:
+    start, end = Clock(100.0, 10.0, 0.0), Clock(115.0, 20.0, 10.0)
+    assert cores_of_others(start, end) == pytest.approx(0.5)
+    assert cores_of_others(start, Clock(105.0, 20.0, 10.0)) == 0.0
+    assert cores_of_others(None, end) is None
+    assert cores_of_others(start, start) is None
+    now = Clock.now()
+    assert now is None or now.everyone >= now.own > 0

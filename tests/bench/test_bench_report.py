@@ -276,3 +276,11 @@ def test_the_script_has_the_same_options_without_the_installed_command(tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert "--markdown" in done.stdout
+
+
+def test_a_disturbed_run_says_so(results: dict[str, Any]) -> None:
+    results["cases"][0]["cores_of_others"] = 0.02
+    assert "not fit" not in render(results)
+    results["cases"][1]["cores_of_others"] = 0.9
+    assert "0.90 cores busy at most (eval" in render(results)
+    assert "not fit to be shown" in render(results)

@@ -44,7 +44,7 @@ def test_blocks_change_no_value_and_no_gradient(block) -> None:
 def test_gradients_of_some_outputs_alone_and_none_where_none_is_wanted() -> None:
     x, weight, shared, constant = tensors(7)
     shared.requires_grad_()
-    rows, sums = in_row_blocks(function, (x, weight), (shared, constant), 3)
+    _, sums = in_row_blocks(function, (x, weight), (shared, constant), 3)
     (ours,) = torch.autograd.grad(sums[0].sum(), shared)
     (theirs,) = torch.autograd.grad(function(x, weight, shared, constant)[1][0].sum(), shared)
     torch.testing.assert_close(ours, theirs)
@@ -54,7 +54,7 @@ def test_gradients_of_some_outputs_alone_and_none_where_none_is_wanted() -> None
 
 
 def test_memory_is_that_of_a_block() -> None:
-    x, weight, shared, constant = (t.float() for t in tensors(1000))
+    x, weight, _, constant = (t.float() for t in tensors(1000))
     wide = torch.randn(3, 500).requires_grad_()
 
     def narrow(
@@ -67,3 +67,24 @@ def test_memory_is_that_of_a_block() -> None:
         rows[0].sum().backward()
 
     assert largest_allocation(step) <= max(10 * 500, x.numel())
+
+
+def test_one_gradient_for_two_shared_tensors_is_not_added_to_twice() -> None:
+    x = torch.randn(6, 3, dtype=torch.float64)
+    u, v = (torch.randn(3, dtype=torch.float64).requires_grad_() for _ in range(2))
+
+    def both(x: Tensor, u: Tensor, v: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return (x * (u + v),), ()
+
+    rows, _ = in_row_blocks(both, (x,), (u, v), 2)
+    for grad in torch.autograd.grad(rows[0].sin().sum(), (u, v)):
+        torch.testing.assert_close(grad, (x * (x * (u + v)).cos()).sum(0))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x, weight, shared, constant = tensors(7)
+    shared.requires_grad_()
+    rows, _ = in_row_blocks(function, (x, weight), (shared, constant), 3)
+    (grad,) = torch.autograd.grad(rows[0].sin().sum(), shared, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.square().sum().backward()

@@ -122,3 +122,35 @@ def test_the_rounding_bound_holds_for_every_logit() -> None:
     unit = 2.0**-9
     norms = query.norm(dim=1)[:, None] * codebook.norm(dim=1)
     assert (error <= 1.05 * ((2 * unit + unit**2) * norms + unit * exact.abs())).all()
+
+
+@pytest.mark.parametrize(("k", "d"), [(64, 4), (60, 64), (200, 3)])
+def test_large_supports_and_codewords_stay_in_a_tile_of_memory(k, d) -> None:
+    query, codebook, bias = case(300, 30_000, d)
+    expected = torch.addmm(bias, query, codebook.T).topk(k, -1).values
+    for half in (False, True):
+        torch.testing.assert_close(
+            best_codes(query, codebook, bias, k, half=half)[0], expected, rtol=1e-5, atol=1e-4
+        )
+        largest = largest_allocation(lambda half=half: best_codes(query, codebook, bias, k, half=half))
+        assert largest <= max(1 << 21, codebook.numel() * 2)
+
+
+@pytest.mark.parametrize("size", [20, 9000])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_bad_latents_give_some_code_and_no_index_out_of_range(size, bad) -> None:
+    """Where the layer does not look for them, on an accelerator or compiled, they must not become a bad address."""
+    query, codebook, bias = case(6, size, 33)
+    query[2] = bad
+    for indices in (best_code(query, codebook, bias)[1], best_codes(query, codebook, bias, 4)[2]):
+        assert ((indices >= 0) & (indices < size)).all()
+    others = torch.arange(6) != 2
+    dense = torch.addmm(bias, query[others], codebook.T)
+    assert torch.equal(best_code(query, codebook, bias)[1][others], dense.argmax(-1))
+
+
+def test_codes_of_weight_zero_are_never_found() -> None:
+    query, codebook, bias = case(10, 9000, 32)
+    bias[200:] = -torch.inf
+    for half in (False, True):
+        assert (best_codes(query, codebook, bias, 8, half=half)[1] < 200).all()

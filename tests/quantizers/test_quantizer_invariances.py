@@ -17,7 +17,7 @@ CHOICES = [
         (True, False, False, True, False),
         strict=True,
     )
-]
+] + [{"support": 3, "fit": "ml", "mixture_weights": "learned", "per_feature": True}]
 MASK = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1], dtype=torch.bool)
 
 

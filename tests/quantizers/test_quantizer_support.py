@@ -148,7 +148,8 @@ def test_compiled_without_a_graph_break(support, estimator) -> None:
         quantizer = layer(codebook_size=CODES, **choice)  # pyright: ignore
         if compiled:
             quantizer.compile(fullgraph=True, backend="aot_eager")
-        results.append(run(quantizer, latents(30, dtype=torch.float32)))
+        strided = latents(30, dtype=torch.float32).T.contiguous().T  # as channels-first images are
+        results.append(run(quantizer, strided))
     torch.testing.assert_close(results[1][0].nats, results[0][0].nats)
     assert torch.equal(results[1][0].indices, results[0][0].indices)
     assert_same(results[1][1], results[0][1], rtol=1e-4, atol=1e-5)
@@ -176,7 +177,7 @@ def test_choices_survive_the_config_and_old_configs_load() -> None:
         config.pop(key)
     old = from_config(config)
     assert isinstance(old, GaussianMixtureVQ)
-    assert old.backend == "auto"
+    assert (old.support, old.backend) == (None, "auto")
 
 
 def test_the_layer_says_what_runs() -> None:
@@ -221,3 +222,29 @@ def test_support_can_change_during_training() -> None:
     out, _ = seeded(quantizer)
     assert_same(quantizer.state_dict(), before)
     assert out.terms["conditional_entropy"] < torch.tensor(4.0).log()
+
+
+@pytest.mark.parametrize("support", [None, 4])
+def test_a_second_derivative_is_refused_and_the_reference_has_it(support) -> None:
+    for backend in ("auto", "reference"):
+        x = latents(12).requires_grad_()
+        out = built(support=support, backend=backend)(x.sin())
+        (grad,) = torch.autograd.grad(out.quantized.sin().sum() + out.nats, x, create_graph=True)
+        if backend == "reference":
+            grad.square().sum().backward()
+            assert torch.isfinite(x.grad).all()  # pyright: ignore
+        else:
+            with pytest.raises(RuntimeError):
+                grad.square().sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_latents(dtype) -> None:
+    quantizer = built(support=4, dtype=torch.float32)
+    x = latents(30, dtype=torch.float32)
+    expected, _ = seeded(quantizer, None)
+    torch.manual_seed(5)
+    out, grads = run(quantizer, x.to(dtype), None, autocast=torch.bfloat16)
+    assert out.quantized.dtype == dtype
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+    torch.testing.assert_close(out.nats, expected.nats.float(), rtol=0.05, atol=0.05)

@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "elbo": {"kind": "elbo", "fit": "ml", "per_feature": True, "variance": "learned"},
     "literal": {"kind": "literal", "fit": "learned"},
     "none": {"kind": "none", "fit": "fixed", "standardize": False},
+    "truncated": {"kind": "albo", "fit": "ml", "support": 3},
 }
 MASKS: dict[str, Tensor | None] = {"all": None, "some": MASK, "one rank empty": EMPTY_SECOND}
 

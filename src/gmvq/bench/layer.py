@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .calls import products_of, step_of
+from .contention import Clock, cores_of_others
 from .contestants import CONTESTANTS, Case, NotPossibleError
 from .floors import bandwidth, bytes_to_move, floor_calls
 from .gate import Check, check_all
@@ -116,7 +117,9 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     latents = case.latents()
     entrants, calls = _enter(entry, limits, latents)
     floors, tiles = floor_calls(case)
+    started = Clock.now()
     timings, failures = interleaved({**floors, **calls}, device, seconds=limits.seconds)
+    others = cores_of_others(started, Clock.now())
     for name, reason in failures.items():
         entrants[name] = {"failed": reason}
     for name, call in calls.items():
@@ -127,6 +130,7 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     moved = bytes_to_move(case)
     result: dict[str, Any] = {
         "name": case.name, "mode": case.mode, "n": case.n, "k": case.k, "d": case.d, "dtype": case.dtype,
+        "cores_of_others": others,
         "floors": {
             **{name: {**asdict(timings[name]), "tile": list(tiles[name])} for name in floors},
             "bandwidth": {"bytes": moved, "median_ms": 1e3 * moved / bytes_per_second},

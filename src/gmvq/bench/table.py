@@ -9,6 +9,8 @@ from .bars import PEER, bars, find, row_of, slope, sweep
 from .contestants import CONTESTANTS
 from .grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 
+#: Cores that others may keep busy in a run that is to be shown.
+DISTURBED = 0.1
 _TITLES = {"train": "forward+backward", "forward": "forward", "eval": "eval", "search": "search"}
 
 
@@ -216,7 +218,15 @@ def _noise(results: dict[str, Any]) -> str:
         return ""
     middle = sorted(spread for spread, _ in spreads)[len(spreads) // 2]
     worst, where = max(spreads)
-    return (
+    text = (
         f"Slowest over fastest repetition of the matmul floors: {middle:.2f} in the median case, {worst:.2f} at most "
         f"({where})."
     )
+    others = [
+        (c["cores_of_others"], c["name"]) for c in results["cases"] if c.get("cores_of_others") is not None
+    ]
+    if others:
+        most, where = max(others)
+        text += f" Other processes kept {most:.2f} cores busy at most ({where})."
+        text += " These figures are not fit to be shown." if most > DISTURBED else ""
+    return text

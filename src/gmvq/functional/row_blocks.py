@@ -2,7 +2,7 @@
 
 Backward runs the function again, block by block, with gradients. Memory beyond inputs and results is that of one
 block, whatever N is; the price is a second forward, so the function should be the cheap part of a step. Rows that are
-one block are run as they are.
+one block are run as they are. Gradients are of first order only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 #: (row tensors of a block, shared tensors) -> (results per row, results that are sums over rows)
 RowFunction = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
@@ -68,6 +69,7 @@ class _RowBlocks(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         tensors, count, block = ctx.saved_tensors, ctx.count, ctx.block
         wanted = ctx.needs_input_grad[4:]
@@ -103,7 +105,7 @@ class _RowBlocks(torch.autograd.Function):
 def _accumulate(total: Tensor | None, grad: Tensor, like: Tensor, part: slice | None) -> Tensor:
     """Add a block's gradient: into its rows, or to the sum of a shared tensor."""
     if part is None:
-        return grad if total is None else total.add_(grad)
+        return grad.clone() if total is None else total.add_(grad)  # autograd may hand out one tensor twice
     total = torch.zeros_like(like) if total is None else total
     total[part] = grad
     return total

@@ -12,7 +12,8 @@ nearest. Logits are made tile by tile, in a buffer that fits the cache:
 
   .. math:: |\tilde l_c - l_c| \le (2 u + u^2) |v| |\mu_c| + u |l_c|, \qquad u = 2^{-9},
 
-  is searched again in float32. The result is exact either way.
+  is searched again in float32. The result is exact either way, up to the rounding of float32 logits (of TF32 ones on
+  a GPU where ``torch.set_float32_matmul_precision`` allows those).
 
 Ties go to the lowest index.
 """
@@ -29,9 +30,10 @@ from .precision import has_native_bf16
 
 _TILE_VALUES = {"cpu": 1 << 20}
 _TILE_CODES = 1 << 13
-_GROUP, _HALF_GROUP = 32, 8
+#: Codes of a group: large ones leave fewer maxima, small ones fewer members to look at.
+_GROUP, _SMALL_GROUP = 32, 8
 #: Groups searched exactly beyond k where maxima are in bfloat16, and the narrowest codewords for which that pays.
-_SPARE_GROUPS, _HALF_DIM = 12, 32
+_SPARE_GROUPS, _HALF_DIM = 6, 32
 
 
 def first_argmax(shifted: Tensor, negated_codes: Tensor, out: Tensor) -> Tensor:
@@ -46,7 +48,8 @@ def first_argmax(shifted: Tensor, negated_codes: Tensor, out: Tensor) -> Tensor:
         negated_codes: 0, -1, ..., 1 - K in the dtype of ``shifted``, which holds them exactly below 2^24.
         out: buffer, (n, K).
     """
-    return torch.add(negated_codes, shifted, alpha=1e37, out=out).amax(-1).neg_().long()
+    best = torch.add(negated_codes, shifted, alpha=1e37, out=out).amax(-1).neg_().long()
+    return best.clamp_(0, shifted.shape[-1] - 1)  # a row of NaN gets some code, not an index out of range
 
 
 def best_code(query: Tensor, codebook: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +92,7 @@ def best_codes(
     """
     count, size = query.shape[0], codebook.shape[0]
     values, indices = query.new_empty(count, k), torch.empty(count, k, dtype=torch.int64, device=query.device)
-    tiled = size > _TILE_CODES and size >= 4 * _GROUP * k
+    tiled = size > _TILE_CODES and size >= 16 * _SMALL_GROUP * k  # else the members cost more than the search
     rows = _rows_per_tile(_TILE_CODES if tiled else size, query.device)
     if half is None:
         half = query.device.type == "cpu" and codebook.shape[1] >= _HALF_DIM and has_native_bf16(query.device)
@@ -120,8 +123,9 @@ def _rows_per_tile(width: int, device: torch.device) -> int:
 
 def _tiled(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best codes, from the maxima of groups in the dtype of the inputs."""
-    maxima = _group_maxima(query, codebook, bias, _GROUP)
-    return _among(maxima.topk(k, -1, sorted=False).indices, query, codebook, bias, k, _GROUP)
+    group = _GROUP if codebook.shape[0] >= 16 * _GROUP * k else _SMALL_GROUP
+    maxima = _group_maxima(query, codebook, bias, group)
+    return _among(maxima.topk(k, -1, sorted=False).indices, query, codebook, bias, k, group)
 
 
 class _Rounded(NamedTuple):
@@ -133,7 +137,7 @@ class _Rounded(NamedTuple):
     @staticmethod
     def of(codebook: Tensor, bias: Tensor) -> _Rounded:
         high = bias.bfloat16()
-        low = (bias - high.float()).bfloat16()
+        low = torch.where(high.isfinite(), bias - high.float(), 0.0).bfloat16()
         columns = torch.cat([codebook.bfloat16(), high[:, None], low[:, None]], 1)
         return _Rounded(columns, codebook.square().sum(-1).amax().sqrt())
 
@@ -144,14 +148,14 @@ def _tiled_in_half(
     """The k best codes from the maxima of groups in bfloat16, and the share of rows that float32 had to repeat."""
     unit = 2.0**-9
     columns = F.pad(query.bfloat16(), (0, 2), value=1.0)
-    maxima = _group_maxima(columns, rounded.codebook, None, _HALF_GROUP)
+    maxima = _group_maxima(columns, rounded.codebook, None, _SMALL_GROUP)
     top = maxima.topk(k + _SPARE_GROUPS, -1)
-    values, codes = _among(top.indices, query, codebook, bias, k, _HALF_GROUP)
+    values, codes = _among(top.indices, query, codebook, bias, k, _SMALL_GROUP)
     norms = query.square().sum(-1).sqrt() * rounded.norm
     sizes = torch.maximum(values[:, 0].abs(), values[:, -1].abs())
     # The factor covers what the formula leaves out: float32 sums, the rest of the bias, u |l~| for u |l|.
     error = 1.05 * ((2 * unit + unit**2) * norms + unit * sizes)
-    doubtful = values[:, -1] <= top.values[:, -1].float() + error
+    doubtful = ~(values[:, -1] > top.values[:, -1].float() + error)  # NaN is doubtful
     if bool(doubtful.any()):
         values[doubtful], codes[doubtful] = _tiled(query[doubtful], codebook, bias, k)
     return (values, codes), float(doubtful.float().mean())
@@ -184,14 +188,21 @@ def _among(
 ) -> tuple[Tensor, Tensor]:
     """The k best codes of the members of groups (n, m), by exact logits."""
     size, per_tile = codebook.shape[0], _TILE_CODES // group
-    first = groups // per_tile * _TILE_CODES + groups % per_tile
     members = torch.arange(group, device=query.device) * per_tile
-    candidates = (first[:, :, None] + members).flatten(1).sort(-1).values
-    real = candidates < size
-    candidates = candidates.clamp_max_(size - 1)
-    logits = torch.bmm(F.embedding(candidates, codebook), query[:, :, None])[:, :, 0] + bias[candidates]
-    top = logits.masked_fill_(~real, -torch.inf).topk(k, -1)
-    return top.values, candidates.gather(1, top.indices)
+    found = []
+    rows = max(
+        1, _TILE_VALUES.get(query.device.type, 1 << 25) // (groups.shape[1] * group * codebook.shape[1])
+    )
+    for some, part in zip(groups.split(rows), query.split(rows), strict=True):
+        first = some // per_tile * _TILE_CODES + some % per_tile
+        candidates = (first[:, :, None] + members).flatten(1)
+        real = candidates < size
+        candidates = candidates.clamp_max_(size - 1)
+        logits = torch.bmm(F.embedding(candidates, codebook), part[:, :, None])[:, :, 0] + bias[candidates]
+        top = logits.masked_fill_(~real, -torch.inf).topk(k, -1)
+        found.append((top.values, candidates.gather(1, top.indices)))
+    values, codes = zip(*found, strict=True)
+    return torch.cat(values), torch.cat(codes)
 
 
 def _lowest(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class LatentModel:
 
     @classmethod
     def of(cls, quantizer: MixtureQuantizer, *, discrete: bool = False) -> LatentModel:
-        """Read the densities of a layer; nothing is copied.
+        """Read the densities of a layer; nothing is copied. q(c|x) is on all codes, whatever the layer's ``support``.
 
         Args:
             quantizer: see ``MixtureQuantizer``; a ``sharpening`` attribute is used if there is one.

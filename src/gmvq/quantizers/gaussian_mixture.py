@@ -189,6 +189,7 @@ class GaussianMixtureVQ(Quantizer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GaussianMixtureVQ:
         """Build an untrained layer from ``to_config``'s dictionary."""
+        config = {"support": None, **config}  # files from before it are of dense posteriors
         return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
 
     # The mixture
@@ -236,7 +237,7 @@ class GaussianMixtureVQ(Quantizer):
         return torch.full_like(squared_distance, value)
 
     def posterior_logits(self, latents: Tensor) -> Tensor:
-        """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening."""
+        """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening; on all codes, not the support."""
         with torch.autocast(latents.device.type, enabled=False):
             z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
             return self._logits(z).log_softmax(-1)
@@ -317,8 +318,7 @@ class GaussianMixtureVQ(Quantizer):
         per_row, sums = self._run_rows(rows, present)
         indices, conditional_entropy, variance, squared_error = per_row[:4]
         quantized = per_row[4] if self.training else self._lookup(indices)
-        soft, errors, first, second = sums
-        batch = batch_statistics(soft, indices, errors, first, second, present, pooled=self.training)
+        batch = batch_statistics(*sums, indices=indices, present=present, pooled=self.training)
 
         log_precision = self.log_precision.to(rows.dtype)
         evidence = Evidence.of(
@@ -356,7 +356,7 @@ class GaussianMixtureVQ(Quantizer):
         """``RowStep`` on all rows, after the search for their supports."""
         estimator = self.estimator if self.training else None
         backend = self._backend_for(rows, estimator).name
-        step = RowStep(self.variance, estimator, backend)
+        step = RowStep(self.variance, self.dim, estimator, backend)
         codebook = self.codebook.to(rows.dtype)
         log_precision, bias = self._log_precision_and_bias(codebook)
         if self.variance.kind == "learned":
@@ -370,7 +370,7 @@ class GaussianMixtureVQ(Quantizer):
         keys = noise_keys(rows.shape[0] if self.training else 0, rows.device)
         support = None
         if self._support is not None:
-            query = mixture_query(rows.detach() * (-log_scale).exp(), log_precision.detach())
+            query = mixture_query(rows.detach(), log_precision.detach() - log_scale)
             support = find_support(query, codebook, bias, self._support)
         return run_rows(step, rows, present, keys, support, shared)
 
@@ -378,9 +378,14 @@ class GaussianMixtureVQ(Quantizer):
         codebook = self.codebook.to(rows.dtype)
         log_precision, bias = self._log_precision_and_bias(codebook)
         query = mixture_query(self.standardized(rows), log_precision)
-        return most_probable_codes(query, codebook, bias, self._backend_for(rows, None).name)
+        chosen = choose_backend(
+            self.backend, device=rows.device, dtype=rows.dtype, estimator=None, support=None
+        )
+        return most_probable_codes(query, codebook, bias, chosen.name)
 
     def _lookup(self, indices: Tensor) -> Tensor:
+        if indices.numel() > self.codebook_size:  # the same products, made once per code
+            return F.embedding(indices, self.unstandardized(self.codebook))
         return self.unstandardized(F.embedding(indices, self.scaled_codebook) * _GAIN)
 
     def extra_repr(self) -> str:

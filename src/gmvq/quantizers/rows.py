@@ -22,11 +22,13 @@ class RowStep:
 
     Attributes:
         variance: of q(z|x, c).
+        dim: D.
         estimator: of the categorical sample; None in eval, where z = mu_c at the most probable code.
         backend: implementation of ``mixture_sample``.
     """
 
     variance: Variance
+    dim: int
     estimator: Estimator | None
     backend: Literal["reference", "chunked", "triton"]
 
@@ -62,8 +64,8 @@ class RowStep:
         Returns:
             Per row: indices (N,), entropy of q(c|x) (N,), variance of the sample (N,), squared distance to the most
             probable code (N,), and in training the sample in units of the latents (N, D). Sums over valid rows:
-            q(c|x) (K,), squared error to the most probable code per feature (D,), first (D,) and second () moments
-            about ``center``.
+            q(c|x) (K,), and, zero in eval, squared error to the most probable code per feature (D,), first (D,) and
+            second () moments about ``center``.
         """
         z = rows * (-log_scale).exp()
         sample = mixture_sample(
@@ -79,7 +81,14 @@ class RowStep:
             support=support,
             backend=self.backend,
         )
-        variance = self._variance(z, sample.mean, sample.second)
+        if self.estimator is None:
+            error = (z - sample.mean).square()
+            distance = error.sum(-1)
+            variance = self._variance(distance, sample.second)
+            nothing = z.new_zeros(self.dim)  # is fitted in eval
+            sums = sample.aggregate, nothing, nothing, nothing.sum()
+            return (sample.indices, sample.entropy, variance, distance.detach()), sums
+        variance = self._variance(expected_squared_distance(z, sample.mean, sample.second), sample.second)
         with torch.no_grad():
             error = (z - codebook[sample.indices]).square_()
             distance = error.sum(-1)
@@ -88,20 +97,17 @@ class RowStep:
                 error.mul_(present[:, None])
                 offsets.mul_(present[:, None])
             sums = error.sum(0), offsets.sum(0), offsets.square_().sum()
-        per_row = sample.indices, sample.entropy, variance, distance
-        if self.estimator is not None:
-            mean = sample.mean
-            if self.variance.kind != "none":
-                mean = mean + sample_noise * variance.sqrt()[:, None] * gaussian_noise(keys, z)
-            per_row = *per_row, mean * log_scale.exp()
+        mean = sample.mean
+        if self.variance.kind != "none":
+            mean = mean + sample_noise * variance.sqrt()[:, None] * gaussian_noise(keys, z)
+        per_row = sample.indices, sample.entropy, variance, distance, mean * log_scale.exp()
         return per_row, (sample.aggregate, *sums)
 
-    def _variance(self, z: Tensor, mean: Tensor, second: Tensor) -> Tensor:
+    def _variance(self, squared_distance: Tensor, second: Tensor) -> Tensor:
         """Variance of the sample of z, sum_c r_c s_c^2, (N,); 0 for z = mu_c."""
         kind, sigma = self.variance.kind, self.variance.sigma
         if kind == "adaptive":
-            distance = expected_squared_distance(z, mean, second)
-            return adaptive_variance(distance, z.shape[-1], sigma).clamp_min(MIN_VARIANCE)
+            return adaptive_variance(squared_distance, self.dim, sigma).clamp_min(MIN_VARIANCE)
         if kind == "learned":
             return second
         return torch.full_like(second, sigma**2 if kind == "fixed" else 0.0)
@@ -133,6 +139,8 @@ def run_rows(
 
     present = rows.new_ones(rows.shape[0]) if present is None else present
     count = block_rows(rows.shape[1], shared[0].shape[0], rows.device)
+    if not torch.is_grad_enabled():
+        count *= 4  # without a graph, a block keeps a quarter of the tensors
     return in_row_blocks(block, (rows, present, keys, *support), shared, count)
 
 

@@ -38,21 +38,21 @@ class BatchStatistics:
 
 def batch_statistics(
     soft: Tensor,
-    indices: Tensor,
     errors: Tensor,
     first: Tensor,
     second: Tensor,
-    present: Tensor | None,
     *,
+    indices: Tensor,
+    present: Tensor | None,
     pooled: bool,
 ) -> BatchStatistics:
     """Gather the statistics of one batch from this rank's sums over its valid rows.
 
     Args:
         soft: sum of q(c|x), (K,).
-        indices: most probable codes, (N,).
         errors: sum of the squared errors to the most probable code, (D,).
         first, second: sums of the latents and of their squares, (D,) and (), about a point that every rank knows.
+        indices: most probable codes, (N,).
         present: (N,), 1 where a position is valid and 0 where not, or None where all are.
         pooled: sum over ranks; False in eval, which has no collective.
     """

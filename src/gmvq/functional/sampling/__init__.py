@@ -11,6 +11,8 @@ With query v = w z (N, D), codebook mu (K, D), bias b = log pi - 1/2 sum_d w_d m
 * ``chunked``: row blocks that fit the cache, nothing of size N x K kept, recomputation in backward; any device;
 * ``triton``: fused GPU kernels each way, nothing of size N x K in memory.
 
+Gradients are of first order; only the reference can be differentiated twice.
+
 ``support`` = k is another variational family, not another implementation: a posterior on the k most probable codes
 (``truncated``).
 """

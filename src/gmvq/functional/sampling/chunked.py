@@ -1,8 +1,7 @@
 """The sampling operation in row blocks that fit the cache: any device, nothing of size N x K kept.
 
-Forward makes one matrix product for the logits of a block and keeps per row the logarithms
-of its two softmax totals. Backward makes
-the block's logits and noise again and adds up, with G = dL / d logits,
+Forward makes one matrix product for the logits of a block and keeps per row the logarithms of its two softmax totals.
+Backward makes the block's logits and noise again and adds up, with G = dL / d logits,
 
     dL/dv = G mu,   dL/dmu = G^T v + r^T dL/dm,   dL/db = sum_n G_n,   dL/de = r^T dL/d(r.e).
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..search import best_code
 from . import chunked
@@ -54,6 +55,7 @@ class _Dense(torch.autograd.Function):
         return mean, second, entropy, aggregate, indices
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         outputs = sample_backward(*grads[:4], *ctx.saved_tensors, ctx.mode, ctx.backend)
         return (*outputs, None, None, None, None, None, None)

@@ -61,7 +61,7 @@ def choose_backend(
     estimator: Estimator | None,
     support: int | None,
 ) -> Backend:
-    """The implementation for inputs of this kind; depends on nothing else but whether a program is being exported.
+    """The implementation for inputs of this kind; it depends on them, on whether triton is installed, and on exporting.
 
     Raises:
         ValueError: an unknown name, or an explicit choice that cannot run; says why.
@@ -146,6 +146,7 @@ def mixture_sample(
         support: the codes of each row that q and r live on, from ``find_support``; None for all K.
         backend: name of the implementation; ``choose_backend`` says which can run.
     """
+    query = query.contiguous()  # the operators' outputs are laid out like it
     inputs = (query, codebook, bias, extra, present, keys, temperature.to(query), noise.to(query))
     if backend == "reference":
         out = mixture_sample_reference(*inputs, estimator, support)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..estimators import Estimator
 from ..noise import gumbel_noise
@@ -30,7 +31,8 @@ class Support(NamedTuple):
     Attributes:
         logits: their logits, falling, (N, k), without gradient.
         codes: (N, k), int64.
-        indices: the most probable code, (N,), int64; the lowest of equals.
+        indices: the most probable code, (N,), int64; the lowest of equals, which need not be among ``codes`` where
+            more than k are equal.
     """
 
     logits: Tensor
@@ -76,7 +78,7 @@ def mixture_sample_truncated(
     return mean, (weights * extra[codes]).sum(-1), entropy, aggregate, indices  # pyright: ignore
 
 
-@torch.library.custom_op("gmvq::best_codes", mutates_args=())
+@torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def search_op(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """``best_codes`` as one operator, so that compiled code calls it and does not trace into its loops."""
     return best_codes(query, codebook, bias, k)
@@ -90,7 +92,7 @@ def _(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Te
 
 
 class _ByCode(NamedTuple):
-    """The (row, place) pairs of a batch sorted by code: no atomics, and the same sum every time."""
+    """The (row, place) pairs of a batch sorted by code, so that the codebook's gradient needs no atomics."""
 
     order: Tensor
     starts: Tensor
@@ -133,6 +135,7 @@ class _Logits(torch.autograd.Function):
         return values.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, codebook, codes, *by_code = ctx.saved_tensors
         (g,) = grads
@@ -150,6 +153,7 @@ class _CodebookGradient(torch.autograd.Function):
         return mean.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         weights, *by_code = ctx.saved_tensors
         (g,) = grads
