@@ -105,7 +105,7 @@ class GaussianMixtureVQ(Quantizer):
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
         init: Literal["kmeans", "random"] = "kmeans",
-        support: int | None = 8,
+        support: int | None = 4,
         backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         super().__init__(dim, codebook_size)

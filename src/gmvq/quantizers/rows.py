@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..functional.estimators import Estimator
@@ -90,7 +91,7 @@ class RowStep:
             return (sample.indices, sample.entropy, variance, distance.detach()), sums
         variance = self._variance(expected_squared_distance(z, sample.mean, sample.second), sample.second)
         with torch.no_grad():
-            error = (z - codebook[sample.indices]).square_()
+            error = (z - F.embedding(sample.indices, codebook)).square_()
             distance = error.sum(-1)
             offsets = rows - center
             if present is not None:
@@ -140,7 +141,7 @@ def run_rows(
     present = rows.new_ones(rows.shape[0]) if present is None else present
     count = block_rows(rows.shape[1], shared[0].shape[0], rows.device)
     if not torch.is_grad_enabled():
-        count *= 4  # without a graph, a block keeps a quarter of the tensors
+        count *= 4  # without a graph a block keeps a few tensors only
     return in_row_blocks(block, (rows, present, keys, *support), shared, count)
 
 

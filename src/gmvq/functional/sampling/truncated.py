@@ -65,13 +65,14 @@ def mixture_sample_truncated(
     values, codes, indices = support
     order = _by_code(codes, codebook.shape[0]) if torch.is_grad_enabled() else None
     logits = _Logits.apply(query, codebook, bias, values, codes, order)
-    log_q = logits.log_softmax(-1)  # pyright: ignore[reportOptionalMemberAccess]
+    shifted = logits - values[:, :1]  # values fall, so the first is the largest; log_softmax is slow on few columns
+    log_q = shifted - shifted.exp().sum(-1, keepdim=True).log()
     q = log_q.exp()
     entropy = -(q * log_q).sum(-1)
     q = q if present is None else q * present[:, None]
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
     if estimator is None:
-        return codebook[indices], extra[indices], entropy, aggregate, indices
+        return F.embedding(indices, codebook), extra[indices], entropy, aggregate, indices
     gumbel = gumbel_noise(keys, codes.int(), torch.empty_like(values))
     weights = estimator.sample(logits, temperature, noise * gumbel)  # pyright: ignore[reportArgumentType]
     mean = _CodebookGradient.apply(bag(weights, codebook.detach(), codes), codebook, weights.detach(), order)
