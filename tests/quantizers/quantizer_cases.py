@@ -40,11 +40,12 @@ def layer(
     estimator: Any = GumbelSoftmax,
     temperature: float = 0.7,
     gumbel_noise: float = 0.0,
+    support: int | None = None,
     started: bool = True,
     dtype: torch.dtype = torch.float64,
     **rest: Any,
 ) -> GaussianMixtureVQ:
-    """A training layer without noise, started on data and then moved off every optimum of the start."""
+    """A training layer on all codes, without noise, started on data and then moved off every optimum of the start."""
     torch.manual_seed(1)
     built = GaussianMixtureVQ(
         dim,
@@ -53,6 +54,7 @@ def layer(
         precision=Precision(fit, per_feature, Constant(sharpening)),
         variance=Variance(variance, sigma, Constant(sample_noise)),
         estimator=estimator(Constant(temperature), Constant(gumbel_noise)),
+        support=support,
         **rest,
     ).to(dtype)
     if started:

@@ -66,7 +66,7 @@ def best_code(query: Tensor, codebook: Tensor, bias: Tensor) -> tuple[Tensor, Te
         return values[:, 0], indices
     values, indices = query.new_empty(count), torch.empty(count, dtype=torch.int64, device=query.device)
     negated_codes = torch.arange(0, -size, -1, dtype=query.dtype, device=query.device)
-    rows = _rows_per_tile(size, query.device)
+    rows = 2 * _rows_per_tile(size, query.device)
     buffer = query.new_empty(min(rows, count), size)
     for start in range(0, count, rows):
         part = query[start : start + rows]
