@@ -18,6 +18,7 @@ pytest.importorskip("skimage", reason="scikit-image (extra data) is not installe
 import against_vq
 import defaults
 import harness
+import support
 
 SHORT: dict[str, Any] = {
     **against_vq.SETTING,
@@ -56,6 +57,16 @@ def test_every_variant_builds_and_differs_from_the_defaults() -> None:
         seen.add(json.dumps(change, sort_keys=True))
         assert change or name == "defaults"
     assert len(seen) == len(defaults.VARIANTS)
+
+
+def test_every_support_builds_and_a_dense_warm_up_ends() -> None:
+    for change in support.VARIANTS.values():
+        built = harness.build_quantizer({**support.COMMON, "codebook_size": 64, **change})
+        assert built.support == change["parts"]["support"]  # pyright: ignore
+    warm = {**SHORT, **support.VARIANTS["8 after warm-up"], "splits": ["validation"], "name": "warm"}
+    result = harness.train(warm)
+    assert result["quantizer"]["support"] == 8
+    assert 0 < result["validation_mse"] < 1
 
 
 def test_spread_is_the_t_interval() -> None:
