@@ -4,6 +4,8 @@
 implementation runs inside is an argument.
 """
 
+# pyright: reportIncompatibleMethodOverride=false  (once_differentiable has no types)
+
 from __future__ import annotations
 
 from typing import Any, Literal
