@@ -5,7 +5,7 @@ block, whatever N is; the price is a second forward, so the function should be t
 one block are run as they are. Gradients are of first order only.
 """
 
-# pyright: reportIncompatibleMethodOverride=false  (once_differentiable has no types)
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 

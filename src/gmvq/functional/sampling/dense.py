@@ -4,7 +4,7 @@
 implementation runs inside is an argument.
 """
 
-# pyright: reportIncompatibleMethodOverride=false  (once_differentiable has no types)
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Everything after the search is autograd on (N, k) tensors, but for the two produ
 of its rows (``embedding_bag``), so that no (N, k, D) tensor exists.
 """
 
-# pyright: reportIncompatibleMethodOverride=false  (once_differentiable has no types)
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
