@@ -63,7 +63,13 @@ def test_every_support_builds_and_a_dense_warm_up_ends() -> None:
     for change in support.VARIANTS.values():
         built = harness.build_quantizer({**support.COMMON, "codebook_size": 64, **change})
         assert built.support == change["parts"]["support"]  # pyright: ignore
-    warm = {**SHORT, **support.VARIANTS["8 after warm-up"], "splits": ["validation"], "name": "warm"}
+    warm = {
+        **SHORT,
+        "method": "gm-vq",
+        **support.VARIANTS["8 after warm-up"],
+        "splits": ["validation"],
+        "name": "warm",
+    }
     result = harness.train(warm)
     assert result["quantizer"]["support"] == 8
     assert 0 < result["validation_mse"] < 1
