@@ -10,9 +10,6 @@ tolerance; without a GPU nothing is measured or written, and the status is 0.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gmvq.bench.results import environment, write
 from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.noise import noise_keys
 from gmvq.functional.sampling.reference import mixture_sample_reference
@@ -254,8 +252,6 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("not measured: no GPU")
         return 0
-    import triton
-
     poison()
     rows = []
     for row in checks(torch.device("cuda"), SIZES, large=True):
@@ -266,16 +262,9 @@ def main() -> int:
     failed = sum(not row["ok"] for row in rows)
     print(f"{len(rows)} checks, {failed} failed")
     if path is not None:
-        environment = {
-            "device": torch.cuda.get_device_name(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "triton": triton.__version__,
-            "command": " ".join(["python", *sys.argv]),
-        }
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"environment": environment, "checks": rows}, indent=1) + "\n")
-        os.replace(temporary, path)
+        command = " ".join(["python", *sys.argv])
+        head = {**environment(torch.device("cuda")), "command": command}
+        write(path, {"environment": head, "checks": rows})
     return int(failed > 0)
 
 

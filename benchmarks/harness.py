@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gmvq import GaussianLikelihood, GaussianMixtureVQ, negative_evidence
+from gmvq.bench.results import cpu_name, write
 from gmvq.data import make_loader, open_images
 from gmvq.functional.divergences import perplexity
 from gmvq.models import build_networks
@@ -190,9 +191,7 @@ def run_all(
             result = future.result()
             known[_name(futures[future])] = result
             record["runs"] = list(known.values())
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
-            os.replace(temporary, path)
+            write(path, record)
             print(f"[{done}/{len(missing)}] {_line(result)}", flush=True)
     return [known[_name(run)] for run in runs if _name(run) in known]
 
@@ -225,22 +224,13 @@ def _key(result: Run, runs: list[Run]) -> str:
 def environment() -> dict[str, str]:
     """Device and versions, for the head of a results file."""
     return {
-        "device": f"{_cpu()}, {os.cpu_count()} cores, one thread per run",
+        "device": f"{cpu_name()}, {os.cpu_count()} cores, one thread per run",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "vector_quantize_pytorch": importlib.metadata.version("vector-quantize-pytorch"),
         "gmvq": importlib.metadata.version("gmvq"),
         "precision": "bf16 autocast in the networks, float32 in the quantizer",
     }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def spread(values: list[float]) -> str:

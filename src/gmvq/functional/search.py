@@ -117,8 +117,8 @@ def best_codes(
     return values, indices, best
 
 
-def _rows_per_tile(width: int, device: torch.device) -> int:
-    return max(16, _TILE_VALUES.get(device.type, 1 << 25) // width)
+def _rows_per_tile(width: int, device: torch.device, least: int = 16) -> int:
+    return max(least, _TILE_VALUES.get(device.type, 1 << 25) // width)
 
 
 def _tiled(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -190,9 +190,7 @@ def _among(
     size, per_tile = codebook.shape[0], _TILE_CODES // group
     members = torch.arange(group, device=query.device) * per_tile
     found = []
-    rows = max(
-        1, _TILE_VALUES.get(query.device.type, 1 << 25) // (groups.shape[1] * group * codebook.shape[1])
-    )
+    rows = _rows_per_tile(groups.shape[1] * group * codebook.shape[1], query.device, least=1)
     for some, part in zip(groups.split(rows), query.split(rows), strict=True):
         first = some // per_tile * _TILE_CODES + some % per_tile
         candidates = (first[:, :, None] + members).flatten(1)

@@ -13,7 +13,7 @@ from ..errors import check_choice, check_size
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..functional.distributed import gather_rows
 from ..functional.estimators import Estimator, GumbelSoftmax
-from ..functional.mixture import MIN_VARIANCE, adaptive_variance, mixture_bias, mixture_query
+from ..functional.mixture import MIN_VARIANCE, adaptive_variance, mixture_bias, mixture_logits, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import (
     BACKENDS,
@@ -240,20 +240,24 @@ class GaussianMixtureVQ(Quantizer):
         """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening; on all codes, not the support."""
         with torch.autocast(latents.device.type, enabled=False):
             z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
-            return self._logits(z).log_softmax(-1)
+            logits = mixture_logits(
+                z.reshape(-1, self.dim),
+                self.codebook.to(z.dtype),
+                self._sharpened_log_precision(z.dtype),
+                self.log_weights().to(z.dtype),
+            )
+            return logits.log_softmax(-1).reshape(*z.shape[:-1], self.codebook_size)
 
-    def _logits(self, z: Tensor) -> Tensor:
-        codebook = self.codebook.to(z.dtype)
-        log_precision, bias = self._log_precision_and_bias(codebook)
-        query = mixture_query(z.reshape(-1, self.dim), log_precision)
-        return torch.addmm(bias, query, codebook.T).reshape(*z.shape[:-1], self.codebook_size)
-
-    def _log_precision_and_bias(self, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        """log w of q(c|x), sharpened, (1,) or (D,), and b, (K,); only a learned w gets a gradient from them."""
-        log_precision = self.log_precision.to(codebook.dtype)
+    def _sharpened_log_precision(self, dtype: torch.dtype) -> Tensor:
+        """log w of q(c|x), (1,) or (D,); only a learned w gets a gradient from it."""
+        log_precision = self.log_precision.to(dtype)
         if self.precision.fit != "learned":
             log_precision = log_precision.detach()
-        log_precision = log_precision + self.sharpening.to(codebook.dtype).log()
+        return log_precision + self.sharpening.to(dtype).log()
+
+    def _log_precision_and_bias(self, codebook: Tensor) -> tuple[Tensor, Tensor]:
+        """log w of q(c|x), and b, (K,), of ``mixture_bias``."""
+        log_precision = self._sharpened_log_precision(codebook.dtype)
         return log_precision, mixture_bias(codebook, log_precision, self.log_weights().to(codebook.dtype))
 
     @property
@@ -261,16 +265,15 @@ class GaussianMixtureVQ(Quantizer):
         """k, or None where the posterior lives on all codes."""
         return None if self.support is None or self.support >= self.codebook_size else self.support
 
-    def _backend_for(self, rows: Tensor, estimator: Estimator | None) -> Backend:
+    def _backend_for(self, rows: Tensor, estimator: Estimator | None, support: int | None) -> Backend:
         return choose_backend(
-            self.backend, device=rows.device, dtype=rows.dtype, estimator=estimator, support=self._support
+            self.backend, device=rows.device, dtype=rows.dtype, estimator=estimator, support=support
         )
 
     def chosen_backend(self, latents: Tensor) -> Backend:
         """Which implementation a training step runs for latents of this device and dtype, and why."""
-        return self._backend_for(
-            latents if latents.dtype == torch.float64 else latents.float(), self.estimator
-        )
+        rows = latents if latents.dtype == torch.float64 else latents.float()
+        return self._backend_for(rows, self.estimator, self._support)
 
     # The start
 
@@ -355,7 +358,7 @@ class GaussianMixtureVQ(Quantizer):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """``RowStep`` on all rows, after the search for their supports."""
         estimator = self.estimator if self.training else None
-        backend = self._backend_for(rows, estimator).name
+        backend = self._backend_for(rows, estimator, self._support).name
         step = RowStep(self.variance, self.dim, estimator, backend)
         codebook = self.codebook.to(rows.dtype)
         log_precision, bias = self._log_precision_and_bias(codebook)
@@ -378,10 +381,8 @@ class GaussianMixtureVQ(Quantizer):
         codebook = self.codebook.to(rows.dtype)
         log_precision, bias = self._log_precision_and_bias(codebook)
         query = mixture_query(self.standardized(rows), log_precision)
-        chosen = choose_backend(
-            self.backend, device=rows.device, dtype=rows.dtype, estimator=None, support=None
-        )
-        return most_probable_codes(query, codebook, bias, chosen.name)
+        backend = self._backend_for(rows, estimator=None, support=None).name
+        return most_probable_codes(query, codebook, bias, backend)
 
     def _lookup(self, indices: Tensor) -> Tensor:
         if indices.numel() > self.codebook_size:  # the same products, made once per code

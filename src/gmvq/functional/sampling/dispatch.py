@@ -16,7 +16,6 @@ from .dense import Mode, mixture_sample_dense, search_one
 from .reference import mixture_sample_reference
 from .truncated import Support, mixture_sample_truncated
 
-BackendName = Literal["auto", "reference", "chunked", "triton"]
 BACKENDS: tuple[str, ...] = ("auto", "reference", "chunked", "triton")
 _MODES: dict[type, Mode] = {
     type(None): "none",

@@ -67,9 +67,8 @@ def mixture_sample_truncated(
     values, codes, indices = support
     order = _by_code(codes, codebook.shape[0]) if torch.is_grad_enabled() else None
     logits = _Logits.apply(query, codebook, bias, values, codes, order)
-    shifted = (
-        logits - values[:, :1]
-    )  # values fall, so the first is the largest; log_softmax is slow on few columns
+    # log_softmax by hand, which is slow on few columns: values fall, so the first is the largest.
+    shifted = logits - values[:, :1]
     log_q = shifted - shifted.exp().sum(-1, keepdim=True).log()
     q = log_q.exp()
     entropy = -(q * log_q).sum(-1)
