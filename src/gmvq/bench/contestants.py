@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..baselines.sq_vae import GaussianSQ
 from ..errors import MissingExtraError, require
 from ..functional.kmeans import nearest_code
 from ..functional.search import best_code
 from ..quantizers import GaussianMixtureVQ
-from .sqvae import GaussianSQ
 
 MODES = ("forward", "train", "eval", "search")
 LAYER_MODES = ("forward", "train", "eval")
