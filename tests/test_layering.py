@@ -28,8 +28,9 @@ LEVELS: dict[str, int] = {
     "training": 5,
     "prior": 6,
     "bench": 6,
-    "cli": 7,
-    "app": 7,
+    "compare": 7,
+    "cli": 8,
+    "app": 8,
 }
 CORE = {"types", "errors", "functional", "quantizers", "objectives", "models"}
 #: What may be imported at module level: the base dependencies anywhere; extras only by these packages.

@@ -95,6 +95,10 @@ def check_latents(latents: Tensor, dim: int) -> None:
         raise ValueError(f"latents are empty, of shape {tuple(latents.shape)}; pass at least one vector")
 
 
+class NotFiniteError(ValueError):
+    """A tensor holds NaN or infinite values."""
+
+
 def check_finite(name: str, values: Tensor) -> None:
     """Raise ValueError if ``values`` holds NaN or infinity.
 
@@ -106,7 +110,7 @@ def check_finite(name: str, values: Tensor) -> None:
         return
     if not torch.isfinite(values).all():
         bad = int((~torch.isfinite(values)).sum())
-        raise ValueError(
+        raise NotFiniteError(
             f"{name} hold {bad} NaN or infinite values of {values.numel()}; "
             "look for an overflow or a too high learning rate before the quantizer"
         )

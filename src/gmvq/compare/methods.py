@@ -1,0 +1,28 @@
+"""From a run's description to its quantizer: GM-VQ with its parts, or a baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..baselines import build_baseline
+from ..quantizers import GaussianMixtureVQ
+from ..quantizers.base import Quantizer
+from ..quantizers.config import part_from_dict
+
+OURS = "gm-vq"
+
+
+def build_quantizer(run: dict[str, Any]) -> Quantizer:
+    """The untrained quantizer that a run describes.
+
+    Raises:
+        ValueError: an unknown quantizer or option, or a size that the method does not have.
+    """
+    name, dim, codebook_size, options = (run[k] for k in ("quantizer", "dim", "codebook_size", "options"))
+    if name != OURS:
+        return build_baseline(name, dim, codebook_size, **options)
+    parts = {key: part_from_dict(value) for key, value in options.items()}
+    try:
+        return GaussianMixtureVQ(dim, codebook_size, **parts)
+    except TypeError as error:
+        raise ValueError(f"{OURS}: {error}") from error
