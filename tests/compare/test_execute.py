@@ -80,7 +80,9 @@ def test_a_dead_process_and_an_error_stay_in_their_row(suite: Suite, tmp_path: P
     assert not any(r["error"] for r in again)  # failed runs are tried again
 
 
-def test_choice_is_the_lowest_validation_error_among_those_that_ended_well(suite: Suite, tmp_path: Path) -> None:
+def test_choice_is_the_lowest_validation_error_among_those_that_ended_well(
+    suite: Suite, tmp_path: Path
+) -> None:
     tuned = execute(
         suite.grid_of("a", "gm-vq"), Records(tmp_path), devices=["cpu"], say=lambda _: None, train_one=figures
     )
@@ -97,5 +99,5 @@ def test_choice_is_the_lowest_validation_error_among_those_that_ended_well(suite
 
 def test_a_broken_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match="x.json is not JSON"):
+    with pytest.raises(ValueError, match=r"x\.json is not JSON"):
         Records(tmp_path)

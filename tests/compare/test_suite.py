@@ -59,7 +59,13 @@ def test_key_depends_on_what_is_run_and_not_on_its_name() -> None:
     run = suite.run("a", "gm-vq", {"lr": 0.004}, 0, "final")
     key = key_of(run)
     assert key_of({**run, "method": "other", "setting": "b"}) == key
-    for change in ({"lr": 0.002}, {"seed": 1}, {"steps": 3}, {"codebook_size": 8}, {"options": {"support": 8}}):
+    for change in (
+        {"lr": 0.002},
+        {"seed": 1},
+        {"steps": 3},
+        {"codebook_size": 8},
+        {"options": {"support": 8}},
+    ):
         assert key_of({**run, **change}) != key
     default = {"objective": {"type": "Objective", "kind": "albo"}}
     assert key_of({**run, "options": default}) == key  # saying a default changes nothing

@@ -63,7 +63,9 @@ def test_divergence_is_named() -> None:
 def test_a_curve_is_the_mean_since_the_last_point() -> None:
     curve = Curve(2)
     for step, value in enumerate((1.0, 3.0, 5.0, 7.0, 9.0), 1):
-        curve.add(step, torch.tensor(value), {"perplexity": torch.tensor(2 * value), "other": torch.tensor(0.0)})
+        curve.add(
+            step, torch.tensor(value), {"perplexity": torch.tensor(2 * value), "other": torch.tensor(0.0)}
+        )
     assert curve.to_dict() == {
         "step": [2, 4], "mse": [2.0, 6.0], "perplexity": [4.0, 12.0], "conditional_entropy": [None, None],
     }  # fmt: skip

@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
     "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
+    "compare": ("gmvq.cli.compare", "compare quantizers on the same network, tuned alike, with seeds"),
     "bench": ("gmvq.cli.bench", "measure speed and memory of the layer or the training step"),
 }
 

@@ -37,7 +37,9 @@ class Records:
             try:
                 self.add_known([json.loads(file.read_text(encoding="utf-8"))])
             except json.JSONDecodeError as error:
-                raise ValueError(f"{file} is not JSON: {error}; delete it, and its run is made again") from error
+                raise ValueError(
+                    f"{file} is not JSON: {error}; delete it, and its run is made again"
+                ) from error
 
     def add_known(self, records: Iterable[Record]) -> None:
         """Take over records that another file holds."""
@@ -166,7 +168,10 @@ def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = (str(error).splitlines() or [""])[0]
-        return {"error": f"{type(error).__name__}: {text}", "where": f"{Path(where.filename).name}:{where.lineno}"}
+        return {
+            "error": f"{type(error).__name__}: {text}",
+            "where": f"{Path(where.filename).name}:{where.lineno}",
+        }
 
 
 def _environment(device: str, threads: int) -> dict[str, Any]:
@@ -182,7 +187,9 @@ def _environment(device: str, threads: int) -> dict[str, Any]:
 
 def _line(record: Record) -> str:
     """A record as one line of progress."""
-    own = " ".join(f"{name}={value:g}" for name, value in record["options"].items() if isinstance(value, int | float))
+    own = " ".join(
+        f"{name}={value:g}" for name, value in record["options"].items() if isinstance(value, int | float)
+    )
     name = f"{record['setting']} {record['method']} lr={record['lr']:g} {own} seed {record['seed']}"
     if record["error"]:
         return f"{name}: {record['error']}"
@@ -223,7 +230,9 @@ def chosen(suite: Suite, tuned: list[Record], setting: str, method: str) -> dict
     if not runs:
         return None
     best = min(runs, key=lambda r: r["validation"]["mse"])
-    return {name: best["lr"] if name == "lr" else best["options"][name] for name in suite.methods[method].grid}
+    return {
+        name: best["lr"] if name == "lr" else best["options"][name] for name in suite.methods[method].grid
+    }
 
 
 def _unique(runs: list[Run]) -> list[Run]:

@@ -55,7 +55,9 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
                 kid.update(out.reconstruction, x)
     used = codes.compute()
     size = codes.histogram.numel()
-    rate = rates(positions=codes.positions, pixels=pixels, codebook_size=size, code_entropy=used["code_entropy"])
+    rate = rates(
+        positions=codes.positions, pixels=pixels, codebook_size=size, code_entropy=used["code_entropy"]
+    )
     figures: dict[str, Any] = {
         **{name: value for name, value in quality.compute().items() if name != "psnr_per_image"},
         **{name: used[name] for name in ("perplexity", "usage", "codes_used")},

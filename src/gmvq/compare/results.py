@@ -17,7 +17,12 @@ _PER_RUN = ("protocol", "where")
 
 
 def assemble(
-    suite: Suite, records: list[dict[str, Any]], *, command: str, date: str, gradients: dict[str, Any] | None = None
+    suite: Suite,
+    records: list[dict[str, Any]],
+    *,
+    command: str,
+    date: str,
+    gradients: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of a results file; curves are rounded to five digits."""
     return {

