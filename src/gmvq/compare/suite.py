@@ -62,8 +62,9 @@ class Method:
         quantizer: ``gm-vq`` or a name of ``gmvq.baselines.BASELINES``.
         grid: values to try by name; ``lr`` is the learning rate, any other name an option of the quantizer.
         options: of the quantizer, the same in all runs; parts of GM-VQ as ``{type: Objective, kind: elbo}``.
-        loss: ``own``, or ``relative``: (MSE + its loss) / MSE, the gradient of a logarithm, which GM-VQ's
-            likelihood amounts to.
+        loss: ``own``; ``relative``: (MSE + its loss) / MSE, the gradient of a logarithm, which GM-VQ's
+            likelihood amounts to; for GM-VQ ``drop-in``: MSE + out.loss, and ``naive``: MSE + out.nats.
+        advance: ``False`` never calls ``set_progress``: schedules keep their idle values.
         ceiling: has no codes, so it is no rival.
         settings: names of the settings it takes part in; empty: all.
         note: for the report.
@@ -73,12 +74,13 @@ class Method:
     grid: dict[str, list[Any]]
     options: dict[str, Any] = field(default_factory=dict)
     loss: str = "own"
+    advance: bool = True
     ceiling: bool = False
     settings: tuple[str, ...] = ()
     note: str = ""
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, ("own", "relative"))
+        check_choice("loss", self.loss, ("own", "relative", "drop-in", "naive"))
         if not self.grid.get("lr"):
             raise ValueError("a method's grid needs at least one learning rate, grid: {lr: [0.004]}")
 
@@ -161,6 +163,7 @@ class Suite:
             "lr": choice["lr"],
             "seed": seed,
             "protocol": PROTOCOL,
+            **({} if what.advance else {"advance": False}),
         }
 
 

@@ -96,7 +96,7 @@ class _Trainer:
         for step in range(steps):
             x = next(batches).to(self.device).contiguous(memory_format=torch.channels_last)
             seed_step(run["seed"], 0, step, self.device)
-            if hasattr(self.quantizer, "set_progress"):
+            if run.get("advance", True) and hasattr(self.quantizer, "set_progress"):
                 self.quantizer.set_progress(step / steps)
             try:
                 mse, terms = self.backward(x)
@@ -116,11 +116,12 @@ class _Trainer:
             out = self.model(x)
         reconstruction = out.reconstruction.float()
         mse = (reconstruction - x).square().mean()
-        if getattr(self.quantizer, "units", "nats") == "nats":
+        kind = self.run["loss"]
+        if kind == "own" and getattr(self.quantizer, "units", "nats") == "nats":
             loss = negative_evidence(self.likelihood, reconstruction, x, out.quantizer) / x[0].numel()
         else:
-            loss = mse + out.quantizer.loss
-            if self.run["loss"] == "relative":
+            loss = mse + (out.quantizer.nats if kind == "naive" else out.quantizer.loss)
+            if kind == "relative":
                 loss = loss / mse.detach()
         loss.backward()
         return mse.detach(), out.quantizer.terms

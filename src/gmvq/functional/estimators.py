@@ -13,7 +13,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedules import Constant, Exponential, Schedule
+from .schedules import Constant, Cosine, Exponential, Schedule
 
 
 class Estimator(Protocol):
@@ -38,8 +38,8 @@ class GumbelSoftmax:
     Source: arXiv 1611.01144.
     """
 
-    temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
-    noise: Schedule = Constant(1.0)
+    temperature: Schedule = Exponential(1.0, 0.5, idle=0.5)
+    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         return ((logits + gumbel) / temperature).softmax(-1)
@@ -49,8 +49,8 @@ class GumbelSoftmax:
 class StraightThroughGumbel:
     """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144."""
 
-    temperature: Schedule = Exponential(0.5, 0.1, idle=0.3)
-    noise: Schedule = Constant(1.0)
+    temperature: Schedule = Exponential(1.0, 0.5, idle=0.5)
+    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         soft = ((logits + gumbel) / temperature).softmax(-1)

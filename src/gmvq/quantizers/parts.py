@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import check_choice, check_part, check_positive, check_schedule
 from ..functional.estimators import Estimator, GumbelSoftmax
-from ..functional.schedules import Constant, Cosine, Schedule
+from ..functional.schedules import Constant, Cosine, Exponential, Schedule
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Objective:
         kind: one of the above. ``literal`` is the paper's form: no bound, see docs/mathematics.md.
         gamma: weight of the latent term. 0, the default, is the bound of the discrete model z = mu_c, which is the
             one that eval runs; 1 is the literature's.
-        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy".
+        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy". The default falls over training: the
+            codebook spreads first, and the likelihood decides at the end.
     """
 
     kind: Literal["albo", "elbo", "literal", "none"] = "albo"
     gamma: Schedule = Constant(0.0)
-    beta: Schedule = Constant(10.0)
+    beta: Schedule = Exponential(10.0, 3.0, idle=5.0)
 
     def __post_init__(self) -> None:
         check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))
@@ -70,22 +71,27 @@ class Variance:
         sigma: see kind. With the default, 2 sigma^2 = 1, a residual of the size that w stands for costs nothing in
             the latent term.
         noise: factor on the standard deviation of the sample of z, over training.
+        noise_limit: the sample of z of an adaptive variance has at most this variance, in units of that of a component, 1/w with its
+            sharpening. An outlier would else get noise as large as its distance, whose gradient throws it further
+            off. s_c^2(x) itself, and with it ``log_variance`` and the latent term, has no limit.
     """
 
     kind: Literal["adaptive", "fixed", "learned", "none"] = "adaptive"
     sigma: float = math.sqrt(0.5)
     noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
+    noise_limit: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("Variance.kind", self.kind, ("adaptive", "fixed", "learned", "none"))
         check_positive("Variance.sigma", self.sigma)
+        check_positive("Variance.noise_limit", self.noise_limit)
 
 
 def check_parts(objective: Objective, precision: Precision, variance: Variance, estimator: Estimator) -> None:
     """Raise unless these are objects with what the layer asks of them, and schedules that are not negative."""
     check_part("objective", objective, Objective(), ("kind", "gamma", "beta"))
     check_part("precision", precision, Precision(), ("fit", "per_feature", "sharpening"))
-    check_part("variance", variance, Variance(), ("kind", "sigma", "noise"))
+    check_part("variance", variance, Variance(), ("kind", "sigma", "noise", "noise_limit"))
     check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
     check_schedule("objective.gamma", objective.gamma)
     check_schedule("objective.beta", objective.beta)

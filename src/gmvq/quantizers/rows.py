@@ -100,7 +100,10 @@ class RowStep:
             sums = error.sum(0), offsets.sum(0), offsets.square_().sum()
         mean = sample.mean
         if self.variance.kind != "none":
-            mean = mean + sample_noise * variance.sqrt()[:, None] * gaussian_noise(keys, z)
+            spread = variance
+            if self.variance.kind == "adaptive":
+                spread = variance.minimum(self.variance.noise_limit * (-log_precision.detach()).exp().mean())
+            mean = mean + sample_noise * spread.sqrt()[:, None] * gaussian_noise(keys, z)
         per_row = sample.indices, sample.entropy, variance, distance, mean * log_scale.exp()
         return per_row, (sample.aggregate, *sums)
 
