@@ -30,7 +30,8 @@ HEAD = """\
 
 Every figure here is made by the command above its table and kept in `benchmarks/results/compare`; this page, its plots
 and the README's table are written by `python benchmarks/document.py`. What was tried and did not help is in
-[experiments.md](experiments.md). One row is made again by `gmvq compare --suite NAME --methods METHOD --settings SETTING`.
+[experiments.md](experiments.md). One row is made again by
+`gmvq compare --suite NAME --methods METHOD --settings SETTING`.
 """
 
 

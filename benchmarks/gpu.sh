@@ -4,10 +4,11 @@
 #
 #   benchmarks/gpu.sh check [OUT]    the kernels against the float64 reference on the chip; stops at a difference
 #   benchmarks/gpu.sh layer [OUT]    cost of the layer over N, K and D, against its peers and the floors
-#   benchmarks/gpu.sh all   [OUT]    both, one after the other
+#   benchmarks/gpu.sh train [OUT] [SUITE]    a suite of gmvq compare, photos32 unless named; call again until it is done
+#   benchmarks/gpu.sh all   [OUT]    all three, one after the other
 set -euo pipefail
 cd "$(dirname "$0")/.."
-step=${1:-all} out=${2:-benchmarks/results} python=${PYTHON:-python3}
+step=${1:-all} out=${2:-benchmarks/results} suite=${3:-photos32} python=${PYTHON:-python3}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 mkdir -p "$out"
 
@@ -22,9 +23,14 @@ layer() {
   timeout 570 "$python" benchmarks/layer.py --device cuda --json "$out/layer_gpu.json"
 }
 
+train() { # a call that runs out of time loses the runs at work and no other
+  timeout --signal INT 570 "$python" -m gmvq.cli.main compare --suite "$suite" --out "$out/compare" --workers 4
+}
+
 case $step in
   check) check ;;
   layer) layer ;;
-  all) check && layer ;;
-  *) echo "usage: benchmarks/gpu.sh check|layer|all [OUT]" >&2; exit 2 ;;
+  train) train ;;
+  all) check && layer && train ;;
+  *) echo "usage: benchmarks/gpu.sh check|layer|train|all [OUT] [SUITE]" >&2; exit 2 ;;
 esac

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,3 +82,24 @@ def test_misuse_is_one_sentence(
 def test_list_names_the_suites(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "--list"]) == 0
     assert "quick: photographs" in capsys.readouterr().out
+
+
+def test_an_interrupted_suite_stops_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    setting = "{data: photos, size: 8, codebook_size: 16, dim: 4, batch_size: 8, steps: %d}"
+    path.write_text(
+        "name: long\ndescription: never ends\nseeds: [0]\nsettings:\n"
+        f"  short: {setting % 2}\n  endless: {setting % 10**7}\n"
+        "methods:\n  gm-vq: {quantizer: gm-vq, grid: {lr: [0.001]}}\n"
+    )
+    command = [sys.executable, "-m", "gmvq.cli.main", "compare", "--suite", str(path), "--out", str(tmp_path)]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "[1/2]" in line:
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    (kept,) = (tmp_path / "runs").glob("*.json")
+    assert json.loads(kept.read_text())["setting"] == "short"

@@ -59,7 +59,7 @@ def key_of(run: Run) -> str:
     """Key of a run with the quantizer that it builds today; of an impossible one, with the reason."""
     try:
         with torch.random.fork_rng(devices=[]):
-            config = build_quantizer(run).to_config()
+            config: dict[str, Any] = build_quantizer(run).to_config()  # pyright: ignore[reportCallIssue]
     except (ValueError, ImportError) as error:
         config = {"impossible": str(error)}
     return run_key(run, config)
@@ -86,9 +86,11 @@ def execute(
     todo = {key: run for key, run in zip(keys, runs, strict=True) if not _usable(records.get(key))}
     queue, lock, done = list(todo.items()), threading.Lock(), [0]
     failure: list[BaseException] = []
+    pools: list[_Worker] = []
 
     def serve(device: str) -> None:
         pool = _Worker(threads)
+        pools.append(pool)
         try:
             while not failure:
                 with lock:
@@ -96,6 +98,8 @@ def execute(
                         return
                     key, run = queue.pop(0)
                 figures = pool.run(train_one, run, device)
+                if failure:  # interrupted: this run did not fail, it was stopped
+                    return
                 record = {**run, **figures, "key": key, "environment": _environment(device, threads)}
                 with lock:
                     records.put(record)
@@ -115,6 +119,8 @@ def execute(
                 worker.join(0.2)
     except KeyboardInterrupt:
         failure.append(KeyboardInterrupt())
+        for pool in pools:
+            pool.close()
         raise
     if failure:
         raise failure[0]
@@ -156,6 +162,9 @@ class _Worker:
             return {"error": "the process died: killed, or out of memory"}
 
     def close(self) -> None:
+        """End the process, in the middle of a run if it must be: its record is then made by the next call."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()  # else the interpreter would wait for the run's end, which may take hours
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

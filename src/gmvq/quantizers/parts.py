@@ -71,8 +71,8 @@ class Variance:
         sigma: see kind. With the default, 2 sigma^2 = 1, a residual of the size that w stands for costs nothing in
             the latent term.
         noise: factor on the standard deviation of the sample of z, over training.
-        noise_limit: the sample of z of an adaptive variance has at most this variance, in units of that of a component, 1/w with its
-            sharpening. An outlier would else get noise as large as its distance, whose gradient throws it further
+        noise_limit: of an adaptive variance, the sample of z has at most this share of a component's variance, 1/w with
+            its sharpening. An outlier would else get noise as large as its distance, whose gradient throws it further
             off. s_c^2(x) itself, and with it ``log_variance`` and the latent term, has no limit.
     """
 
