@@ -41,6 +41,8 @@ class BaselineQuantizer(Quantizer):
     """
 
     units: ClassVar[Units] = "mse"
+    #: Whether a codeword is compared with latents as they are, so that distances between the two mean something.
+    codewords_are_latents: bool = True
 
     def __init__(self, dim: int, codebook_size: int, name: str, options: dict[str, Any]) -> None:
         super().__init__(dim, codebook_size)

@@ -36,6 +36,7 @@ class GumbelVQ(BaselineQuantizer):
         final_temperature: tau at the end of training, reached exponentially from 1.
     """
 
+    codewords_are_latents = False
     temperature: Tensor
 
     def __init__(

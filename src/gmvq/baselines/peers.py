@@ -38,6 +38,7 @@ class PackageQuantizer(BaselineQuantizer):
         self, dim: int, codebook_size: int, name: str, options: dict[str, Any], layer: nn.Module
     ) -> None:
         super().__init__(dim, codebook_size, name, options)
+        self.codewords_are_latents = name not in ("vq-cosine", "fsq", "lfq")
         self.layer = layer
 
     def _step(self, rows: Tensor) -> Step:

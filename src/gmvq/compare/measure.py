@@ -35,7 +35,8 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
 
     ``distinct`` is the effective number of distinct codewords in use (``evaluation.codebook.diversity``) at the
     scale of the quantization error: two codewords are alike at odds exp(-d^2 / 2 e), e the mean squared error per
-    feature between latents and codewords. It exists for every quantizer, mixture or not.
+    feature between latents and codewords. It exists for every quantizer, mixture or not, whose codewords stand for
+    latents: None for codes on a sphere, behind a projection or picked by logits (``codewords_are_latents``).
     """
     quality, codes = ImageMetrics(), CodebookMetrics(model.quantizer.codebook_size)
     try:
@@ -70,7 +71,9 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
 
 
 def _distinct(quantizer: Any, codes: CodebookMetrics, error: float) -> float | None:
-    """Effective number of distinct codewords in use; None for a quantizer without codewords."""
+    """Effective number of distinct codewords in use; None where codewords are no points among the latents."""
+    if not getattr(quantizer, "codewords_are_latents", True):
+        return None
     try:
         points = codewords(quantizer)
     except ValueError:
