@@ -16,7 +16,6 @@ from gmvq.bench.contestants import (
     MODES,
     Case,
     NotPossibleError,
-    fsq_levels,
 )
 from gmvq.bench.grid import GRIDS, grid, layers, searches
 from gmvq.errors import MissingExtraError
@@ -73,11 +72,6 @@ def test_bfloat16_latents_run_in_autocast() -> None:
 def test_the_triton_form_says_why_it_cannot_run() -> None:
     with pytest.raises(NotPossibleError, match="CUDA"):
         CONTESTANTS[NEEDS_GPU].build(Case("train", 8, 16, 4))
-
-
-@pytest.mark.parametrize("k", [16, 32, 64, 256, 1024, 2048, 4096, 16384, 262144])
-def test_fsq_levels_make_k_codes(k: int) -> None:
-    assert math.prod(fsq_levels(k)) == k
 
 
 @pytest.mark.parametrize("name", ["FSQ", "LFQ"])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..baselines.peers import fsq_levels, power_of_two
 from ..baselines.sq_vae import GaussianSQ
 from ..errors import MissingExtraError, require
 from ..functional.kmeans import nearest_code
@@ -138,26 +139,19 @@ class Batched(nn.Module):
         return tuple(self.layer(latents[None]))
 
 
-def _power_of_two(k: int, what: str) -> int:
-    if k < 4 or k & (k - 1):
-        raise NotPossibleError(f"{what} has a power of two of codes, not {k}")
-    return k.bit_length() - 1
-
-
-def fsq_levels(k: int) -> list[int]:
-    """Levels of 8 and 4 whose product is ``k``."""
-    bits = _power_of_two(k, "FSQ with levels of 8 and 4")
-    eights = next(n for n in range(bits // 3, -1, -1) if (bits - 3 * n) % 2 == 0)
-    return [8] * eights + [4] * ((bits - 3 * eights) // 2)
-
-
 def _fsq(case: Case) -> nn.Module:
-    levels = fsq_levels(case.k)
+    try:
+        levels = fsq_levels(case.k)
+    except ValueError as error:
+        raise NotPossibleError(str(error)) from error
     return Batched(require("vector_quantize_pytorch", "bench").FSQ(levels=levels, dim=case.d)).to(case.device)
 
 
 def _lfq(case: Case) -> nn.Module:
-    _power_of_two(case.k, "LFQ")
+    try:
+        power_of_two(case.k, 2, "lfq")
+    except ValueError as error:
+        raise NotPossibleError(str(error)) from error
     return _peer("LFQ")(case)
 
 
