@@ -160,6 +160,16 @@ def test_crashes_and_missing_seeds_are_told_and_errors_cannot_break_the_table():
         assert len({len(re.split(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
+def test_a_rival_with_another_loss_than_its_own_does_not_hide_the_best_as_published():
+    results = make()
+    results["suite"]["methods"]["vq, relative"] = method("vq", loss="relative")
+    results["runs"] += [final("vq, relative", seed, 2.5, 210.0) for seed in range(3)]
+    text = render(results)
+    assert re.search(r"the best rival, vq, relative, by [12].*With their own losses: ", text)
+    assert re.search(r"With their own losses: gm-vq is below the best rival as published, vq, by 3", text)
+    assert "With their own losses" not in render(make())
+
+
 def test_an_incomplete_rival_that_is_lower_is_named():
     results = make(ours=2.9)
     results["suite"]["methods"]["swift"] = method("swift")
