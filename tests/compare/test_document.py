@@ -1,0 +1,79 @@
+"""docs/results.md and the README's table are written from results files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import document
+import pytest
+
+from gmvq.bench.results import write
+from gmvq.compare.results import assemble
+from gmvq.compare.suite import suite_from_dict
+
+
+def results(name: str, *settings: str) -> dict[str, Any]:
+    suite = suite_from_dict(
+        {
+            "name": name,
+            "description": "for tests",
+            "settings": {s: {"data": "photos", "size": 8, "codebook_size": 256, "steps": 2} for s in settings},
+            "methods": {"gm-vq": {"quantizer": "gm-vq", "grid": {"lr": [0.001]}}},
+        },
+        name,
+    )
+    test = {"mse": 0.002, "perplexity": 12.0}
+    runs = [
+        {
+            **suite.run(setting, "gm-vq", {"lr": 0.001}, seed, "final"),
+            "test": {**test, "mse": test["mse"] + 1e-4 * seed},
+            "curve": {"step": [1], "mse": [0.1], "perplexity": [2.0], "conditional_entropy": [None]},
+            "environment": {"device": "a CPU", "threads": 1},
+            "error": None,
+        }
+        for setting in settings
+        for seed in suite.seeds
+    ]
+    return assemble(suite, runs, command="gmvq compare", date="2026-01-01")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(document, "ROOT", tmp_path)
+    monkeypatch.setattr(document, "RESULTS", tmp_path / "results")
+    (tmp_path / "README.md").write_text("before\n{}\nold\n{}\nafter\n".format(*document.MARKERS))
+    write(tmp_path / "results" / "quick.json", results("quick", "a"))
+    write(tmp_path / "results" / "both.json", results("both", "a", "b"))
+    return tmp_path
+
+
+def test_pages_are_written_from_the_results_files(root: Path) -> None:
+    document.main()
+    page = (root / "docs" / "results.md").read_text()
+    assert page.index("## quick") < page.index("## both")  # the known suites first
+    assert "2.200 ± 0.196" in page
+    assert "`gmvq compare --suite celeba128`" in page.split("## Not yet run")[1]
+    for line in page.splitlines():
+        if line.startswith("!["):
+            assert (root / "docs" / line.split("(")[1].rstrip(")")).is_file()
+    readme = (root / "README.md").read_text()
+    assert readme.startswith("before\n")
+    assert readme.endswith("\nafter\n")
+    assert "old" not in readme
+    assert "gm-vq" in readme
+    document.main()
+    assert (root / "README.md").read_text() == readme
+
+
+def test_a_readme_without_its_markers_is_left_alone(root: Path) -> None:
+    (root / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"README\.md must hold"):
+        document.main()
+    assert (root / "README.md").read_text() == "mine"
+
+
+def test_a_setting_of_two_suites_counts_once() -> None:
+    whole = document.merged([results("quick", "a"), results("both", "a", "b")])
+    assert list(whole["suite"]["settings"]) == ["a", "b"]
+    assert len(whole["runs"]) == 10
