@@ -47,13 +47,14 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
     with evaluating(model):
         for x in image_batches(images, batch_size=_BATCH, device=device_of(model)):
             latents = model.encoder(x).movedim(1, -1)
-            out = model(x)
-            quality.update(out.reconstruction, x)
-            codes.update(out.quantizer.indices)
-            squared += float((out.quantizer.quantized - latents).double().square().sum())
+            out = model.quantizer(latents)
+            reconstruction = model.decoder(out.quantized.movedim(-1, 1).contiguous())
+            quality.update(reconstruction, x)
+            codes.update(out.indices)
+            squared += float((out.quantized - latents).double().square().sum())
             values, pixels = values + latents.numel(), pixels + x.numel() // x.shape[1]
             if kid is not None:
-                kid.update(out.reconstruction, x)
+                kid.update(reconstruction, x)
     used = codes.compute()
     size = codes.histogram.numel()
     rate = rates(
