@@ -55,6 +55,10 @@ def test_a_suite_from_file_to_report_and_again(
     assert "[3/3]" not in capsys.readouterr().err  # only what failed is tried again
     assert main(["compare", "--report", str(out / "small.json")]) == 0
     assert "ibq" in capsys.readouterr().out
+    (out / "small.json").rename(out / "kept.json")
+    main([*arguments, "--assemble"])
+    kept, again = (json.loads((out / name).read_text())["runs"] for name in ("kept.json", "small.json"))
+    assert again == kept
     other = tmp_path / "other"
     known = ["--known", str(out / "small.json"), "--methods", "ibq"]
     assert main(["compare", "--suite", str(suite), "--out", str(other), *known]) == 0

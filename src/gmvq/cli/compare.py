@@ -42,10 +42,10 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     records = Records(out / "runs")
     for path in options.known:
         records.add_known(_read(path)["runs"])
-    devices = _devices(options)
+    devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
-    gradients = _gradients(out / f"{suite.name}_gradients.json") if suite.gradients else None
+    gradients = _gradients(out / f"{suite.name}_gradients.json", suite.seeds, devices) if suite.gradients else None
     results = assemble(
         suite,
         done,
@@ -64,7 +64,7 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     return int(failed > 0)
 
 
-def _gradients(path: Path) -> dict[str, Any]:
+def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
     """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
     from ..bench.results import write
     from ..compare.gradients import run_study
@@ -73,10 +73,12 @@ def _gradients(path: Path) -> dict[str, Any]:
     config = GaussianMixtureVQ(8, 16).to_config()
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["quantizer"] == config:
+        if kept["quantizer"] == config and kept["settings"]["seeds"] == list(seeds):
             return kept
+    if not devices:
+        return None
     say("gradient estimators against the exact gradient: about five minutes")
-    study = {**run_study(), "quantizer": config}
+    study = {**run_study(seeds), "quantizer": config}
     write(path, study)
     return study
 
@@ -185,6 +187,9 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
+    parser.add_argument(
+        "--assemble", action="store_true", help="train nothing: results and report of the runs that are there"
+    )
     parser.add_argument("--list", action="store_true", help="list the suites of the package")
     parser.add_argument(
         "--report", type=Path, nargs="+", metavar="FILE", help="show what results files hold, train nothing"

@@ -77,7 +77,8 @@ def execute(
     """Make every run that ``records`` does not hold; return the records of all, in order.
 
     Args:
-        devices: one worker for each entry, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``.
+        devices: one worker for each entry, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; none: nothing is
+            run, and the records are those that are there.
         threads: CPU threads of a worker.
         say: told about every run that ends.
         train_one: (run, device) -> figures; default ``train.train_run``. A module-level function.
