@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import document
 import pytest
 
+import document
 from gmvq.bench.results import write
 from gmvq.compare.results import assemble
 from gmvq.compare.suite import suite_from_dict
@@ -18,7 +18,9 @@ def results(name: str, *settings: str) -> dict[str, Any]:
         {
             "name": name,
             "description": "for tests",
-            "settings": {s: {"data": "photos", "size": 8, "codebook_size": 256, "steps": 2} for s in settings},
+            "settings": {
+                s: {"data": "photos", "size": 8, "codebook_size": 256, "steps": 2} for s in settings
+            },
             "methods": {"gm-vq": {"quantizer": "gm-vq", "grid": {"lr": [0.001]}}},
         },
         name,

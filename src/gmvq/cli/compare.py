@@ -45,7 +45,9 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
-    gradients = _gradients(out / f"{suite.name}_gradients.json", suite.seeds, devices) if suite.gradients else None
+    gradients = (
+        _gradients(out / f"{suite.name}_gradients.json", suite.seeds, devices) if suite.gradients else None
+    )
     results = assemble(
         suite,
         done,
