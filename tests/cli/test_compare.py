@@ -97,7 +97,12 @@ def test_an_interrupted_suite_stops_at_once_and_keeps_what_is_done(tmp_path: Pat
         "methods:\n  gm-vq: {quantizer: gm-vq, grid: {lr: [0.001]}}\n"
     )
     command = [sys.executable, "-m", "gmvq.cli.main", "compare", "--suite", str(path), "--out", str(tmp_path)]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if "[1/2]" in line:
