@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from ..errors import require
 from .bars import find, slope, sweep
 from .contestants import CONTESTANTS
 from .grid import CODES, SWEEP
+from .results import save_figure
 
 _FLOORS = {"matmul x 1": ":", "matmul x 3": "--", "bandwidth": "-."}
 
@@ -51,13 +51,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.suptitle(where, fontsize=9)
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(path, figure)
 
 
 def _is_copy(results: dict[str, Any], name: str) -> bool:

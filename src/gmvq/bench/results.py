@@ -82,6 +82,17 @@ def write(path: Path, data: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def save_figure(path: Path, figure: Any) -> None:
+    """Save a matplotlib figure to a temporary name beside ``path`` and rename it; the suffix says the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        figure.savefig(temporary, dpi=120)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Device, threads, versions, and a digest of the package's source: what a figure depends on."""
     cuda = device.type == "cuda"

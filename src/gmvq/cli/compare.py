@@ -17,8 +17,6 @@ from .runs import write_text
 if TYPE_CHECKING:
     from ..compare.suite import Suite
 
-KIND = "gmvq compare"
-
 
 def run(argv: Sequence[str]) -> int:
     """Run or report a suite; return the exit code: 0 done, 1 a run of the suite failed."""
@@ -69,10 +67,11 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
 def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
     """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
     from ..bench.results import write
+    from ..compare.gradient_tokenizer import CODES, DIM
     from ..compare.gradients import run_study
     from ..quantizers import GaussianMixtureVQ
 
-    config = GaussianMixtureVQ(8, 16).to_config()
+    config = GaussianMixtureVQ(DIM, CODES).to_config()
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["quantizer"] == config and kept["settings"]["seeds"] == list(seeds):
@@ -164,6 +163,7 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     from ..bench.results import read
+    from ..compare.results import KIND
 
     return read(path, KIND)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..bench.results import save_figure
 from ..errors import require
 from .gradient_statistics import CORRELATIONS, MEASURES, RATIOS
 
@@ -170,13 +170,7 @@ def plot(study: dict[str, Any], path: Path) -> None:
             axes.legend(fontsize=7)
         scatter.set(xlim=(1e-6, 3.0), ylim=(0.3, 1e4))
         estimators.legend(fontsize=6, loc="lower center")
-    temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_figure(path, figure)
 
 
 def _draw_estimators(study: dict[str, Any], support: str, axes: Any) -> None:

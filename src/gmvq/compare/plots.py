@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bench.results import save_figure
 from .plot_style import Style, draw_labels, log_ticks, panels, styles
 from .statistics import Finals, figures, finals, mean_interval
 
@@ -39,22 +39,10 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
         ),
     }
     start = re.sub(r"[^\w.-]+", "_", suite["name"])
-    return [
-        _save(figure, folder / f"{start}_{name}.png")
-        for name, figure in figures_by_name.items()
-        if figure is not None
-    ]
-
-
-def _save(figure: Any, path: Path) -> Path:
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    files = {folder / f"{start}_{name}.png": figure for name, figure in figures_by_name.items() if figure}
+    for path, figure in files.items():
+        save_figure(path, figure)
+    return list(files)
 
 
 def _per_setting(
