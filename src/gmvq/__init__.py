@@ -14,13 +14,24 @@ if TYPE_CHECKING:
     from .functional.schedules import Constant, Cosine, Exponential, Linear
     from .models import VQAutoencoder, build_autoencoder
     from .objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
-    from .quantizers import GaussianMixtureVQ, Objective, Precision, Variance
+    from .quantizers import (
+        ChannelsFirst,
+        GaussianMixtureVQ,
+        GroupedGMVQ,
+        Objective,
+        Precision,
+        ResidualGMVQ,
+        Variance,
+    )
     from .types import QuantizerOutput
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "ChannelsFirst": "quantizers",
     "GaussianMixtureVQ": "quantizers",
+    "GroupedGMVQ": "quantizers",
+    "ResidualGMVQ": "quantizers",
     "Objective": "quantizers",
     "Precision": "quantizers",
     "Variance": "quantizers",

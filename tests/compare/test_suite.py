@@ -7,7 +7,7 @@ import pytest
 from gmvq.baselines import BASELINES
 from gmvq.compare.execute import key_of
 from gmvq.compare.methods import OURS, build_quantizer
-from gmvq.compare.suite import load_suite, suite_from_dict, suite_names
+from gmvq.compare.suite import Method, load_suite, suite_from_dict, suite_names
 
 SMALL = {
     "name": "small",
@@ -38,7 +38,21 @@ def test_suites_of_the_package_name_quantizers_and_options_that_exist(name: str)
 def test_every_method_is_tuned_over_a_grid_of_the_same_size(name: str) -> None:
     suite = load_suite(name)
     assert len({len(method.choices()) for method in suite.methods.values()}) == 1
-    assert {method.quantizer for method in suite.methods.values()} == {OURS, *BASELINES}
+    there = {method.quantizer for method in suite.methods.values()}
+    if name == "emoji64":  # those that did best on the other sets
+        assert {OURS, "cvq", "vq-ema-replace", "fsq", "ae"} < there < {OURS, *BASELINES}
+    else:
+        assert there == {OURS, *BASELINES}
+
+
+def test_a_method_may_have_a_latent_dimension_of_its_own() -> None:
+    suite = load_suite("photos32")
+    finals = {
+        name: suite.finals("photos32-k256", name, {"lr": 0.1})[0] for name in ("gm-vq", "cvq", "cvq, D = 4")
+    }
+    assert [run["dim"] for run in finals.values()] == [4, 16, 4]
+    with pytest.raises(ValueError, match="dim must be positive"):
+        Method("gm-vq", {"lr": [0.1]}, dim=0)
 
 
 def test_grid_is_the_product_of_its_values_and_finals_keep_the_choice() -> None:

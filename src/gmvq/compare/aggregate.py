@@ -23,7 +23,7 @@ class PartedVQ(GaussianMixtureVQ):
         self.parts = parts
 
     def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        if not self.training or not self._started or rows.shape[0] < self.parts:
+        if not self.training or not self.started or rows.shape[0] < self.parts:
             return super()._quantize(rows, valid)
         outs = [super(PartedVQ, self)._quantize(part, None) for part in rows.tensor_split(self.parts)]
         return QuantizerOutput(

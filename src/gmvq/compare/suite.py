@@ -65,6 +65,8 @@ class Method:
         loss: ``own``; ``relative``: (MSE + its loss) / MSE, the gradient of a logarithm, which GM-VQ's
             likelihood amounts to; for GM-VQ ``drop-in``: MSE + out.loss, and ``naive``: MSE + out.nats.
         advance: ``False`` never calls ``set_progress``: schedules keep their idle values.
+        dim: features of a latent, in place of the setting's: the encoder's last and the decoder's first layer have that
+            many channels, and nothing else of the network changes.
         ceiling: has no codes, so it is no rival.
         settings: names of the settings it takes part in; empty: all.
         note: for the report.
@@ -75,6 +77,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     loss: str = "own"
     advance: bool = True
+    dim: int | None = None
     ceiling: bool = False
     settings: tuple[str, ...] = ()
     note: str = ""
@@ -83,6 +86,8 @@ class Method:
         check_choice("loss", self.loss, ("own", "relative", "drop-in", "naive"))
         if not self.grid.get("lr"):
             raise ValueError("a method's grid needs at least one learning rate, grid: {lr: [0.004]}")
+        if self.dim is not None:
+            check_positive("dim", self.dim)
 
     def choices(self) -> list[dict[str, Any]]:
         """Every point of the grid."""
@@ -157,6 +162,7 @@ class Suite:
             "method": method,
             "phase": phase,
             **shared,
+            **({} if what.dim is None else {"dim": what.dim}),
             "quantizer": what.quantizer,
             "options": {**what.options, **own},
             "loss": what.loss,

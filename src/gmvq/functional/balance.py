@@ -26,28 +26,28 @@ class _ExchangeRate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor, pooled: bool
+        ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor, pooled: bool, features: int
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(quantized - latents)
-        ctx.pooled = pooled
+        ctx.pooled, ctx.features = pooled, features
         ctx.set_materialize_grads(False)
         return quantized.clone(), nats.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_quantized, grad_nats = grads
         if grad_quantized is None or grad_nats is None:
-            return grad_quantized, grad_nats, None, None
+            return grad_quantized, grad_nats, None, None, None
         (error,) = ctx.saved_tensors
         cost = (grad_quantized * error).sum()
         if ctx.pooled:
             cost = all_reduce_sum(cost) / world_size()
-        rate = cost.abs() / error.shape[-1]
-        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None, None
+        rate = cost.abs() / ctx.features
+        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None, None, None
 
 
 def in_units_of_the_reconstruction_loss(
-    quantized: Tensor, nats: Tensor, latents: Tensor, *, pooled: bool = False
+    quantized: Tensor, nats: Tensor, latents: Tensor, *, pooled: bool = False, features: int | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.
 
@@ -60,6 +60,7 @@ def in_units_of_the_reconstruction_loss(
         quantized: sample of z, (N, D).
         nats: scalar objective, nats per position.
         latents: what was quantized, (N, D), taken as constant.
+        features: over how many features the error is spread, where not over all D.
         pooled: average the rate over all ranks (one number, in backward), so that N processes equal one.
 
     Returns:
@@ -67,4 +68,4 @@ def in_units_of_the_reconstruction_loss(
     """
     if not torch.is_grad_enabled():
         return quantized, nats
-    return _ExchangeRate.apply(quantized, nats, latents.detach(), pooled)  # pyright: ignore[reportReturnType]
+    return _ExchangeRate.apply(quantized, nats, latents.detach(), pooled, features or latents.shape[-1])  # pyright: ignore[reportReturnType]

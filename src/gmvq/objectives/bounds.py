@@ -66,10 +66,11 @@ def _prepare(
     model: LatentModel | MixtureQuantizer, latents: Tensor, target: Tensor, mask: Tensor | None
 ) -> tuple[LatentModel, _Positions]:
     model = model if isinstance(model, LatentModel) else LatentModel.of(model)
-    check_latents(latents, model.dim)
+    latent_dim = model.latent_dim or model.dim
+    check_latents(latents, latent_dim)
     if latents.ndim < 2 or latents.shape[0] != target.shape[0]:
         raise ValueError(
-            f"latents must have shape (B, ..., {model.dim}) with the B of target; got {tuple(latents.shape)} "
+            f"latents must have shape (B, ..., {latent_dim}) with the B of target; got {tuple(latents.shape)} "
             f"and target {tuple(target.shape)}"
         )
     check_mask(mask, latents.shape[:-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -91,14 +91,15 @@ class LatentModel:
     the limit s_c = s_z -> 0, in which the Gaussian term is zero; with s_c -> 0 alone it is infinite.
 
     Args:
-        codebook: mu, (K, D), in standardised coordinates.
-        log_precision: log w, (1,) or (D,).
+        codebook: mu, (K, d), in standardised coordinates.
+        log_precision: log w, (1,) or (d,).
         log_weights: log pi, (K,), normalised.
         code_log_variance: log s_c^2 from the squared distances (..., K) of a position to the K codes; the
             result must broadcast to (..., K). None for the discrete model.
         sharpening: factor on w in q(c|x) only; any value leaves the bounds valid.
-        standardized: maps latents to z, the coordinates of the codebook.
-        unstandardized: its inverse, what the decoder reads.
+        standardized: maps latents (..., D) to z (..., d), the coordinates of the codebook.
+        unstandardized: maps z to what the decoder reads, (..., D).
+        latent_dim: D, where it is not d.
     """
 
     codebook: Tensor
@@ -108,6 +109,7 @@ class LatentModel:
     sharpening: float = 1.0
     standardized: Callable[[Tensor], Tensor] = _identity
     unstandardized: Callable[[Tensor], Tensor] = _identity
+    latent_dim: int | None = None
 
     @classmethod
     def of(cls, quantizer: MixtureQuantizer, *, discrete: bool = False) -> LatentModel:
@@ -127,6 +129,7 @@ class LatentModel:
             sharpening=float(getattr(quantizer, "sharpening", 1.0)),
             standardized=quantizer.standardized,
             unstandardized=quantizer.unstandardized,
+            latent_dim=getattr(quantizer, "dim", None),
         )
 
     @property
@@ -141,20 +144,17 @@ class LatentModel:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """d."""
         return self.codebook.shape[1]
 
     def in_float64(self) -> LatentModel:
         """The same densities with every tensor in float64 (float32 where the device has none), detached."""
         dtype = torch.float32 if self.codebook.device.type == "mps" else torch.float64
-        return LatentModel(
-            self.codebook.detach().to(dtype),
-            self.log_precision.detach().to(dtype),
-            self.log_weights.detach().to(dtype),
-            self.code_log_variance,
-            self.sharpening,
-            self.standardized,
-            self.unstandardized,
+        return replace(
+            self,
+            codebook=self.codebook.detach().to(dtype),
+            log_precision=self.log_precision.detach().to(dtype),
+            log_weights=self.log_weights.detach().to(dtype),
         )
 
     def log_responsibilities(self, z: Tensor) -> Tensor:

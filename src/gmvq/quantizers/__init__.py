@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Quantizer
+from .channels_first import ChannelsFirst, mask_from_lengths
 from .gaussian_mixture import GaussianMixtureVQ
+from .grouped import GroupedGMVQ
 from .parts import Objective, Precision, Variance
+from .residual import ResidualGMVQ
 
-_QUANTIZERS: dict[str, type[GaussianMixtureVQ]] = {"GaussianMixtureVQ": GaussianMixtureVQ}
+_QUANTIZERS: dict[str, type[GaussianMixtureVQ | ResidualGMVQ | GroupedGMVQ]] = {
+    kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ)
+}
 
 
 def from_config(config: dict[str, Any]) -> Quantizer:
@@ -28,4 +33,15 @@ def from_config(config: dict[str, Any]) -> Quantizer:
         ) from error
 
 
-__all__ = ["GaussianMixtureVQ", "Objective", "Precision", "Quantizer", "Variance", "from_config"]
+__all__ = [
+    "ChannelsFirst",
+    "GaussianMixtureVQ",
+    "GroupedGMVQ",
+    "Objective",
+    "Precision",
+    "Quantizer",
+    "ResidualGMVQ",
+    "Variance",
+    "from_config",
+    "mask_from_lengths",
+]

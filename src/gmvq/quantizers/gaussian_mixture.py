@@ -28,7 +28,7 @@ from .config import part_from_dict, part_to_dict
 from .evidence import Evidence
 from .parts import Objective, Precision, Variance, check_parts
 from .rows import RowStep, run_rows
-from .start import start_from
+from .start import principal_directions, start_from
 from .statistics import batch_statistics, precision_fit, scale_fit
 
 #: Every parameter of the mixture is stored divided by this, so that an optimizer that moves each parameter by about
@@ -40,14 +40,14 @@ _GAIN = 10.0
 class GaussianMixtureVQ(Quantizer):
     r"""Quantize latents to the codewords of a Gaussian mixture.
 
-    With z = latents / s, codebook mu (K, D), precision w and weights pi:
+    With z = A latents / s in d <= D dimensions, codebook mu (K, d), precision w and weights pi:
 
     .. math::
         q(c|x) &= \mathrm{softmax}_c\left(\log \pi_c - \tfrac12 \sum_d w_d (z_d - \mu_{cd})^2\right) \\
-        q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 D)
+        q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 d)
 
     Training draws weights r over codes from q(c|x) by ``estimator`` and returns
-    s (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps); eval returns s mu_c at c = argmax q(c|x), deterministically.
+    s B (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps); eval returns s B mu_c at c = argmax q(c|x), deterministically.
     The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
 
     ``out.loss`` and ``out.nats`` hold that one number with two gradients. ``reconstruction_loss + out.loss`` works
@@ -64,6 +64,9 @@ class GaussianMixtureVQ(Quantizer):
     Args:
         dim: D, size of the last axis of the latents.
         codebook_size: K. K = 1 is a Gaussian bottleneck.
+        codebook_dim: d: the mixture lives in d dimensions, between a learned linear map A in (``project_in``) and one
+            out, B (``project_out``), which start at the principal directions of the first batch. None, or anything
+            from ``dim`` up: d = D, without maps.
         objective: kind of bound, gamma and beta.
         precision: how w is fitted, and its sharpening.
         variance: of q(z|x, c), and the noise of the sample.
@@ -98,6 +101,7 @@ class GaussianMixtureVQ(Quantizer):
         dim: int,
         codebook_size: int,
         *,
+        codebook_dim: int | None = None,
         objective: Objective = Objective(),
         precision: Precision = Precision(),
         variance: Variance = Variance(),
@@ -109,6 +113,9 @@ class GaussianMixtureVQ(Quantizer):
         backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         super().__init__(dim, codebook_size)
+        if codebook_dim is not None:
+            check_size("codebook_dim", codebook_dim)
+        self.codebook_dim = dim if codebook_dim is None else min(codebook_dim, dim)
         check_choice("mixture_weights", mixture_weights, ("uniform", "learned"))
         check_choice("init", init, ("kmeans", "random"))
         check_choice("backend", backend, BACKENDS)
@@ -125,8 +132,9 @@ class GaussianMixtureVQ(Quantizer):
         self.standardize, self.init = standardize, init
         self.support, self.backend = support, backend
 
-        self.scaled_codebook = nn.Parameter(torch.randn(codebook_size, dim) / _GAIN)
-        width = dim if precision.per_feature else 1
+        self.project_in, self.project_out = _projections(dim, self.codebook_dim)
+        self.scaled_codebook = nn.Parameter(torch.randn(codebook_size, self.codebook_dim) / _GAIN)
+        width = self.codebook_dim if precision.per_feature else 1
         self.scaled_log_precision = nn.Parameter(torch.zeros(width), requires_grad=precision.fit != "fixed")
         self.scaled_log_scale = nn.Parameter(torch.zeros(1), requires_grad=standardize)
         if mixture_weights == "learned":
@@ -138,7 +146,10 @@ class GaussianMixtureVQ(Quantizer):
         for name in ("temperature", "gumbel_noise", "sample_noise", "sharpening", "gamma", "beta"):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("initialized", torch.tensor(False))
-        self._started = False
+        self.started = False  # as ``initialized``, without a look at the device
+        self.keep_codebook = (
+            False  # True: the start fits scale and precision alone, the codebook is another layer's
+        )
         self._apply_schedules(None)
         self.register_load_state_dict_post_hook(_after_load)
 
@@ -175,6 +186,7 @@ class GaussianMixtureVQ(Quantizer):
             "type": "GaussianMixtureVQ",
             "dim": self.dim,
             "codebook_size": self.codebook_size,
+            "codebook_dim": self.codebook_dim,
             "objective": part_to_dict(self.objective),
             "precision": part_to_dict(self.precision),
             "variance": part_to_dict(self.variance),
@@ -189,24 +201,28 @@ class GaussianMixtureVQ(Quantizer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GaussianMixtureVQ:
         """Build an untrained layer from ``to_config``'s dictionary."""
-        config = {"support": None, **config}  # files from before it are of dense posteriors
+        config = {
+            "support": None,
+            "codebook_dim": None,
+            **config,
+        }  # of files from before these were arguments
         return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
 
     # The mixture
 
     @property
     def codebook(self) -> Tensor:
-        """mu, (K, D), in standardised units; ``get_codes_from_indices`` gives codewords in units of the latents."""
+        """mu, (K, d), in standardised units; ``get_codes_from_indices`` gives codewords in units of the latents."""
         return self.scaled_codebook * _GAIN
 
     @property
     def log_precision(self) -> Tensor:
-        """log w, (1,) or (D,), without sharpening; w is in units of the standardised latents."""
+        """log w, (1,) or (d,), without sharpening; w is in units of the standardised latents."""
         return self.scaled_log_precision * _GAIN
 
     @property
     def log_scale(self) -> Tensor:
-        """log s, (1,): one standardised unit in units of the latents."""
+        """log s, (1,): one standardised unit in units of the (projected) latents."""
         return self.scaled_log_scale * _GAIN
 
     def log_weights(self) -> Tensor:
@@ -219,18 +235,24 @@ class GaussianMixtureVQ(Quantizer):
         )
 
     def standardized(self, latents: Tensor) -> Tensor:
-        """z = latents / s, (..., D)."""
-        return latents * (-self.log_scale.detach().to(latents.dtype)).exp()
+        """z = A latents / s, (..., D) -> (..., d)."""
+        return self._project(latents) * (-self.log_scale.detach().to(latents.dtype)).exp()
 
     def unstandardized(self, z: Tensor) -> Tensor:
-        """s z, (..., D): the inverse of ``standardized``."""
-        return z * self.log_scale.detach().to(z.dtype).exp()
+        """s B z, (..., d) -> (..., D): what the decoder reads for z; without maps the inverse of ``standardized``."""
+        return self._unproject(z * self.log_scale.detach().to(z.dtype).exp())
+
+    def _project(self, latents: Tensor) -> Tensor:
+        return latents if self.project_in is None else _linear(latents, self.project_in)
+
+    def _unproject(self, z: Tensor) -> Tensor:
+        return z if self.project_out is None else _linear(z, self.project_out)
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
         """log s_c^2 for squared distances to the codes, (..., K) -> broadcastable to (..., K); -inf for ``"none"``."""
         kind, sigma = self.variance.kind, self.variance.sigma
         if kind == "adaptive":
-            return adaptive_variance(squared_distance, self.dim, sigma).clamp_min(MIN_VARIANCE).log()
+            return adaptive_variance(squared_distance, self.codebook_dim, sigma).clamp_min(MIN_VARIANCE).log()
         if kind == "learned":
             return (self.scaled_log_variance * _GAIN).to(squared_distance.dtype)
         value = 2 * math.log(sigma) if kind == "fixed" else -math.inf
@@ -241,7 +263,7 @@ class GaussianMixtureVQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
             logits = mixture_logits(
-                z.reshape(-1, self.dim),
+                z.reshape(-1, self.codebook_dim),
                 self.codebook.to(z.dtype),
                 self._sharpened_log_precision(z.dtype),
                 self.log_weights().to(z.dtype),
@@ -299,17 +321,21 @@ class GaussianMixtureVQ(Quantizer):
                 "valid positions, or call quantizer.init_codebook(latents)"
             )
         iterations = 10 if self.init == "kmeans" else 0
-        start = start_from(rows, self.codebook_size, self.standardize, iterations, seed)
+        kept = self.codebook.to(rows.dtype) if self.keep_codebook else None
+        if self.project_in is not None and self.project_out is not None:
+            self.project_in.copy_(principal_directions(rows, self.codebook_dim))
+            self.project_out.copy_(self.project_in.T)
+        start = start_from(self._project(rows), self.codebook_size, self.standardize, iterations, seed, kept)
         self.scaled_log_scale.fill_(start.log_scale / _GAIN)
         self.scaled_codebook.copy_(start.codebook / _GAIN)
         self.scaled_log_precision.fill_(start.log_precision / _GAIN)
         self.initialized.fill_(True)
-        self._started = True
+        self.started = True
 
     # Forward
 
     def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        if self.training and not self._started and self.scaled_codebook.requires_grad:
+        if self.training and not self.started and self.scaled_codebook.requires_grad:
             if torch.compiler.is_compiling():
                 raise RuntimeError(
                     "the first training batch starts the codebook, which cannot be compiled: call "
@@ -317,10 +343,10 @@ class GaussianMixtureVQ(Quantizer):
                 )
             with torch.no_grad():
                 self._start(rows if valid is None else rows[valid])
+        rows = self._project(rows)
         present = None if valid is None else valid.to(rows.dtype)
         per_row, sums = self._run_rows(rows, present)
         indices, conditional_entropy, variance, squared_error = per_row[:4]
-        quantized = per_row[4] if self.training else self._lookup(indices)
         batch = batch_statistics(*sums, indices=indices, present=present, pooled=self.training)
 
         log_precision = self.log_precision.to(rows.dtype)
@@ -331,7 +357,7 @@ class GaussianMixtureVQ(Quantizer):
             None if self.variance.kind == "none" else variance,
             log_precision if self.precision.fit == "learned" else log_precision.detach(),
             self.log_weights().to(rows.dtype),
-            self.dim,
+            self.codebook_dim,
         )
         nats = evidence.nats(self.objective, self.gamma, self.beta)
         if self.training and self.standardize:
@@ -349,7 +375,11 @@ class GaussianMixtureVQ(Quantizer):
             log_variance = self.code_log_variance(squared_error)
             if self.variance.kind == "learned":
                 log_variance = log_variance[indices]
-        quantized, loss = in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=self.training)
+        if self.training:
+            sample, loss = in_units_of_the_reconstruction_loss(per_row[4], nats, rows, pooled=True)
+            quantized = self._unproject(sample)
+        else:
+            quantized, loss = self._lookup(indices), nats
         terms = {name: value.detach().clone() for name, value in terms.items()}
         return QuantizerOutput(quantized, indices, loss, nats, log_variance, terms)
 
@@ -359,7 +389,7 @@ class GaussianMixtureVQ(Quantizer):
         """``RowStep`` on all rows, after the search for their supports."""
         estimator = self.estimator if self.training else None
         backend = self._backend_for(rows, estimator, self._support).name
-        step = RowStep(self.variance, self.dim, estimator, backend)
+        step = RowStep(self.variance, self.codebook_dim, estimator, backend)
         codebook = self.codebook.to(rows.dtype)
         log_precision, bias = self._log_precision_and_bias(codebook)
         if self.variance.kind == "learned":
@@ -385,7 +415,10 @@ class GaussianMixtureVQ(Quantizer):
         return most_probable_codes(query, codebook, bias, backend)
 
     def _lookup(self, indices: Tensor) -> Tensor:
-        if indices.numel() > self.codebook_size:  # the same products, made once per code
+        table = (
+            torch.compiler.is_compiling() or self.project_out is not None
+        )  # fits any number of indices, bit by bit
+        if table or indices.numel() > self.codebook_size:
             return F.embedding(indices, self.unstandardized(self.codebook))
         return self.unstandardized(F.embedding(indices, self.scaled_codebook) * _GAIN)
 
@@ -396,5 +429,19 @@ class GaussianMixtureVQ(Quantizer):
         )
 
 
+def _projections(dim: int, codebook_dim: int) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """A (d, D) with orthonormal rows, B = A^T, until the start fits them to data; None where d = D."""
+    if codebook_dim == dim:
+        return None, None
+    matrix = nn.init.orthogonal_(torch.empty(codebook_dim, dim))
+    return nn.Parameter(matrix), nn.Parameter(matrix.T.clone())
+
+
+def _linear(values: Tensor, matrix: Tensor) -> Tensor:
+    """values @ matrix^T in the dtype of the values, whatever autocast says."""
+    with torch.autocast(values.device.type, enabled=False):
+        return F.linear(values, matrix.to(values.dtype))
+
+
 def _after_load(module: nn.Module, _: Any) -> None:
-    module._started = bool(module.initialized)  # pyright: ignore
+    module.started = bool(module.initialized)  # pyright: ignore

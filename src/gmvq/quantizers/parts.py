@@ -34,7 +34,7 @@ class Objective:
 
     kind: Literal["albo", "elbo", "literal", "none"] = "albo"
     gamma: Schedule = Constant(0.0)
-    beta: Schedule = Exponential(10.0, 3.0, idle=5.0)
+    beta: Schedule = Exponential(10.0, 1.0, idle=3.0)
 
     def __post_init__(self) -> None:
         check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..functional.kmeans import kmeans, nearest_code
@@ -17,7 +18,14 @@ class Start(NamedTuple):
     log_precision: float
 
 
-def start_from(rows: Tensor, codebook_size: int, standardize: bool, iterations: int, seed: int) -> Start:
+def start_from(
+    rows: Tensor,
+    codebook_size: int,
+    standardize: bool,
+    iterations: int,
+    seed: int,
+    codebook: Tensor | None = None,
+) -> Start:
     """Fit s to the spread of the rows, mu by k-means, and w to the squared error that is left.
 
     Args:
@@ -26,6 +34,7 @@ def start_from(rows: Tensor, codebook_size: int, standardize: bool, iterations: 
         standardize: False fixes s = 1.
         iterations: of k-means; 0 takes points of the batch.
         seed: of k-means.
+        codebook: mu that is kept, of another layer that shares it; None: fit it.
     """
     log_scale = 0.0
     if standardize:
@@ -34,7 +43,15 @@ def start_from(rows: Tensor, codebook_size: int, standardize: bool, iterations: 
         spread = (rows - rows.mean(0)).square().mean().sqrt().maximum(floor)
         log_scale = float(spread.log())
         rows = rows / spread
-    codebook = kmeans(rows, codebook_size, iterations=iterations, seed=seed)
+    if codebook is None:
+        codebook = kmeans(rows, codebook_size, iterations=iterations, seed=seed)
     _, distance = nearest_code(rows, codebook)
     variance = (distance.mean() / rows.shape[1]).clamp_min(1e-4)
     return Start(log_scale, codebook, -float(variance.log()))
+
+
+def principal_directions(rows: Tensor, count: int) -> Tensor:
+    """The ``count`` directions along which rows (N, D) spread most, orthonormal, (count, D)."""
+    centered = rows.double() - rows.double().mean(0)
+    directions = torch.linalg.eigh(centered.T @ centered).eigenvectors  # by growing spread
+    return directions.flip(-1)[:, :count].T.to(rows.dtype)
