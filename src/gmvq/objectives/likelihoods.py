@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_positive
+from ..functional.distributed import all_reduce_sum, world_size
 from ..types import QuantizerOutput
 
 Scale = Literal["ml", "learned"] | float
@@ -95,18 +96,19 @@ class Likelihood(nn.Module):
         axes = tuple(range(1, deviation.ndim))  # no flatten: it would copy images in channels-last memory
         return deviation.sum(axes), deviation[0].numel()
 
-    def _batch_log_scale(self, total_deviation: Tensor, n: int) -> Tensor:
+    def _batch_log_scale(self, mean_deviation: Tensor) -> Tensor:
         """Maximum-likelihood log scale of the batch, a constant for autograd, not under the floor."""
-        best = self.best_log_scale(total_deviation.detach().mean() / n)
+        best = self.best_log_scale(mean_deviation.detach())
         return best.clamp_min(math.log(self.min_scale))
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """-log p(x|z), nats per image: the n values summed, mean over the batch.
 
         With ``"ml"`` the scale is a constant for autograd. The gradient is nevertheless that of the
-        profiled likelihood, because at its optimum the derivative with respect to the scale is zero. The
-        scale is of the batch at hand: several processes, or several accumulated batches, each use their
-        own.
+        profiled likelihood, because at its optimum the derivative with respect to the scale is zero. In
+        training mode several processes share one scale, that of all their images, and what each returns
+        averages over processes to the mean over all images, whatever each holds: N processes equal one.
+        Several accumulated batches each use their own.
 
         Args:
             reconstruction: Dec(z), (B, ...).
@@ -119,8 +121,12 @@ class Likelihood(nn.Module):
             ValueError: shapes differ, or images are not floating point.
         """
         total, n = self._per_image(reconstruction, target)
-        log_scale = self._batch_log_scale(total, n) if self.scale == "ml" else self.log_scale.to(total)
-        return self.nats(total.mean(), n, log_scale)
+        mean, whole = total.mean(), total.detach().mean()
+        if self.training and world_size() > 1:
+            sums = all_reduce_sum(torch.stack([total.detach().sum(), total.new_tensor(float(total.numel()))]))
+            mean, whole = total.sum() * world_size() / sums[1], sums[0] / sums[1]
+        log_scale = self._batch_log_scale(whole / n) if self.scale == "ml" else self.log_scale.to(total)
+        return self.nats(mean, n, log_scale)
 
     def log_prob(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """log p(x|z) of each image at the stored scale, (B, ...) x 2 -> (B,), nats.
@@ -274,7 +280,8 @@ def negative_evidence(
         output: of the quantizer in training mode, its batch axis first.
 
     Returns:
-        Scalar, nats per image, mean over the batch.
+        Scalar, nats per image, mean over the batch; in training mode the mean over processes of what they return is
+        that over all images.
     """
     images = target.shape[0] if target.ndim else 0
     if output.quantized.shape[0] != images:
@@ -282,4 +289,9 @@ def negative_evidence(
             f"target holds {images} images and the quantizer output {output.quantized.shape[0]}: the first "
             "axis of both must be the batch"
         )
-    return likelihood(reconstruction, target) + positions_per_image(output) * output.nats
+    positions = positions_per_image(output)
+    if likelihood.training and world_size() > 1:
+        counts = torch.stack([positions * images, torch.full_like(positions, images)])
+        valid, total = all_reduce_sum(counts)
+        positions = valid / total
+    return likelihood(reconstruction, target) + positions * output.nats

@@ -20,7 +20,7 @@ from ..functional.estimators import Estimator
 from ..models.autoencoder import VQAutoencoder
 from ..models.nets import build_networks
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
-from ..quantizers import GaussianMixtureVQ
+from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
 from ..quantizers.parts import Objective, Precision, Variance
 from .checkpoint import FORMAT_VERSION, check_fits, describe_model
 from .choices import as_plain
@@ -42,7 +42,12 @@ class TokenizerModule(LightningModule):
         channels: channels of the images: 3 (RGB) or 1 (grey).
         downsample: pixels per latent position along each axis: 4, 8 or 16.
         dim: features per latent position.
-        codebook_size: number of codes.
+        codebook_size: number of codes, of each level or group.
+        codebook_dim: dimensions that the codebook lives in, between two learned maps; none: dim.
+        num_quantizers: levels of a residual quantizer; 1: a single code per position.
+        groups: groups of features with a code each; 1: a single code per position.
+        shared_codebook: one codebook for all levels or groups.
+        level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
         objective: which bound is trained on, and the weights gamma and beta of its terms.
         precision: how the precision of the mixture's components is fitted, and its sharpening over training.
         variance: the variance of a code given the image, and its noise over training.
@@ -77,6 +82,11 @@ class TokenizerModule(LightningModule):
         downsample: int = 4,
         dim: int = 16,
         codebook_size: int = 256,
+        codebook_dim: int | None = None,
+        num_quantizers: int = 1,
+        groups: int = 1,
+        shared_codebook: bool = False,
+        level_dropout: bool = False,
         objective: Objective = _QUANTIZER["objective"],
         precision: Precision = _QUANTIZER["precision"],
         variance: Variance = _QUANTIZER["variance"],
@@ -110,9 +120,14 @@ class TokenizerModule(LightningModule):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 encoder, decoder = build_networks(network, channels=channels, dim=dim, downsample=downsample)
-                quantizer = GaussianMixtureVQ(
+                quantizer = _build_quantizer(
                     dim,
                     codebook_size,
+                    num_quantizers,
+                    groups,
+                    shared_codebook,
+                    level_dropout,
+                    codebook_dim=codebook_dim,
                     objective=objective,
                     precision=precision,
                     variance=variance,
@@ -172,6 +187,16 @@ class TokenizerModule(LightningModule):
                 )
             self._total = int(steps)
         return self._total
+
+    def on_train_start(self) -> None:
+        """Refuse what would be lost: a start inside of a step writes to gathered copies of sharded parameters."""
+        parts = [part for part in self.model.modules() if isinstance(part, GaussianMixtureVQ)]
+        shards = type(self.trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
+        if shards and not all(part.started for part in parts):
+            raise ValueError(
+                "the first batch cannot start a codebook whose parameters are sharded; call "
+                "module.model.quantizer.init_codebook(latents) before training, or use strategy=ddp"
+            )
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         seed_step(self.seed, self.global_rank, self._batches, self.device)
@@ -240,6 +265,36 @@ class TokenizerModule(LightningModule):
         """Check that the checkpoint is of this configuration, before Lightning copies its tensors."""
         check_fits(checkpoint, self.state_dict(), self.settings)
         self._batches = int(checkpoint["gmvq"]["batches"])
+
+
+def _build_quantizer(
+    dim: int,
+    codebook_size: int,
+    num_quantizers: int,
+    groups: int,
+    shared_codebook: bool,
+    level_dropout: bool,
+    **options: Any,
+) -> Quantizer:
+    """One mixture, a residual quantizer or a grouped one.
+
+    Raises:
+        ValueError: levels and groups at once, or an option of a composition without one.
+    """
+    if num_quantizers > 1 and groups > 1:
+        raise ValueError(f"give num_quantizers or groups, not both; got {num_quantizers} and {groups}")
+    if level_dropout and num_quantizers == 1:
+        raise ValueError("level_dropout needs levels: num_quantizers=2 or more")
+    if shared_codebook and num_quantizers == groups == 1:
+        raise ValueError(
+            "shared_codebook needs several levels or groups: num_quantizers or groups of 2 or more"
+        )
+    if num_quantizers != 1:
+        shared = {"shared_codebook": shared_codebook, "level_dropout": level_dropout}
+        return ResidualGMVQ(dim, codebook_size, num_quantizers, **shared, **options)
+    if groups != 1:
+        return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
+    return GaussianMixtureVQ(dim, codebook_size, **options)
 
 
 def _arguments() -> set[str]:
