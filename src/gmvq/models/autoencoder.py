@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
-from . import pretrained
+from . import hub, pretrained
 from .nets import build_networks
 
 
@@ -192,7 +192,7 @@ class VQAutoencoder(nn.Module):
             ValueError: a file is broken, of an unknown format version, or does not fit the networks.
             MissingExtraError: a Hub id without the package huggingface_hub.
         """
-        folder = pretrained.resolve(path_or_hub_id, revision=revision, token=token)
+        folder = hub.resolve(path_or_hub_id, revision=revision, token=token)
         return pretrained.load(cls, folder, encoder, decoder).to(map_location).eval()
 
     def push_to_hub(
@@ -203,8 +203,12 @@ class VQAutoencoder(nn.Module):
         token: str | bool | None = None,
         commit_message: str = "Upload gmvq model",
         metadata: dict[str, Any] | None = None,
+        license: str | None = None,
     ) -> str:
-        """Upload the two files of ``save_pretrained`` to a model repository on the Hugging Face Hub.
+        """Upload the two files of ``save_pretrained`` and a model card to a repository on the Hugging Face Hub.
+
+        The card (``gmvq.models.model_card``) is written anew with each push, unless the repository holds one of your
+        own. A local path of the training data is published as its last part only.
 
         Args:
             repo_id: ``"owner/name"``; created if needed.
@@ -212,15 +216,25 @@ class VQAutoencoder(nn.Module):
             token: Hub token; default: the one of ``hf auth login``.
             commit_message: message of the commit.
             metadata: as in ``save_pretrained``.
+            license: of the weights, as the Hub spells it: ``"apache-2.0"``, ``"cc-by-4.0"``, ... It is yours to
+                choose; without one the card says that none was stated.
 
         Returns:
             The address of the commit.
 
         Raises:
+            OSError: the upload failed: no network, no token, no right to write there.
+            ValueError: ``repo_id`` is no ``"owner/name"``.
             MissingExtraError: the package huggingface_hub is absent.
         """
-        return pretrained.push(
-            self, repo_id, private=private, token=token, commit_message=commit_message, metadata=metadata
+        return hub.push(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            metadata=metadata,
+            license=license,
         )
 
     @property
@@ -269,7 +283,7 @@ def build_autoencoder(
     *,
     channels: int = 3,
     downsample: int = 4,
-    dim: int = 16,
+    dim: int = 4,
     codebook_size: int = 256,
     spatial_dims: int = 2,
     quantizer: nn.Module | None = None,

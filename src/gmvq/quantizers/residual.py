@@ -20,7 +20,7 @@ class ResidualGMVQ(Quantizer):
 
     As one model: p(c_1, ..., c_n) = prod_l pi(c_l), z = sum_l s_l B_l mu_{c_l}, and the posterior is taken one level
     at a time, q(c_1|x) q(c_2|x, c_1) ..., each the responsibilities of a ``GaussianMixtureVQ`` given the sample of the
-    levels before. The objective is the sum of the levels' objectives; ``out.nats`` is in nats per latent position.
+    levels before (as a constant for autograd: docs/experiments.md). The objective is the sum of the levels' objectives; ``out.nats`` is in nats per latent position.
 
     With ``level_dropout`` an item of a training batch (an entry of the first axis) uses its first m levels alone, m
     uniform in ``min_levels`` ... n: the codes then come in the order of their worth, and any prefix of them can be
@@ -98,7 +98,7 @@ class ResidualGMVQ(Quantizer):
             if reach is not None and number >= self.min_levels:
                 active = reach > number if valid is None else valid & (reach > number)
             out = level(residual, active)
-            residual, total = residual - out.quantized, total + out.quantized
+            residual, total = residual - out.quantized.detach(), total + out.quantized
             outs.append(out)
         chances = [1.0 if reach is None else self._chance(number) for number in range(len(outs))]
         nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))

@@ -80,7 +80,7 @@ class TokenizerModule(LightningModule):
         network: Literal["tiny", "small", "base"] = "tiny",
         channels: int = 3,
         downsample: int = 4,
-        dim: int = 16,
+        dim: int = 4,
         codebook_size: int = 256,
         codebook_dim: int | None = None,
         num_quantizers: int = 1,
