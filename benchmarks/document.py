@@ -1,9 +1,9 @@
-"""docs/results.md and the README's table from the results files of ``gmvq compare``, and their plots.
+"""docs/results.md, docs/reliability.md, the README's table and the plots of ``gmvq compare`` from the results files.
 
     python benchmarks/document.py
 
-reads benchmarks/results/compare/*.json and writes docs/results.md, docs/results/*.png and the part of README.md between
-its two markers. Nothing is measured.
+reads benchmarks/results/compare/*.json, reliability.json and fuzz.json and writes docs/results.md, docs/results/*.png
+and the parts of README.md and docs/reliability.md between their markers. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gmvq.bench.results import read
+from gmvq.bench.table import table as table_of
 from gmvq.cli.runs import write_text
 from gmvq.compare.gradients import plot, table
 from gmvq.compare.plots import plot_all
@@ -24,7 +25,6 @@ from gmvq.compare.suite import load_suite, suite_names
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "compare"
 FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
-MARKERS = ("<!-- results: python benchmarks/document.py -->", "<!-- end of results -->")
 HEAD = """\
 # Results
 
@@ -43,8 +43,11 @@ def main() -> None:
     shutil.rmtree(pictures, ignore_errors=True)
     parts = [HEAD, *(_section(result, pictures) for result in results), _not_run(order)]
     write_text(ROOT / "docs" / "results.md", "\n".join(parts))
-    _into_readme(results)
-    print(f"docs/results.md and README.md from {', '.join(order)}")
+    shown = merged([result for result in results if not result["suite"].get("reference")])
+    settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
+    _between(ROOT / "README.md", "results", short_table(shown, settings))
+    _between(ROOT / "docs" / "reliability.md", "reliability", _reliability())
+    print(f"docs/results.md, docs/reliability.md and README.md from {', '.join(order)}")
 
 
 def _section(result: dict[str, Any], pictures: Path) -> str:
@@ -67,17 +70,60 @@ def _not_run(done: list[str]) -> str:
     return "## Not yet run\n\n" + "\n".join(rows) + "\n"
 
 
-def _into_readme(results: list[dict[str, Any]]) -> None:
-    """The short table of every setting with 256 codes that has rivals, between the markers."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    start, end = (text.find(marker) for marker in MARKERS)
+def _between(page: Path, name: str, body: str) -> None:
+    """Replace what stands between a page's two markers of this name."""
+    text = page.read_text(encoding="utf-8")
+    first, last = f"<!-- {name}: python benchmarks/document.py -->", f"<!-- end of {name} -->"
+    start, end = text.find(first), text.find(last)
     if not 0 <= start < end:
-        raise ValueError(f"README.md must hold the lines {MARKERS[0]!r} and {MARKERS[1]!r}")
-    shown = merged([result for result in results if not result["suite"].get("reference")])
-    settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
-    body = f"{MARKERS[0]}\n\n{short_table(shown, settings)}\n"
-    write_text(readme, text[:start] + body + text[end:])
+        raise ValueError(f"{page} must hold the lines {first!r} and {last!r}")
+    write_text(page, f"{text[:start]}{first}\n\n{body}\n{text[end:]}")
+
+
+def _reliability() -> str:
+    """Tables of the killed encodings, their speed, and the fuzzed inputs."""
+    runs = json.loads((RESULTS.parent / "reliability.json").read_text(encoding="utf-8"))
+    fuzz = json.loads((RESULTS.parent / "fuzz.json").read_text(encoding="utf-8"))
+    rows = [
+        [
+            f"{runs[name]['images']:,}",
+            *(str(runs[name][what]) for what in ("kills", "rows_lost", "rows_doubled")),
+            "yes" if runs[name]["identical"] else "**no**",
+        ]
+        for name in ("kills", "small_kills")
+    ]
+    speed, peak = runs["speed"], runs["kills"]["peak_memory_bytes"] / 2**30
+    return "\n".join(
+        [
+            f"`{runs['command']}`, {runs['environment']['device']}, torch {runs['environment']['torch']}:",
+            "",
+            table_of(
+                ["images", "times killed", "rows lost", "rows doubled", "same bytes as uninterrupted"], rows
+            ),
+            "",
+            f"Encoding runs at {speed['ratio']:.2f} of the bare loop's images per second "
+            f"({speed['ratio_cpu_time']:.2f} by CPU time), {speed['images_per_second_encode']:,.0f} images per second; "
+            f"peak memory {peak:.2f} GiB.",
+            "",
+            f"`{fuzz['command']}`, {fuzz['date']}, seed {fuzz['seed']}: {fuzz['inputs']:,} inputs, "
+            f"{fuzz['unexpected']} unexpected.",
+            "",
+            table_of(
+                ["kind", "inputs", "accepted", "refused", "unexpected"],
+                [
+                    [name, *map(str, (found["inputs"], *_endings(found)))]
+                    for name, found in fuzz["kinds"].items()
+                ],
+            ),
+            "",
+        ]
+    )
+
+
+def _endings(found: dict[str, Any]) -> list[int]:
+    """Inputs accepted, refused and unexpected."""
+    accepted, wrong = (found["outcomes"].get(name, 0) for name in ("accepted", "unexpected"))
+    return [accepted, found["inputs"] - accepted - wrong, wrong]
 
 
 def merged(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,25 @@ def results(name: str, *settings: str) -> dict[str, Any]:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(document, "ROOT", tmp_path)
     monkeypatch.setattr(document, "RESULTS", tmp_path / "results")
-    (tmp_path / "README.md").write_text("before\n{}\nold\n{}\nafter\n".format(*document.MARKERS))
+    for page, name in (("README.md", "results"), ("docs/reliability.md", "reliability")):
+        file = tmp_path / page
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            f"before\n<!-- {name}: python benchmarks/document.py -->\nold\n<!-- end of {name} -->\nafter\n"
+        )
+    killed = {"images": 70, "kills": 5, "rows_lost": 0, "rows_doubled": 0, "identical": True}
+    speed = {"ratio": 0.9, "ratio_cpu_time": 0.95, "images_per_second_encode": 1234.5}
+    reliability = {
+        "command": "python it",
+        "environment": {"device": "a CPU", "torch": "2"},
+        "speed": speed,
+        "kills": killed | {"peak_memory_bytes": 2**30},
+        "small_kills": killed | {"identical": False},
+    }
+    (tmp_path / "reliability.json").write_text(json.dumps(reliability))
+    kinds = {"folder": {"inputs": 9, "outcomes": {"accepted": 3, "ValueError": 5, "unexpected": 1}}}
+    fuzz = {"command": "f", "date": "d", "seed": 0, "inputs": 9, "unexpected": 1, "kinds": kinds}
+    (tmp_path / "fuzz.json").write_text(json.dumps(fuzz))
     write(tmp_path / "results" / "quick.json", results("quick", "a"))
     write(tmp_path / "results" / "both.json", results("both", "a", "b"))
     return tmp_path
@@ -64,6 +83,16 @@ def test_pages_are_written_from_the_results_files(root: Path) -> None:
     assert readme.endswith("\nafter\n")
     assert "old" not in readme
     assert "gm-vq" in readme
+    reliability = (root / "docs" / "reliability.md").read_text()
+    assert "at 0.90 of the bare loop" in reliability
+    assert [cell.strip() for cell in reliability.splitlines()[-4].split("|")[1:-1]] == [
+        "folder",
+        "9",
+        "3",
+        "5",
+        "1",
+    ]
+    assert "**no**" in reliability
     document.main()
     assert (root / "README.md").read_text() == readme
 
