@@ -115,7 +115,7 @@ def test_bad_files_are_skipped_and_counted(tmp_path: Path, picture) -> None:
     assert [dataset.item_name(i) for i in range(3)] == [f"deep/er/{i}.png" for i in range(3)]
     assert dict(dataset.skipped) == {
         "notes.txt": "not an image format: .txt",
-        "text.png": "not an image in any format that PIL reads",
+        "text.png": "not an image in any format that is read",
         "zero.jpg": "the file is empty",
     }
     assert "3 files skipped" in dataset.description

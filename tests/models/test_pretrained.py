@@ -244,6 +244,9 @@ def test_push_to_the_hub(model: VQAutoencoder, monkeypatch: pytest.MonkeyPatch) 
         def create_repo(self, repo_id: str, **options: Any) -> None:
             calls.append((repo_id, options))
 
+        def file_exists(self, repo_id: str, filename: str) -> bool:
+            return False
+
         def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> str:
             loaded = VQAutoencoder.from_pretrained(folder_path)
             exactly(loaded.quantizer.codebook, model.quantizer.codebook)
@@ -256,7 +259,7 @@ def test_push_to_the_hub(model: VQAutoencoder, monkeypatch: pytest.MonkeyPatch) 
     assert calls == [
         ("token", "secret"),
         ("owner/model", {"private": True, "exist_ok": True}),
-        ("owner/model", ["config.json", "model.safetensors"], "first"),
+        ("owner/model", ["README.md", "config.json", "model.safetensors"], "first"),
     ]
 
 

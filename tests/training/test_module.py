@@ -257,5 +257,5 @@ def test_other_files(trained: Path, tmp_path: Path) -> None:
     codebook = next(name for name, value in weights.items() if value.shape == (16, 4))
     weights[codebook] = weights[codebook][:3].clone()
     torch.save(checkpoint, file)
-    with pytest.raises(ValueError, match=r"codebook has shape \(3, 4\) in place of \(16, 4\)"):
+    with pytest.raises(ValueError, match=r"codebook, expected \(16, 4\), got \(3, 4\)"):
         load_model(file)

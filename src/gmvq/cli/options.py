@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
+from .config_files import check_config_file
 
 #: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
 _OURS = {
@@ -85,10 +86,15 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         ValueError: an unknown option (with the nearest known one), a bad value, a config file that is missing
             or is no YAML.
     """
+    for name in _config_arguments(argv):
+        if Path(name).is_file():
+            check_config_file(Path(name))
     try:
         config = parser.parse_args(list(argv))
-    except (argparse.ArgumentError, TypeError, KeyError) as error:
+    except (argparse.ArgumentError, TypeError, KeyError, ValueError, RecursionError) as error:
         raise ValueError(_explain(str(error), _known_options(parser))) from error
+    if not isinstance(config.trainer, Namespace):
+        raise ValueError(f"trainer: expected options such as max_steps, got {config.trainer!r}")
     if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
         config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
     return config
@@ -151,7 +157,10 @@ def _no_such(name: str, known: Sequence[str]) -> str:
 
 def config_files(argv: Sequence[str]) -> list[str]:
     """Return the config files named on a command line, in order."""
+    return [name for name in _config_arguments(argv) if Path(name).suffix in (".yaml", ".yml", ".json")]
+
+
+def _config_arguments(argv: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-c", action="append", default=[])
-    found = parser.parse_known_args(list(argv))[0].config
-    return [name for name in found if Path(name).suffix in (".yaml", ".yml", ".json")]
+    return parser.parse_known_args(list(argv))[0].config

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,13 @@ from gmvq.errors import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+#: Largest picture that is read, width times height (PIL warns above it): a guard against decompression bombs, files of
+#: a few kilobytes that unpack to gigabytes.
+MAX_PIXELS = 89_478_485
+#: Formats that PIL reads by running another program on the file (Ghostscript), or that are no pictures.
+_NOT_READ = {"EPS", "PDF", "MPEG"}
 
 
 class UnreadableImageError(ValueError):
@@ -27,16 +37,15 @@ def decode(data: Path | bytes, channels: int) -> Image:
     animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: not an image, truncated, or above PIL's size limit.
+        UnreadableImageError: not an image, truncated, without pixels, or of more than ``MAX_PIXELS``.
     """
-    pil = require("PIL.Image", "data")
     ops = require("PIL.ImageOps", "data")
     try:
-        with (
-            warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
-            pil.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image,
-        ):
+        with _open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
+            _check_size(
+                image
+            )  # of what was inside: some formats hold pictures of another size than they declare
             return _to_mode(ops.exif_transpose(image), channels)
     except Exception as error:  # a broken file makes the decoders raise almost anything
         raise UnreadableImageError(reason(error)) from error
@@ -44,25 +53,54 @@ def decode(data: Path | bytes, channels: int) -> Image:
 
 def header_problem(path: Path) -> str | None:
     """Return why a file cannot be an image, judged by its header alone, or None."""
-    pil = require("PIL.Image", "data")
     if path.stat().st_size == 0:
         return "the file is empty"
     try:
-        with (
-            warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
-            pil.open(path) as image,
-        ):
-            return None if min(image.size) > 0 else "the image has no pixels"
+        with _open(path):
+            return None
     except Exception as error:  # as above
         return reason(error)
+
+
+@contextmanager
+def _open(source: Path | io.BytesIO) -> Iterator[Image]:
+    """Open a picture of a format and size that is read; its pixels are not decoded yet."""
+    pil = require("PIL.Image", "data")
+    with (
+        warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
+        pil.open(source, formats=_formats()) as image,
+    ):
+        _check_size(image)
+        yield image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    pil = require("PIL.Image", "data")
+    pil.init()
+    return tuple(name for name in pil.ID if name not in _NOT_READ)
+
+
+def _check_size(image: Image) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise UnreadableImageError("the image has no pixels")
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(_too_large(f"{width:,} x {height:,} pixels"))
+
+
+def _too_large(what: str) -> str:
+    return f"{what}, above the limit of {MAX_PIXELS:,} against decompression bombs; scale the picture down"
 
 
 def reason(error: Exception) -> str:
     """Say in one short line why a picture was refused."""
     if type(error).__name__ == "UnidentifiedImageError":
-        return "not an image in any format that PIL reads"
+        return "not an image in any format that is read"
+    if isinstance(error, UnreadableImageError):
+        return str(error)
     if type(error).__name__.startswith("DecompressionBomb"):
-        return "too many pixels: above PIL's limit against decompression bombs"
+        return _too_large("too many pixels")
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 

@@ -1,6 +1,9 @@
 """Autoencoders around a quantizer: default networks, any other networks, saving and loading."""
 
 from .autoencoder import AutoencoderOutput, QuantizerLike, VQAutoencoder, build_autoencoder
+from .card import model_card
+from .diffusers_adapter import GMVQModel
+from .digest import model_digest
 from .nets import Decoder, Encoder, build_networks, build_networks_1d
 from .precision import autocast_dtype, recommended_precision
 
@@ -8,11 +11,14 @@ __all__ = [
     "AutoencoderOutput",
     "Decoder",
     "Encoder",
+    "GMVQModel",
     "QuantizerLike",
     "VQAutoencoder",
     "autocast_dtype",
     "build_autoencoder",
     "build_networks",
     "build_networks_1d",
+    "model_card",
+    "model_digest",
     "recommended_precision",
 ]

@@ -243,7 +243,7 @@ class VQAutoencoder(nn.Module):
 
     def _latents(self, x: Tensor) -> Tensor:
         """Encode to (B, *spatial, D), in float32 at least."""
-        latents = self.encoder(x)
+        latents = self._encoded(x)
         dim, axis = self.quantizer.dim, self._feature_axis
         if latents.ndim < 2 or latents.shape[axis] != dim:
             other = "channels_last" if self.layout == "channels_first" else "channels_first"
@@ -256,6 +256,21 @@ class VQAutoencoder(nn.Module):
             )
         latents = latents.movedim(axis, -1)
         return latents.float() if latents.dtype in (torch.float16, torch.bfloat16) else latents
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        """The encoder's output; where x is of another dtype than the weights, an error that says so."""
+        if torch.compiler.is_compiling():
+            return self.encoder(x)
+        try:
+            return self.encoder(x)
+        except RuntimeError as error:
+            parameter = next(self.encoder.parameters(), None)
+            if parameter is None or not isinstance(x, Tensor) or x.dtype == parameter.dtype:
+                raise
+            raise TypeError(
+                f"the encoder's weights are {parameter.dtype} and its input is {x.dtype}; convert one of them: "
+                f"x.to({parameter.dtype})"
+            ) from error
 
     def _decode(self, quantized: Tensor) -> Tensor:
         """Decode from (B, *spatial, D); contiguous, so that equal values take equal paths in the decoder."""

@@ -85,9 +85,9 @@ class Encoder(nn.Module):
                 f"the encoder was built for inputs of shape (B, {channels}, {axes}), got {tuple(x.shape)}; "
                 "change the input, or build the networks with other channels= or spatial_dims="
             )
-        if any(size % downsample for size in x.shape[2:]):
+        if any(size < downsample or size % downsample for size in x.shape[2:]):
             raise ValueError(
-                f"every size of the input must be divisible by downsample={downsample}, got sizes "
+                f"every size of the input must be positive and divisible by downsample={downsample}, got sizes "
                 f"{tuple(x.shape[2:])}; crop, pad or resize it, or build the networks for another downsample"
             )
         if not x.is_floating_point():

@@ -20,7 +20,8 @@ class ResidualGMVQ(Quantizer):
 
     As one model: p(c_1, ..., c_n) = prod_l pi(c_l), z = sum_l s_l B_l mu_{c_l}, and the posterior is taken one level
     at a time, q(c_1|x) q(c_2|x, c_1) ..., each the responsibilities of a ``GaussianMixtureVQ`` given the sample of the
-    levels before (as a constant for autograd: docs/experiments.md). The objective is the sum of the levels' objectives; ``out.nats`` is in nats per latent position.
+    levels before (as a constant for autograd: docs/experiments.md). The objective is the sum of the levels'
+    objectives; ``out.nats`` is in nats per latent position.
 
     With ``level_dropout`` an item of a training batch (an entry of the first axis) uses its first m levels alone, m
     uniform in ``min_levels`` ... n: the codes then come in the order of their worth, and any prefix of them can be
@@ -108,10 +109,13 @@ class ResidualGMVQ(Quantizer):
             total, loss = in_units_of_the_reconstruction_loss(
                 total, nats, rows, pooled=True, features=features
             )
+        indices = torch.stack([out.indices for out in outs], -1)
+        if not self.training:
+            total = self.get_codes_from_indices(indices)
         shape = (*latents.shape[:-1], len(outs))
         return QuantizerOutput(
             quantized=total.to(latents.dtype).reshape(latents.shape),
-            indices=torch.stack([out.indices for out in outs], -1).reshape(shape),
+            indices=indices.reshape(shape),
             loss=loss,
             nats=nats,
             log_variance=torch.stack([out.log_variance for out in outs], -1).reshape(shape),
@@ -145,7 +149,7 @@ class ResidualGMVQ(Quantizer):
             for level, at in zip(self.levels, indices.unbind(-1), strict=False)
         ]
         total = torch.zeros_like(parts[0])
-        for part in parts:  # in the order of ``forward``, so that the two round alike
+        for part in parts:
             total = total + part
         return total
 

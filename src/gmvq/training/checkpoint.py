@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor
 from .. import quantizers
 from ..models.autoencoder import VQAutoencoder
 from ..models.nets import build_networks
+from ..models.pretrained import read_config
+from ..models.weights import check_parts, fill, misfits, mixed_dtypes, naming
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -91,17 +94,18 @@ def find_model(path: str | os.PathLike[str]) -> Path | str:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a .ckpt file without running any code in it, and check that it is one of this package's.
+    """Read a .ckpt file without running any code in it, and check that it is one of this package's, and whole.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, cut short, or not written by this package.
+        ValueError: not a checkpoint, cut short, damaged, or not written by this package.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {file}")
     size = file.stat().st_size
     try:
+        _check_archive(file)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=size > 0)
     except Exception as error:  # damaged files make the unpickler raise almost anything
         with file.open("rb") as stream:
@@ -115,42 +119,84 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{file} is a PyTorch file, but not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'"
         )
     version = checkpoint["gmvq"].get("format_version")
-    if version != FORMAT_VERSION:
+    if not isinstance(version, int) or version != FORMAT_VERSION:
         raise ValueError(
             f"{file}: expected format_version {FORMAT_VERSION}, got {version!r}; a higher one comes from a newer "
             "gmvq: upgrade with pip install -U gmvq"
         )
+    for name, kind in (("state_dict", dict), ("global_step", int)):
+        if not isinstance(checkpoint.get(name), kind):
+            raise ValueError(
+                f"{file}: the entry {name!r} is missing or damaged; take another checkpoint of the run"
+            )
     return checkpoint
+
+
+def _check_archive(file: Path) -> None:
+    """Compare every record with its CRC-32, which torch does not where it maps the file into memory."""
+    with zipfile.ZipFile(file) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ValueError("torch.save does not compress")  # nor do its files unpack to more than they are
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the record {damaged} is damaged")
 
 
 def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> VQAutoencoder:
     """Build the model described in a checkpoint and fill in its weights.
 
     Raises:
-        ValueError: the networks are not this package's own, or the tensors do not fit the description.
+        ValueError: the networks are not this package's own, the description is damaged, or the tensors do not fit it.
     """
-    config = json.loads(checkpoint["gmvq"]["model"])
+    config = read_entry(checkpoint, "model", path)
+    if not isinstance(config, dict) or not {"networks", "quantizer", "layout"} <= config.keys():
+        raise ValueError(
+            f"{path}: the entry 'model' lacks networks, quantizer or layout; take another checkpoint"
+        )
     if config["networks"] is None:
         raise ValueError(
             f"{path}: the model has networks of its own, of which only the weights are stored; build it as it was "
             "and use its load_state_dict"
         )
-    encoder, decoder = build_networks(**config["networks"])
-    model = VQAutoencoder(
-        encoder, quantizers.from_config(config["quantizer"]), decoder, layout=config["layout"]
-    )
     weights = {
         name.removeprefix(_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
-        if name.startswith(_PREFIX)
+        if isinstance(name, str) and name.startswith(_PREFIX)
     }
-    problems = mismatches(weights, model.state_dict())
+
+    def build() -> VQAutoencoder:
+        with naming(path, "networks"):
+            encoder, decoder = build_networks(**config["networks"])
+        with naming(path, "quantizer"):
+            quantizer = quantizers.from_config(config["quantizer"])
+        with naming(path, "layout"):
+            return VQAutoencoder(encoder, quantizer, decoder, layout=config["layout"])
+
+    check_parts(config["quantizer"], weights, path)
+    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
+        own = build().state_dict()
+    problems = misfits(weights, own) or mixed_dtypes(weights)
     if problems:
         raise ValueError(
             f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}"
         )
-    model.load_state_dict(weights)
+    model = build()
+    fill(model, weights)
     return model
+
+
+def read_entry(checkpoint: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:
+    """Return one of the descriptions that a checkpoint holds as JSON: ``model``, ``settings`` or ``data``.
+
+    Raises:
+        ValueError: it is missing, or no JSON.
+    """
+    try:
+        return json.loads(checkpoint["gmvq"][name])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: the entry {name!r} is missing or damaged; take another checkpoint of the run"
+        ) from error
 
 
 def describe_model(model: VQAutoencoder) -> dict[str, Any]:
@@ -170,15 +216,20 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():
         checkpoint = read_checkpoint(found)
-        notes = {"step": checkpoint.get("global_step"), "data": json.loads(checkpoint["gmvq"]["data"])}
+        step, data = checkpoint.get("global_step"), read_entry(checkpoint, "data", found)
+        notes = {
+            "step": step if isinstance(step, int) else None,
+            "data": data if isinstance(data, dict) else None,
+        }
         return {key: value for key, value in notes.items() if value is not None}
     if isinstance(found, Path):
         file = found / "config.json"
     else:
-        from ..models.pretrained import resolve
+        from ..models.hub import resolve
 
         file = resolve(found, revision=None, token=None) / "config.json"
-    metadata = json.loads(file.read_text(encoding="utf-8")).get("metadata")
+    config = read_config(file, VQAutoencoder.__name__)
+    metadata = config.get("metadata")
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -190,10 +241,10 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], setting
     """
     if "gmvq" not in checkpoint:
         raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
-    problems = mismatches(checkpoint["state_dict"], own)
+    problems = misfits(checkpoint["state_dict"], own)
     if not problems:
         return
-    then = json.loads(checkpoint["gmvq"]["settings"])
+    then = read_entry(checkpoint, "settings", "the checkpoint")
     changed = [
         f"model.{key} was {then[key]!r} and is now {settings[key]!r}"
         for key in settings
@@ -205,16 +256,3 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], setting
         + f". Its tensors do not fit: {'; '.join(problems[:3])}"
         + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
     )
-
-
-def mismatches(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Say in one line each which tensors are missing, superfluous or of another shape."""
-    return [
-        *(f"{name} is missing" for name in own if name not in stored),
-        *(f"{name} is not part of the model" for name in stored if name not in own),
-        *(
-            f"{name} has shape {tuple(stored[name].shape)} in place of {tuple(own[name].shape)}"
-            for name in own
-            if name in stored and stored[name].shape != own[name].shape
-        ),
-    ]

@@ -1,0 +1,73 @@
+"""``gmvq push``: a trained tokenizer on the Hugging Face Hub, with a model card; or in a folder, to look at first."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .common import Parser, load, say
+
+
+def run(argv: Sequence[str]) -> int:
+    """Push; return the exit code."""
+    options = _parser().parse_args(list(argv))
+    loaded = load(options)
+    if not options.licence:
+        say("no licence is stated; --licence apache-2.0 (or another of the Hub's) states one for the weights")
+    if options.dry_run:
+        from ..models.hub import save_repository
+
+        folder = Path(options.dry_run)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"--dry_run takes a new or empty folder, but {folder} is neither")
+        save_repository(
+            loaded.model, folder, repo_id=options.name, metadata=loaded.notes, license=options.licence
+        )
+        print(f"nothing was uploaded; {options.name} would hold what is now in {folder}:")
+        for file in sorted(folder.iterdir()):
+            print(f"  {file.name:<20}{file.stat().st_size:>14,} bytes")
+        return 0
+    address = loaded.model.push_to_hub(
+        options.name,
+        private=options.private,
+        commit_message=options.message,
+        metadata=loaded.notes,
+        license=options.licence,
+    )
+    print(f"pushed: {address}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="gmvq push",
+        description="Publish a tokenizer on the Hugging Face Hub: weights, configuration, and a model card with its "
+        "figures. The token is that of `hf auth login`, or HF_TOKEN.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="a run folder, a saved model folder or a .ckpt file"
+    )
+    parser.add_argument("name", metavar="OWNER/NAME", type=_name, help="the repository; created if needed")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument(
+        "--licence",
+        "--license",
+        metavar="ID",
+        help="licence of the weights, as the Hub spells it, such as apache-2.0 or cc-by-4.0; default: none is stated",
+    )
+    parser.add_argument("--message", default="Upload gmvq model", help="message of the commit")
+    parser.add_argument(
+        "--dry_run", metavar="DIR", help="write the files to this folder and upload nothing; works offline"
+    )
+    parser.set_defaults(device="cpu")
+    return parser
+
+
+def _name(text: str) -> str:
+    from ..models.hub import is_hub_name
+
+    if not is_hub_name(text):
+        raise argparse.ArgumentTypeError(f"expected OWNER/NAME, got {text!r}")
+    return text

@@ -1,0 +1,151 @@
+"""The folder of an export: two files and ``export.json``, read back with every check that they need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .check import Runner
+from .graphs import Signature
+from .onnx import OnnxRunner
+from .program import ProgramRunner
+
+SIDECAR = "export.json"
+FORMAT_VERSION = 1
+#: format -> names of the encoder's and the decoder's file.
+FORMATS: dict[str, tuple[str, str]] = {
+    "onnx": ("encoder.onnx", "decoder.onnx"),
+    "torch-export": ("encoder.pt2", "decoder.pt2"),
+    "aoti": ("encoder.aoti.pt2", "decoder.aoti.pt2"),
+}
+_RUNNERS: dict[str, Callable[[Path, Path], Runner]] = {
+    "onnx": OnnxRunner,
+    "torch-export": ProgramRunner.of_programs,
+    "aoti": ProgramRunner.of_packages,
+}
+
+
+class Exported:
+    """An exported tokenizer, run with its own engine; wrong shapes and values end in an error before it.
+
+    Attributes:
+        notes: what export.json holds.
+        signature: the shapes.
+    """
+
+    def __init__(self, runner: Runner, signature: Signature, notes: dict[str, Any]) -> None:
+        self._runner, self.signature, self.notes = runner, signature, notes
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, C, *size), float32 in [0, 1], to indices (B, *spatial, *index_shape), int64.
+
+        Raises:
+            TypeError: not float32.
+            ValueError: a shape that the files do not take.
+        """
+        if not isinstance(images, Tensor) or images.dtype != torch.float32:
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"expected a float32 tensor of values in [0, 1], got {kind}")
+        self.signature.check_images(images.shape)
+        return self._runner.encode(images.contiguous())
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Indices as ``encode`` gives them, -1 for masked positions, to images (B, C, *size), not clamped.
+
+        Raises:
+            TypeError: not int64.
+            ValueError: a shape or a value that the files do not take.
+        """
+        if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
+            kind = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
+            raise TypeError(f"expected an int64 tensor of indices, got {kind}")
+        self.signature.check_indices(indices.shape)
+        low, high = int(indices.min()), int(indices.max())
+        if low < -1 or high >= self.signature.codebook_size:
+            raise ValueError(
+                f"indices must lie in [0, {self.signature.codebook_size - 1}] (or be -1 where masked), got values "
+                f"from {low} to {high}"
+            )
+        return self._runner.decode(indices.contiguous())
+
+
+def load_exported(directory: str | os.PathLike[str]) -> Exported:
+    """Load a folder written by ``export_model`` or ``gmvq export``, after comparing the files with their digests.
+
+    A file of the formats torch-export and aoti can run code: load those of people you trust only.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file of it is missing.
+        ValueError: export.json is broken or of another version, or a file is not the one it was written with.
+        MissingExtraError: an ONNX export without onnxruntime.
+
+    Example:
+        >>> exported = load_exported("exported")
+        >>> tokens = exported.encode(torch.rand(1, 3, 64, 48))
+        >>> images = exported.decode(tokens).clamp(0, 1)
+    """
+    folder = Path(directory)
+    notes = read_sidecar(folder)
+    files = [folder / name for name in FORMATS[notes["format"]]]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing; export the model again")
+        if file_digest(file) != notes["digests"].get(file.name):
+            raise ValueError(
+                f"{file} is not the file that {SIDECAR} was written with (its SHA-256 differs); copy the whole folder, "
+                "or export the model again"
+            )
+    return open_files(folder, notes)
+
+
+def open_files(folder: Path, notes: dict[str, Any]) -> Exported:
+    """``load_exported`` without the check of the digests."""
+    names = FORMATS[notes["format"]]
+    runner = _RUNNERS[notes["format"]](*(folder / name for name in names))
+    entries = dict(notes["signature"])
+    return Exported(runner, Signature(**{**entries, "index_shape": tuple(entries["index_shape"])}), notes)
+
+
+def read_sidecar(folder: Path) -> dict[str, Any]:
+    """Read and check export.json."""
+    file = folder / SIDECAR
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; expected a folder written by gmvq export")
+    try:
+        notes = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON; export the model again: {error}") from error
+    if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
+        found = notes.get("format_version") if isinstance(notes, dict) else type(notes).__name__
+        raise ValueError(
+            f"{file}: expected format_version {FORMAT_VERSION}, got {found!r}; a higher one comes from a newer gmvq: "
+            "upgrade with pip install -U gmvq"
+        )
+    if not _is_signature(notes.get("signature")) or not isinstance(notes.get("digests"), dict):
+        raise ValueError(f"{file}: the entries signature or digests are damaged; export the model again")
+    if notes.get("format") not in tuple(FORMATS):
+        raise ValueError(f"{file}: expected a format of {', '.join(FORMATS)}, got {notes.get('format')!r}")
+    return notes
+
+
+def _is_signature(entries: Any) -> bool:
+    """Whether this is a ``Signature.to_dict``."""
+    numbers = {"channels", "downsample", "spatial_dims", "codebook_size", "dim"}
+    if not isinstance(entries, dict) or entries.keys() != {*numbers, "index_shape"}:
+        return False
+    shape = entries["index_shape"]
+    sizes = [entries[name] for name in numbers] + (shape if isinstance(shape, list) else [None])
+    return all(type(size) is int and size > 0 for size in sizes) and entries["spatial_dims"] <= 3
+
+
+def file_digest(file: Path) -> str:
+    """``sha256:`` and the hexadecimal SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

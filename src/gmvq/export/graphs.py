@@ -1,0 +1,224 @@
+"""The two graphs of a tokenizer, and the shapes they take: batch and every size are free, sizes in steps."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ..models import VQAutoencoder
+
+_AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+#: Largest batch and number of latent positions along an axis; programs are made for a range.
+_MAX_BATCH, _MAX_POSITIONS = 1 << 16, 1 << 14
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in and comes out.
+
+    Attributes:
+        channels: of the images (B, channels, *size), float32 in [0, 1].
+        downsample: pixels per latent position along each axis.
+        spatial_dims: number of axes in *size.
+        index_shape: of the indices of one position: () for one code, (n,) for n levels or groups.
+        codebook_size: K; indices are int64 in [0, K), or -1 for a masked position.
+        dim: D.
+    """
+
+    channels: int
+    downsample: int
+    spatial_dims: int
+    index_shape: tuple[int, ...]
+    codebook_size: int
+    dim: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the spatial axes."""
+        return _AXES[self.spatial_dims]
+
+    @property
+    def minimum_size(self) -> int:
+        """Pixels that every side has at least: two positions (a program treats an axis of one as a case of its own)."""
+        return 2 * self.downsample
+
+    def constraint(self) -> str:
+        """The rule for sizes in words."""
+        return f"{' and '.join(self.axes)}: multiples of {self.downsample}, at least {self.minimum_size}"
+
+    def image_shape(self) -> list[str | int]:
+        """Shape of the images, with names for what is free."""
+        return ["batch", self.channels, *(f"{self.downsample}*{axis[0]}" for axis in self.axes)]
+
+    def indices_shape(self) -> list[str | int]:
+        """Shape of the indices, with the same names."""
+        return ["batch", *(axis[0] for axis in self.axes), *self.index_shape]
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless images of this shape can be encoded."""
+        sizes = tuple(shape[2:])
+        if len(shape) != 2 + self.spatial_dims or shape[1] != self.channels or shape[0] < 1:
+            raise ValueError(
+                f"expected images of shape (batch, {self.channels}, {', '.join(self.axes)}), got {tuple(shape)}"
+            )
+        if any(size % self.downsample or size < self.minimum_size for size in sizes):
+            raise ValueError(
+                f"the exported model takes {self.constraint()}; got {' x '.join(map(str, sizes))}: crop or pad the "
+                "images"
+            )
+
+    def check_indices(self, shape: Sequence[int]) -> None:
+        """Raise ValueError unless indices of this shape can be decoded."""
+        expected = 1 + self.spatial_dims + len(self.index_shape)
+        sizes = tuple(shape[1 : 1 + self.spatial_dims])
+        if (
+            len(shape) != expected
+            or tuple(shape[1 + self.spatial_dims :]) != self.index_shape
+            or shape[0] < 1
+        ):
+            names = ", ".join(map(str, ["batch", *self.axes, *self.index_shape]))
+            raise ValueError(f"expected indices of shape ({names}), got {tuple(shape)}")
+        if min(sizes) < 2:
+            raise ValueError(
+                f"the exported model takes at least 2 positions along every side, got {' x '.join(map(str, sizes))}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, of types that JSON has."""
+        return {**asdict(self), "index_shape": list(self.index_shape)}
+
+
+class EncoderGraph(nn.Module):
+    """Images (B, C, *size) to indices (B, *size / downsample, *index_shape)."""
+
+    def __init__(self, model: VQAutoencoder) -> None:
+        super().__init__()
+        self.encoder, self.quantizer = model.encoder, model.quantizer
+        self.feature_axis = 1 if model.layout == "channels_first" else -1
+
+    def latents(self, images: Tensor) -> Tensor:
+        """(B, *spatial, D)."""
+        return self.encoder(images).movedim(self.feature_axis, -1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.quantizer.encode(self.latents(images))
+
+
+class DecoderGraph(nn.Module):
+    """Indices (B, *spatial, *index_shape) to images (B, C, *size); the images are not clamped."""
+
+    def __init__(self, model: VQAutoencoder) -> None:
+        super().__init__()
+        self.quantizer, self.decoder = model.quantizer, model.decoder
+        self.feature_axis = 1 if model.layout == "channels_first" else -1
+
+    def forward(self, indices: Tensor) -> Tensor:
+        codes = self.quantizer.get_codes_from_indices(indices)
+        return self.decoder(codes.movedim(-1, self.feature_axis).contiguous())
+
+
+def plain_copy(model: VQAutoencoder) -> VQAutoencoder:
+    """A copy in float32 on the CPU, in eval mode and without gradients: what is exported and compared with."""
+    model = copy.deepcopy(model).float().cpu().eval()
+    return model.requires_grad_(False)
+
+
+def signature_of(
+    model: VQAutoencoder,
+    *,
+    channels: int | None = None,
+    downsample: int | None = None,
+    spatial_dims: int | None = None,
+) -> Signature:
+    """Find out the shapes of a model by its networks' configuration and one small batch.
+
+    Args:
+        model: a model as ``plain_copy`` makes it.
+        channels, downsample, spatial_dims: of networks that are not this package's own.
+
+    Raises:
+        ValueError: unknown for these networks, or the indices are not one per ``downsample`` pixels along each axis.
+    """
+    config: Any = getattr(model.encoder, "config", None)
+    config = config if isinstance(config, dict) else {}
+    channels = channels or config.get("channels")
+    downsample = downsample or config.get("downsample")
+    spatial_dims = spatial_dims or config.get("spatial_dims", 2)
+    if not channels or not downsample:
+        raise ValueError(
+            "the networks of this model do not say what they take; pass channels= and downsample= (pixels per token "
+            "along each axis)"
+        )
+    if spatial_dims not in _AXES:
+        raise ValueError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims}")
+    sizes = [downsample * number for number in (3, 5, 2)[:spatial_dims]]
+    with torch.no_grad():
+        found = tuple(EncoderGraph(model)(torch.zeros(2, channels, *sizes)).shape)
+    spatial = tuple(size // downsample for size in sizes)
+    if found[: 1 + spatial_dims] != (2, *spatial):
+        raise ValueError(
+            f"expected one token for {downsample} pixels along each axis, indices of shape {(2, *spatial)} for images "
+            f"of {' x '.join(map(str, sizes))}; got {found}: pass downsample= and spatial_dims= as the networks have"
+        )
+    quantizer = model.quantizer
+    return Signature(
+        channels, downsample, spatial_dims, found[1 + spatial_dims :], quantizer.codebook_size, quantizer.dim
+    )
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph ready for an exporter: module, example, dynamic shapes, and the names of input and output."""
+
+    module: nn.Module
+    example: Tensor
+    dynamic: dict[int, Any]
+    input_name: str
+    output_name: str
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The ``torch.export`` program.
+
+        Raises:
+            ValueError: the networks hold something that cannot be exported, or not for every size.
+        """
+        try:
+            with torch.no_grad():
+                return torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
+        except Exception as error:  # the exporter raises a class for each of its stages
+            reason = " ".join(str(error).split())[:400]
+            raise ValueError(
+                f"the graph from {self.input_name} to {self.output_name} cannot be exported with a free batch and "
+                f"free sizes; torch.export says: {reason}"
+            ) from error
+
+
+def graphs_of(model: VQAutoencoder, signature: Signature) -> tuple[Graph, Graph]:
+    """The encoder's and the decoder's graph of a model as ``plain_copy`` makes it."""
+    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+    positions = [torch.export.Dim(axis[0], min=2, max=_MAX_POSITIONS) for axis in signature.axes]
+    step, numbers = signature.downsample, (3, 5, 2)[: signature.spatial_dims]
+    images = torch.zeros(2, signature.channels, *(step * number for number in numbers))
+    indices = torch.zeros(2, *numbers, *signature.index_shape, dtype=torch.int64)
+    return (
+        Graph(
+            EncoderGraph(model),
+            images,
+            {0: batch, **{2 + axis: step * size for axis, size in enumerate(positions)}},
+            "images",
+            "indices",
+        ),
+        Graph(
+            DecoderGraph(model),
+            indices,
+            {0: batch, **{1 + axis: size for axis, size in enumerate(positions)}},
+            "indices",
+            "images",
+        ),
+    )

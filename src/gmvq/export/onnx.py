@@ -1,0 +1,116 @@
+"""ONNX: two .onnx files, and onnxruntime behind the interface of the other formats."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import require
+from .graphs import Graph, Signature
+
+#: One file holds at most 2 GB (a limit of protobuf).
+_MAX_BYTES = 2_000_000_000
+
+
+def write_onnx(
+    graph: Graph, file: Path, signature: Signature, *, opset: int, notes: Mapping[str, Any]
+) -> None:
+    """Write one graph, with the names of its axes and with ``notes`` in the file's own metadata.
+
+    Args:
+        graph: what to write.
+        file: where.
+        signature: names of the axes.
+        opset: version of the operator set, 18 or higher.
+        notes: text by key; what is no text is written as JSON.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript is absent.
+        ValueError: the graph cannot be exported, or its weights are above 2 GB.
+    """
+    onnx = require("onnx", "export")
+    require("onnxscript", "export")
+    size = sum(value.numel() * value.element_size() for value in graph.module.state_dict().values())
+    if size > _MAX_BYTES:
+        raise ValueError(
+            f"the weights of the graph from {graph.input_name} to {graph.output_name} are {size / 1e9:.1f} GB, and an "
+            "ONNX file holds 2 GB; use the format torch-export"
+        )
+    program = graph.program()
+    with _quiet():
+        try:
+            written = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[graph.input_name],
+                output_names=[graph.output_name],
+                opset_version=opset,
+                verbose=False,
+            )
+        except Exception as error:  # as torch.export, a class for each stage
+            reason = " ".join(str(error).split())[:400]
+            raise ValueError(
+                f"the graph from {graph.input_name} to {graph.output_name} cannot be written as ONNX with opset "
+                f"{opset}: {reason}"
+            ) from error
+    assert written is not None
+    proto = written.model_proto
+    _name_axes(proto.graph, signature)
+    for key, value in {**notes, "sizes": signature.constraint()}.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+    onnx.checker.check_model(proto)
+    onnx.save(proto, file)
+
+
+def _name_axes(graph: Any, signature: Signature) -> None:
+    """Give the free axes of input and output the names of the signature, and drop those in between."""
+    shapes = {"images": signature.image_shape(), "indices": signature.indices_shape()}
+    for value in (*graph.input, *graph.output):
+        for axis, name in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            if isinstance(name, str):
+                axis.dim_param = name
+    del graph.value_info[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's remarks on its own parts and on packages that nobody asked for."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class OnnxRunner:
+    """The two files in onnxruntime, on the CPU, with as many threads as torch has."""
+
+    def __init__(self, encoder: Path, decoder: Path) -> None:
+        runtime = require("onnxruntime", "export")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._sessions = [
+            runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            for file in (encoder, decoder)
+        ]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, *size) to (B, *spatial, *index_shape)."""
+        return torch.from_numpy(self._sessions[0].run(None, {"images": images.numpy()})[0])
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """(B, *spatial, *index_shape) to (B, C, *size)."""
+        return torch.from_numpy(self._sessions[1].run(None, {"indices": indices.numpy()})[0])

@@ -1,0 +1,91 @@
+"""``torch.export`` programs, as they are or compiled ahead of time by AOTInductor into a library for this machine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .graphs import Graph
+
+
+def write_program(graph: Graph, file: Path) -> None:
+    """Write one graph as a .pt2 file for ``torch.export.load``.
+
+    Raises:
+        ValueError: the graph cannot be exported.
+    """
+    program = graph.program()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        torch.export.save(program, file)
+
+
+def write_aoti(graph: Graph, file: Path) -> None:
+    """Compile one graph for this machine's CPU into a package for ``torch._inductor.aoti_load_package``.
+
+    Raises:
+        FileNotFoundError: there is no C++ compiler.
+        ValueError: the graph cannot be exported, or its code not be compiled.
+    """
+    check_compiler()
+    program = graph.program()
+    from torch._inductor import aoti_compile_and_package
+
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            aoti_compile_and_package(program, package_path=str(file))
+    except Exception as error:  # whatever code generation and the compiler raise
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(
+            f"the graph from {graph.input_name} to {graph.output_name} cannot be compiled: {reason}"
+        ) from error
+
+
+def check_compiler() -> None:
+    """Raise FileNotFoundError unless AOTInductor finds a C++ compiler."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:
+        raise FileNotFoundError(
+            "the format aoti compiles C++ and finds no compiler; install g++ (or name one in the environment variable "
+            "CXX), or use the format torch-export"
+        ) from error
+
+
+class ProgramRunner:
+    """Two loaded programs."""
+
+    def __init__(self, encoder: Callable[[Tensor], Any], decoder: Callable[[Tensor], Any]) -> None:
+        self._encoder, self._decoder = encoder, decoder
+
+    @classmethod
+    def of_programs(cls, encoder: Path, decoder: Path) -> ProgramRunner:
+        """From two files of ``write_program``."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return cls(*(torch.export.load(file).module() for file in (encoder, decoder)))
+
+    @classmethod
+    def of_packages(cls, encoder: Path, decoder: Path) -> ProgramRunner:
+        """From two files of ``write_aoti``; this runs machine code in them."""
+        from torch._inductor import aoti_load_package
+
+        return cls(*(aoti_load_package(str(file)) for file in (encoder, decoder)))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, *size) to (B, *spatial, *index_shape)."""
+        return self._encoder(images)
+
+    @torch.no_grad()
+    def decode(self, indices: Tensor) -> Tensor:
+        """(B, *spatial, *index_shape) to (B, C, *size)."""
+        return self._decoder(indices)

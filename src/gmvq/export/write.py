@@ -1,0 +1,143 @@
+"""``export_model``: write, load again, compare with the model, and only then keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import check_choice, require
+from ..models.digest import model_digest
+from .check import compare
+from .files import FORMAT_VERSION, FORMATS, SIDECAR, file_digest, open_files
+from .graphs import Graph, Signature, graphs_of, plain_copy, signature_of
+from .onnx import write_onnx
+from .program import check_compiler, write_aoti, write_program
+
+if TYPE_CHECKING:
+    from ..models import VQAutoencoder
+
+_PACKAGES = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "torch-export": (),
+    "aoti": (),
+}
+
+
+def export_model(
+    model: VQAutoencoder,
+    directory: str | os.PathLike[str],
+    format: str = "onnx",
+    *,
+    images: Tensor | Iterable[Tensor] | None = None,
+    source: str = "",
+    opset: int = 18,
+    channels: int | None = None,
+    downsample: int | None = None,
+    spatial_dims: int | None = None,
+) -> dict[str, Any]:
+    """Write a tokenizer as two graphs, images to indices and indices to images, with a free batch and free sizes.
+
+    Weights and arithmetic are float32. The files are written to a temporary folder, loaded with their own engine and
+    compared with the model on images of several batch sizes and sizes (``gmvq.export.check``); they are kept if they
+    agree, and leave the folder as it was if not.
+
+    Args:
+        model: the trained model; it is not changed.
+        directory: the folder to write to, created if needed: two files and ``export.json``.
+        format: ``"onnx"`` (needs the extra ``export``), ``"torch-export"``, or ``"aoti"`` (compiled for the CPU of
+            this machine; needs a C++ compiler).
+        images: a batch (B, C, *size) in [0, 1], or batches, to compare on; default: smooth random images.
+        source: what these images are, for export.json.
+        opset: of ONNX.
+        channels, downsample, spatial_dims: of networks that are not this package's own.
+
+    Returns:
+        What export.json holds: signature, digests, versions, and how well the files agree with the model.
+
+    Raises:
+        ValueError: an unknown format, or a model that cannot be exported.
+        ExportMismatchError: the files do not compute what the model computes.
+        FileNotFoundError: no C++ compiler for ``"aoti"``.
+        MissingExtraError: a package for ``"onnx"`` is absent.
+
+    Example:
+        >>> notes = export_model(model, "exported", "onnx", images=images)
+        >>> notes["check"]["differing"]
+        0
+    """
+    check_choice("format", format, tuple(FORMATS))
+    for package in _PACKAGES[format]:
+        require(package, "export")
+    if format == "aoti":
+        check_compiler()
+    target = Path(directory)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"an export is a folder, but {target} is a file")
+    if isinstance(images, Tensor):
+        images = [images]
+    plain = plain_copy(model)
+    signature = signature_of(plain, channels=channels, downsample=downsample, spatial_dims=spatial_dims)
+    notes: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "format": format,
+        "opset": opset if format == "onnx" else None,
+        "signature": signature.to_dict(),
+        "images": {
+            "shape": signature.image_shape(),
+            "dtype": "float32",
+            "values": "[0, 1]; decoded ones are not clamped",
+        },
+        "indices": {"shape": signature.indices_shape(), "dtype": "int64", "masked": -1},
+        "sizes": signature.constraint(),
+        "quantizer": type(model.quantizer).__name__,
+        "model": model_digest(model),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(format),
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=target))
+    try:
+        for graph, name in zip(graphs_of(plain, signature), FORMATS[format], strict=True):
+            _write(graph, scratch / name, signature, notes)
+        runner = open_files(scratch, notes)
+        notes["check"] = compare(plain, runner, signature, images, source=source).to_dict()
+        notes["digests"] = {name: file_digest(scratch / name) for name in FORMATS[format]}
+        (scratch / SIDECAR).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        for name in (*FORMATS[format], SIDECAR):
+            os.replace(scratch / name, target / name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return notes
+
+
+def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]) -> None:
+    if notes["format"] == "onnx":
+        kept = ("signature", "quantizer", "model", "versions")
+        write_onnx(graph, file, signature, opset=notes["opset"], notes={key: notes[key] for key in kept})
+    elif notes["format"] == "torch-export":
+        write_program(graph, file)
+    else:
+        write_aoti(graph, file)
+
+
+def _versions(format: str) -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("gmvq", *_PACKAGES[format]):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from the source tree
+            found[package] = "unknown"
+    if format == "aoti":
+        found["machine"] = f"{platform.system()} {platform.machine()}"
+    return found

@@ -1,0 +1,26 @@
+"""One number for what a tokenizer computes: the digest that tokens, exports and model cards name a model by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from .weights import tensors_digest
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
+
+
+def model_digest(model: VQAutoencoder) -> str:
+    """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
+
+    The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.
+
+    Example:
+        >>> model_digest(model)
+        'sha256:4f1c...'
+    """
+    config = {"layout": model.layout, "quantizer": model.quantizer.to_config()}
+    text = json.dumps(config, sort_keys=True) + tensors_digest(model.state_dict())
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,109 @@
+"""Models on the Hugging Face Hub: a name becomes a folder here, and a model becomes a repository with its card."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import require
+from .card import MARKER, model_card, public_metadata
+from .pretrained import CONFIG, WEIGHTS, replace, save
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
+
+CARD = "README.md"
+
+
+def resolve(
+    path_or_hub_id: str | os.PathLike[str], *, revision: str | None, token: str | bool | None
+) -> Path:
+    """Return the local folder, downloading it if the name is that of a Hub repository."""
+    folder = Path(path_or_hub_id)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ValueError(f"expected the folder that holds {WEIGHTS} and {CONFIG}, got the file {folder}")
+    name = os.fspath(path_or_hub_id)
+    if not is_hub_name(name):
+        raise FileNotFoundError(
+            f"{name!r} is neither an existing folder nor a Hub repository of the form 'owner/name'; "
+            f"pass the folder written by save_pretrained (the current one is {Path.cwd()})"
+        )
+    hub = require("huggingface_hub", "train")
+    with _hub_errors(
+        f"{name!r} is not an existing folder, and as a Hub repository it could not be fetched; for a private one pass "
+        "token=..., and check",
+        FileNotFoundError,
+    ):
+        return Path(
+            hub.snapshot_download(name, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG])
+        )
+    raise AssertionError("the context raises")
+
+
+def save_repository(
+    model: VQAutoencoder,
+    directory: str | os.PathLike[str],
+    *,
+    repo_id: str | None,
+    metadata: dict[str, Any] | None,
+    license: str | None,
+) -> None:
+    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the model card."""
+    metadata = public_metadata(metadata)
+    save(model, directory, metadata)
+    text = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
+    replace(Path(directory) / CARD, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def push(
+    model: VQAutoencoder,
+    repo_id: str,
+    *,
+    private: bool,
+    token: str | bool | None,
+    commit_message: str,
+    metadata: dict[str, Any] | None,
+    license: str | None,
+) -> str:
+    """Upload ``model`` with its card; return the commit's address."""
+    if not is_hub_name(repo_id):
+        raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
+    api = require("huggingface_hub", "train").HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_repository(model, folder, repo_id=repo_id, metadata=metadata, license=license)
+        what = f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
+        with _hub_errors(what, OSError):
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if _has_a_card_of_its_own(api, repo_id):
+                (Path(folder) / CARD).unlink()
+            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+    return str(done)
+
+
+def _has_a_card_of_its_own(api: Any, repo_id: str) -> bool:
+    """Whether the repository's README.md is somebody's own work, which a push must not replace."""
+    if not api.file_exists(repo_id, CARD):
+        return False
+    text = Path(api.hf_hub_download(repo_id, CARD)).read_text(encoding="utf-8", errors="replace")
+    return MARKER not in text
+
+
+def is_hub_name(name: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+@contextmanager
+def _hub_errors(what: str, kind: type[OSError]) -> Iterator[None]:
+    """Turn the many errors of huggingface_hub and of the network into one of ``kind`` that says what to check."""
+    try:
+        yield
+    except Exception as error:  # those of its transport derive from nothing in common with its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise kind(f"{what} the name and the network: {reason}") from error

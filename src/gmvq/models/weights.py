@@ -1,0 +1,126 @@
+"""Tensors of a file against the model they are for: their digest, and what does not fit, before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+#: Key of the digest in the header of a safetensors file.
+DIGEST = "gmvq_digest"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@contextmanager
+def naming(file: object, entry: str) -> Iterator[None]:
+    """Name the file and the entry in errors about its value."""
+    try:
+        yield
+    except Exception as error:  # values of a wrong kind make constructors raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {reason}") from error
+
+
+def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
+    """Refuse more levels or groups than there are tensors, before so many are built one by one.
+
+    (Every other size costs nothing on the meta device, where shapes are compared first.)
+
+    Raises:
+        ValueError: there are.
+    """
+    shared = (
+        isinstance(config, dict) and config.get("type") == "GroupedGMVQ" and config.get("shared_codebook")
+    )
+    for name in ("num_quantizers", "groups"):
+        value = config.get(name) if isinstance(config, dict) and not shared else None
+        if isinstance(value, int) and value > max(len(weights), 64):
+            raise ValueError(
+                f"{file}: the entry 'quantizer' has {name}={value}, but there are {len(weights)} tensors in all; "
+                "restore the file or save the model again"
+            )
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every tensor."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Read all tensors, and compare them with the digest that they were saved with (files of 0.1 have none).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is cut short, or holds other tensors than were saved.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; was the save or the download interrupted?")
+    try:
+        with safe_open(file, "pt") as stored:
+            header = stored.metadata() or {}
+        weights = load_file(file)
+    except Exception as error:  # of safetensors, and of torch for a dtype that it does not have
+        raise ValueError(f"{file} is not a whole safetensors file; copy or save it again: {error}") from error
+    if DIGEST in header and header[DIGEST] != tensors_digest(weights):
+        raise ValueError(
+            f"{file} is damaged: its tensors are not those that were saved (their SHA-256 differs); copy it again"
+        )
+    return weights
+
+
+def misfits(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
+    """Say in one line each which tensors are missing, superfluous, or of a shape or kind that cannot be filled in."""
+    found = [
+        *(f"missing: {name}" for name in own if name not in weights),
+        *(f"unexpected: {name}" for name in weights if name not in own),
+    ]
+    for name, value in own.items():
+        stored = weights.get(name)
+        if stored is None:
+            continue
+        if not isinstance(stored, Tensor):
+            found.append(f"no tensor: {name}, got {type(stored).__name__}")
+        elif stored.shape != value.shape:
+            found.append(f"shape mismatch: {name}, expected {tuple(value.shape)}, got {tuple(stored.shape)}")
+        elif stored.dtype not in (_FLOATS if value.is_floating_point() else (value.dtype,)):
+            kind = (
+                "float16 to float64" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
+            )
+            found.append(
+                f"dtype mismatch: {name}, expected {kind}, got {str(stored.dtype).removeprefix('torch.')}"
+            )
+    return found
+
+
+def mixed_dtypes(
+    weights: Mapping[str, Tensor], parts: tuple[str, ...] = ("encoder.", "decoder.")
+) -> list[str]:
+    """Say which of a model's own networks has tensors of several dtypes, with which it cannot compute."""
+    found = []
+    for part in parts:
+        kinds = {
+            str(value.dtype).removeprefix("torch.")
+            for name, value in weights.items()
+            if name.startswith(part)
+        }
+        if len(kinds) > 1:
+            found.append(f"several dtypes: {part}*, got {' and '.join(sorted(kinds))}")
+    return found
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy tensors that fit (``misfits``) into ``model``, which takes over their dtypes."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        value.data = value.data.to(weights[name].dtype)
+    model.load_state_dict(weights)

@@ -1,0 +1,35 @@
+"""A few of each kind of fuzzed input; ``python benchmarks/fuzz.py`` runs thousands of the same and counts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from fuzz_inputs import KINDS, outcome
+
+#: Single, slow ones are not shrunk: what fails is printed whole.
+EXAMPLES = {"configs": 40, "images": 60, "latents": 60}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_input_ends_in_an_answer_or_a_named_error(name: str) -> None:
+    kind = KINDS[name]
+
+    @settings(
+        max_examples=EXAMPLES.get(name, 30),
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(kind.cases)
+    def run(case: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome(kind, case, Path(folder))
+
+    run()
