@@ -102,8 +102,8 @@ def _reliability() -> str:
             ),
             "",
             f"Encoding runs at {speed['ratio']:.2f} of the bare loop's images per second "
-            f"({speed['ratio_cpu_time']:.2f} by CPU time), {speed['images_per_second_encode']:,.0f} images per second; "
-            f"peak memory {peak:.2f} GiB.",
+            f"({speed['ratio_with_opening']:.2f} with the opening of the data, {speed['ratio_cpu_time']:.2f} by CPU "
+            f"time), {speed['images_per_second_encode']:,.0f} images per second; peak memory {peak:.2f} GiB.",
             "",
             f"`{fuzz['command']}`, {fuzz['date']}, seed {fuzz['seed']}: {fuzz['inputs']:,} inputs, "
             f"{fuzz['unexpected']} unexpected.",

@@ -15,7 +15,15 @@ COMMANDS = {
     "fit": ("gmvq.cli.fit", "train a tokenizer on images, or go on with a run that was stopped"),
     "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
     "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),
+    "encode": (
+        "gmvq.cli.encode",
+        "turn a set of images into shards of tokens, or go on with a run that was stopped",
+    ),
+    "decode": ("gmvq.cli.decode", "turn tokens back into images"),
+    "tokens": ("gmvq.cli.tokens", "check a folder of tokens, or count its codes"),
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
+    "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
+    "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),
     "compare": ("gmvq.cli.compare", "compare quantizers on the same network, tuned alike, with seeds"),
     "bench": ("gmvq.cli.bench", "measure speed and memory of the layer or the training step"),
 }

@@ -1,0 +1,69 @@
+"""``gmvq decode``: tokens back to images, as PNG files or as a Parquet table of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .common import Parser, load, positive, say
+from .rate import Rate
+
+
+def run(argv: Sequence[str]) -> int:
+    """Decode; return the exit code."""
+    options = _parser().parse_args(list(argv))
+
+    from ..tokens import decode_tokens, write_images
+    from ..tokens.folder import open_run
+    from ..tokens.pictures import check_target
+
+    folder, manifest = open_run(options.dir)
+    check_target(Path(options.out).expanduser())
+    options.checkpoint = options.checkpoint or manifest.checkpoint_path
+    if options.checkpoint is None:
+        raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
+    try:
+        loaded = load(options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the checkpoint of the tokens cannot be found ({error}); give it: --checkpoint CKPT"
+        ) from error
+    batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
+    total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
+    total = min(total, options.limit or total)
+    rate = None if options.quiet else Rate()
+    if rate is not None:
+        rate(0, total)
+    count = write_images(
+        batches, options.out, progress=None if rate is None else lambda done: rate(done, total)
+    )
+    print(f"{count:,} images: {options.out}")
+    if manifest.skipped and options.split is None and options.limit is None:
+        say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="gmvq decode",
+        description="Decode a folder of tokens to images.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
+    parser.add_argument(
+        "--out",
+        metavar="OUT",
+        required=True,
+        help="a new folder for PNG files, or the name of a .parquet file",
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="CKPT", help="the model, where it is no longer at the place in the manifest"
+    )
+    parser.add_argument("--split", help="decode this split only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="decode only the first N images")
+    parser.add_argument(
+        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser

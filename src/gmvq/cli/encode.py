@@ -1,0 +1,142 @@
+"""``gmvq encode``: a set of images to shards of tokens; the same command goes on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import Loaded, load, parser_for_model, positive, say
+from .rate import Rate
+
+if TYPE_CHECKING:
+    from ..tokens import DataRecipe, EncodeResult
+
+
+def run(argv: Sequence[str]) -> int:
+    """Encode; return 0, 1 if an image could not be decoded, or 130 if interrupted."""
+    options = _parser().parse_args(list(argv))
+    loaded = load(options)
+
+    from ..tokens import encode_dataset
+
+    recipe = _recipe(options, loaded)
+    try:
+        result = encode_dataset(
+            loaded.model,
+            recipe,
+            options.out,
+            batch_size=options.batch_size,
+            rows_per_shard=options.rows_per_shard,
+            log_variance=options.log_variance,
+            workers=options.workers,
+            engine=options.engine,
+            ray_address=options.ray_address,
+            checkpoint_path=options.checkpoint,
+            progress=None if options.quiet else Rate(),
+        )
+    except KeyboardInterrupt:
+        say(f"\nstopped; complete shards are kept. Go on with: {shlex.join(['gmvq', 'encode', *argv])}")
+        return 130
+    return _report(options, result)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for_model(
+        "encode",
+        "Encode a set of images to Parquet shards of tokens. A run that was stopped or killed goes on where it was "
+        "when the same command is given again.",
+    )
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the shards and manifest.json")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="images, as --data.path of gmvq fit; default: what the model was trained on",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        default="all",
+        help="part of the data (default: all, each row with the name of its split)",
+    )
+    parser.add_argument("--size", type=positive, help="height and width in pixels; default: that of training")
+    parser.add_argument(
+        "--column", help="column of a table with the images, where its name is not a usual one"
+    )
+    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
+    parser.add_argument(
+        "--rows_per_shard",
+        type=positive,
+        default=8192,
+        help="images per shard, held in memory (default: 8192)",
+    )
+    parser.add_argument("--log_variance", action="store_true", help="store how unsure each code is, too")
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="processes that decode images ahead; with ray: encode",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: encode on the machines of a Ray cluster",
+    )
+    parser.add_argument(
+        "--ray_address", help="the Ray cluster, as for ray.init; default: one on this machine"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
+    """Which images; what the command line leaves open is as in training."""
+    from ..tokens import DataRecipe
+
+    trained: dict[str, Any] = loaded.notes.get("data") or {}
+    path = options.data or trained.get("path")
+    if not path:
+        raise ValueError("the model does not say what it was trained on; give --data PATH")
+    same = path == trained.get("path")
+    return DataRecipe(
+        path=path,
+        split=options.split,
+        size=options.size or trained.get("size") or 8 * loaded.downsample,
+        channels=loaded.channels,
+        column=options.column or (trained.get("column") if same else None),
+        divided=same,
+    )
+
+
+def _report(options: argparse.Namespace, result: EncodeResult) -> int:
+    manifest = result.manifest
+    for note in result.notes:
+        say(note)
+    if not result.encoded:
+        say(f"{result.folder} is complete already; nothing was done")
+    for split in manifest.splits:
+        print(f"{split.name:<12}{split.images:>10,} images  {split.description}")
+    shape = " x ".join(map(str, manifest.indices.shape))
+    size = sum(shard.bytes for shard in manifest.shards)
+    print(
+        f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codebook_size}, {manifest.shard_count} "
+        f"shard{'s' if manifest.shard_count > 1 else ''}, "
+        f"{size / 1e6:,.1f} MB: {result.folder}"
+    )
+    skipped = manifest.skipped
+    for one in skipped[:10]:
+        say(f"no row: {one.name} (id {one.id}): {one.reason}")
+    if skipped:
+        say(f"{len(skipped)} images could not be decoded and have no row; the manifest lists them")
+    say(f"check them with: {shlex.join(['gmvq', 'tokens', 'verify', str(Path(options.out))])}")
+    return 1 if skipped else 0

@@ -1,0 +1,102 @@
+"""``gmvq tokens verify`` and ``gmvq tokens stats``: is a folder of tokens as it should be, and what is in it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import Parser, positive, say
+from .rate import Rate
+
+if TYPE_CHECKING:
+    from ..tokens import TokenStatistics
+
+
+def run(argv: Sequence[str]) -> int:
+    """Verify or count; return 0, or 1 if a folder is not as it should be."""
+    options = _parser().parse_args(list(argv))
+    return _verify(options) if options.what == "verify" else _stats(options)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ..tokens import verify
+
+    found = verify(options.dir, progress=None if options.quiet else Rate("shards"))
+    manifest = found.manifest
+    for problem in found.problems:
+        print(problem)
+    skipped = f"; {len(manifest.skipped)} images could not be decoded" if manifest.skipped else ""
+    verdict = f"{len(found.problems)} problem(s)" if found.problems else "all as in the manifest"
+    print(f"{found.rows:,} rows in {len(manifest.shards)} shards{skipped}: {verdict}")
+    return 1 if found.problems else 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from ..tokens import statistics
+
+    found = statistics(options.dir, split=options.split, top=options.top)
+    print("\n".join(_lines(found)))
+    if options.plot:
+        from ..bench.results import save_figure
+        from ..tokens.statistics import usage_figure
+
+        save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
+        say(f"written to {options.plot}")
+    if options.json:
+        from ..bench.results import write
+
+        write(Path(options.json), found.summary())
+        say(f"written to {options.json}")
+    return 0
+
+
+def _lines(found: TokenStatistics) -> list[str]:
+    lines = [
+        _line("rows", f"{found.rows:,}"),
+        _line("codes per image", f"{found.positions * len(found.levels):,} of {found.codebook_size:,}"),
+        _line("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
+        _line("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
+    ]
+    if found.mean_log_variance is not None:
+        lines.append(_line("mean log-variance of a code", f"{found.mean_log_variance:.3f}"))
+    for number, level in enumerate(found.levels):
+        name = f"level {number + 1}: " if len(found.levels) > 1 else ""
+        top = ", ".join(f"{code} ({share:.2%})" for code, share in level.top_codes)
+        lines += [
+            _line(f"{name}perplexity", f"{level.perplexity:.1f}"),
+            _line(f"{name}codes used", f"{level.codes_used:,} ({level.usage:.1%})"),
+            _line(f"{name}bits per code", f"{level.bits_per_code:.3f}"),
+            _line(f"{name}most used codes", top),
+        ]
+    return lines
+
+
+def _rate(image: float, pixel: float) -> str:
+    return f"{image:,.1f} bits per image, {pixel:.4f} per pixel"
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name:<34}{value}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="gmvq tokens", description="Check a folder of tokens, or count its codes.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="what", metavar="verify|stats", required=True, parser_class=Parser)
+    check = commands.add_parser(
+        "verify", help="read every shard and compare it with the manifest", allow_abbrev=False
+    )
+    count = commands.add_parser("stats", help="rate, perplexity, usage, most used codes", allow_abbrev=False)
+    for one in (check, count):
+        one.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
+    check.add_argument("--quiet", action="store_true", help="show no progress")
+    count.add_argument("--split", help="count this split only")
+    count.add_argument(
+        "--top", type=positive, default=10, metavar="N", help="how many of the most used codes to name"
+    )
+    count.add_argument("--plot", metavar="FILE", help="plot how often each code is used: .png, .svg or .pdf")
+    count.add_argument("--json", metavar="FILE", help="write the figures")
+    return parser

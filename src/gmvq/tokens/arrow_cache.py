@@ -1,0 +1,118 @@
+"""The tokens of a folder as one Arrow file that can be mapped into memory; Parquet, being compressed, cannot.
+
+It is made from the shards on first use, each compared with its SHA-256, in a subfolder ``.cache`` of the folder or
+where ``cache_dir`` says. Its name holds the digest of the shards' digests: a file of other tokens has another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import require
+from .folder import CACHE, read_shard
+from .manifest import IndexSpec, Manifest
+from .shard import lists, schema_of
+
+_KEY = b"gmvq"
+_VERSION = 1
+
+
+def arrow_file(folder: Path, manifest: Manifest, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Return the Arrow file of a finished run, making it if it is absent, cut short, or of other shards.
+
+    One record batch per shard, in order, with the columns id, indices, label and, where stored, log_variance.
+
+    Raises:
+        OSError: the folder cannot be written to; give ``cache_dir``.
+        ValueError: a shard is damaged.
+    """
+    key = _key(manifest)
+    place = folder / CACHE if cache_dir is None else Path(cache_dir).expanduser()
+    target = place / f"tokens-{key[:24]}.arrow"
+    if _is_whole(target, key, manifest):
+        return target
+    temporary = place / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _write(temporary, folder, manifest, key)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the memory-mapped copy of the tokens cannot be written to {place}: {error}; give cache_dir",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    if cache_dir is None:
+        for other in place.glob("tokens-*.arrow"):
+            if other != target:
+                other.unlink(missing_ok=True)
+    return target
+
+
+def map_file(path: Path) -> Any:
+    """Open an Arrow file memory-mapped: a reader of its record batches."""
+    arrow = require("pyarrow", "data")
+    ipc = require("pyarrow.ipc", "data")
+    return ipc.open_file(arrow.memory_map(str(path), "r"))
+
+
+def _key(manifest: Manifest) -> str:
+    whole = [_VERSION, manifest.run, [shard.sha256 for shard in manifest.shards]]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def _is_whole(path: Path, key: str, manifest: Manifest) -> bool:
+    """Whether the file is there, ends with a footer, and was made from these shards."""
+    if not path.is_file():
+        return False
+    arrow = require("pyarrow", "data")
+    try:
+        reader = map_file(path)
+        noted = json.loads((reader.schema.metadata or {})[_KEY])
+        return noted == _notes(manifest, key) and reader.num_record_batches == len(manifest.shards)
+    except (arrow.ArrowException, OSError, KeyError, ValueError):
+        return False
+
+
+def _notes(manifest: Manifest, key: str) -> dict[str, Any]:
+    return {"key": key, "rows": [shard.rows for shard in manifest.shards]}
+
+
+def _schema(spec: IndexSpec, manifest: Manifest, key: str) -> Any:
+    arrow = require("pyarrow", "data")
+    kept = [field for field in schema_of(spec) if field.name not in ("name", "split", "label")]
+    label = arrow.field(
+        "label", arrow.int64(), nullable=False
+    )  # -1 where there is none: no bitmap, nothing to copy
+    return arrow.schema([*kept, label], metadata={_KEY: json.dumps(_notes(manifest, key))})
+
+
+def _write(path: Path, folder: Path, manifest: Manifest, key: str) -> None:
+    arrow = require("pyarrow", "data")
+    ipc = require("pyarrow.ipc", "data")
+    spec = manifest.indices
+    schema = _schema(spec, manifest, key)
+    with path.open("wb") as stream:
+        with ipc.new_file(stream, schema) as writer:
+            for record in manifest.shards:
+                columns = read_shard(folder, record, spec)
+                values = {
+                    "id": arrow.array(columns.ids),
+                    "indices": lists(columns.indices, schema.field("indices").type),
+                    "label": arrow.array(
+                        [-1 if label is None else label for label in columns.labels], arrow.int64()
+                    ),
+                }
+                if columns.log_variance is not None:
+                    values["log_variance"] = lists(columns.log_variance, schema.field("log_variance").type)
+                arrays = [values[name] for name in schema.names]
+                writer.write_batch(arrow.RecordBatch.from_arrays(arrays, schema=schema))
+        stream.flush()
+        os.fsync(stream.fileno())

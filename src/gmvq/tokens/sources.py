@@ -1,0 +1,248 @@
+"""The images of a run as numbered rows: every split of any data set, with names, labels and what cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data import ImageDataset, open_images
+from .manifest import Skipped
+from .plan import SplitRecord, check_split_name
+
+SPLITS = ("train", "validation", "test")
+_TRAINING_FRACTIONS = (0.1, 0.1)  # what gmvq fit sets aside where a set does not come divided
+_SAMPLE = 64
+_NOT_THERE = ("its share is 0", "there is no split 'train'")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """How to open the images of a run, on this machine or another.
+
+    Args:
+        path, size, channels, column: as in ``open_images``.
+        split: "train", "validation", "test", or "all": the three one after the other, or, where the set does not
+            come divided, everything once, as a split called "all".
+        divided: divide a set that does not come divided by the fixed hash of ``gmvq fit``; for the set that a
+            model was trained on, so that its tokens keep to the same splits.
+    """
+
+    path: str
+    split: str = "all"
+    size: int = 32
+    channels: int = 3
+    column: str | None = None
+    divided: bool = False
+
+    def open(self) -> dict[str, ImageDataset]:
+        """Open the splits, by name.
+
+        Raises:
+            FileNotFoundError, ValueError, MissingExtraError: as ``open_images``.
+        """
+        if self.split != "all":
+            return {self.split: self._open(self.split, _TRAINING_FRACTIONS)}
+        place = Path(self.path).expanduser()
+        if place.is_file() and place.suffix.lower() != ".npz":  # one table, array, font or image: one set
+            whole = self._open("train", (0.0, 0.0))
+            if not self.divided or len(whole) < len(SPLITS):
+                return {"all": whole}
+        fractions = _TRAINING_FRACTIONS if self.divided else (0.0, 0.0)
+        found: dict[str, ImageDataset] = {}
+        absent: ValueError | None = None
+        for split in SPLITS:
+            try:
+                found[split] = self._open(split, fractions)
+            except ValueError as error:
+                if not any(text in str(error) for text in _NOT_THERE):
+                    raise
+                absent = error
+        if absent is not None and not found:
+            raise absent
+        return {"all": found["train"]} if list(found) == ["train"] else found
+
+    def _open(self, split: str, fractions: tuple[float, float]) -> ImageDataset:
+        return open_images(
+            self.path,
+            split=split,
+            size=self.size,
+            channels=self.channels,
+            augment=False,
+            column=self.column,
+            split_fractions=fractions,
+        )
+
+
+@dataclass
+class Batch:
+    """Consecutive images of one shard: those that could be read (``pixels`` (B, C, ...)), and the others."""
+
+    ids: NDArray[np.int64]
+    names: list[str]
+    labels: list[int | None]
+    pixels: Tensor
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+class Rows:
+    """Images of one or several splits, numbered through; ``batch(ids)`` reads some of them.
+
+    Args:
+        parts: data sets by the name of the split: of ``open_images``, or any map-style data set of images
+            (C, H, W) in [0, 1], or of pairs (image, label).
+
+    Raises:
+        ValueError: there is no image, or a split's name cannot be part of a file name.
+        TypeError: a data set has no length, or its items are no floating-point tensors.
+    """
+
+    def __init__(self, parts: Mapping[str, Dataset[Any]]) -> None:
+        self._parts: list[tuple[SplitRecord, Any]] = []
+        start = 0
+        for name, part in parts.items():
+            check_split_name(name)
+            if not hasattr(part, "__len__") or not hasattr(part, "__getitem__"):
+                raise TypeError(
+                    f"expected a map-style data set for the split {name!r}, got {type(part).__name__}; "
+                    "gmvq.data.open_images(...) returns one"
+                )
+            length = len(part)  # pyright: ignore[reportArgumentType]
+            if length:
+                text = str(getattr(part, "description", ""))
+                self._parts.append((SplitRecord(name, start, length, text), part))
+            start += length
+        if not self._parts:
+            raise ValueError("there is no image to encode: the data set is empty")
+        self.image_shape = tuple(self.batch(range(1), check=False).pixels.shape[1:])
+
+    @property
+    def splits(self) -> tuple[SplitRecord, ...]:
+        return tuple(record for record, _ in self._parts)
+
+    def __len__(self) -> int:
+        last = self._parts[-1][0]
+        return last.first_id + last.images
+
+    @property
+    def unusable(self) -> list[tuple[str, str]]:
+        """Files found to be no images when the data set was opened, with the reason: they have no id."""
+        return list(dict.fromkeys(one for _, part in self._parts for one in getattr(part, "skipped", [])))
+
+    def batch(self, ids: range, *, check: bool = True) -> Batch:
+        """Read consecutive images of one split.
+
+        Raises:
+            ValueError: an image has another shape than the first, or none of a split's images can be read.
+        """
+        record, part = next(
+            (record, part) for record, part in self._parts if ids.start < record.first_id + record.images
+        )
+        items = range(ids.start - record.first_id, ids.stop - record.first_id)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about unreadable images, which are reported below
+            fetched = (
+                part.__getitems__(list(items)) if hasattr(part, "__getitems__") else [part[i] for i in items]
+            )
+        raw = [self._name(record, part, item) for item in items]
+        names = [_unicode(name) for name in raw]
+        labels = [self._label(part, item, value) for item, value in zip(items, fetched, strict=True)]
+        images = [value[0] if isinstance(value, list | tuple) else value for value in fetched]
+        broken = dict(getattr(part, "skipped", ()))
+        keep = [place for place, name in enumerate(raw) if name not in broken]
+        return Batch(
+            ids=np.array([ids[place] for place in keep], dtype=np.int64),
+            names=[names[place] for place in keep],
+            labels=[labels[place] for place in keep],
+            pixels=self._stack([images[place] for place in (keep if check else range(len(images)))], check),
+            skipped=[
+                Skipped(i, _unicode(name), _unicode(broken[name]))
+                for i, name in zip(ids, raw, strict=True)
+                if name in broken
+            ],
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every name and label, and over the pixels of 64 images spread evenly over the set."""
+        digest = hashlib.sha256()
+        for record, part in self._parts:
+            digest.update(json.dumps([record.name, record.images, self.image_shape]).encode())
+            for item in range(record.images):
+                label = part.label(item) if hasattr(part, "label") else None
+                name = _unicode(self._name(record, part, item))
+                digest.update(f"{name}\0{label}\n".encode())
+        for i in sorted({round(k * (len(self) - 1) / (_SAMPLE - 1)) for k in range(_SAMPLE)}):
+            pixels = self.batch(range(i, i + 1)).pixels
+            digest.update(np.ascontiguousarray(pixels.numpy()).tobytes())
+        return digest.hexdigest()
+
+    def _name(self, record: SplitRecord, part: Any, item: int) -> str:
+        return part.item_name(item) if hasattr(part, "item_name") else f"{record.name}:{item}"
+
+    def _label(self, part: Any, item: int, value: object) -> int | None:
+        if hasattr(part, "label"):
+            return part.label(item)
+        if (
+            isinstance(value, list | tuple)
+            and len(value) > 1
+            and isinstance(value[1], int | np.integer | Tensor)
+        ):
+            return int(value[1])
+        return None
+
+    def _stack(self, images: list[Any], check: bool) -> Tensor:
+        for image in images:
+            if not isinstance(image, Tensor) or not image.is_floating_point():
+                kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+                raise TypeError(f"images must be floating-point tensors with values in [0, 1], got {kind}")
+            if check and tuple(image.shape) != self.image_shape:
+                raise ValueError(
+                    f"images of a set must have one shape: the first has {self.image_shape}, another "
+                    f"{tuple(image.shape)}; bring them to one size"
+                )
+        return torch.stack(images) if images else torch.empty(0, *self.image_shape)
+
+
+def _unicode(name: str) -> str:
+    """A name that UTF-8 can hold: bytes of a file name that are no UTF-8 become replacement characters."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+class _Reader(Dataset[Batch]):
+    """Batches by their ids, for a loader with worker processes."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, index: Any) -> Batch:
+        return self._rows.batch(index)
+
+
+def read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator[Batch]:
+    """Yield batches in order, read here or by ``workers`` processes ahead."""
+    if workers == 0:
+        yield from map(rows.batch, batches)
+        return
+    loader = DataLoader(
+        _Reader(rows),
+        batch_size=None,
+        sampler=batches,  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        collate_fn=_as_is,  # pyright: ignore[reportArgumentType]
+        generator=torch.Generator(),  # else the global one would be drawn from
+    )
+    yield from loader
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,166 @@
+"""Figures of a folder of tokens: rate, perplexity, usage and the most used codes, level by level; and their plot."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import require
+from ..evaluation.metrics import CodebookMetrics
+from .decode import check_split
+from .folder import open_run, read_shard
+from .manifest import Manifest
+
+_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#0ea5b7")
+
+
+@dataclass(frozen=True)
+class LevelStatistics:
+    """One level of the codes.
+
+    Attributes:
+        codes_used, usage: codes that occur, and their share of K.
+        perplexity: exp H of the histogram, 1 to K.
+        bits_per_code: H / log 2, what an ideal coder without context needs.
+        top_codes: the most used, with the share of positions that they have.
+        histogram: positions per code, (K,), int64.
+    """
+
+    codes_used: int
+    usage: float
+    perplexity: float
+    bits_per_code: float
+    top_codes: list[tuple[int, float]]
+    histogram: Tensor
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """A folder of tokens in figures.
+
+    Attributes:
+        rows: images.
+        positions: latent positions per image; each has one code of every level.
+        codebook_size: K.
+        bits_per_image, bits_per_pixel: sum over levels of P * H / log 2, H of each level's histogram; a pixel is one
+            place (H x W), whatever its channels.
+        fixed_bits_per_image, fixed_bits_per_pixel: P * levels * log2 K, with codes of one length.
+        mean_log_variance: of log s_c^2(x), where it is stored.
+        levels: each level's own figures.
+    """
+
+    rows: int
+    positions: int
+    codebook_size: int
+    bits_per_image: float
+    bits_per_pixel: float
+    fixed_bits_per_image: float
+    fixed_bits_per_pixel: float
+    mean_log_variance: float | None
+    levels: list[LevelStatistics]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures without the histograms, fit for JSON."""
+        whole = asdict(self)
+        for level in whole["levels"]:
+            del level["histogram"]
+        return whole
+
+
+def statistics(folder: str | os.PathLike[str], *, split: str | None = None, top: int = 10) -> TokenStatistics:
+    """Count the codes of a finished run, shard by shard.
+
+    Args:
+        folder: where ``encode_dataset`` wrote to.
+        split: of this split only.
+        top: how many of the most used codes to name.
+
+    Raises:
+        FileNotFoundError, ValueError: as for ``verify``; the run has not ended; or there is no row.
+    """
+    path, manifest = open_run(folder)
+    check_split(manifest, split)
+    spec = manifest.indices
+    levels = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
+    rows, log_variance = 0, 0.0
+    for record in manifest.shards:
+        if split not in (None, record.split):
+            continue
+        columns = read_shard(path, record, spec)
+        values = torch.from_numpy(columns.indices.astype(np.int64)).view(-1, spec.levels)
+        for level, metrics in enumerate(levels):
+            metrics.update(values[:, level])
+        rows += len(columns.ids)
+        if columns.log_variance is not None:
+            log_variance += float(columns.log_variance.sum(dtype=np.float64))
+    if not rows:
+        raise ValueError(f"{path} holds no row: no image could be decoded")
+    return _figures(manifest, rows, log_variance, levels, top)
+
+
+def _figures(
+    manifest: Manifest, rows: int, log_variance: float, metrics: list[CodebookMetrics], top: int
+) -> TokenStatistics:
+    spec = manifest.indices
+    positions = spec.length // spec.levels
+    pixels = math.prod(manifest.image_shape[1:])
+    levels = [_level(one, top) for one in metrics]
+    bits = positions * sum(level.bits_per_code for level in levels)
+    fixed = spec.length * math.log2(spec.codebook_size)
+    return TokenStatistics(
+        rows=rows,
+        positions=positions,
+        codebook_size=spec.codebook_size,
+        bits_per_image=bits,
+        bits_per_pixel=bits / pixels,
+        fixed_bits_per_image=fixed,
+        fixed_bits_per_pixel=fixed / pixels,
+        mean_log_variance=log_variance / (rows * spec.length) if spec.log_variance else None,
+        levels=levels,
+    )
+
+
+def _level(metrics: CodebookMetrics, top: int) -> LevelStatistics:
+    values = metrics.compute()
+    order = metrics.histogram.argsort(descending=True, stable=True)[:top]
+    shares = metrics.histogram.double() / metrics.positions
+    return LevelStatistics(
+        codes_used=int(values["codes_used"]),
+        usage=values["usage"],
+        perplexity=values["perplexity"],
+        bits_per_code=values["code_entropy"] / math.log(2.0),
+        top_codes=[(code, float(shares[code])) for code in order.tolist() if shares[code] > 0],
+        histogram=metrics.histogram,
+    )
+
+
+def usage_figure(found: TokenStatistics, title: str) -> Any:
+    """Plot how often each code is used, most used first, one curve for each level: a matplotlib figure."""
+    figure = require("matplotlib.figure", "train").Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for number, level in enumerate(found.levels):
+        counts = level.histogram.sort(descending=True).values.double()
+        counts = counts[counts > 0].numpy()
+        name = f"level {number + 1}, " if len(found.levels) > 1 else ""
+        axes.plot(
+            np.arange(1, counts.size + 1),
+            counts,
+            color=_COLOURS[number % len(_COLOURS)],
+            marker="." if counts.size < 40 else None,
+            label=f"{name}perplexity {level.perplexity:,.1f}, {level.codes_used} of {found.codebook_size} used",
+        )
+    mean = found.rows * found.positions / found.codebook_size
+    axes.axhline(
+        mean, color="0.4", linewidth=1.0, linestyle="--", label=f"if all were used alike: {mean:,.1f}"
+    )
+    axes.set(xlabel="code, most used first", ylabel="positions with the code", yscale="log", title=title)
+    axes.set_xlim(0.5, found.codebook_size + 0.5)
+    axes.grid(visible=True, alpha=0.2)
+    axes.legend(frameon=False, fontsize=9)
+    return figure

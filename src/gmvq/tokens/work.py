@@ -1,0 +1,139 @@
+"""The work itself: shards of a run from images, one after the other, the same bytes in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..evaluation.batches import device_of
+from .manifest import IndexSpec, Manifest, ShardRecord, Skipped
+from .plan import ShardPlan
+from .shard import Columns, write_shard
+from .sources import Batch, Rows, read_batches
+
+Encoded = tuple[bytes, ShardRecord]
+
+
+def encode_shards(
+    model: Any,
+    rows: Rows,
+    plans: Iterable[ShardPlan],
+    manifest: Manifest,
+    *,
+    workers: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[Encoded]:
+    """Encode shards and yield each one's bytes and record.
+
+    Args:
+        model: a tokenizer with ``encode``, on its device.
+        rows: the images.
+        plans: which shards.
+        manifest: of the run: batch size, what the indices are, fingerprint.
+        workers: processes that read images ahead.
+        on_batch: called with the number of images after each batch.
+
+    Raises:
+        ValueError: an image or what the model makes of it is not as the first one was.
+    """
+    plans = list(plans)
+    wanted = (ids for plan in plans for ids in plan.batches(manifest.batch_size))
+    batches = read_batches(rows, wanted, workers)
+    for plan in plans:
+        parts = _Parts(manifest.indices)
+        for ids in plan.batches(manifest.batch_size):
+            batch = next(batches)
+            parts.add(batch, *encode_batch(model, batch.pixels, log_variance=manifest.indices.log_variance))
+            if on_batch is not None:
+                on_batch(len(ids))
+        yield write_shard(plan, parts.columns(), parts.skipped, manifest.indices, manifest.run)
+
+
+def encode_batch(model: Any, pixels: Tensor, *, log_variance: bool) -> tuple[Tensor, Tensor | None]:
+    """Indices (B, *shape) and, if asked for, log-variances of images (B, C, ...), on the model's device."""
+    if not pixels.shape[0]:
+        return torch.empty(0, dtype=torch.int64), None
+    pixels = pixels.to(device_of(model))
+    if log_variance:
+        return model.encode(pixels, return_log_variance=True)
+    return model.encode(pixels), None
+
+
+def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
+    """What a model's indices are, by encoding one image (1, C, ...).
+
+    Raises:
+        TypeError: they are no integers.
+        ValueError: the image's size does not fit the model.
+    """
+    try:
+        indices, _ = encode_batch(model, pixels, log_variance=log_variance)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model cannot encode images of shape {tuple(pixels.shape[1:])}: {str(error).splitlines()[0]}; "
+            "choose another --size"
+        ) from error
+    if indices.is_floating_point() or indices.ndim < 2:
+        raise TypeError(
+            f"expected the model's indices to be integers (B, ...), got {indices.dtype} {indices.shape}"
+        )
+    levels = getattr(model.quantizer, "index_shape", ()) or (1,)
+    return IndexSpec(
+        shape=tuple(indices.shape[1:]),
+        codebook_size=model.quantizer.codebook_size,
+        levels=int(np.prod(levels)),
+        log_variance=log_variance,
+    )
+
+
+class _Parts:
+    """The batches of one shard; tensors stay on the device until the shard is whole."""
+
+    def __init__(self, spec: IndexSpec) -> None:
+        self._spec = spec
+        self._batches: list[Batch] = []
+        self._indices: list[Tensor] = []
+        self._log_variance: list[Tensor] = []
+        self.skipped: list[Skipped] = []
+
+    def add(self, batch: Batch, indices: Tensor, log_variance: Tensor | None) -> None:
+        self.skipped += batch.skipped
+        batch.pixels = torch.empty(0)  # else a whole shard of them would be held
+        self._batches.append(batch)
+        if not len(batch.ids):
+            return
+        if tuple(indices.shape) != (len(batch.ids), *self._spec.shape):
+            raise ValueError(
+                f"expected indices of shape {(len(batch.ids), *self._spec.shape)}, got {tuple(indices.shape)}"
+            )
+        self._indices.append(indices)
+        if log_variance is not None:
+            self._log_variance.append(log_variance)
+
+    def columns(self) -> Columns:
+        spec = self._spec
+        indices = _flat(self._indices, spec.length)
+        if indices.size and not (indices.min() >= 0 and indices.max() < spec.codebook_size):
+            raise ValueError(
+                f"the model gave indices from {indices.min()} to {indices.max()}, outside [0, {spec.codebook_size - 1}]"
+            )
+        return Columns(
+            ids=np.concatenate([batch.ids for batch in self._batches]),
+            names=[name for batch in self._batches for name in batch.names],
+            labels=[label for batch in self._batches for label in batch.labels],
+            indices=indices.astype(spec.dtype),
+            log_variance=_flat(self._log_variance, spec.length).astype(np.float32)
+            if spec.log_variance
+            else None,
+        )
+
+
+def _flat(parts: list[Tensor], length: int) -> NDArray[Any]:
+    if not parts:
+        return np.empty((0, length))
+    return torch.cat(parts).flatten(1).cpu().numpy()
