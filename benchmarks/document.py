@@ -2,8 +2,8 @@
 
     python benchmarks/document.py
 
-reads benchmarks/results/compare/*.json, reliability.json and fuzz.json and writes docs/results.md, docs/results/*.png
-and the parts of README.md and docs/reliability.md between their markers. Nothing is measured.
+reads benchmarks/results/compare/*.json, reliability.json, export.json and fuzz.json and writes docs/results.md,
+docs/results/*.png and the parts of README.md and docs/reliability.md between their markers. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def _reliability() -> str:
         ]
         for name in ("kills", "small_kills")
     ]
+    exported = json.loads((RESULTS.parent / "export.json").read_text(encoding="utf-8"))
+    check = exported["check"]
     speed, peak = runs["speed"], runs["kills"]["peak_memory_bytes"] / 2**30
     return "\n".join(
         [
@@ -104,6 +106,10 @@ def _reliability() -> str:
             f"Encoding runs at {speed['ratio']:.2f} of the bare loop's images per second "
             f"({speed['ratio_with_opening']:.2f} with the opening of the data, {speed['ratio_cpu_time']:.2f} by CPU "
             f"time), {speed['images_per_second_encode']:,.0f} images per second; peak memory {peak:.2f} GiB.",
+            "",
+            f"`{exported['command']}`: of {check['indices']:,} indices of {check['images']:,} images ONNX gives "
+            f"{check['indices'] - check['differing']:,} as the model does, the other {check['differing']} are ties of "
+            f"rounding; decoded values differ by at most {check['largest_image_difference']:.1e}.",
             "",
             f"`{fuzz['command']}`, {fuzz['date']}, seed {fuzz['seed']}: {fuzz['inputs']:,} inputs, "
             f"{fuzz['unexpected']} unexpected.",

@@ -66,6 +66,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "small_kills": killed | {"identical": False},
     }
     (tmp_path / "reliability.json").write_text(json.dumps(reliability))
+    check = {"indices": 100, "images": 4, "differing": 1, "largest_image_difference": 1e-6}
+    (tmp_path / "export.json").write_text(json.dumps({"command": "e", "check": check}))
     kinds = {"folder": {"inputs": 9, "outcomes": {"accepted": 3, "ValueError": 5, "unexpected": 1}}}
     fuzz = {"command": "f", "date": "d", "seed": 0, "inputs": 9, "unexpected": 1, "kinds": kinds}
     (tmp_path / "fuzz.json").write_text(json.dumps(fuzz))
@@ -97,6 +99,7 @@ def test_pages_are_written_from_the_results_files(root: Path) -> None:
         "5",
         "1",
     ]
+    assert "ONNX gives 99 as the model does" in reliability
     assert "**no**" in reliability
     document.main()
     assert (root / "README.md").read_text() == readme
