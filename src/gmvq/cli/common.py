@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from ..data import ImageDataset
+    from ..data import SignalScale, TrainingSet
     from ..models import VQAutoencoder
 
 
@@ -37,7 +37,7 @@ def parser_for_model(command: str, description: str) -> Parser:
 def add_data_options(parser: Parser, *, default: str) -> None:
     """Add the options that say which images to use; ``default`` explains what happens without --data."""
     parser.add_argument(
-        "--data", metavar="PATH", help=f"images, as --data.path of gmvq fit; default: {default}"
+        "--data", metavar="PATH", help=f"images or signals, as --data.path of gmvq fit; default: {default}"
     )
     parser.add_argument(
         "--split",
@@ -45,9 +45,12 @@ def add_data_options(parser: Parser, *, default: str) -> None:
         help="part of the data (default: test; for other images than those of training, all that no folder or file "
         "name sets aside)",
     )
-    parser.add_argument("--size", type=positive, help="height and width in pixels; default: that of training")
     parser.add_argument(
-        "--column", help="column of a table with the images, where its name is not a usual one"
+        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
+    )
+    parser.add_argument(
+        "--column",
+        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
     )
     parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
 
@@ -78,6 +81,30 @@ class Loaded:
         return int(self._networks["downsample"])
 
     @property
+    def spatial_dims(self) -> int:
+        """2 for images, 1 for signals."""
+        return int(self._networks["spatial_dims"])
+
+    @property
+    def scale(self) -> SignalScale | None:
+        """The scale of the signals that the model was trained on; None for images.
+
+        Raises:
+            ValueError: the model is of signals and does not say.
+        """
+        from ..data import SignalScale
+
+        if self.spatial_dims != 1:
+            return None
+        scale = SignalScale.from_settings(self.notes.get("data") or {})
+        if scale is None:
+            raise ValueError(
+                "the model does not say on which scale its signals are; save it with "
+                "metadata={'data': dataset.scale.to_settings()}"
+            )
+        return scale
+
+    @property
     def _networks(self) -> dict[str, Any]:
         config = getattr(self.model.encoder, "config", None)
         assert isinstance(config, dict)  # models of other networks do not load without them
@@ -101,13 +128,15 @@ def load(options: argparse.Namespace) -> Loaded:
     return Loaded(model, load_metadata(options.checkpoint), found if isinstance(found, Path) else None)
 
 
-def open_data(options: argparse.Namespace, loaded: Loaded) -> ImageDataset:
-    """Open the images of a command line; what it leaves open is as in training.
+def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
+    """Open the images or signals of a command line; what it leaves open is as in training.
 
     Raises:
-        ValueError: neither the command line nor the model's metadata says which images.
+        ValueError: neither the command line nor the model's metadata says which, or signals have another sample rate
+            than those of training.
     """
-    from ..data import open_images
+    from ..data import SignalDataset, open_dataset
+    from ..data.signals import check_sample_rate
 
     trained: dict[str, Any] = loaded.notes.get("data") or {}
     path = options.data or trained.get("path")
@@ -117,8 +146,11 @@ def open_data(options: argparse.Namespace, loaded: Loaded) -> ImageDataset:
     if options.split is None:
         options.split = "all" if not same and _is_undivided(path) else "test"
     everything = options.split == "all"
-    return open_images(
+    scale = loaded.scale
+    dataset = open_dataset(
         path,
+        spatial_dims=loaded.spatial_dims,
+        value_range=None if scale is None else (scale.low, scale.high),
         split="train" if everything else options.split,
         split_fractions=(0.0, 0.0) if everything else (0.1, 0.1),
         size=options.size or trained.get("size") or 8 * loaded.downsample,
@@ -126,6 +158,9 @@ def open_data(options: argparse.Namespace, loaded: Loaded) -> ImageDataset:
         augment=False,
         column=options.column or (trained.get("column") if same else None),
     )
+    if isinstance(dataset, SignalDataset) and scale is not None:
+        check_sample_rate(dataset, scale.sample_rate)
+    return dataset
 
 
 def _is_undivided(path: str) -> bool:

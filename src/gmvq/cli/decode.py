@@ -1,4 +1,4 @@
-"""``gmvq decode``: tokens back to images, as PNG files or as a Parquet table of them."""
+"""``gmvq decode``: tokens back to images (PNG files, or a Parquet table), or to signals (WAV or .npy files)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ def run(argv: Sequence[str]) -> int:
     """Decode; return the exit code."""
     options = _parser().parse_args(list(argv))
 
-    from ..tokens import decode_tokens, write_images
+    from ..tokens import decode_tokens, write_images, write_signals
     from ..tokens.folder import open_run
     from ..tokens.pictures import check_target
+    from ..tokens.recordings import check_signal_target
 
     folder, manifest = open_run(options.dir)
-    check_target(Path(options.out).expanduser())
+    signals = len(manifest.image_shape) == 2
+    (check_signal_target if signals else check_target)(Path(options.out).expanduser())
     options.checkpoint = options.checkpoint or manifest.checkpoint_path
     if options.checkpoint is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
@@ -35,10 +37,12 @@ def run(argv: Sequence[str]) -> int:
     rate = None if options.quiet else Rate()
     if rate is not None:
         rate(0, total)
-    count = write_images(
-        batches, options.out, progress=None if rate is None else lambda done: rate(done, total)
-    )
-    print(f"{count:,} images: {options.out}")
+    progress = None if rate is None else lambda done: rate(done, total)
+    if loaded.scale is not None:
+        count = write_signals(batches, options.out, loaded.scale, progress=progress)
+    else:
+        count = write_images(batches, options.out, progress=progress)
+    print(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")
     return 0
@@ -47,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="gmvq decode",
-        description="Decode a folder of tokens to images.",
+        description="Decode a folder of tokens to images or signals.",
         allow_abbrev=False,
     )
     parser.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
@@ -55,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="OUT",
         required=True,
-        help="a new folder for PNG files, or the name of a .parquet file",
+        help="a new folder for PNG files (of signals: WAV or .npy files, one for each window), or the name of a "
+        ".parquet file (of signals: one .npy file of all windows)",
     )
     parser.add_argument(
         "--checkpoint", metavar="CKPT", help="the model, where it is no longer at the place in the manifest"

@@ -46,14 +46,14 @@ def run(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = parser_for_model(
         "encode",
-        "Encode a set of images to Parquet shards of tokens. A run that was stopped or killed goes on where it was "
-        "when the same command is given again.",
+        "Encode a set of images or signals to Parquet shards of tokens. A run that was stopped or killed goes on where "
+        "it was when the same command is given again.",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the shards and manifest.json")
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="images, as --data.path of gmvq fit; default: what the model was trained on",
+        help="images or signals, as --data.path of gmvq fit; default: what the model was trained on",
     )
     parser.add_argument(
         "--split",
@@ -61,9 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="part of the data (default: all, each row with the name of its split)",
     )
-    parser.add_argument("--size", type=positive, help="height and width in pixels; default: that of training")
     parser.add_argument(
-        "--column", help="column of a table with the images, where its name is not a usual one"
+        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
+    )
+    parser.add_argument(
+        "--column",
+        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
     )
     parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
     parser.add_argument(
@@ -115,6 +118,7 @@ def _recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
         channels=loaded.channels,
         column=options.column or (trained.get("column") if same else None),
         divided=same,
+        scale=loaded.scale,
     )
 
 

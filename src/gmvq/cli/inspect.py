@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .common import Loaded, add_data_options, load, open_data, parser_for_model, say
 
 if TYPE_CHECKING:
-    from ..data import ImageDataset
+    from ..data import TrainingSet
 
 _LABELS = {
     "codes_used": "codes used",
@@ -41,6 +41,9 @@ def run(argv: Sequence[str]) -> int:
     if images is not None:
         print(_line("counted over", images.description))
     print("\n".join(_codebook_lines(report.summary())))
+    if loaded.spatial_dims != 2:
+        say("codewords are drawn as pictures, and the model is of signals: no picture is written")
+        return 0
     out = Path(options.out) if options.out else _folder(loaded)
     written = [save_png(out / "codebook.png", decoded_codewords(loaded.model))]
     if report.histogram is not None:
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _images(options: argparse.Namespace, loaded: Loaded) -> ImageDataset | None:
+def _images(options: argparse.Namespace, loaded: Loaded) -> TrainingSet | None:
     """The images to count codes over; without --data those of training, unless they are not on this machine."""
     trained = str((loaded.notes.get("data") or {}).get("path") or "")
     if options.data:
@@ -93,7 +96,12 @@ def _model_lines(loaded: Loaded) -> list[str]:
         _line("network", f"{networks['name']}, {parameters / 1e6:.2f} M parameters"),
         _line(
             "images",
-            f"{loaded.channels} channels, one token for {loaded.downsample} x {loaded.downsample} pixels",
+            f"{loaded.channels} channels, one token for "
+            + (
+                f"{loaded.downsample} samples"
+                if loaded.spatial_dims == 1
+                else f"{loaded.downsample} x {loaded.downsample} pixels"
+            ),
         ),
         _line("quantizer", type(quantizer).__name__),
         _line("codebook", f"{quantizer.codebook_size:,} codes of {quantizer.dim} features"),

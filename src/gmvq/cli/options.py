@@ -19,7 +19,7 @@ from ..training.trainer import TRAINER_DEFAULTS
 from .config_files import check_config_file
 
 #: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
-_OURS = {
+OURS = {
     "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
     "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
     "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
@@ -33,8 +33,8 @@ def build_parser() -> LightningArgumentParser:
         prog="gmvq fit",
         usage="gmvq fit [--config FILE] [--OPTION VALUE ...]",
         description=(
-            "Train a tokenizer on images. Without options: the built-in photographs at 32 pixels, a tiny network, a "
-            "few minutes on two CPU cores. Schedules are written as numbers or calls: 3, 'Cosine(1, 0)'."
+            "Train a tokenizer on images or signals. Without options: the built-in photographs at 32 pixels, a tiny "
+            "network, a few minutes on two CPU cores. Schedules are written as numbers or calls: 3, 'Cosine(1, 0)'."
         ),
         exit_on_error=False,
     )
@@ -70,10 +70,11 @@ def build_parser() -> LightningArgumentParser:
     )
     parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"}, sub_configs=True)
     parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
-    parser.add_class_arguments(Trainer, "trainer", skip=set(_OURS), instantiate=False, sub_configs=True)
+    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
     parser.link_arguments("seed", "model.seed")
     parser.link_arguments("seed", "data.seed")
     parser.link_arguments("model.channels", "data.channels")
+    parser.link_arguments("model.spatial_dims", "data.spatial_dims")
     parser.set_defaults(choice_defaults(TokenizerModule, "model"))
     parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
     return parser

@@ -1,9 +1,9 @@
-"""``gmvq reconstruct``: image files to tokens and back, each at its own size, as PNG files."""
+"""``gmvq reconstruct``: files to tokens and back, each at its own size: pictures, sound, or series of numbers."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,54 +14,71 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Reconstruct; return 0, or 1 if an image could not be read."""
+    """Reconstruct; return 0, or 1 if a file could not be read."""
     options = _parser().parse_args(list(argv))
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out is a folder, but {out} is a file")
-    files, failed = _find(options.images)
-    if not files and not failed:
-        raise ValueError(f"there is no image in {', '.join(options.images)}")
     loaded = load(options)
-    from ..evaluation.metrics import psnr
-
-    errors: list[float] = []
+    reconstruct, suffixes, kind, measure = _kind(loaded)
+    files, failed = _find(options.files, suffixes)
+    if not files and not failed:
+        raise ValueError(f"there is no {kind} in {', '.join(options.files)}")
+    measured: list[float] = []
     width = max((len(str(file)) for file in files), default=0)
     for file in files:
         try:
-            mse, target = _reconstruct(file, loaded, out)
+            decibels, target = reconstruct(file, loaded, out)
         except ValueError as error:
             failed.append((file, str(error)))
             continue
-        errors.append(mse)
-        print(f"{file!s:<{width}}  {psnr(mse):6.2f} dB  {target}")
-    if errors:
-        mean = sum(psnr(mse) for mse in errors) / len(errors)
-        print(f"{len(errors)} reconstructed, mean PSNR {mean:.2f} dB")
+        measured.append(decibels)
+        print(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
+    if measured:
+        print(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
     if failed:
-        say(f"{len(failed)} of {len(failed) + len(errors)} images could not be reconstructed")
+        say(f"{len(failed)} of {len(failed) + len(measured)} {kind}s could not be reconstructed")
     return 1 if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_for_model(
         "reconstruct",
-        "Encode images to tokens and decode them again, each at its own size, and say how much was lost.",
+        "Encode images or signals to tokens and decode them again, each at its own size, and say how much was lost.",
     )
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
     parser.add_argument(
-        "--out", metavar="DIR", required=True, help="folder of the PNG files; nothing in it is overwritten"
+        "files",
+        metavar="FILES",
+        nargs="+",
+        help="files of what the model was trained on: images, .wav, or series in .npy or .csv; or folders of them",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="folder of the results; nothing in it is overwritten"
     )
     return parser
 
 
-def _find(names: Sequence[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """List the files named, and those with the suffix of an image in the folders named; then what is not there."""
-    from ..errors import require
+Reconstruct = Callable[[Path, Loaded, Path], tuple[float, Path]]
+"""Writes what a model makes of a file to a folder; returns a figure in dB and the file written."""
 
-    suffixes = require("PIL.Image", "data").registered_extensions()
+
+def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
+    """How to reconstruct what the model was trained on, its files' suffixes and kind, and what the decibels are of."""
+    from ..errors import require
+    from .reconstruct_signals import reconstruct_series, reconstruct_sound
+
+    scale = loaded.scale
+    if scale is None:
+        return _reconstruct, require("PIL.Image", "data").registered_extensions(), "image", "PSNR"
+    if scale.sample_rate is None:
+        return reconstruct_series, (".npy", ".csv"), ".npy or .csv file", "SNR"
+    return reconstruct_sound, (".wav",), ".wav file", "SNR"
+
+
+def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """List the files named, and those with one of the suffixes in the folders named; then what is not there."""
     files: list[Path] = []
     missing: list[tuple[Path, str]] = []
     for name in names:
@@ -77,7 +94,7 @@ def _find(names: Sequence[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
-    """Write the reconstruction of one image; return its mean squared error and its file.
+    """Write the reconstruction of one image; return its PSNR and its file.
 
     Raises:
         ValueError: the file cannot be decoded.
@@ -85,7 +102,7 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     import torch
 
     from ..data.decode import decode
-    from ..evaluation.metrics import per_image_mse
+    from ..evaluation.metrics import per_image_mse, psnr
     from ..evaluation.pictures import png_bytes, to_picture
 
     pixels: Any = decode(file, loaded.channels)
@@ -95,8 +112,10 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     padded = _pad(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
     picture = to_picture(result[0])
-    target = _write_new(out, file.stem, png_bytes(picture[..., 0] if loaded.channels == 1 else picture))
-    return float(per_image_mse(result, image)), target
+    target = write_new(
+        out, file.stem, ".png", png_bytes(picture[..., 0] if loaded.channels == 1 else picture)
+    )
+    return psnr(float(per_image_mse(result, image))), target
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:
@@ -107,15 +126,15 @@ def _pad(image: Tensor, multiple: int) -> Tensor:
     return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def _write_new(folder: Path, stem: str, data: bytes) -> Path:
-    """Write a PNG file in one step under a name that is not taken: stem.png, stem-2.png, ..."""
+def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
+    """Write a file in one step under a name that is not taken: stem.png, stem-2.png, ..."""
     import os
 
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{os.getpid()}.tmp"
     temporary.write_bytes(data)
     try:
-        for target in _names(folder, stem):
+        for target in _names(folder, stem, suffix):
             try:
                 os.link(temporary, target)  # fails where the name is taken
             except FileExistsError:
@@ -130,9 +149,9 @@ def _write_new(folder: Path, stem: str, data: bytes) -> Path:
     raise AssertionError("the names do not end")
 
 
-def _names(folder: Path, stem: str) -> Iterator[Path]:
-    yield folder / f"{stem}.png"
+def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    yield folder / f"{stem}{suffix}"
     number = 2
     while True:
-        yield folder / f"{stem}-{number}.png"
+        yield folder / f"{stem}-{number}{suffix}"
         number += 1

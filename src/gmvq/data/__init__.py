@@ -1,9 +1,23 @@
-"""Images for training and measuring: one function for every kind of source, one resumable loader."""
+"""Images and signals for training and measuring: one function for every kind of source, one resumable loader."""
 
 from gmvq.data.dataset import ImageDataset
 from gmvq.data.loader import make_loader
 from gmvq.data.opening import open_images
 from gmvq.data.sampler import StatelessSampler
+from gmvq.data.scale import SignalScale
+from gmvq.data.signal_opening import open_dataset, open_signals
+from gmvq.data.signals import SignalDataset, TrainingSet
 from gmvq.data.source import Source
 
-__all__ = ["ImageDataset", "Source", "StatelessSampler", "make_loader", "open_images"]
+__all__ = [
+    "ImageDataset",
+    "SignalDataset",
+    "SignalScale",
+    "Source",
+    "StatelessSampler",
+    "TrainingSet",
+    "make_loader",
+    "open_dataset",
+    "open_images",
+    "open_signals",
+]

@@ -17,7 +17,7 @@ _EXPECTED = (
     "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, as uint8 or as floats in [0, 1]"
 )
 _CHUNK = 256
-_NPZ_KEYS = {
+NPZ_KEYS = {
     "train": ("train", "x_train", "train_images"),
     "validation": ("validation", "x_val", "x_valid", "val", "val_images"),
     "test": ("test", "x_test", "test_images"),
@@ -82,7 +82,7 @@ def open_npz(path: Path, split: str, channels: int, fractions: tuple[float, floa
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: _first(archive, keys) for name, keys in _NPZ_KEYS.items()}
+            found = {name: _first(archive, keys) for name, keys in NPZ_KEYS.items()}
             images = {name: archive[key] for name, key in found.items() if key is not None}
             keys = {name: _first(archive, _NPZ_LABELS[name]) for name in images}
             labels = {name: archive[key] for name, key in keys.items() if key is not None}
@@ -141,7 +141,8 @@ def check_pixels(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     elif array.ndim == 4 and array.shape[-1] not in (1, 3, 4) and array.shape[1] in (1, 3, 4):
         array = np.moveaxis(array, 1, -1)
     if array.ndim != 4 or array.shape[-1] not in (1, 3, 4) or array.size == 0:
-        raise ValueError(f"{got}; {_EXPECTED}")
+        hint = "; series of numbers: pass --model.spatial_dims 1" if array.ndim < 3 else ""
+        raise ValueError(f"{got}; {_EXPECTED}{hint}")
     if array.dtype == np.uint8:
         return array.astype(np.uint8, copy=False)
     if array.dtype.kind != "f":

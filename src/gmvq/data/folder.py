@@ -78,32 +78,55 @@ def open_folder(root: Path, split: str, channels: int, fractions: tuple[float, f
     Raises:
         ValueError: there is no image to read, or too few for the splits; the message lists what was found.
     """
-    inner: dict[str, list[str]] = {}
-    for child in sorted(root.iterdir()):
-        if child.is_dir() and child.name.lower() in SPLIT_ALIASES:
-            inner.setdefault(SPLIT_ALIASES[child.name.lower()], []).append(child.name)
-    if "train" not in inner:
-        inner = {}
+    inner = split_folders(root)
     home = split if split in inner else "train"
     bases = inner.get(home, [""])
     files, skipped = _readable(root, bases)
     if not files:
-        raise ValueError(f"no readable image in {root / bases[0]}: found {_listing(skipped)}")
+        raise ValueError(f"no readable image in {root / bases[0]}: found {listing(skipped)}")
     classes, labels = _classes(root, [name for names in inner.values() for name in names] or [""], files)
-    rows = np.arange(len(files))
-    rule = f"folder {home}/" if inner else "split by a fixed hash of the path"
-    if home == "train":
-        left = tuple(
-            0.0 if name in inner else share
-            for name, share in zip(("validation", "test"), fractions, strict=True)
-        )
-        if split != "train" or any(left):
-            rows = hash_split(files, split, (left[0], left[1]))
-            rule = f"{rule}, {left[0]:.0%} of it validation, {left[1]:.0%} test" if any(left) else rule
+    rows, rule = split_rows_of_folder(files, split, inner, fractions)
     chosen = [labels[i] for i in rows] if labels is not None else None
     kinds = f", {len(classes)} classes" if labels is not None else ""
     description = f"{root.name} ({split}; {rule}{kinds})"
     return ImageFiles(root, [files[i] for i in rows], chosen, channels, description, skipped)
+
+
+def split_folders(root: Path) -> dict[str, list[str]]:
+    """The subfolders of a folder that are splits, by the split's name; empty where there is none for train."""
+    inner: dict[str, list[str]] = {}
+    for child in sorted(root.iterdir()):
+        if child.is_dir() and child.name.lower() in SPLIT_ALIASES:
+            inner.setdefault(SPLIT_ALIASES[child.name.lower()], []).append(child.name)
+    return inner if "train" in inner else {}
+
+
+def split_rows_of_folder(
+    files: list[str],
+    split: str,
+    inner: dict[str, list[str]],
+    fractions: tuple[float, float],
+    what: str = "images",
+) -> tuple[NDArray[np.int64], str]:
+    """Which of the files of a split's subfolder, or of train where it has none, belong to it; and the rule in words.
+
+    Args:
+        files: those below the split's subfolder, relative to the folder.
+        split: the one asked for.
+        inner: of ``split_folders``.
+        fractions: the shares of validation and test, used only for those that have no subfolder.
+        what: the files are, for the error.
+    """
+    home = split if split in inner else "train"
+    rule = f"folder {home}/" if inner else "split by a fixed hash of the path"
+    validation, test = (
+        0.0 if name in inner else share for name, share in zip(("validation", "test"), fractions, strict=True)
+    )
+    if home != "train" or (split == "train" and validation == test == 0):
+        return np.arange(len(files)), rule
+    rows = hash_split(files, split, (validation, test), what)
+    divided = f", {validation:.0%} of it validation, {test:.0%} test" if validation or test else ""
+    return rows, rule + divided
 
 
 def _readable(root: Path, bases: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -140,7 +163,7 @@ def _classes(root: Path, bases: list[str], files: list[str]) -> tuple[list[str],
     return classes, [number[part[0]] for part in parts]
 
 
-def _listing(skipped: list[tuple[str, str]]) -> str:
+def listing(skipped: list[tuple[str, str]]) -> str:
     """Sum up the files of a folder that has no image: how many for each reason, and a few names."""
     if not skipped:
         return "no file at all; give a folder that holds images"

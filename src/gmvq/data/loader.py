@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gmvq.data.dataset import ImageDataset
 from gmvq.data.sampler import Position, StatelessSampler
+from gmvq.data.signals import TrainingSet
 from gmvq.errors import check_positive
 
 
@@ -25,7 +25,7 @@ class ResumableLoader(DataLoader[Tensor]):
     abandoned pass did not deliver comes in the next one (see `Position`).
     """
 
-    def __init__(self, dataset: ImageDataset, *, batch_sampler: StatelessSampler, **options: Any) -> None:
+    def __init__(self, dataset: TrainingSet, *, batch_sampler: StatelessSampler, **options: Any) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, **options)
         self._batches = batch_sampler
         self._delivered = Position()
@@ -50,7 +50,7 @@ class ResumableLoader(DataLoader[Tensor]):
 
 
 def make_loader(
-    dataset: ImageDataset,
+    dataset: TrainingSet,
     *,
     batch_size: int,
     shuffle: bool,
@@ -61,10 +61,10 @@ def make_loader(
     drop_last: bool | None = None,
     pin_memory: bool = False,
 ) -> ResumableLoader:
-    """Make a resumable loader of float32 batches of shape (batch_size, channels, size, size).
+    """Make a resumable loader of float32 batches: images (batch_size, channels, size, size), or signals.
 
     Args:
-        dataset: what ``open_images`` returned.
+        dataset: what ``open_images`` or ``open_signals`` returned.
         batch_size: items per batch and process.
         shuffle: a new order for every epoch.
         seed: of the order, and of the workers.
@@ -75,12 +75,12 @@ def make_loader(
         pin_memory: copy batches into pinned memory, for a GPU.
 
     Raises:
-        TypeError: ``dataset`` is not an `ImageDataset`: others do not take (index, draw) pairs.
+        TypeError: ``dataset`` is neither: others do not take (index, draw) pairs.
         ValueError: as for `StatelessSampler`.
     """
-    if not isinstance(dataset, ImageDataset):
+    if not isinstance(dataset, TrainingSet):
         raise TypeError(
-            f"dataset must be an ImageDataset, as open_images returns, got {type(dataset).__name__}"
+            f"dataset must be an ImageDataset or a SignalDataset, as open_dataset returns, got {type(dataset).__name__}"
         )
     check_positive("batch_size", batch_size)
     if drop_last is None:

@@ -18,6 +18,7 @@ from gmvq.data.source import SPLITS, Source
 from gmvq.errors import check_choice, check_positive
 
 BUILT_IN = ("photos", "fashion_mnist", "emoji")
+SIGNALS = ("speech", "synthetic_ecg")
 
 
 def open_images(
@@ -60,13 +61,8 @@ def open_images(
     check_choice("split", split, SPLITS)
     check_positive("size", size)
     check_channels(channels)
-    validation, test = split_fractions
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
-        raise ValueError(
-            f"split_fractions are the shares of validation and test: not negative, in sum below 1; "
-            f"got {split_fractions}"
-        )
-    source = _source(os.fspath(path), split, size, channels, column, (validation, test))
+    fractions = check_fractions(split_fractions)
+    source = _source(os.fspath(path), split, size, channels, column, fractions)
     return ImageDataset(
         source,
         size=size,
@@ -75,6 +71,16 @@ def open_images(
         flip=flip,
         seed=seed,
     )
+
+
+def check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
+    """Raise ValueError unless these can be the shares of validation and test."""
+    validation, test = fractions
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ValueError(
+            f"split_fractions are the shares of validation and test: not negative, in sum below 1; got {fractions}"
+        )
+    return validation, test
 
 
 def _source(
@@ -89,8 +95,10 @@ def _source(
     if name.startswith("hf:"):
         return open_hub(name.removeprefix("hf:"), split, channels, column, fractions)
     path = Path(name).expanduser()
+    if name in SIGNALS or path.suffix.lower() in (".wav", ".csv"):
+        raise ValueError(_signals(name))
     if not name or not path.exists():
-        raise FileNotFoundError(_missing(name, path))
+        raise FileNotFoundError(missing(name, path, BUILT_IN, "images"))
     if path.is_dir():
         return _folder(path, split, size, channels, column, fractions)
     suffix = path.suffix.lower()
@@ -114,16 +122,36 @@ def _folder(
         return open_parquet(path, split, channels, column, fractions)
     if any(is_idx(child) for child in path.iterdir()):
         return open_idx(path, split, channels, size, fractions)
-    return open_folder(path, split, channels, fractions)
+    try:
+        return open_folder(path, split, channels, fractions)
+    except ValueError as error:
+        if any(file.suffix.lower() in (".wav", ".csv") for file in path.rglob("*")):
+            raise ValueError(f"{error}. {_signals(str(path))}") from error
+        raise
 
 
-def _missing(name: str, path: Path) -> str:
-    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.5)
+def _signals(name: str) -> str:
+    return (
+        f"{name!r} holds signals, and the model takes images; pass --model.spatial_dims 1 and --model.channels of the "
+        "signals (in Python: open_signals)"
+    )
+
+
+def missing(name: str, path: Path, names: tuple[str, ...], what: str) -> str:
+    """What to say of a path that does not exist: the names and files that may have been meant.
+
+    Args:
+        name, path: as given, and as a path.
+        names: of the built-in sets.
+        what: a file or folder is to hold.
+    """
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if path.name and path.parent.is_dir():
         children = [child.name for child in path.parent.iterdir()]
         near += [str(path.parent / child) for child in difflib.get_close_matches(path.name, children, n=3)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hub = ", hf:NAME" if names is BUILT_IN else ""
     return (
         f"there is no {name!r} (looked in {Path.cwd()}).{hint} "
-        f"Names: {', '.join(BUILT_IN)}, hf:NAME; or give the path of a file or folder of images."
+        f"Names: {', '.join(names)}{hub}; or give the path of a file or folder of {what}."
     )

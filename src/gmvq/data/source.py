@@ -52,7 +52,9 @@ class Source(Protocol):
     def label(self, index: int) -> int | None: ...
 
 
-def hash_split(keys: Sequence[str], split: str, fractions: tuple[float, float]) -> NDArray[np.int64]:
+def hash_split(
+    keys: Sequence[str], split: str, fractions: tuple[float, float], what: str = "images"
+) -> NDArray[np.int64]:
     """Return the positions of the items that fall into ``split``, by a fixed hash of each item's key.
 
     Items with equal keys stay together, and adding items never moves old ones (but for sets so small that a
@@ -62,18 +64,13 @@ def hash_split(keys: Sequence[str], split: str, fractions: tuple[float, float]) 
         keys: one name per item.
         split: "train", "validation" or "test".
         fractions: the shares of validation and test.
+        what: the items are, for the error.
 
     Raises:
         ValueError: the split has the share 0, or there are fewer keys than splits.
     """
     validation, test = fractions
-    shares = dict(zip(SPLITS, (1.0 - validation - test, validation, test), strict=True))
-    wanted = [name for name in SPLITS if shares[name] > 0]
-    if split not in wanted:
-        raise ValueError(
-            f"split {split!r} is empty: its share is 0 (split_fractions={fractions}); "
-            "raise its share, or use a set that has such a split"
-        )
+    wanted = _splits_with_share(split, fractions)
     members: dict[str, list[str]] = {name: [] for name in SPLITS}
     place = {key: fraction_of(key) for key in set(keys)}
     for key in sorted(place, key=lambda key: (place[key], key)):
@@ -83,7 +80,7 @@ def hash_split(keys: Sequence[str], split: str, fractions: tuple[float, float]) 
         )
     if len(place) < len(wanted):
         raise ValueError(
-            f"{len(place)} images cannot be divided into {', '.join(wanted)}; add images, "
+            f"{len(place)} {what} cannot be divided into {', '.join(wanted)}; add {what}, "
             "or take them all: split='train', split_fractions=(0, 0); in gmvq evaluate and inspect --split all"
         )
     for name in wanted:
@@ -91,6 +88,43 @@ def hash_split(keys: Sequence[str], split: str, fractions: tuple[float, float]) 
             members[name].append(max(members.values(), key=len).pop())
     chosen = set(members[split])
     return np.array([i for i, key in enumerate(keys) if key in chosen], dtype=np.int64)
+
+
+def time_block(length: int, split: str, fractions: tuple[float, float]) -> tuple[tuple[int, int], str]:
+    """Return the part of a single signal that is ``split``, first and behind the last sample, and the rule in words.
+
+    Train comes first, then validation, then test: what is measured lies after what was learned from.
+
+    Raises:
+        ValueError: the split has the share 0, or would have no sample.
+    """
+    _splits_with_share(split, fractions)
+    test = length - round(fractions[1] * length)
+    validation = test - round(fractions[0] * length)
+    begin, end = {"train": (0, validation), "validation": (validation, test), "test": (test, length)}[split]
+    if begin == end:
+        raise ValueError(
+            f"{length} samples cannot be divided in time: {split!r} would be empty; give a longer signal"
+        )
+    if fractions == (0.0, 0.0):
+        return (begin, end), "one signal, whole"
+    return (
+        begin,
+        end,
+    ), f"one signal, divided in time: the last {fractions[0]:.0%} and {fractions[1]:.0%} validation, test"
+
+
+def _splits_with_share(split: str, fractions: tuple[float, float]) -> list[str]:
+    """The splits that are not empty; ValueError if ``split`` is none of them."""
+    validation, test = fractions
+    shares = dict(zip(SPLITS, (1.0 - validation - test, validation, test), strict=True))
+    wanted = [name for name in SPLITS if shares[name] > 0]
+    if split not in wanted:
+        raise ValueError(
+            f"split {split!r} is empty: its share is 0 (split_fractions={fractions}); "
+            "raise its share, or use a set that has such a split"
+        )
+    return wanted
 
 
 def split_rows(

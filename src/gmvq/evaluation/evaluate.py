@@ -23,6 +23,7 @@ from ..objectives import (
 from ..objectives.bounds import elbo_with_and_without_noise
 from .batches import Images, count_batches, description_of, device_of, evaluating, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
+from .signals import SignalMetrics, signal_figures
 
 Progress = Callable[[int, int | None], None]
 """Called after each batch with the number of batches done and in all (None where unknown)."""
@@ -49,6 +50,8 @@ class Evaluation:
         elbo_discrete: negative ELBO of the model with z = mu_c, the one of the test-time path.
         importance_weighted: negative importance-weighted bound, bits per dimension.
         bound_samples: samples of that bound, 0 if it was not asked for.
+        snr, snr_per_window, log_spectral_distance: see ``SignalMetrics``; of signals (B, C, T) alone.
+        sample_rate, bits_per_second_fixed, bits_per_second_entropy: of sound alone; pixels are samples there.
         dataset: the data set's description.
         skipped: figure -> why it is None.
     """
@@ -76,6 +79,12 @@ class Evaluation:
     elbo_discrete: float | None = None
     importance_weighted: float | None = None
     bound_samples: int = 0
+    snr: float | None = None
+    snr_per_window: float | None = None
+    log_spectral_distance: float | None = None
+    sample_rate: int | None = None
+    bits_per_second_fixed: float | None = None
+    bits_per_second_entropy: float | None = None
     dataset: str = ""
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -126,20 +135,24 @@ def evaluate(
     tokenizer: Any = model
     likelihood = likelihood if likelihood is not None else getattr(model, "likelihood", None)
     quality: ImageMetrics | None = None
+    signals: SignalMetrics | None = None
     codes = CodebookMetrics(tokenizer.quantizer.codebook_size)
     posterior: _Posterior | None = None
     skipped: dict[str, str] = {}
     shape: torch.Size | None = None
     total = count_batches(images, batch_size)
     batches = image_batches(images, batch_size=batch_size, device=place, limit=limit)
-    with evaluating(model), _latents_of(tokenizer.quantizer) as caught:
+    with evaluating(model), latents_of(tokenizer.quantizer) as caught:
         for number, x in enumerate(batches, 1):
             out = tokenizer(x)
             if quality is None:
                 shape = x.shape[1:]
                 quality = ImageMetrics(ssim=_can_ssim(x, skipped))
+                signals = SignalMetrics() if x.ndim == 3 else None
                 posterior = _Posterior.of(tokenizer, likelihood, bound_samples, seed, skipped)
             quality.update(out.reconstruction, x)
+            if signals is not None:
+                signals.update(out.reconstruction, x)
             codes.update(out.quantizer.indices)
             if posterior is not None:
                 posterior.update(caught.pop(), x, out.quantizer.indices)
@@ -149,6 +162,12 @@ def evaluate(
     assert quality is not None  # image_batches raises on an empty set
     assert shape is not None
     code_values = codes.compute()
+    bits = rates(
+        positions=codes.positions,
+        pixels=quality.images * math.prod(shape[1:]),
+        codebook_size=codes.histogram.numel(),
+        code_entropy=code_values["code_entropy"],
+    )
     return Evaluation(
         images=quality.images,
         image_shape=tuple(shape),
@@ -156,12 +175,8 @@ def evaluate(
         positions_per_image=codes.positions / quality.images,
         **{"ssim": None, **quality.compute()},  # pyright: ignore[reportArgumentType]
         **code_values,  # pyright: ignore[reportArgumentType]
-        **rates(
-            positions=codes.positions,
-            pixels=quality.images * math.prod(shape[1:]),
-            codebook_size=codes.histogram.numel(),
-            code_entropy=code_values["code_entropy"],
-        ),
+        **bits,
+        **signal_figures(signals, images, bits),  # pyright: ignore[reportArgumentType]
         **({} if posterior is None else posterior.compute()),  # pyright: ignore[reportArgumentType]
         bound_samples=bound_samples if posterior is not None and posterior.likelihood is not None else 0,
         dataset=description_of(images),
@@ -177,7 +192,7 @@ class _Posterior:
     ) -> None:
         self.model = LatentModel.of(tokenizer.quantizer).in_float64()
         self.likelihood, self._samples = likelihood, samples
-        self._decode = _decoder(tokenizer)
+        self._decode = decoder_of(tokenizer)
         self._aggregate = AggregatePosterior(self.model.codebook_size, device)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._sums: dict[str, float] = dict.fromkeys(("elbo", "elbo_discrete", "importance_weighted"), 0.0)
@@ -237,7 +252,7 @@ class _Posterior:
         return {**values, **bits}
 
 
-def _decoder(tokenizer: Any) -> Callable[[Tensor], Tensor]:
+def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
     """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
     axis = 1 if getattr(tokenizer, "layout", "channels_first") == "channels_first" else -1
     parameter = next(tokenizer.decoder.parameters(), None)
@@ -250,7 +265,7 @@ def _decoder(tokenizer: Any) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _latents_of(quantizer: Any) -> Iterator[list[Tensor]]:
+def latents_of(quantizer: Any) -> Iterator[list[Tensor]]:
     """Catch what the quantizer is called with: the latents (B, *P, D) of the forward pass."""
     caught: list[Tensor] = []
     if not isinstance(quantizer, nn.Module):
@@ -268,6 +283,9 @@ def _latents_of(quantizer: Any) -> Iterator[list[Tensor]]:
 
 
 def _can_ssim(x: Tensor, skipped: dict[str, str]) -> bool:
+    if x.ndim == 3:
+        skipped["ssim"] = "these are signals, and SSIM compares pictures"
+        return False
     try:
         per_image_ssim(x[:1], x[:1])
     except (ValueError, MissingExtraError) as error:

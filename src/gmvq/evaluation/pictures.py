@@ -51,6 +51,11 @@ def decoded_codewords(
     """
     check_positive("grid", grid)
     tokenizer: Any = model
+    axes = getattr(getattr(tokenizer, "encoder", None), "config", {}).get("spatial_dims", 2)
+    if axes != 2:
+        raise ValueError(
+            f"only images (B, C, H, W) can be shown; the model's networks have spatial_dims={axes}"
+        )
     if codes is None:
         codes = torch.arange(tokenizer.quantizer.codebook_size)
     codes = codes.reshape(-1)[:max_codes].to(device_of(model))

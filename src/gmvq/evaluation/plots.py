@@ -52,6 +52,16 @@ def line_chart(
     return _svg(figure)
 
 
+def waveform_chart(series: Sequence[Series], *, time: str, label: str) -> str:
+    """Draw curves over time, every point of them; the labels are of the axes."""
+    figure, axes = _figure()
+    for number, (name, times, values) in enumerate(series):
+        axes.plot(times, values, label=name, color=COLOURS[number % len(COLOURS)], linewidth=0.8, alpha=0.85)
+    axes.margins(x=0.0)
+    _finish(axes, time, label, legend=True)
+    return _svg(figure)
+
+
 def usage_chart(histogram: NDArray[np.int64]) -> str:
     """Draw how often each code is used, most used first, on a logarithmic axis; unused codes are blank."""
     figure, axes = _figure()

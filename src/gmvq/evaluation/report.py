@@ -37,7 +37,17 @@ _CURVES = (
     ("PSNR", "dB", False, ("psnr",)),
 )
 _PREFIXES = ("train", "validation", "test")
-_TILES = ("psnr", "ssim", "mse", "perplexity", "usage", "bits_per_pixel_entropy", "elbo")
+_TILES = (
+    "snr",
+    "psnr",
+    "ssim",
+    "mse",
+    "perplexity",
+    "usage",
+    "bits_per_pixel_entropy",
+    "bits_per_second_entropy",
+    "elbo",
+)
 
 
 def write_report(
@@ -57,9 +67,9 @@ def write_report(
 
     Args:
         run_dir: folder of the run; the report goes there, replacing an older one in one step.
-        model: a trained tokenizer of images (``VQAutoencoder``).
-        dataset: a map-style dataset of (C, H, W) images in [0, 1], a loader or a tensor; ``description`` and
-            ``item_name(i)`` are used if it has them.
+        model: a trained tokenizer (``VQAutoencoder``).
+        dataset: a map-style dataset of images (C, H, W) or signals (C, T) in [0, 1], a loader or a tensor; its
+            ``description``, ``item_name(i)`` and, of signals, ``scale`` are used if it has them.
         title: heading of the page.
         command: what was run, as one line or as arguments.
         images: number of images shown, spread evenly over the set.
@@ -128,7 +138,8 @@ def _tiles(rows: list[Row]) -> list[tuple[str, str, str]]:
 def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
     if problem:
         return [problem]
-    remarks = ["Image metrics are of reconstructions clamped to [0, 1], data range 1."]
+    what = "MSE, PSNR and SNR" if metrics.get("snr") is not None else "Image metrics"
+    remarks = [f"{what} are of reconstructions clamped to [0, 1], data range 1."]
     reasons: dict[str, list[str]] = {}
     skipped = metrics.get("skipped")
     for key, reason in (skipped if isinstance(skipped, dict) else {}).items():

@@ -1,4 +1,4 @@
-"""The report's pictures of single images: original, reconstruction, error map and uncertainty map."""
+"""The report's pictures of single images: original, reconstruction, error and uncertainty; of signals, waveforms."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import page
 from .batches import Images, device_of, evaluating, image_batches
 from .metrics import per_image_mse, psnr
 from .pictures import colour_map, enlarge, to_picture
+from .waveforms import waveforms_section
 
 _ERROR_MAP, _UNCERTAINTY_MAP = "magma", "viridis"
 
@@ -31,7 +32,10 @@ def samples_section(model: nn.Module, dataset: Images, count: int) -> str:
     """Build the section; empty for ``count`` = 0."""
     if count < 1:
         return ""
-    samples = _collect(model, dataset, count)
+    names, images = _pick(dataset, count)
+    if images.ndim == 3:
+        return waveforms_section(model, dataset, names, images)
+    samples = _collect(model, names, images)
     mse = per_image_mse(samples.reconstructions, samples.images)
     clamped = samples.reconstructions.clamp(0.0, 1.0)
     errors = (clamped - samples.images).square().mean(1).sqrt()
@@ -67,8 +71,7 @@ def samples_section(model: nn.Module, dataset: Images, count: int) -> str:
     )
 
 
-def _collect(model: nn.Module, dataset: Images, count: int) -> _Samples:
-    names, images = _pick(dataset, count)
+def _collect(model: nn.Module, names: list[str], images: Tensor) -> _Samples:
     tokenizer: Any = model
     with evaluating(model):
         out = tokenizer(images.to(device_of(model)))

@@ -19,6 +19,9 @@ _FIGURES = (
     ("psnr", "PSNR of the mean MSE", "dB", ".2f"),
     ("psnr_per_image", "PSNR, mean over images", "dB", ".2f"),
     ("ssim", "SSIM", "", ".4f"),
+    ("snr", "SNR", "dB", ".2f"),
+    ("snr_per_window", "SNR, mean over windows", "dB", ".2f"),
+    ("log_spectral_distance", "log-spectral distance", "dB", ".2f"),
     ("codebook_size", "codebook size", "codes", ",d"),
     ("codes_used", "codes used", "codes", ",d"),
     ("usage", "usage", "", ".1%"),
@@ -27,6 +30,8 @@ _FIGURES = (
     ("positions_per_image", "latent positions", "per image", "g"),
     ("bits_per_pixel_fixed", "rate, codes of one length", "bits/pixel", ".4f"),
     ("bits_per_pixel_entropy", "rate, entropy coded", "bits/pixel", ".4f"),
+    ("bits_per_second_fixed", "rate, codes of one length", "bits/second", ",.0f"),
+    ("bits_per_second_entropy", "rate, entropy coded", "bits/second", ",.0f"),
     ("conditional_entropy", "H(q(c|x))", "nats/position", ".3f"),
     ("aggregate_entropy", "H(qbar)", "nats/position", ".3f"),
     ("information", "I_q(x; c)", "nats/position", ".3f"),
@@ -51,12 +56,19 @@ class Row:
 def metric_rows(values: Mapping[str, Any]) -> list[Row]:
     """Format the known figures among ``values``; those absent or None are left out."""
     rows = []
+    signals = len(values.get("image_shape") or ()) == 2
     for key, label, unit, style in _FIGURES:
         value = values.get(key)
+        if signals:
+            label, unit = (_of_signals(text) for text in (label, unit))
         if isinstance(value, int | float) and not isinstance(value, bool):
             scale = 1000 if unit == "x 1e-3" else 1
             rows.append(Row(key, label, _format(scale * value, style), unit))
     return rows
+
+
+def _of_signals(text: str) -> str:
+    return text.replace("image", "window").replace("pixel", "sample")
 
 
 def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ _METRICS = {
     "psnr": ("PSNR of the mean squared error", "dB", ".2f"),
     "mse": ("mean squared error, values in [0, 1]", "", ".3e"),
     "ssim": ("SSIM", "", ".4f"),
+    "snr": ("signal-to-noise ratio", "dB", ".2f"),
     "perplexity": ("perplexity of the codes", "", ",.1f"),
     "usage": ("codes used", "", ".1%"),
     "bits_per_pixel_entropy": ("rate, entropy coded", "bits/pixel", ".4f"),
@@ -80,11 +81,13 @@ def model_card(
 
 
 def public_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata fit for publication: a local path of the training data becomes its last part."""
+    """Metadata fit for publication: a local path of data, tokens or a tokenizer becomes its last part."""
     notes = dict(metadata or {})
-    data = notes.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("path"), str):
-        notes["data"] = {**data, "path": _without_folders(data["path"])}
+    for key, value in notes.items():
+        if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+            notes[key] = {**value, "path": _without_folders(value["path"])}
+    if isinstance(notes.get("tokenizer"), str):
+        notes["tokenizer"] = _without_folders(notes["tokenizer"])
     return notes
 
 
@@ -130,9 +133,13 @@ def _configuration(model: VQAutoencoder, codes: int) -> dict[str, str]:
         step, axes = config["downsample"], config["spatial_dims"]
         rate = codes * math.log2(size) / step**axes if size > 1 else 0.0
         rows["channels"] = str(config["channels"])
-        rows["one position for"] = f"{' x '.join([str(step)] * axes)} pixels"
-        rows["image sizes"] = f"any with sides that are multiples of {step}"
-        rows["rate, codes of one length"] = f"{rate:.4g} bits/pixel"
+        unit = "sample" if axes == 1 else "pixel"
+        rows["one position for"] = f"{' x '.join([str(step)] * axes)} {unit}s"
+        if axes == 1:
+            rows["lengths"] = f"any multiple of {step}"
+        else:
+            rows["image sizes"] = f"any with sides that are multiples of {step}"
+        rows["rate, codes of one length"] = f"{rate:.4g} bits/{unit}"
     return rows
 
 
@@ -141,6 +148,9 @@ def _training(notes: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     data = notes.get("data")
     if isinstance(data, Mapping) and data.get("path"):
         size = f" at {data['size']} x {data['size']} pixels" if data.get("size") else ""
+        if data.get("value_range"):  # of signals
+            rate = f" at {data['sample_rate']} Hz" if data.get("sample_rate") else ""
+            size = f"{rate} in windows of {data.get('size')} samples"
         rows["trained on"] = f"{_without_folders(str(data['path']))}{size}"
     if isinstance(notes.get("step"), int):
         rows["optimizer steps"] = f"{notes['step']:,}"

@@ -8,6 +8,7 @@ from .encode import EncodeResult, encode_dataset
 from .manifest import Manifest
 from .manifest_file import read_manifest
 from .pictures import write_images
+from .recordings import write_signals
 from .sources import DataRecipe
 from .statistics import TokenStatistics, statistics
 from .stream import TokenStream
@@ -28,4 +29,5 @@ __all__ = [
     "statistics",
     "verify",
     "write_images",
+    "write_signals",
 ]

@@ -26,7 +26,7 @@ class DecodedBatch:
         ids: (B,).
         names, labels: of each.
         split: of all.
-        images: (B, C, H, W), float, on the CPU, as the decoder puts them out: not clamped.
+        images: (B, C, H, W), or (B, C, T) of signals, float, on the CPU, as the decoder puts them out: not clamped.
     """
 
     ids: NDArray[np.int64]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import ImageDataset, open_images
+from ..data import SignalDataset, SignalScale, TrainingSet, open_dataset
+from ..data.signals import check_sample_rate
 from .manifest import Skipped
 from .plan import SplitRecord, check_split_name
 
@@ -28,14 +29,15 @@ _NOT_THERE = ("its share is 0", "there is no split 'train'")
 
 @dataclass(frozen=True)
 class DataRecipe:
-    """How to open the images of a run, on this machine or another.
+    """How to open the images or signals of a run, on this machine or another.
 
     Args:
-        path, size, channels, column: as in ``open_images``.
+        path, size, channels, column: as in ``open_images`` or ``open_signals``.
         split: "train", "validation", "test", or "all": the three one after the other, or, where the set does not
             come divided, everything once, as a split called "all".
         divided: divide a set that does not come divided by the fixed hash of ``gmvq fit``; for the set that a
             model was trained on, so that its tokens keep to the same splits.
+        scale: of signals: that of the model's training; None for images.
     """
 
     path: str
@@ -44,12 +46,14 @@ class DataRecipe:
     channels: int = 3
     column: str | None = None
     divided: bool = False
+    scale: SignalScale | None = None
 
-    def open(self) -> dict[str, ImageDataset]:
+    def open(self) -> dict[str, TrainingSet]:
         """Open the splits, by name.
 
         Raises:
-            FileNotFoundError, ValueError, MissingExtraError: as ``open_images``.
+            FileNotFoundError, ValueError, MissingExtraError: as ``open_images`` or ``open_signals``; signals of another
+                sample rate.
         """
         if self.split != "all":
             return {self.split: self._open(self.split, _TRAINING_FRACTIONS)}
@@ -59,7 +63,7 @@ class DataRecipe:
             if not self.divided or len(whole) < len(SPLITS):
                 return {"all": whole}
         fractions = _TRAINING_FRACTIONS if self.divided else (0.0, 0.0)
-        found: dict[str, ImageDataset] = {}
+        found: dict[str, TrainingSet] = {}
         absent: ValueError | None = None
         for split in SPLITS:
             try:
@@ -72,9 +76,12 @@ class DataRecipe:
             raise absent
         return {"all": found["train"]} if list(found) == ["train"] else found
 
-    def _open(self, split: str, fractions: tuple[float, float]) -> ImageDataset:
-        return open_images(
+    def _open(self, split: str, fractions: tuple[float, float]) -> TrainingSet:
+        scale = self.scale
+        dataset = open_dataset(
             self.path,
+            spatial_dims=2 if scale is None else 1,
+            value_range=None if scale is None else (scale.low, scale.high),
             split=split,
             size=self.size,
             channels=self.channels,
@@ -82,6 +89,9 @@ class DataRecipe:
             column=self.column,
             split_fractions=fractions,
         )
+        if isinstance(dataset, SignalDataset) and scale is not None:
+            check_sample_rate(dataset, scale.sample_rate)
+        return dataset
 
 
 @dataclass
@@ -99,8 +109,8 @@ class Rows:
     """Images of one or several splits, numbered through; ``batch(ids)`` reads some of them.
 
     Args:
-        parts: data sets by the name of the split: of ``open_images``, or any map-style data set of images
-            (C, H, W) in [0, 1], or of pairs (image, label).
+        parts: data sets by the name of the split: of ``open_dataset``, or any map-style data set of images
+            (C, H, W) or signals (C, T) in [0, 1], or of pairs (image, label).
 
     Raises:
         ValueError: there is no image, or a split's name cannot be part of a file name.

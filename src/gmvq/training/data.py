@@ -1,31 +1,36 @@
-"""``ImageDataModule``: any source of images as the train, validation and test sets of a LightningDataModule."""
+"""``ImageDataModule``: images or signals as the train, validation and test sets of a LightningDataModule."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 
-from ..data import ImageDataset, make_loader, open_images
+from ..data import SignalDataset, TrainingSet, make_loader, open_dataset
 from ..data.loader import ResumableLoader
+from ..data.signals import check_sample_rate
 from ..errors import check_positive
 
 
 class ImageDataModule(LightningDataModule):
-    """Images from ``gmvq.data.open_images``, in loaders that resume in the middle of an epoch.
+    """Images or signals from ``gmvq.data.open_dataset``, in loaders that resume in the middle of an epoch.
 
     Use it with ``Trainer(use_distributed_sampler=False)``: the loaders divide batches among processes themselves.
 
     Args:
-        path: "photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of images of your own.
-        size: height and width of the training images, in pixels.
-        channels: 3 for RGB, 1 for grey.
+        path: "photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of images of your own. With
+            spatial_dims=1: "speech", "synthetic_ecg", or a path of .wav, .npy, .npz or .csv files.
+        size: height and width of the training images, in pixels; of signals: samples.
+        channels: 3 for RGB, 1 for grey; of signals: as many as they have, or 1 for the mean of a recording's.
         batch_size: images per step and process.
         num_workers: processes that fetch images ahead; 0 fetches them in between.
-        column: the table column with the images, where its name is not a usual one.
+        column: the table column with the images, where its name is not a usual one; the columns of a .csv file.
         flip: show mirror images too; turn it off where left and right differ.
         seed: of the order and of the augmentation.
+        spatial_dims: 2 for images, 1 for signals.
+        value_range: of signals: the values that become 0 and 1; default: -1 and 1 for recordings, for series the range
+            of the training split, a tenth wider at either end.
 
     Raises:
         ValueError: a number is out of range.
@@ -41,6 +46,8 @@ class ImageDataModule(LightningDataModule):
         column: str | None = None,
         flip: bool = True,
         seed: int = 0,
+        spatial_dims: Literal[1, 2, 3] = 2,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         check_positive("data.batch_size", batch_size)
@@ -48,30 +55,42 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
         self.path, self.size, self.channels, self.batch_size = path, size, channels, batch_size
         self.num_workers, self.column, self.flip, self.seed = num_workers, column, flip, seed
-        self._datasets: dict[str, ImageDataset] = {}
+        self.spatial_dims, self.value_range = spatial_dims, value_range
+        self._datasets: dict[str, TrainingSet] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What is needed to open the same images again: path, size, channels, column."""
-        return {"path": self.path, "size": self.size, "channels": self.channels, "column": self.column}
+        """What is needed to open the same data again: path, size, channels, column; of signals also their scale."""
+        same = {"path": self.path, "size": self.size, "channels": self.channels, "column": self.column}
+        if self.spatial_dims == 2:
+            return same
+        train = self.dataset("train")
+        return {**same, **(train.scale.to_settings() if isinstance(train, SignalDataset) else {})}
 
-    def dataset(self, split: str) -> ImageDataset:
+    def dataset(self, split: str) -> TrainingSet:
         """Open "train", "validation" or "test", once.
 
         Raises:
             FileNotFoundError: no such data.
-            ValueError: no such split, or no images in it.
+            ValueError: no such split, or nothing in it; or another sample rate than that of the training split.
         """
         if split not in self._datasets:
-            self._datasets[split] = open_images(
+            found = open_dataset(
                 self.path,
+                spatial_dims=self.spatial_dims,
                 split=split,
                 size=self.size,
                 channels=self.channels,
                 flip=self.flip,
                 column=self.column,
                 seed=self.seed,
+                value_range=self.value_range,
             )
+            if isinstance(found, SignalDataset) and split != "train":
+                train = self.dataset("train")
+                assert isinstance(train, SignalDataset)
+                check_sample_rate(found, train.sample_rate)
+            self._datasets[split] = found
         return self._datasets[split]
 
     def train_dataloader(self) -> ResumableLoader:
@@ -91,7 +110,7 @@ class ImageDataModule(LightningDataModule):
             rest = length % (batch_size * world_size)
             if rest == 0 or rest >= world_size:
                 return self._loader(split, batch_size)
-        raise ValueError(f"{length} {split} images cannot be divided among {world_size} processes")
+        raise ValueError(f"{length} {split} items cannot be divided among {world_size} processes")
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         rank, world_size = self._place()

@@ -39,7 +39,7 @@ class TokenizerModule(LightningModule):
 
     Args:
         network: size of the encoder and decoder: tiny (for a CPU), small or base.
-        channels: channels of the images: 3 (RGB) or 1 (grey).
+        channels: channels of the images: 3 (RGB) or 1 (grey); of signals: as many as they have.
         downsample: pixels per latent position along each axis: 4, 8 or 16.
         dim: features per latent position.
         codebook_size: number of codes, of each level or group.
@@ -63,6 +63,7 @@ class TokenizerModule(LightningModule):
         warmup_steps: steps over which the learning rate rises.
         final_lr: learning rate at the end as a share of the highest.
         seed: of the first weights and of the noise.
+        spatial_dims: 2 for images, 1 for signals: recordings and time series.
         autoencoder: a model of your own, which then replaces everything about networks and quantizer above.
 
     Raises:
@@ -102,6 +103,7 @@ class TokenizerModule(LightningModule):
         warmup_steps: int = 50,
         final_lr: float = 0.02,
         seed: int = 0,
+        spatial_dims: Literal[1, 2, 3] = 2,
         autoencoder: VQAutoencoder | None = None,
     ) -> None:
         super().__init__()
@@ -119,7 +121,9 @@ class TokenizerModule(LightningModule):
         if autoencoder is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                encoder, decoder = build_networks(network, channels=channels, dim=dim, downsample=downsample)
+                encoder, decoder = build_networks(
+                    network, channels=channels, dim=dim, downsample=downsample, spatial_dims=spatial_dims
+                )
                 quantizer = _build_quantizer(
                     dim,
                     codebook_size,
@@ -206,7 +210,7 @@ class TokenizerModule(LightningModule):
             advance(min(1.0, self.global_step / self.total_steps))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        images = batch.contiguous(memory_format=torch.channels_last)
+        images = _in_fastest_format(batch)
         out = self.model(images)
         reconstruction = out.reconstruction.float()
         nats = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
@@ -229,7 +233,7 @@ class TokenizerModule(LightningModule):
         }
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        images = batch.contiguous(memory_format=torch.channels_last)
+        images = _in_fastest_format(batch)
         out = self.model(images)
         error = out.reconstruction.float().clamp(0.0, 1.0) - images
         indices = out.quantizer.indices.flatten()
@@ -316,6 +320,11 @@ def _match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
         for name in ("exp_avg", "exp_avg_sq"):
             if name in averages and averages[name].stride() != parameter.stride():
                 averages[name] = torch.empty_like(parameter).copy_(averages[name])
+
+
+def _in_fastest_format(batch: Tensor) -> Tensor:
+    """Images (B, C, H, W) in the memory format of the convolutions' weights; anything else contiguous."""
+    return batch.contiguous(memory_format=torch.channels_last if batch.ndim == 4 else torch.contiguous_format)
 
 
 def _channels_last(net: nn.Module) -> None:

@@ -1,0 +1,83 @@
+"""What ``gmvq reconstruct`` does with signals: whole recordings and series, at their own length, in their own units."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .common import Loaded
+
+
+def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
+    """Write the reconstruction of a WAV file as a 16-bit WAV file; return the SNR in dB and the file.
+
+    Raises:
+        ValueError: the file cannot be read, or has another sample rate or other channels than the model takes.
+    """
+    from ..data.recordings import to_channels
+    from ..data.wav import read_header, read_samples, wav_bytes
+    from .reconstruct import write_new
+
+    assert loaded.scale is not None
+    header = read_header(file)
+    if header.rate != loaded.scale.sample_rate:
+        raise ValueError(
+            f"it is at {header.rate} Hz, and the model was trained at {loaded.scale.sample_rate} Hz; resample it"
+        )
+    samples = to_channels(read_samples(file, header, 0, header.frames), loaded.channels)
+    result = _reconstruct(samples, loaded)
+    target = write_new(out, file.stem, ".wav", wav_bytes(result, header.rate))
+    return _snr(samples, result), target
+
+
+def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
+    """Write the reconstruction of an .npy file in its shape, or of a .csv file (its columns of numbers, no header).
+
+    Returns the SNR in dB over all series of the file, and the file written.
+
+    Raises:
+        ValueError: the file cannot be read, or a series has other channels than the model takes.
+    """
+    from ..data.series import read_series
+    from ..tokens.recordings import npy_bytes
+    from .reconstruct import write_new
+
+    table = file.suffix.lower() == ".csv"
+    series = read_series(file, (loaded.notes.get("data") or {}).get("column") if table else None)
+    if not table and len(series) == loaded.channels and all(len(one) == 1 for one in series):
+        series = [np.concatenate(series)]  # (channels, T), as a file of a folder is read
+    wrong = next((len(one) for one in series if len(one) != loaded.channels), None)
+    if wrong is not None:
+        raise ValueError(f"its series have {wrong} channels, and the model takes {loaded.channels}")
+    results = [_reconstruct(one, loaded) for one in series]
+    if table:
+        buffer = io.BytesIO()
+        np.savetxt(buffer, results[0].T, fmt="%.9g", delimiter=",")
+        target = write_new(out, file.stem, ".csv", buffer.getvalue())
+    else:
+        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+        target = write_new(out, file.stem, ".npy", npy_bytes(np.stack(results).reshape(shape)))
+    return _snr(np.concatenate(series, 1), np.concatenate(results, 1)), target
+
+
+def _reconstruct(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.float32]:
+    """A signal (channels, T) through the tokenizer, the last sample repeated up to a whole token; in its own units."""
+    from ..tokens.recordings import in_own_units
+
+    assert loaded.scale is not None
+    padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % loaded.downsample)), mode="edge")
+    device = next(loaded.model.parameters()).device
+    result = loaded.model.reconstruct(torch.from_numpy(loaded.scale.to_unit(padded))[None].to(device))
+    return in_own_units(result[0], loaded.scale)[:, : signal.shape[1]]
+
+
+def _snr(signal: NDArray[np.float32], result: NDArray[np.float32]) -> float:
+    from ..evaluation.signals import snr
+
+    exact = signal.astype(np.float64)
+    energy = float(np.square(exact - exact.mean(1, keepdims=True)).sum())
+    return snr(energy, float(np.square(exact - result).sum()))
