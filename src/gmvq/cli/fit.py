@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
-import platform
 import shlex
 import signal
-import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import require
 from .common import say
-from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, run_name, write_text
+from .records import command_line, quieten, write_records
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, run_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -32,7 +27,7 @@ def run(argv: Sequence[str]) -> int:
     """Train; return the exit code: 0, or 128 + the signal that stopped the run."""
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
-    _quieten()
+    quieten()
     from ..training.trainer import build_trainer, default_precision
     from .options import build_parser, build_run, config_files, parse_options
 
@@ -59,7 +54,7 @@ def run(argv: Sequence[str]) -> int:
 
     def begin(trainer: Trainer) -> None:
         say(f"run folder: {run_dir}{note}\ndata: {data.dataset('train').description}")
-        _write_records(run_dir, parser.dump(config, skip_none=False), argv, trainer, step)
+        write_records(run_dir, parser.dump(config, skip_none=False), "gmvq fit", argv, trainer, step)
 
     if config.trainer["precision"] is None:
         config.trainer["precision"] = default_precision(config.trainer["accelerator"])
@@ -142,7 +137,7 @@ def _fit(
             module,
             data,
             step=trainer.global_step,
-            command=_command(argv),
+            command=command_line("gmvq fit", argv),
             bound_samples=bound_samples,
             device=trainer.strategy.root_device,
         )
@@ -152,60 +147,3 @@ def _fit(
     print(f"{data.dataset('test').description}\n{format_table(evaluation)}")
     say(f"written to {run_dir}: model/, metrics.json, report.html")
     return 0
-
-
-def _write_records(run_dir: Path, config: str, argv: Sequence[str], trainer: Trainer, step: int) -> None:
-    """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
-    import lightning
-    import numpy
-    import torch
-
-    record = {
-        "command": _command(argv),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "from_step": step,
-        "device": str(trainer.strategy.root_device),
-        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "processes": trainer.world_size,
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "gmvq": _version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "numpy": numpy.__version__,
-        },
-    }
-    file = run_dir / "run.json"
-    past: list[Any] = []
-    with contextlib.suppress(OSError, ValueError):
-        past = json.loads(file.read_text(encoding="utf-8"))
-    write_text(file, json.dumps([*past, record], indent=2) + "\n")
-    write_text(run_dir / "config.yaml", config)
-
-
-def _version() -> str:
-    from .main import _version as version
-
-    return version()
-
-
-def _command(argv: Sequence[str]) -> str:
-    return shlex.join(["gmvq", "fit", *argv])
-
-
-def _quieten() -> None:
-    """Silence what Lightning and torch tell developers and not users."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*number of training batches .* is smaller than the logging interval.*",
-        r".*You have overridden `on_.*",
-        r".*isinstance\(treespec, LeafSpec\).*",
-        r".*`srun` command is available.*",
-        r".*recommended to use `self.log\(.*sync_dist=True.*",
-        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
-    ):
-        warnings.filterwarnings("ignore", message=message)

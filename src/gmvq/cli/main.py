@@ -14,6 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 COMMANDS = {
     "fit": ("gmvq.cli.fit", "train a tokenizer on images, or go on with a run that was stopped"),
     "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
+    "uncertainty": (
+        "gmvq.cli.uncertainty",
+        "ask whether a tokenizer knows when it errs, and which images are new to it",
+    ),
     "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),
     "encode": (
         "gmvq.cli.encode",
@@ -21,6 +25,9 @@ COMMANDS = {
     ),
     "decode": ("gmvq.cli.decode", "turn tokens back into images"),
     "tokens": ("gmvq.cli.tokens", "check a folder of tokens, or count its codes"),
+    "prior": ("gmvq.cli.prior", "train a distribution over tokens, to generate from"),
+    "sample": ("gmvq.cli.sample", "draw images from a prior over tokens"),
+    "rd": ("gmvq.cli.rd", "rate-distortion curves over K and beta, tokens truly coded, beside JPEG and WebP"),
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
     "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
     "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,11 +73,30 @@ def push(
     license: str | None,
 ) -> str:
     """Upload ``model`` with its card; return the commit's address."""
+
+    def write(folder: Path) -> None:
+        save_repository(model, folder, repo_id=repo_id, metadata=metadata, license=license)
+
+    return upload(write, repo_id, private=private, token=token, commit_message=commit_message)
+
+
+def upload(
+    write: Callable[[Path], None], repo_id: str, *, private: bool, token: str | bool | None, commit_message: str
+) -> str:
+    """Upload what ``write`` puts into a folder, its card only where the repository has none of its owner's.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        ValueError: ``repo_id`` is no "owner/name".
+        OSError: the upload failed.
+    """
     if not is_hub_name(repo_id):
         raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
     api = require("huggingface_hub", "train").HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        save_repository(model, folder, repo_id=repo_id, metadata=metadata, license=license)
+        write(Path(folder))
         what = f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
         with _hub_errors(what, OSError):
             api.create_repo(repo_id, private=private, exist_ok=True)

@@ -113,23 +113,29 @@ def replace(file: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_config(file: Path, class_name: str) -> dict[str, Any]:
+def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> dict[str, Any]:
+    """Read a ``config.json`` of this package: a model of ``class_name`` with these entries.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, an entry is missing, or another format version or class.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; is this a folder written by save_pretrained?")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # RecursionError: nested thousands deep
         raise ValueError(f"{file} is not valid JSON; restore it or save the model again: {error}") from error
-    missing = [key for key in _KEYS if key not in config] if isinstance(config, dict) else list(_KEYS)
+    if isinstance(config, dict) and config.get("class", class_name) != class_name:
+        raise ValueError(
+            f"{file}: expected a model of class {class_name}, got {config['class']!r}: load it with that"
+        )
+    missing = [key for key in keys if key not in config] if isinstance(config, dict) else list(keys)
     if missing:
-        raise ValueError(f"{file}: expected the entries {', '.join(_KEYS)}; missing: {', '.join(missing)}")
+        raise ValueError(f"{file}: expected the entries {', '.join(keys)}; missing: {', '.join(missing)}")
     if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{file}: expected format_version {FORMAT_VERSION}, got {config['format_version']!r}; a higher "
             "one comes from a newer gmvq: upgrade with pip install -U gmvq"
-        )
-    if config["class"] != class_name:
-        raise ValueError(
-            f"{file}: expected a model of class {class_name}, got {config['class']!r}: load it with that"
         )
     return config

@@ -1,0 +1,216 @@
+"""``gmvq sample``: images drawn from a prior over tokens, or from the mixture alone, as a picture grid and as files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import Parser, load, open_data, positive, say
+from .runs import write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..prior import TokenPrior
+    from .common import Loaded
+
+#: In the place of PRIOR: codes drawn from the mixture's weights, each position by itself.
+MIXTURE = "mixture"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Sample; return the exit code."""
+    options = _parser().parse_args(list(argv))
+    out = Path(options.out).expanduser()
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
+    if options.inception and not options.fid:
+        raise ValueError("--inception gives the features of --fid; add --fid")
+    if options.prior == MIXTURE:
+        loaded, indices = _from_mixture(options)
+    else:
+        loaded, indices = _from_prior(options)
+    from ..prior import decode
+
+    images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
+    _write(out, images, indices, options)
+    print(f"{len(images):,} images: {out}")
+    if options.fid:
+        _measure(out, images, loaded, options)
+    return 0
+
+
+def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
+    from ..errors import require
+    from ..models.digest import model_digest
+
+    require("transformers", "prior")
+    from ..prior import Filters
+    from ..prior.opening import open_prior
+
+    filters = Filters(options.temperature, options.top_k, options.top_p, options.guidance)
+    prior, notes = open_prior(options.prior)
+    tokens = notes.get("tokens") or {}
+    options.checkpoint = options.checkpoint or notes.get("tokenizer")
+    if options.checkpoint is None:
+        raise ValueError("the prior does not say where its tokenizer lies; give it: gmvq sample PRIOR CKPT")
+    loaded = load(options)
+    digest = model_digest(loaded.model).removeprefix("sha256:")
+    expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
+    if expected and digest != expected:
+        raise ValueError(
+            f"{options.checkpoint} is not the tokenizer that this prior was trained with: expected sha256 "
+            f"{expected[:16]}, got {digest[:16]}; give the checkpoint as it was when gmvq encode ran"
+        )
+    prior.to(next(loaded.model.parameters()).device)
+    labels = _labels(options, prior)
+    indices = prior.sample(
+        options.n,
+        labels=labels,
+        filters=filters,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        steps=options.steps,
+    )
+    return loaded, indices
+
+
+def _from_mixture(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
+    from ..prior import mixture_indices
+
+    if options.checkpoint is None:
+        raise ValueError("gmvq sample mixture needs the tokenizer: gmvq sample mixture CKPT")
+    if options.label:
+        raise ValueError("the mixture by itself knows no labels; leave --label out, or give a prior")
+    loaded = load(options)
+    size = (loaded.notes.get("data") or {}).get("size") or 8 * loaded.downsample
+    shape = (size // loaded.downsample,) * 2
+    return loaded, mixture_indices(loaded.model, options.n, shape, seed=options.seed)
+
+
+def _labels(options: argparse.Namespace, prior: TokenPrior) -> Tensor | None:
+    """--label 3, or several, which take turns; for a prior with labels and none given: all in turn."""
+    import torch
+
+    chosen = options.label or (list(range(prior.spec.labels)) if options.guidance else [])
+    if options.guidance and not prior.spec.labels:
+        raise ValueError("--guidance needs labels, and this prior was trained without")
+    if not chosen:
+        return None
+    return torch.tensor([chosen[i % len(chosen)] for i in range(options.n)])
+
+
+def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
+    """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json."""
+    from ..evaluation.generation import features, format_generation, generation_metrics
+    from ..evaluation.inception import extractor_name, open_extractor
+
+    real = open_data(argparse.Namespace(data=None, split="test", size=None, column=None), loaded)
+    extractor = open_extractor(options.inception)
+    found = generation_metrics(
+        features(real, extractor), features(images, extractor), extractor_name=extractor_name(extractor)
+    )
+    say(f"against {real.description}")
+    print(format_generation(found))
+    write_text(out / "metrics.json", json.dumps(found.to_dict(), indent=2) + "\n")
+
+
+def _write(out: Path, images: Tensor, indices: Tensor, options: argparse.Namespace) -> None:
+    """Write one PNG per image, then grid.png, and the command with its tokens as samples.json."""
+    from ..evaluation.pictures import png_bytes, save_png, to_picture
+
+    out.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        picture = to_picture(image)
+        file = out / f"{number:06d}.png"
+        temporary = file.with_name(f".{file.name}.tmp")
+        temporary.write_bytes(png_bytes(picture[..., 0] if image.shape[0] == 1 else picture))
+        temporary.replace(file)
+    columns = options.columns or math.ceil(math.sqrt(min(len(images), 256)))
+    save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
+    record: dict[str, Any] = {**vars(options), "tokens": indices.tolist()}
+    write_text(out / "samples.json", json.dumps(record) + "\n")
+
+
+def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Images (N, C, H, W) side by side in rows of ``columns``, on white -> (C, H', W')."""
+    count, channels, height, width = images.shape
+    rows = math.ceil(count / columns)
+    sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for number, image in enumerate(images):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="gmvq sample",
+        description="Draw images: tokens from a prior, decoded by the tokenizer they belong to.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "prior",
+        metavar="PRIOR",
+        help="a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
+        "the mixture's weights, each position by itself (the floor)",
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", nargs="?", help="the tokenizer; default: the place known to the prior"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="a new folder for grid.png and one PNG per image"
+    )
+    parser.add_argument("--n", type=positive, default=64, metavar="N", help="number of images (default: 64)")
+    parser.add_argument(
+        "--label",
+        type=int,
+        nargs="+",
+        metavar="L",
+        help="class label; several take turns (default: no label)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1: safer, above 1: wilder; 0: the mode"
+    )
+    parser.add_argument(
+        "--top_k", type=int, default=0, metavar="K", help="only the K most probable codes; 0: all"
+    )
+    parser.add_argument(
+        "--top_p", type=float, default=1.0, metavar="P", help="only the codes that make up P of the mass"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="how much to insist on the label (default: 0)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="draw latents around the codewords: S = 1 is the mixture's own density; 0: the codewords (default)",
+    )
+    parser.add_argument("--steps", type=positive, default=12, help="of a masked prior (default: 12)")
+    parser.add_argument(
+        "--fid",
+        action="store_true",
+        help="also FID, KID, precision and recall against the test images, with intervals; give --n some thousands",
+    )
+    parser.add_argument(
+        "--inception",
+        metavar="FILE",
+        help="weights of the standard Inception network for --fid, as in gmvq evaluate; default: EfficientNet-Lite0",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (default: 0)")
+    parser.add_argument("--batch_size", type=positive, default=256, help="images at a time (default: 256)")
+    parser.add_argument("--columns", type=positive, help="of the grid; default: a square")
+    parser.add_argument(
+        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
+    )
+    return parser

@@ -1,0 +1,110 @@
+"""``fit_prior``: from tokens in memory to a trained prior, in one call."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..data.loader import ResumableLoader
+from ..data.sampler import StatelessSampler
+from ..models.precision import recommended_precision
+from .module import PriorModule
+from .prior import TokenPrior
+from .spec import TokenSpec
+
+
+class _Tokens(Dataset[dict[str, Tensor]]):
+    def __init__(self, indices: Tensor, labels: Tensor) -> None:
+        self._indices, self._labels = indices, labels
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, pairs: list[tuple[int, int]]) -> dict[str, Tensor]:
+        rows = torch.tensor([index for index, _ in pairs])
+        return {"indices": self._indices[rows], "label": self._labels[rows]}
+
+
+def fit_prior(
+    indices: Tensor,
+    codebook_size: int,
+    *,
+    levels: int = 1,
+    labels: Tensor | None = None,
+    steps: int = 1000,
+    batch_size: int = 128,
+    seed: int = 0,
+    accelerator: str = "auto",
+    **options: Any,
+) -> TokenPrior:
+    """Train a prior on tokens, (N, *shape); what ``gmvq prior fit`` does, without files.
+
+    Args:
+        indices: of images, int64, the levels (if several) on the last axis.
+        codebook_size: K, of every level.
+        levels: codes per position.
+        labels: (N,), 0 to the number of labels - 1.
+        steps, batch_size: of training.
+        seed: of weights, order, dropout, masks.
+        accelerator: of Lightning's Trainer.
+        options: of ``PriorModule``: kind, size, lr, ...
+
+    Raises:
+        ValueError: indices or an option out of range.
+
+    Example:
+        >>> prior = fit_prior(model.encode(images), codebook_size=256, steps=500)
+        >>> pictures = model.decode(prior.sample(16))
+    """
+    spec = TokenSpec(
+        tuple(indices.shape[1:]), codebook_size, levels, 0 if labels is None else int(labels.max()) + 1
+    )
+    spec.sequence(indices)  # says what is wrong with them
+    module = PriorModule(spec, seed=seed, **options)
+    rows = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
+    sampler = StatelessSampler(len(rows), seed=seed, batch_size=batch_size, drop_last=len(rows) >= batch_size)
+    loader = ResumableLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
+    with _quiet():
+        trainer = Trainer(
+            max_steps=steps,
+            precision=recommended_precision(
+                "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+            ),
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, loader)
+    return module.prior.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning tells developers; levels and filters are as before afterwards."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

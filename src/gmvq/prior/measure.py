@@ -1,0 +1,69 @@
+"""A prior over a set of tokens in figures: bits per token, image and pixel, beside codes without context."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from .data import TokenRows
+from .prior import TokenPrior
+
+
+@dataclass(frozen=True)
+class PriorFigures:
+    """A prior on the tokens of a split.
+
+    Attributes:
+        images: number of images.
+        exact: whether the likelihood is exact (causal) or a bound (masked).
+        bits_per_token, bits_per_image, bits_per_pixel: -log2 p(x | y); a pixel is one place, whatever its channels.
+        bits_per_token_entropy: H of the split's histogram of codes, a coder without context.
+        bits_per_token_fixed: log2 K.
+    """
+
+    images: int
+    exact: bool
+    bits_per_token: float
+    bits_per_image: float
+    bits_per_pixel: float
+    bits_per_token_entropy: float
+    bits_per_token_fixed: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def measure_prior(
+    prior: TokenPrior, rows: TokenRows, *, batch_size: int = 256, limit: int | None = None
+) -> PriorFigures:
+    """Measure ``prior`` on rows of tokens, with their labels if it knows labels."""
+    spec = prior.spec
+    count = min(len(rows), limit or len(rows))
+    nats = 0.0
+    histogram = torch.zeros(spec.levels, spec.codebook_size, dtype=torch.float64)
+    level = torch.arange(spec.length) % spec.levels
+    for number, start in enumerate(range(0, count, batch_size)):
+        batch = rows.__getitems__([(i, 0) for i in range(start, min(start + batch_size, count))])
+        labels = batch["label"] if spec.labels else None
+        nats += float(prior.nats(batch["indices"], labels, seed=number).double().sum())
+        flat = batch["indices"].flatten(1)
+        for one in range(spec.levels):
+            codes = flat[:, level == one].flatten()
+            histogram[one] += torch.bincount(codes, minlength=spec.codebook_size)
+    p = histogram / histogram.sum(1, keepdim=True)
+    entropy = float(-torch.special.xlogy(p, p).sum(1).mean())
+    bits = nats / count / math.log(2)
+    pixels = math.prod(rows.tokens.manifest.image_shape[1:])
+    return PriorFigures(
+        images=count,
+        exact=prior.kind == "causal",
+        bits_per_token=bits / spec.length,
+        bits_per_image=bits,
+        bits_per_pixel=bits / pixels,
+        bits_per_token_entropy=entropy / math.log(2),
+        bits_per_token_fixed=math.log2(spec.codebook_size),
+    )

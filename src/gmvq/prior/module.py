@@ -1,0 +1,167 @@
+"""``PriorModule``: how a ``TokenPrior`` is trained, as a LightningModule whose arguments are the config's."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ..errors import check_positive
+from ..training.checkpoint import FORMAT_VERSION, check_fits
+from ..training.history import is_logged
+from ..training.schedule import learning_rate_factor, seed_step
+from .prior import TokenPrior
+from .spec import TokenSpec
+
+
+class PriorModule(LightningModule):
+    """Train a prior on tokens: AdamW, warm-up and cosine, labels left out of some rows so that guidance works.
+
+    The chance in a step is a function of (seed, rank, number of the batch), so a resumed run equals an uninterrupted
+    one.
+
+    Args:
+        spec: what the tokens are.
+        kind: causal (raster order, exact likelihood) or masked (bidirectional, MaskGIT decoding).
+        size: of the network: tiny (for a CPU), small or base.
+        dropout: rate in the network.
+        label_dropout: share of rows whose label is left out.
+        lr: highest learning rate.
+        betas: decay rates of Adam's two averages.
+        weight_decay: decoupled weight decay of matrices.
+        warmup_steps: steps over which the learning rate rises.
+        final_lr: learning rate at the end as a share of the highest.
+        seed: of the first weights, the dropout and the masks.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        kind: Literal["causal", "masked"] = "causal",
+        size: Literal["tiny", "small", "base"] = "tiny",
+        dropout: float = 0.0,
+        label_dropout: float = 0.1,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.05,
+        warmup_steps: int = 100,
+        final_lr: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_positive("lr", lr)
+        if not (
+            0 <= dropout < 1
+            and 0 <= label_dropout <= 1
+            and weight_decay >= 0
+            and warmup_steps >= 0
+            and 0 <= final_lr <= 1
+        ):
+            raise ValueError(
+                "expected dropout in [0, 1), label_dropout and final_lr in [0, 1], weight_decay and warmup_steps >= 0, "
+                f"got {dropout}, {label_dropout}, {final_lr}, {weight_decay} and {warmup_steps}"
+            )
+        self.settings: dict[str, Any] = {
+            "kind": kind,
+            "size": size,
+            "dropout": dropout,
+            "label_dropout": label_dropout,
+            "lr": lr,
+            "betas": list(betas),
+            "weight_decay": weight_decay,
+            "warmup_steps": warmup_steps,
+            "final_lr": final_lr,
+            "seed": seed,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.prior = TokenPrior(spec, kind, size, dropout)
+        self._batches = 0
+        self._total: int | None = None
+        self._sums: Tensor | None = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        matrices = [p for p in self.parameters() if p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings["weight_decay"]},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.settings["lr"], betas=tuple(self.settings["betas"]))
+        total, warmup, final = self.total_steps, self.settings["warmup_steps"], self.settings["final_lr"]
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, total=total, warmup=warmup, final=final)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training.
+
+        Raises:
+            ValueError: the trainer has no limit, so the learning rate has no end to fall to.
+        """
+        if self._total is None:
+            steps = self.trainer.estimated_stepping_batches
+            if not 0 < steps < math.inf:
+                raise ValueError(f"give trainer.max_steps or trainer.max_epochs; got {steps} steps")
+            self._total = int(steps)
+        return self._total
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        seed_step(self.settings["seed"], self.global_rank, self._batches, self.device)
+        self._batches += 1
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        labels = None
+        if self.prior.spec.labels:
+            kept = torch.rand(len(batch["label"]), device=self.device) >= self.settings["label_dropout"]
+            labels = torch.where(kept, batch["label"], -1)
+        loss = self.prior.loss(batch["indices"], labels)
+        if is_logged(self.trainer, self.global_step + 1):
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.log_dict({"train/bits_per_token": loss.detach() / math.log(2), "train/lr": rate})
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums = torch.zeros(2, device=self.device, dtype=torch.float64)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        assert self._sums is not None
+        self._sums += torch.stack([*self._nats(batch, batch_idx)]).to(self._sums)
+
+    def on_validation_epoch_end(self) -> None:
+        assert self._sums is not None
+        nats, images = (float(self.trainer.strategy.reduce(value, reduce_op="sum")) for value in self._sums)
+        self.log(
+            "validation/bits_per_token",
+            nats / images / self.prior.spec.length / math.log(2),
+            rank_zero_only=False,
+        )
+
+    def _nats(self, batch: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
+        labels = batch["label"] if self.prior.spec.labels else None
+        nats = self.prior.nats(batch["indices"], labels, seed=number)
+        return nats.double().sum(), torch.tensor(float(len(nats)), device=nats.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is needed to rebuild the prior, as JSON: the file stays loadable with weights_only=True."""
+        checkpoint["gmvq"] = {
+            "format_version": FORMAT_VERSION,
+            "prior": json.dumps(self.prior.to_config()),
+            "settings": json.dumps(self.settings),
+            "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
+            "batches": self._batches,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fits(checkpoint, self.state_dict(), self.settings)
+        self._batches = int(checkpoint["gmvq"]["batches"])

@@ -1,0 +1,90 @@
+"""``TokenNetwork``: the transformer of a prior, a Llama of the ``transformers`` library over our vocabulary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, LlamaConfig, LlamaModel
+
+from ..errors import check_choice
+from .spec import TokenSpec
+
+#: name -> width, layers, heads
+SIZES: dict[str, tuple[int, int, int]] = {
+    "tiny": (128, 4, 4),
+    "small": (256, 8, 8),
+    "base": (512, 12, 8),
+}
+
+
+class TokenNetwork(nn.Module):
+    """Ids (B, T) to hidden states (B, T, H), and hidden states to logits over the K codes of their place.
+
+    A Llama (RMSNorm, rotary positions, SwiGLU) with two additions: every place of the sequence has a learned
+    embedding, as places of an image are not interchangeable; and the output has one K x H matrix per level, so a
+    level's codes compete among themselves only.
+
+    Args:
+        spec: what the tokens are.
+        size: ``"tiny"`` (for a CPU), ``"small"`` or ``"base"``.
+        causal: each place sees those before it (and itself), or all.
+        dropout: rate on the embeddings and the attention.
+
+    Raises:
+        ValueError: no such size.
+    """
+
+    def __init__(
+        self, spec: TokenSpec, size: str = "tiny", *, causal: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_choice("size", size, tuple(SIZES))
+        width, layers, heads = SIZES[size]
+        config = LlamaConfig(
+            vocab_size=spec.vocabulary,
+            hidden_size=width,
+            intermediate_size=_multiple(8 * width / 3, 32),
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=spec.length + 1,
+            attention_dropout=dropout,
+            use_cache=False,
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        config.is_causal = causal  # read by transformers where it builds the mask
+        self.spec, self.causal = spec, causal
+        self.body = LlamaModel(config)
+        for layer in self.body.layers:
+            layer.self_attn.is_causal = causal  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        self.places = nn.Embedding(spec.length + 1, width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Parameter(torch.empty(spec.levels, spec.codebook_size, width))
+        for weights in (self.places.weight, self.head):
+            nn.init.normal_(weights, std=0.02)
+
+    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Hidden states of ids (B, T); with a cache, of the T ids that come after those in it."""
+        start = 0 if cache is None else cache.get_seq_length()
+        place = torch.arange(start, start + ids.shape[1], device=ids.device)
+        embedded = self.dropout(self.body.embed_tokens(ids) + self.places(place))
+        out: Any = self.body(inputs_embeds=embedded, past_key_values=cache, use_cache=cache is not None)
+        return out.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, L, H) of all places of an image, in order -> float32 logits (B, L, K)."""
+        batch, length, width = hidden.shape
+        levels = self.spec.levels
+        grouped = hidden.view(batch, length // levels, levels, width)
+        return torch.einsum("bplh,lkh->bplk", grouped, self.head).reshape(batch, length, -1).float()
+
+    def logits_at(self, hidden: Tensor, place: int) -> Tensor:
+        """Hidden states (B, H) -> float32 logits (B, K) of the token number ``place``."""
+        return (hidden @ self.head[place % self.spec.levels].T).float()
+
+
+def _multiple(value: float, of: int) -> int:
+    return round(value / of) * of

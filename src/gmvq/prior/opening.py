@@ -1,0 +1,49 @@
+"""``open_prior``: a trained prior from wherever it lies, with what is known about it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models.hub import resolve
+from ..training.checkpoint import find_model, read_checkpoint, read_entry
+from .prior import TokenPrior
+from .saved import build, load_notes
+
+_PREFIX = "prior."
+
+
+def open_prior(
+    path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu"
+) -> tuple[TokenPrior, dict[str, Any]]:
+    """Load a prior, in eval mode, and its notes: ``tokens`` (path, tokenizer_sha256), ``step``, ``metrics``.
+
+    Args:
+        path: a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, or "owner/name" on the
+            Hub. Of a run's exported model and its last checkpoint the newer one counts.
+        map_location: the device to load to.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a prior, or a damaged one.
+    """
+    found = find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        checkpoint = read_checkpoint(found)
+        if "prior" not in checkpoint["gmvq"]:
+            raise ValueError(
+                f"{found} is the checkpoint of a tokenizer; a prior is trained by gmvq prior fit"
+            )
+        weights = {
+            name.removeprefix(_PREFIX): value
+            for name, value in checkpoint["state_dict"].items()
+            if isinstance(name, str) and name.startswith(_PREFIX)
+        }
+        prior = build(TokenPrior, read_entry(checkpoint, "prior", found), weights, found)
+        notes = {"tokens": read_entry(checkpoint, "data", found), "step": checkpoint["global_step"]}
+        return prior.to(map_location).eval(), notes
+    folder = resolve(found, revision=None, token=None)
+    return TokenPrior.from_pretrained(folder, map_location=map_location), load_notes(folder)

@@ -1,0 +1,196 @@
+"""``TokenPrior``: a distribution over the tokens of a tokenizer, to draw from and to measure with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import check_choice, check_size
+from ..evaluation.batches import evaluating
+from . import causal, masked, saved
+from .filters import Filters
+from .network import TokenNetwork
+from .spec import TokenSpec
+
+
+class TokenPrior(nn.Module):
+    """p(x | y) over the tokens x of an image, given its label y or none.
+
+    ============ ============================================================= ======================
+    kind         draws                                                         likelihood
+    ============ ============================================================= ======================
+    ``causal``   token by token in raster order, with a KV cache               exact
+    ``masked``   all at once, in some ten steps (MaskGIT)                      a bound
+    ============ ============================================================= ======================
+
+    Args:
+        spec: what the tokens are.
+        kind: ``"causal"`` or ``"masked"``.
+        size: of the network: ``"tiny"`` (for a CPU), ``"small"`` or ``"base"``.
+        dropout: rate in the network.
+
+    Raises:
+        ValueError: no such kind or size.
+
+    Example:
+        >>> prior = TokenPrior.from_pretrained("runs/prior/model")
+        >>> images = tokenizer.decode(prior.sample(16, seed=0))
+    """
+
+    def __init__(
+        self,
+        spec: TokenSpec,
+        kind: Literal["causal", "masked"] = "causal",
+        size: Literal["tiny", "small", "base"] = "tiny",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_choice("kind", kind, ("causal", "masked"))
+        self.spec, self.kind = spec, kind
+        self.config = {"kind": kind, "size": size, "dropout": dropout}
+        self.network = TokenNetwork(spec, size, causal=kind == "causal", dropout=dropout)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.head.device
+
+    def loss(self, indices: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What training minimises, nats per token: -log p(x_t | x_<t), or that of masked tokens given the others.
+
+        Args:
+            indices: (B, *spec.shape), int64.
+            labels: (B,), negative where there is none; None: none at all.
+        """
+        ids, label_ids = self._ids(indices, labels)
+        if self.kind == "masked":
+            return masked.loss(self.network, ids, label_ids)
+        return causal.nats(self.network, ids, label_ids).mean()
+
+    def nats(self, indices: Tensor, labels: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """-log p(x | y) per image, (B,), nats: exact if causal, one sample of an upper bound if masked.
+
+        In eval mode, without gradients.
+
+        Args:
+            indices, labels: as in ``loss``.
+            seed: of the masks; the causal figure has no chance in it.
+        """
+        with evaluating(self):
+            ids, label_ids = self._ids(indices, labels)
+            if self.kind == "causal":
+                return causal.nats(self.network, ids, label_ids).sum(1)
+            generator = torch.Generator(self.device).manual_seed(seed)
+            return masked.bound(self.network, ids, label_ids, generator)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        labels: Tensor | None = None,
+        filters: Filters | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+        steps: int = 12,
+        choice_temperature: float = 4.5,
+    ) -> Tensor:
+        """Draw the tokens of images: indices (count, *spec.shape), int64, for ``tokenizer.decode``.
+
+        Args:
+            count: number of images.
+            labels: (count,), negative for none; None: none at all.
+            filters: temperature, top-k, top-p, guidance; default: the distribution as it is.
+            seed: same seed, same device, same batch size: same tokens.
+            batch_size: images at a time.
+            steps: of the masked kind.
+            choice_temperature: noise on the confidence, of the masked kind.
+
+        Raises:
+            ValueError: a number is out of range, or a label that the prior does not know.
+        """
+        for name, value in (("count", count), ("batch_size", batch_size), ("steps", steps)):
+            check_size(name, value)
+        if labels is not None and labels.shape != (count,):
+            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
+        filters = filters or Filters()
+        generator = torch.Generator(self.device).manual_seed(seed)
+        label_ids = self.spec.label_ids(labels, count, self.device)
+        none = self.spec.label_ids(None, count, self.device)
+        parts = []
+        with evaluating(self):
+            for rows, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
+                if self.kind == "causal":
+                    ids = causal.sample(self.network, rows, no_label, filters, generator)
+                else:
+                    options = {"steps": steps, "choice_temperature": choice_temperature}
+                    ids = masked.sample(self.network, rows, no_label, filters, generator, **options)
+                parts.append(self.spec.indices(ids))
+        return torch.cat(parts)
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments, fit for JSON."""
+        return {**self.config, "spec": self.spec.to_config()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Rebuild from ``to_config``, with new weights."""
+        return cls(**{**config, "spec": TokenSpec.from_config(config["spec"])})
+
+    def save_pretrained(
+        self, directory: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Write ``model.safetensors`` and ``config.json``; each replaces its predecessor in one step.
+
+        Raises:
+            TypeError: ``metadata`` holds something that JSON cannot.
+        """
+        saved.save(self, directory, metadata)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        map_location: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a prior from a folder or from the Hub (``"owner/name"``), in eval mode.
+
+        Raises:
+            FileNotFoundError: no such folder or repository, or a file is missing in it.
+            ValueError: a file is broken, or of something else.
+        """
+        return saved.load(cls, path_or_hub_id, revision, token).to(map_location).eval()
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Upload gmvq prior",
+        metadata: dict[str, Any] | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Upload the files of ``save_pretrained`` and a card; return the commit's address.
+
+        Args and errors as in ``VQAutoencoder.push_to_hub``.
+        """
+        return saved.push(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            metadata=metadata,
+            license=license,
+        )
+
+    def _ids(self, indices: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        ids = self.spec.sequence(indices.to(self.device))
+        return ids, self.spec.label_ids(labels, ids.shape[0], ids.device)

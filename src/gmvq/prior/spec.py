@@ -1,0 +1,123 @@
+"""``TokenSpec``: what a sequence of tokens is: its length, its codebooks, its labels, and the ids of all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import check_indices, check_size
+
+
+@dataclass(frozen=True)
+class TokenSpec:
+    """Tokens of one image as a sequence x_0 ... x_{L-1}, in raster order, the levels of a position one after another.
+
+    The ids that a network embeds, V in all:
+
+    ================================ =======================================================
+    level * K + index                a code; every level has embeddings of its own
+    levels * K + label               the label that a sequence begins with
+    levels * K + labels              no label
+    levels * K + labels + 1          a masked position
+    ================================ =======================================================
+
+    Args:
+        shape: of one image's indices, (*spatial) or (*spatial, levels).
+        codebook_size: K, of every level.
+        levels: codes per latent position.
+        labels: number of labels, 0 without.
+
+    Raises:
+        ValueError: a size below 1, or levels that are not the last axis of ``shape``.
+    """
+
+    shape: tuple[int, ...]
+    codebook_size: int
+    levels: int = 1
+    labels: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        for size in self.shape:
+            check_size("every size of shape", size)
+        check_size("codebook_size", self.codebook_size)
+        check_size("levels", self.levels)
+        if not self.shape:
+            raise ValueError("shape is empty: an image has at least one token")
+        if self.levels > 1 and self.shape[-1] != self.levels:
+            raise ValueError(f"the last axis of shape {self.shape} must be that of the {self.levels} levels")
+        if self.labels < 0:
+            raise ValueError(f"labels must not be negative, got {self.labels}")
+
+    @property
+    def length(self) -> int:
+        """L: tokens per image."""
+        return math.prod(self.shape)
+
+    @property
+    def vocabulary(self) -> int:
+        """V: ids in all."""
+        return self.levels * self.codebook_size + self.labels + 2
+
+    @property
+    def mask_id(self) -> int:
+        """The id of a masked position."""
+        return self.vocabulary - 1
+
+    def sequence(self, indices: Tensor) -> Tensor:
+        """Indices (B, *shape) in [0, K) -> ids (B, L).
+
+        Raises:
+            ValueError: another shape, or an index out of range (masked positions are none of a sequence).
+            TypeError: no integers.
+        """
+        check_indices(indices, self.codebook_size)
+        if indices.shape[1:] != self.shape:
+            raise ValueError(
+                f"indices must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(indices.shape)}"
+            )
+        if indices.numel() and int(indices.min()) < 0:
+            raise ValueError("indices hold masked positions (-1); a prior needs whole images")
+        return indices.long().flatten(1) + self._offsets(indices.device)
+
+    def indices(self, ids: Tensor) -> Tensor:
+        """Ids (B, L) of codes -> indices (B, *shape)."""
+        return (ids - self._offsets(ids.device)).view(-1, *self.shape)
+
+    def label_ids(self, labels: Tensor | None, count: int, device: torch.device) -> Tensor:
+        """Labels (B,), negative for none, or None for none at all -> the ids (B,) that sequences begin with.
+
+        Raises:
+            ValueError: a label that the prior was not trained with.
+        """
+        none = self.levels * self.codebook_size + self.labels
+        if labels is None:
+            return torch.full((count,), none, device=device)
+        labels = labels.to(device).long()
+        if labels.numel() and int(labels.max()) >= self.labels:
+            known = f"0 to {self.labels - 1}" if self.labels else "none: it was trained without"
+            raise ValueError(f"the prior has no label {int(labels.max())}; its labels are {known}")
+        return torch.where(labels < 0, none, self.levels * self.codebook_size + labels)
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments, fit for JSON."""
+        return {
+            "shape": list(self.shape),
+            "codebook_size": self.codebook_size,
+            "levels": self.levels,
+            "labels": self.labels,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TokenSpec:
+        """Rebuild from ``to_config``."""
+        return cls(**{**config, "shape": tuple(config["shape"])})
+
+    def _offsets(self, device: torch.device) -> Tensor:
+        """level * K of every place of the sequence, (L,)."""
+        return (torch.arange(self.length, device=device) % self.levels) * self.codebook_size

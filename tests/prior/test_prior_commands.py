@@ -1,0 +1,272 @@
+"""``gmvq prior fit`` and ``gmvq sample`` in this process, on the tokens of a tiny tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gmvq import ResidualGMVQ, build_autoencoder
+from gmvq.cli.main import main
+from gmvq.prior.opening import open_prior
+
+SMALL = [
+    *(
+        "--trainer.accelerator",
+        "cpu",
+        "--logger",
+        "none",
+        "--data.batch_size",
+        "8",
+        "--trainer.val_check_interval",
+        "3",
+    ),
+    *(
+        "--trainer.enable_progress_bar",
+        "false",
+        "--model.warmup_steps",
+        "2",
+        "--trainer.log_every_n_steps",
+        "1",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def run(*argv: object) -> Result:
+        capsys.readouterr()
+        code = main([str(part) for part in argv])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer, its tokens of 40 train and 12 test images with labels, and a run of 6 steps."""
+    folder = tmp_path_factory.mktemp("prior")
+    random = np.random.default_rng(0)
+    images = np.kron(random.integers(0, 255, (52, 2, 2, 3), dtype=np.uint8), np.ones((1, 4, 4, 1), np.uint8))
+    labels = random.integers(0, 3, 52)
+    np.savez(
+        folder / "data.npz", x_train=images[:40], y_train=labels[:40], x_test=images[40:], y_test=labels[40:]
+    )
+    torch.manual_seed(0)
+    for name, quantizer in (("plain", None), ("levels", ResidualGMVQ(4, 8, 2))):
+        model = build_autoencoder("tiny", codebook_size=8, quantizer=quantizer)
+        with torch.no_grad():
+            latents = model.encoder(torch.from_numpy(images[:40]).permute(0, 3, 1, 2).float() / 255).movedim(
+                1, -1
+            )
+            model.quantizer.init_codebook(latents.reshape(-1, 4))  # pyright: ignore[reportCallIssue]
+        model.save_pretrained(folder / name, metadata={"data": {"path": str(folder / "data.npz"), "size": 8}})
+        argv = ["encode", folder / name, "--out", folder / f"{name}-tokens", "--quiet", "--batch_size", "16"]
+        assert main([str(part) for part in argv]) == 0
+    argv = [
+        "prior",
+        "fit",
+        folder / "plain-tokens",
+        "--out",
+        folder / "run",
+        *SMALL,
+        "--trainer.max_steps",
+        "6",
+    ]
+    assert main([str(part) for part in [*argv, "--save_every", "2"]]) == 0
+    return folder
+
+
+def test_a_run_leaves_what_a_user_needs(place: Path) -> None:
+    run = place / "run"
+    assert {"config.yaml", "run.json", "history.jsonl", "metrics.json", "model", "checkpoints"} <= {
+        file.name for file in run.iterdir()
+    }
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["images"] == 12
+    assert metrics["exact"]
+    assert metrics["bits_per_image"] == pytest.approx(4 * metrics["bits_per_token"])
+    assert metrics["bits_per_pixel"] == pytest.approx(metrics["bits_per_image"] / 64)
+    prior, notes = open_prior(run)
+    assert prior.spec.labels == 3
+    assert prior.spec.shape == (2, 2)
+    assert notes["tokenizer"] == str(place / "plain")
+    assert notes["metrics"] == metrics
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert any("validation/bits_per_token" in line for line in history)
+    assert json.loads((run / "run.json").read_text())[0]["command"].startswith("gmvq prior fit ")
+
+
+def test_the_figures_are_those_of_the_prior(place: Path) -> None:
+    from gmvq.tokens import TokenDataset
+
+    prior, notes = open_prior(place / "run")
+    tokens = TokenDataset(place / "plain-tokens", split="test")
+    batch = tokens.rows(np.arange(12))
+    bits = float(prior.nats(batch["indices"], batch["label"]).mean()) / np.log(2)
+    assert notes["metrics"]["bits_per_image"] == pytest.approx(bits)
+    p = np.bincount(batch["indices"].flatten(), minlength=8) / 48
+    entropy = -sum(value * np.log2(value) for value in p if value)
+    assert notes["metrics"]["bits_per_token_entropy"] == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_a_resumed_run_ends_where_a_straight_one_does(
+    place: Path, gmvq: Callable[..., Result], tmp_path: Path, kind: str
+) -> None:
+    options = [*SMALL, "--model.kind", kind, "--model.dropout", "0.1", "--save_every", "2"]
+    straight = ["prior", "fit", place / "plain-tokens", *options, "--trainer.max_steps", "8"]
+    assert gmvq(*straight, "--out", tmp_path / "a").code == 0
+    from gmvq.training.callbacks import LastCheckpoint
+
+    saved = LastCheckpoint.on_train_batch_end
+
+    def stop(self: LastCheckpoint, trainer, *rest) -> None:
+        if trainer.global_step == 5:
+            self._received = 15  # as SIGTERM does
+        saved(self, trainer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", stop)
+        stopped = gmvq(*straight, "--out", tmp_path / "b")
+    assert stopped.code == 128 + 15
+    assert "Go on with: gmvq prior fit --ckpt_path" in stopped.err
+    done = gmvq("prior", "fit", "--ckpt_path", tmp_path / "b")
+    assert done.code == 0, done.err
+    assert "going on after step 5" in done.err
+    one, other = (open_prior(tmp_path / name / "model")[0] for name in "ab")
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = gmvq("sample", place / "run", "--n", 5, "--label", 0, 2, "--guidance", 1, "--out", tmp_path / "s")
+    assert done.code == 0, done.err
+    files = sorted(file.name for file in (tmp_path / "s").iterdir())
+    assert files == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "samples.json"]
+    record = json.loads((tmp_path / "s" / "samples.json").read_text())
+    tokens = torch.tensor(record["tokens"])
+    prior, _ = open_prior(place / "run")
+    from gmvq.prior import Filters
+
+    again = prior.sample(5, labels=torch.tensor([0, 2, 0, 2, 0]), filters=Filters(guidance=1.0), seed=0)
+    assert torch.equal(tokens, again)
+    from gmvq import VQAutoencoder
+
+    image = VQAutoencoder.from_pretrained(place / "plain").decode(tokens).clamp(0, 1)[3]
+    stored = torch.from_numpy(np.asarray(Image.open(tmp_path / "s" / "000003.png")).copy()).permute(2, 0, 1)
+    assert torch.equal(stored, image.mul(255).round().to(torch.uint8))
+    assert Image.open(tmp_path / "s" / "grid.png").size == (3 * 10 - 2, 2 * 10 - 2)
+    assert gmvq("sample", place / "run", "--out", tmp_path / "s").code == 2
+
+
+@pytest.mark.parametrize(
+    "options", [["--noise", "1"], ["--temperature", "0.5", "--top_k", "3", "--top_p", "0.9"]]
+)
+def test_ways_to_sample(place: Path, gmvq: Callable[..., Result], tmp_path: Path, options: list[str]) -> None:
+    for number, what in enumerate(([place / "run", place / "plain"], ["mixture", place / "plain"])):
+        done = gmvq("sample", *what, "--n", 2, *options, "--out", tmp_path / str(number))
+        assert done.code == 0, done.err
+
+
+def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+    argv = [
+        "prior",
+        "fit",
+        place / "levels-tokens",
+        *SMALL,
+        "--trainer.max_steps",
+        2,
+        "--data.labels",
+        "false",
+    ]
+    assert gmvq(*argv, "--out", tmp_path / "run").code == 0
+    prior, _ = open_prior(tmp_path / "run")
+    assert prior.spec.shape == (2, 2, 2)
+    assert prior.spec.levels == 2
+    assert prior.spec.labels == 0
+    assert gmvq("sample", tmp_path / "run", "--n", 2, "--out", tmp_path / "s").code == 0
+
+
+def test_bad_command_lines(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for argv, message in (
+        (["prior"], "usage: gmvq prior fit"),
+        (["prior", "train"], "expected gmvq prior fit or gmvq prior push"),
+        (["prior", "fit"], "which tokens?"),
+        (["prior", "fit", tmp_path], "no folder of tokens"),
+        (["prior", "fit", place / "plain-tokens", "--model.sise", "tiny"], "did you mean model.size?"),
+        (["prior", "fit", place / "plain-tokens", "--model.kind", "both"], "causal"),
+        (["prior", "fit", place / "plain-tokens", "--model.lr", "0"], "lr must be positive"),
+        (["prior", "fit", place / "plain-tokens", "--ckpt_path", "last"], "no run to resume"),
+        (["sample", place / "plain", "--out", out], "expected"),
+        (["sample", place / "run", place / "levels", "--out", out], "not the tokenizer that this prior"),
+        (["sample", place / "run", "--label", 3, "--out", out], "labels are 0 to 2"),
+        (["sample", place / "run", "--top_p", 2, "--out", out], "top_p must be at most 1"),
+        (["sample", "mixture", "--out", out], "needs the tokenizer"),
+        (["sample", "mixture", place / "plain", "--label", 1, "--out", out], "knows no labels"),
+        (["sample", "mixture", place / "levels", "--out", out], "ResidualGMVQ has no pi"),
+        (["sample", place / "run", "--inception", "x", "--out", out], "add --fid"),
+    ):
+        done = gmvq(*argv)
+        assert done.code == 2, (argv, done)
+        assert message in done.out + done.err, (argv, done)
+        assert not out.exists()
+
+
+def test_a_checkpoint_of_a_tokenizer_is_no_prior(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="TokenPrior"):
+        open_prior(place / "plain")
+    shutil.copytree(place / "run" / "checkpoints", tmp_path / "checkpoints")
+    prior, notes = open_prior(tmp_path / "checkpoints" / "last.ckpt")
+    assert notes["step"] == 6
+    assert prior.kind == "causal"
+
+
+def test_tokens_without_splits_hold_out_some_of_their_own(
+    place: Path, gmvq: Callable[..., Result], tmp_path: Path
+) -> None:
+    from gmvq.prior import TokenDataModule
+
+    argv = ["encode", place / "plain", "--split", "test", "--out", tmp_path / "tokens", "--quiet"]
+    assert gmvq(*argv).code == 0
+    data = TokenDataModule(str(tmp_path / "tokens"))
+    assert [len(data.rows(split)) for split in ("train", "validation", "test")] == [11, 1, 1]
+    whole = TokenDataModule(str(place / "plain-tokens"))
+    sizes = [len(whole.rows(split)) for split in ("train", "validation", "test")]
+    assert sum(sizes) == 52
+    assert sizes[2] == 12
+
+
+def test_in_memory_fitting_learns_what_there_is_to_learn() -> None:
+    from gmvq.prior import fit_prior
+
+    labels = torch.arange(64) % 2
+    indices = torch.where(labels[:, None] == 0, torch.tensor([0, 1, 2]), torch.tensor([3, 3, 0]))
+    for kind in ("causal", "masked"):
+        prior = fit_prior(
+            indices, 4, labels=labels, steps=60, batch_size=32, kind=kind, label_dropout=0.0, warmup_steps=5
+        )
+        drawn = prior.sample(20, labels=torch.arange(20) % 2)
+        expected = torch.where((torch.arange(20) % 2)[:, None] == 0, indices[0], indices[1])
+        assert (drawn == expected).float().mean() > 0.9
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        fit_prior(indices, 2)
