@@ -30,8 +30,9 @@ LEVELS: dict[str, int] = {
     "bench": 6,
     "prior": 7,
     "compare": 7,
-    "cli": 8,
-    "app": 8,
+    "rate_distortion": 8,
+    "cli": 9,
+    "app": 9,
 }
 CORE = {"types", "errors", "functional", "quantizers", "objectives", "models"}
 #: What may be imported at module level: the base dependencies anywhere; extras only by these packages.

@@ -44,11 +44,8 @@ def train_run(run: Run, device: str = "cpu") -> dict[str, Any]:
     Raises:
         DivergedError: the loss is no finite number.
     """
-    torch.set_flush_denormal(True)
     started = time.perf_counter()
-    model = _build(run).to(device)
-    trainer = _Trainer(model, run, torch.device(device))
-    curve, seconds = trainer.fit()
+    model, trainer, curve, seconds = _fit(run, device)
     result: dict[str, Any] = {
         "validation": measure_validation(model, _open(run, "validation")),
         "curve": curve,
@@ -58,6 +55,22 @@ def train_run(run: Run, device: str = "cpu") -> dict[str, Any]:
     if run["phase"] == "final":
         result |= measure_test(model, _open(run, "test"))
     return {**result, "seconds": time.perf_counter() - started}
+
+
+def train_model(run: Run, device: str = "cpu") -> VQAutoencoder:
+    """Train as ``run`` says; the model, in eval mode.
+
+    Raises:
+        DivergedError: the loss is no finite number.
+    """
+    return _fit(run, device)[0].eval()
+
+
+def _fit(run: Run, device: str) -> tuple[VQAutoencoder, _Trainer, dict[str, list[Any]], float]:
+    torch.set_flush_denormal(True)
+    model = _build(run).to(device)
+    trainer = _Trainer(model, run, torch.device(device))
+    return model, trainer, *trainer.fit()
 
 
 def _build(run: Run) -> VQAutoencoder:
