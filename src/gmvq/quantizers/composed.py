@@ -1,14 +1,16 @@
-"""What quantizers made of several mixtures share: terms, schedules, config, and the features that codes live in."""
+"""``ComposedQuantizer``: what quantizers made of several mixtures share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..types import QuantizerOutput
+from .base import Quantizer
 from .config import part_from_dict
 from .gaussian_mixture import GaussianMixtureVQ
 
@@ -25,17 +27,38 @@ def level_terms(outs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
     return terms | {f"perplexity/{i}": out.terms["perplexity"] for i, out in enumerate(outs, start=1)}
 
 
-def progress_of_all(parts: Sequence[GaussianMixtureVQ], progress: float) -> None:
-    """Advance the schedules of every part."""
-    for part in parts:
-        part.set_progress(progress)
+class ComposedQuantizer(Quantizer):
+    """Several mixtures as one quantizer: their schedules, their parameters, their loss in the units of another."""
 
+    layers: nn.ModuleList
 
-def coded_features(parts: Sequence[GaussianMixtureVQ], dim: int) -> int:
-    """Over how many of D features the error of quantization is spread: those that the codebooks span, at most D."""
-    return min(sum(part.codebook_dim for part in parts), dim)
+    @property
+    def mixtures(self) -> list[GaussianMixtureVQ]:
+        """The mixtures, in the order of their codes on the indices' last axis."""
+        return list(self.layers)  # pyright: ignore[reportReturnType]
 
+    def set_progress(self, progress: float) -> None:
+        """Advance every schedule of every mixture, as ``GaussianMixtureVQ.set_progress``."""
+        for mixture in self.mixtures:
+            mixture.set_progress(progress)
 
-def layers_from_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Constructor arguments from a config: parts built, ``type`` left out."""
-    return {key: part_from_dict(value) for key, value in config.items() if key != "type"}
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Optimizer groups at the network's rate ``lr``, without decay."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0}]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Build an untrained quantizer from ``to_config``'s dictionary."""
+        return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
+
+    def _couple(
+        self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """In training the loss in the units of the reconstruction loss, see ``functional.balance``; else as they are.
+
+        The error of quantization is spread over those of the D features that the codebooks span, at most D.
+        """
+        if not self.training:
+            return quantized, nats
+        features = min(copies * sum(mixture.codebook_dim for mixture in self.mixtures), self.dim)
+        return in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=True, features=features)

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_size
-from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..types import QuantizerOutput
-from .base import Quantizer
-from .composed import coded_features, layers_from_config, level_terms, progress_of_all
+from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
 
 
-class GroupedGMVQ(Quantizer):
+class GroupedGMVQ(ComposedQuantizer):
     r"""G mixtures side by side: the D features are cut into G groups of D / G, each with its own code.
 
     As one model: p(c_1, ..., c_G) = prod_g pi(c_g), and both the prior of z and its posterior are products over groups.
@@ -61,11 +59,6 @@ class GroupedGMVQ(Quantizer):
         )
 
     @property
-    def parts(self) -> list[GaussianMixtureVQ]:
-        """The mixtures: one for each group, or one for all."""
-        return list(self.layers)  # pyright: ignore[reportReturnType]
-
-    @property
     def index_shape(self) -> tuple[int, ...]:
         """Shape of the indices of one position: (G,)."""
         return (self.groups,)
@@ -75,15 +68,11 @@ class GroupedGMVQ(Quantizer):
         rows, valid = self._rows(latents, mask)
         outs = [
             part(vectors, _of_vectors(valid, vectors))
-            for part, vectors in zip(self.parts, self._split(rows), strict=True)
+            for part, vectors in zip(self.mixtures, self._split(rows), strict=True)
         ]
         nats = sum((out.nats for out in outs), rows.new_zeros(())) * (self.groups / len(outs))
-        quantized, loss = self._join([out.quantized for out in outs]), nats
-        if self.training:
-            features = coded_features(self.parts * (self.groups // len(outs)), self.dim)
-            quantized, loss = in_units_of_the_reconstruction_loss(
-                quantized, nats, rows, pooled=True, features=features
-            )
+        copies = self.groups // len(outs)
+        quantized, loss = self._couple(self._join([out.quantized for out in outs]), nats, rows, copies)
         shape = (*latents.shape[:-1], self.groups)
         terms = level_terms(outs)
         return QuantizerOutput(
@@ -101,7 +90,7 @@ class GroupedGMVQ(Quantizer):
         rows, valid = self._rows(latents, mask)
         indices = [
             part.encode(vectors, _of_vectors(valid, vectors))[..., None]
-            for part, vectors in zip(self.parts, self._split(rows), strict=True)
+            for part, vectors in zip(self.mixtures, self._split(rows), strict=True)
         ]
         return self._join(indices).reshape(*latents.shape[:-1], self.groups)
 
@@ -117,39 +106,26 @@ class GroupedGMVQ(Quantizer):
                 f"indices must have shape (..., {self.groups}), one for each group, got {tuple(indices.shape)}"
             )
         if self.shared_codebook:
-            return self.parts[0].get_codes_from_indices(indices).flatten(-2)
-        columns = zip(self.parts, indices.unbind(-1), strict=True)
+            return self.mixtures[0].get_codes_from_indices(indices).flatten(-2)
+        columns = zip(self.mixtures, indices.unbind(-1), strict=True)
         return torch.cat([part.get_codes_from_indices(column) for part, column in columns], -1)
 
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every mixture by k-means on its features of latents (..., D)."""
         rows, _ = self._rows(latents, None)
-        for part, vectors in zip(self.parts, self._split(rows), strict=True):
+        for part, vectors in zip(self.mixtures, self._split(rows), strict=True):
             part.init_codebook(vectors, seed=seed)
-
-    def set_progress(self, progress: float) -> None:
-        """Advance every schedule of every mixture, as ``GaussianMixtureVQ.set_progress``."""
-        progress_of_all(self.parts, progress)
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimizer groups at the network's rate ``lr``, without decay."""
-        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0}]
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
         return {
-            **self.parts[0].to_config(),
+            **self.mixtures[0].to_config(),
             "type": "GroupedGMVQ",
             "dim": self.dim,
             "groups": self.groups,
             "shared_codebook": self.shared_codebook,
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> GroupedGMVQ:
-        """Build an untrained quantizer from ``to_config``'s dictionary."""
-        return cls(**layers_from_config(config))
 
     def _split(self, rows: Tensor) -> list[Tensor]:
         """Rows (N, D) as the vectors of each mixture: (N, D / G), or one (N, G, D / G) where it is shared."""

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_size
-from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..types import QuantizerOutput
-from .base import Quantizer
-from .composed import coded_features, layers_from_config, level_terms, progress_of_all
+from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
 
 
-class ResidualGMVQ(Quantizer):
+class ResidualGMVQ(ComposedQuantizer):
     r"""n mixtures in a row: z-hat_1 = latents, z-hat_{l+1} = z-hat_l - z_l, and the decoder reads sum_l z_l.
 
     As one model: p(c_1, ..., c_n) = prod_l pi(c_l), z = sum_l s_l B_l mu_{c_l}, and the posterior is taken one level
@@ -73,15 +71,10 @@ class ResidualGMVQ(Quantizer):
             GaussianMixtureVQ(dim, codebook_size, **options) for _ in range(num_quantizers)
         )
         if shared_codebook:
-            first = self.levels[0]
-            for level in self.levels[1:]:
+            first = self.mixtures[0]
+            for level in self.mixtures[1:]:
                 level.scaled_codebook = first.scaled_codebook
                 level.keep_codebook = True
-
-    @property
-    def levels(self) -> list[GaussianMixtureVQ]:
-        """The mixtures, from the coarsest to the finest."""
-        return list(self.layers)  # pyright: ignore[reportReturnType]
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -94,7 +87,7 @@ class ResidualGMVQ(Quantizer):
         reach = self._reach(latents)
         residual, total = rows, torch.zeros_like(rows)
         outs: list[QuantizerOutput] = []
-        for number, level in enumerate(self.levels):
+        for number, level in enumerate(self.mixtures):
             active = valid
             if reach is not None and number >= self.min_levels:
                 active = reach > number if valid is None else valid & (reach > number)
@@ -103,12 +96,7 @@ class ResidualGMVQ(Quantizer):
             outs.append(out)
         chances = [1.0 if reach is None else self._chance(number) for number in range(len(outs))]
         nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))
-        loss = nats
-        if self.training:
-            features = coded_features(self.levels, self.dim)
-            total, loss = in_units_of_the_reconstruction_loss(
-                total, nats, rows, pooled=True, features=features
-            )
+        total, loss = self._couple(total, nats, rows)
         indices = torch.stack([out.indices for out in outs], -1)
         if not self.training:
             total = self.get_codes_from_indices(indices)
@@ -127,7 +115,7 @@ class ResidualGMVQ(Quantizer):
         """Indices (..., n) of latents (..., D), level by level the most probable code; int64, -1 where masked."""
         residual, valid = self._rows(latents, mask)
         indices = []
-        for level in self.levels:
+        for level in self.mixtures:
             indices.append(level.encode(residual, valid))
             residual = residual - level.get_codes_from_indices(indices[-1]).to(residual.dtype)
         return torch.stack(indices, -1).reshape(*latents.shape[:-1], len(indices))
@@ -146,7 +134,7 @@ class ResidualGMVQ(Quantizer):
             )
         parts = [
             level.get_codes_from_indices(at)
-            for level, at in zip(self.levels, indices.unbind(-1), strict=False)
+            for level, at in zip(self.mixtures, indices.unbind(-1), strict=False)
         ]
         total = torch.zeros_like(parts[0])
         for part in parts:
@@ -158,7 +146,7 @@ class ResidualGMVQ(Quantizer):
 
         Nothing is dropped before every level has started, which takes a batch with valid positions.
         """
-        if not (self.training and self.level_dropout and all(level.started for level in self.levels)):
+        if not (self.training and self.level_dropout and all(level.started for level in self.mixtures)):
             return None
         items = latents.shape[0] if latents.ndim > 1 else 1
         drawn = torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=latents.device)
@@ -173,17 +161,9 @@ class ResidualGMVQ(Quantizer):
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every level by k-means on what the levels before it leave of latents (..., D)."""
         residual, _ = self._rows(latents, None)
-        for level in self.levels:
+        for level in self.mixtures:
             level.init_codebook(residual, seed=seed)
             residual = residual - level.get_codes_from_indices(level.encode(residual)).to(residual.dtype)
-
-    def set_progress(self, progress: float) -> None:
-        """Advance every schedule of every level, as ``GaussianMixtureVQ.set_progress``."""
-        progress_of_all(self.levels, progress)
-
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Optimizer groups at the network's rate ``lr``, without decay."""
-        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0}]
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
@@ -193,13 +173,8 @@ class ResidualGMVQ(Quantizer):
             "shared_codebook": self.shared_codebook,
             "level_dropout": self.level_dropout,
             "min_levels": self.min_levels,
-            **{key: value for key, value in self.levels[0].to_config().items() if key != "type"},
+            **{key: value for key, value in self.mixtures[0].to_config().items() if key != "type"},
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ResidualGMVQ:
-        """Build an untrained quantizer from ``to_config``'s dictionary."""
-        return cls(**layers_from_config(config))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={len(self.layers)}, shared_codebook={self.shared_codebook}"
