@@ -17,6 +17,7 @@ ROOT = Path(gmvq.__file__).parent
 LEVELS: dict[str, int] = {
     "types": 0,
     "errors": 0,
+    "files": 0,
     "functional": 1,
     "quantizers": 2,
     "objectives": 3,
@@ -34,7 +35,7 @@ LEVELS: dict[str, int] = {
     "cli": 9,
     "app": 9,
 }
-CORE = {"types", "errors", "functional", "quantizers", "objectives", "models"}
+CORE = {"types", "errors", "files", "functional", "quantizers", "objectives", "models"}
 #: What may be imported at module level: the base dependencies anywhere; extras only by these packages.
 BASE = {"torch", "numpy", "safetensors"}
 AT_MODULE_LEVEL: dict[str, set[str]] = {

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ..files import written_whole
+
 _PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
 #: What has to be the same for a file to be resumed.
 _SAME = ("device", "threads", "python", "torch", "gmvq", "source", *_PACKAGES)
@@ -72,25 +74,15 @@ def read(path: Path, kind: str) -> dict[str, Any]:
 
 
 def write(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON to a temporary name beside ``path`` and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write JSON, whole or not at all."""
+    with written_whole(path) as file:
+        file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def save_figure(path: Path, figure: Any) -> None:
-    """Save a matplotlib figure to a temporary name beside ``path`` and rename it; the suffix says the format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Save a matplotlib figure, whole or not at all; the suffix says the format."""
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=120, format=path.suffix.lstrip(".") or "png")
 
 
 def environment(device: torch.device) -> dict[str, Any]:

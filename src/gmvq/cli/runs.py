@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
+
+from ..files import written_whole
 
 LAST = Path("checkpoints", "last.ckpt")
 ROOT = Path("runs")
@@ -67,13 +68,8 @@ def run_dir_of(checkpoint: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def _known() -> str:

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import written_whole
 from .common import Parser, load, open_data, positive, say
 from .runs import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..files import written_whole
     from ..prior import TokenPrior
-    from .common import Loaded
+from .common import Loaded
 
 #: In the place of PRIOR: codes drawn from the mixture's weights, each position by itself.
 MIXTURE = "mixture"
@@ -123,13 +125,10 @@ def _write(out: Path, images: Tensor, indices: Tensor, options: argparse.Namespa
     """Write one PNG per image, then grid.png, and the command with its tokens as samples.json."""
     from ..evaluation.pictures import png_bytes, save_png, to_picture
 
-    out.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(images):
         picture = to_picture(image)
-        file = out / f"{number:06d}.png"
-        temporary = file.with_name(f".{file.name}.tmp")
-        temporary.write_bytes(png_bytes(picture[..., 0] if image.shape[0] == 1 else picture))
-        temporary.replace(file)
+        with written_whole(out / f"{number:06d}.png") as file:
+            file.write_bytes(png_bytes(picture[..., 0] if image.shape[0] == 1 else picture))
     columns = options.columns or math.ceil(math.sqrt(min(len(images), 256)))
     save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
     record: dict[str, Any] = {**vars(options), "tokens": indices.tolist()}

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import require
+from ..files import written_whole
 from . import page, plots
 from .batches import Images, description_of, device_of
 from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_codebook
@@ -102,12 +103,8 @@ def write_report(
         _reproduction_section(folder, model, dataset, command),
     ]
     target = folder / "report.html"
-    temporary = folder / f".report.html.{os.getpid()}.tmp"
-    try:
-        temporary.write_text(page.page(title, body), encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target) as file:
+        file.write_text(page.page(title, body), encoding="utf-8")
     return target
 
 

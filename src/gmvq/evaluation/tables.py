@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import written_whole
 from .evaluate import Evaluation
 
 #: (key, label, unit, format) in the order of printing; a format is that of ``format``.
@@ -87,24 +88,15 @@ def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
 
 
 def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping[str, Any]) -> Path:
-    """Write the figures as JSON with their units, whole or not at all; NaN and infinity become null.
-
-    The file is written under a temporary name beside ``path`` and renamed, so that a reader never sees half
-    of it. The folder is created.
-    """
+    """Write the figures as JSON with their units, whole or not at all; NaN and infinity become null."""
     values = evaluation.to_dict() if isinstance(evaluation, Evaluation) else dict(evaluation)
     units = {key: f"{label} [{unit}]" if unit else label for key, label, unit, _ in _FIGURES}
     units["mse"] = "MSE of values in [0, 1]"
     values["units"] = {key: unit for key, unit in units.items() if key in values}
     text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target) as file:
+        file.write_text(text, encoding="utf-8")
     return target
 
 

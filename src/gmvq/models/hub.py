@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
+from ..files import written_whole
 from .card import MARKER, model_card, public_metadata
-from .pretrained import CONFIG, WEIGHTS, replace, save
+from .pretrained import CONFIG, WEIGHTS, save
 
 if TYPE_CHECKING:
     from .autoencoder import VQAutoencoder
@@ -59,7 +60,8 @@ def save_repository(
     metadata = public_metadata(metadata)
     save(model, directory, metadata)
     text = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
-    replace(Path(directory) / CARD, lambda file: file.write_text(text, encoding="utf-8"))
+    with written_whole(Path(directory) / CARD) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def push(
@@ -81,7 +83,12 @@ def push(
 
 
 def upload(
-    write: Callable[[Path], None], repo_id: str, *, private: bool, token: str | bool | None, commit_message: str
+    write: Callable[[Path], None],
+    repo_id: str,
+    *,
+    private: bool,
+    token: str | bool | None,
+    commit_message: str,
 ) -> str:
     """Upload what ``write`` puts into a folder, its card only where the repository has none of its owner's.
 

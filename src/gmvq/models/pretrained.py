@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .. import quantizers
+from ..files import written_whole
 from .nets import Decoder, Encoder, build_networks
 from .weights import DIGEST, check_parts, fill, misfits, mixed_dtypes, naming, read_weights, tensors_digest
 
@@ -44,10 +44,11 @@ def save(model: VQAutoencoder, directory: str | os.PathLike[str], metadata: dict
         for name, value in model.state_dict().items()
     }
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     header = {"format": "pt", DIGEST: tensors_digest(weights)}
-    replace(folder / WEIGHTS, lambda file: save_file(weights, file, metadata=header))
-    replace(folder / CONFIG, lambda file: file.write_text(text, encoding="utf-8"))
+    with written_whole(folder / WEIGHTS) as file:
+        save_file(weights, file, metadata=header)
+    with written_whole(folder / CONFIG) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def load(cls: type[Model], folder: Path, encoder: nn.Module | None, decoder: nn.Module | None) -> Model:
@@ -101,16 +102,6 @@ def _version() -> str:
         return version("gmvq")
     except PackageNotFoundError:  # run from the source tree
         return "unknown"
-
-
-def replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside ``file``, then rename: readers see the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from safetensors.torch import save_file
 
+from ..files import written_whole
 from ..models.card import MARKER, public_metadata
 from ..models.hub import CARD, resolve, upload
-from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, replace
+from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config
 from ..models.weights import DIGEST, fill, misfits, naming, read_weights, tensors_digest
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def save(prior: TokenPrior, directory: str | os.PathLike[str], metadata: dict[st
     text = json.dumps(config, indent=2) + "\n"
     weights = {name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()}
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     header = {"format": "pt", DIGEST: tensors_digest(weights)}
-    replace(folder / WEIGHTS, lambda file: save_file(weights, file, metadata=header))
-    replace(folder / CONFIG, lambda file: file.write_text(text, encoding="utf-8"))
+    with written_whole(folder / WEIGHTS) as file:
+        save_file(weights, file, metadata=header)
+    with written_whole(folder / CONFIG) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def load(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..errors import require
 from ..evaluation.pictures import png_bytes, to_picture
+from ..files import written_whole
 from .decode import DecodedBatch
 
 _ROW_GROUP = 100  # rows; what the Hub's viewer and our own reader like
@@ -55,10 +55,8 @@ def write_images(
     count = 0
     for batch in batches:
         for i, image in zip(batch.ids.tolist(), batch.images, strict=True):
-            file = target / f"{i:08d}.png"
-            temporary = target / f".{file.name}.tmp"
-            temporary.write_bytes(_png(image))
-            os.replace(temporary, file)
+            with written_whole(target / f"{i:08d}.png") as file:
+                file.write_bytes(_png(image))
         count += len(batch.ids)
         if progress is not None:
             progress(count)
@@ -92,32 +90,28 @@ def _write_table(
         ],
         metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with parquet.ParquetWriter(temporary, schema, compression="none") as writer:  # PNG is compressed
-            for batch in batches:
-                rows: list[dict[str, Any]] = [
-                    {
-                        "id": i,
-                        "name": name,
-                        "split": batch.split,
-                        "image": {"bytes": _png(image), "path": f"{i:08d}.png"},
-                        "label": label,
-                    }
-                    for i, name, label, image in zip(
-                        batch.ids.tolist(), batch.names, batch.labels, batch.images, strict=True
-                    )
-                ]
-                writer.write_table(arrow.Table.from_pylist(rows, schema), row_group_size=_ROW_GROUP)
-                count += len(rows)
-                if progress is not None:
-                    progress(count)
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with (
+        written_whole(target) as file,
+        parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
+    ):
+        for batch in batches:
+            rows: list[dict[str, Any]] = [
+                {
+                    "id": i,
+                    "name": name,
+                    "split": batch.split,
+                    "image": {"bytes": _png(image), "path": f"{i:08d}.png"},
+                    "label": label,
+                }
+                for i, name, label, image in zip(
+                    batch.ids.tolist(), batch.names, batch.labels, batch.images, strict=True
+                )
+            ]
+            writer.write_table(arrow.Table.from_pylist(rows, schema), row_group_size=_ROW_GROUP)
+            count += len(rows)
+            if progress is not None:
+                progress(count)
     return count
 
 

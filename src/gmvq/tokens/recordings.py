@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import SignalScale
 from ..data.wav import wav_bytes
+from ..files import written_whole
 from .decode import DecodedBatch
 
 
@@ -91,9 +92,5 @@ def npy_bytes(values: NDArray[np.float32]) -> bytes:
 
 
 def _write(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(file) as temporary:
         temporary.write_bytes(data)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

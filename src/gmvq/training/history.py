@@ -14,6 +14,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ..files import written_whole
+
 
 class HistoryWriter(Logger):
     """Append what a run logs to ``history.jsonl``: one object a line, with the number of steps done as ``step``.
@@ -69,9 +71,8 @@ class HistoryWriter(Logger):
             for line in self.path.read_text(encoding="utf-8").splitlines()
             if (number := _step_of(line)) is not None and number <= step
         ]
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        with written_whole(self.path) as file:
+            file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
