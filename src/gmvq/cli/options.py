@@ -7,23 +7,15 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch import Trainer
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
 from .config_files import check_config_file
-
-#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
-OURS = {
-    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
-    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
-    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
-}  # fmt: skip
+from .training_run import add_run_options
 
 
 def build_parser() -> LightningArgumentParser:
@@ -38,24 +30,7 @@ def build_parser() -> LightningArgumentParser:
         ),
         exit_on_error=False,
     )
-    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
-    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
-    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Seed of weights, noise, data order, augmentation."
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        type=str | None,
-        help="Go on from this checkpoint; 'last' is the newest of the run.",
-    )
-    parser.add_argument(
-        "--logger",
-        type=Literal["tensorboard", "wandb", "none"],
-        default="tensorboard",
-        help="Where figures go beside history.jsonl.",
-    )
-    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
+    add_run_options(parser, TRAINER_DEFAULTS)
     parser.add_argument(
         "--keep_best",
         type=bool,
@@ -70,13 +45,11 @@ def build_parser() -> LightningArgumentParser:
     )
     parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"}, sub_configs=True)
     parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
-    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
     parser.link_arguments("seed", "model.seed")
     parser.link_arguments("seed", "data.seed")
     parser.link_arguments("model.channels", "data.channels")
     parser.link_arguments("model.spatial_dims", "data.spatial_dims")
     parser.set_defaults(choice_defaults(TokenizerModule, "model"))
-    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
     return parser
 
 

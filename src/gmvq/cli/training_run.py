@@ -1,0 +1,280 @@
+"""What every command that trains has in common: its folder, its records, its trainer, and how it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shlex
+import signal
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .common import say
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, write_text
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from lightning.pytorch import LightningDataModule, Trainer
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from ..prior import PriorModule
+    from ..training import TokenizerModule
+
+#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
+OURS = {
+    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
+    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
+    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
+}  # fmt: skip
+#: Set for the processes that Lightning starts, so that all of a run use one folder.
+_RUN_DIR = "_GMVQ_RUN_DIR"
+
+
+@dataclass
+class TrainingRun:
+    """A run that is about to begin or to go on.
+
+    Attributes:
+        command: as it is typed, ``gmvq fit``.
+        argv: what follows it.
+        parser, config: its options.
+        name, run_dir: of the run.
+        checkpoint: what it goes on from; None: it begins.
+    """
+
+    command: str
+    argv: Sequence[str]
+    parser: LightningArgumentParser
+    config: Namespace
+    name: str
+    run_dir: Path
+    checkpoint: Path | None
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with the run."""
+        return f"{self.command} --ckpt_path {shlex.quote(str(self.run_dir))}"
+
+    def steps_done(self, module: TokenizerModule | PriorModule) -> int:
+        """The steps that the checkpoint has behind it; 0 without one.
+
+        Raises:
+            ValueError: it is not of this module.
+        """
+        if self.checkpoint is None:
+            return 0
+        from ..training.checkpoint import check_fits, read_checkpoint
+
+        contents = read_checkpoint(self.checkpoint)
+        check_fits(contents, module.state_dict(), module.settings)
+        return int(contents["global_step"])
+
+    def train(
+        self,
+        module: TokenizerModule | PriorModule,
+        data: LightningDataModule,
+        describe: Callable[[], str],
+        finish: Callable[[Trainer], int],
+        *,
+        step: int,
+        keep_best: bool = False,
+    ) -> int:
+        """Train, or say how to go on where that was stopped; return the exit code.
+
+        Args:
+            module, data: what is trained on what.
+            describe: of the data, for the user.
+            finish: called in the first process once all steps are made; returns the exit code.
+            step: steps already done.
+            keep_best: as in ``build_trainer``.
+        """
+        from ..training.trainer import build_trainer, default_precision
+
+        config = self.config
+        taken = Path(config.out).expanduser() if config.out else Path("runs", self.name)
+        note = f" ({taken} is taken)" if self.run_dir != taken else ""
+        note = f", going on after step {step}" if self.checkpoint else note
+        config["out"], config["name"], config["ckpt_path"] = None, config.name or self.name, None
+
+        def begin(trainer: Trainer) -> None:
+            say(f"run folder: {self.run_dir}{note}\n{describe()}")
+            text = self.parser.dump(config, skip_none=False)
+            write_records(self.run_dir, text, self.command, self.argv, trainer, step)
+
+        if config.trainer["precision"] is None:
+            config.trainer["precision"] = default_precision(config.trainer["accelerator"])
+        trainer = build_trainer(
+            dict(config.trainer),
+            self.run_dir,
+            save_every=config.save_every,
+            keep_best=keep_best,
+            logger=config.logger,
+            from_step=step,
+            begin=begin,
+        )
+        if trainer.is_global_zero:
+            os.environ[_RUN_DIR] = str(self.run_dir)
+        try:
+            return self._fit(trainer, module, data, finish)
+        finally:
+            os.environ.pop(_RUN_DIR, None)
+
+    def _fit(
+        self,
+        trainer: Trainer,
+        module: TokenizerModule | PriorModule,
+        data: LightningDataModule,
+        finish: Callable[[Trainer], int],
+    ) -> int:
+        from ..training.callbacks import StopRequested
+
+        try:
+            trainer.fit(module, data, ckpt_path=self.checkpoint, weights_only=True)
+        except StopRequested as stop:
+            if trainer.is_global_zero:
+                say(f"\n{stop}, with a checkpoint. Go on with: {self.resume}")
+            return 128 + int(stop.signal)
+        except (
+            SystemExit
+        ):  # how Lightning ends on a KeyboardInterrupt: a second Ctrl-C, or one before the first step
+            last = (self.run_dir / LAST).is_file()
+            say(
+                f"\nstopped at once. Go on with: {self.resume}"
+                if last
+                else "\nstopped; there is nothing to go on from"
+            )
+            return 128 + int(signal.SIGINT)
+        if not trainer.is_global_zero:
+            return 0
+        try:
+            return finish(trainer)
+        except KeyboardInterrupt:
+            say(f"\nstopped while measuring; the model is trained. Finish with: {self.resume}")
+            return 128 + int(signal.SIGINT)
+
+
+def plan(
+    command: str, parser: LightningArgumentParser, argv: Sequence[str], name_of: Callable[[Namespace], str]
+) -> TrainingRun:
+    """Find the folder of a run, and the checkpoint and options that it goes on with.
+
+    Args:
+        command: as it is typed, ``gmvq fit``.
+        parser: with the options of ``add_run_options``.
+        argv: what follows the command.
+        name_of: the name of a run with a configuration.
+    """
+    from .options import config_files, parse_options
+
+    config = parse_options(parser, argv)
+    name = name_of(config)
+    if not config.ckpt_path:
+        run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
+        return TrainingRun(command, argv, parser, config, name, run_dir, None)
+    checkpoint = checkpoint_to_resume(config.ckpt_path, config.out, name)
+    run_dir = run_dir_of(checkpoint)
+    stored = run_dir / "config.yaml"
+    if stored.is_file() and not config_files(argv):
+        config = parse_options(parser, ["--config", str(stored), *argv])
+    if config.out and Path(config.out).expanduser().resolve() != run_dir.resolve():
+        run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
+    return TrainingRun(command, argv, parser, config, name, run_dir, checkpoint)
+
+
+def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -> None:
+    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer.
+
+    Args:
+        parser: of the command.
+        defaults: of the trainer, where they are not Lightning's.
+    """
+    from jsonargparse import ActionConfigFile
+    from lightning.pytorch import Trainer
+
+    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
+    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
+    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="Seed of weights, noise, data order, augmentation."
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        type=str | None,
+        help="Go on from this checkpoint; 'last' is the newest of the run.",
+    )
+    parser.add_argument(
+        "--logger",
+        type=Literal["tensorboard", "wandb", "none"],
+        default="tensorboard",
+        help="Where figures go beside history.jsonl.",
+    )
+    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
+    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
+    parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items()})
+
+
+def write_records(
+    run_dir: Path, config: str, command: str, argv: Sequence[str], trainer: Trainer, step: int
+) -> None:
+    """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
+    import lightning
+    import numpy
+    import torch
+
+    record = {
+        "command": command_line(command, argv),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "from_step": step,
+        "device": str(trainer.strategy.root_device),
+        "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "gmvq": _version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "numpy": numpy.__version__,
+        },
+    }
+    file = run_dir / "run.json"
+    past: list[Any] = []
+    with contextlib.suppress(OSError, ValueError):
+        past = json.loads(file.read_text(encoding="utf-8"))
+    write_text(file, json.dumps([*past, record], indent=2) + "\n")
+    write_text(run_dir / "config.yaml", config)
+
+
+def command_line(command: str, argv: Sequence[str]) -> str:
+    """``gmvq fit`` and its arguments as they could be typed."""
+    return f"{command} {shlex.join(argv)}".strip()
+
+
+def quieten() -> None:
+    """Silence what Lightning and torch tell developers and not users."""
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*number of training batches .* is smaller than the logging interval.*",
+        r".*You have overridden `on_.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*`srun` command is available.*",
+        r".*recommended to use `self.log\(.*sync_dist=True.*",
+        r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _version() -> str:
+    from .main import _version as version
+
+    return version()
