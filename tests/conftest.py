@@ -1,8 +1,9 @@
-"""What every test leaves as it found it."""
+"""What every test leaves as it found it, and a command line run in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -14,3 +15,26 @@ def _denormals() -> Iterator[None]:
     import torch
 
     torch.set_flush_denormal(False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """``gmvq(*argv)`` in this process."""
+    from gmvq.cli.main import main
+
+    def run(*argv: object) -> Result:
+        capsys.readouterr()
+        code = main([str(part) for part in argv])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

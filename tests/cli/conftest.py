@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +16,6 @@ SMALL = [
     *("--data.size", "8", "--data.batch_size", "8", "--trainer.accelerator", "cpu", "--logger", "none"),
     *("--trainer.log_every_n_steps", "2", "--trainer.val_check_interval", "3"),
 ]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command line did."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -64,16 +54,3 @@ def here(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """Work in that folder."""
     monkeypatch.chdir(workplace.folder)
     return workplace
-
-
-@pytest.fixture
-def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a command line in this process."""
-
-    def run(*argv: object) -> Result:
-        capsys.readouterr()
-        code = main([str(part) for part in argv])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run

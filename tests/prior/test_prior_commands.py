@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,26 +36,6 @@ SMALL = [
         "1",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command line did."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def run(*argv: object) -> Result:
-        capsys.readouterr()
-        code = main([str(part) for part in argv])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +108,7 @@ def test_the_figures_are_those_of_the_prior(place: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_a_resumed_run_ends_where_a_straight_one_does(
-    place: Path, gmvq: Callable[..., Result], tmp_path: Path, kind: str
+    place: Path, gmvq: Callable[..., Any], tmp_path: Path, kind: str
 ) -> None:
     options = [*SMALL, "--model.kind", kind, "--model.dropout", "0.1", "--save_every", "2"]
     straight = ["prior", "fit", place / "plain-tokens", *options, "--trainer.max_steps", "8"]
@@ -155,7 +135,7 @@ def test_a_resumed_run_ends_where_a_straight_one_does(
         assert torch.equal(value, other.state_dict()[name]), name
 
 
-def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
     from PIL import Image
 
     done = gmvq("sample", place / "run", "--n", 5, "--label", 0, 2, "--guidance", 1, "--out", tmp_path / "s")
@@ -181,13 +161,13 @@ def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Result], 
 @pytest.mark.parametrize(
     "options", [["--noise", "1"], ["--temperature", "0.5", "--top_k", "3", "--top_p", "0.9"]]
 )
-def test_ways_to_sample(place: Path, gmvq: Callable[..., Result], tmp_path: Path, options: list[str]) -> None:
+def test_ways_to_sample(place: Path, gmvq: Callable[..., Any], tmp_path: Path, options: list[str]) -> None:
     for number, what in enumerate(([place / "run", place / "plain"], ["mixture", place / "plain"])):
         done = gmvq("sample", *what, "--n", 2, *options, "--out", tmp_path / str(number))
         assert done.code == 0, done.err
 
 
-def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
     argv = [
         "prior",
         "fit",
@@ -206,7 +186,7 @@ def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Result], tmp_path: P
     assert gmvq("sample", tmp_path / "run", "--n", 2, "--out", tmp_path / "s").code == 0
 
 
-def test_bad_command_lines(place: Path, gmvq: Callable[..., Result], tmp_path: Path) -> None:
+def test_bad_command_lines(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for argv, message in (
         (["prior"], "usage: gmvq prior fit"),
@@ -242,7 +222,7 @@ def test_a_checkpoint_of_a_tokenizer_is_no_prior(place: Path, tmp_path: Path) ->
 
 
 def test_tokens_without_splits_hold_out_some_of_their_own(
-    place: Path, gmvq: Callable[..., Result], tmp_path: Path
+    place: Path, gmvq: Callable[..., Any], tmp_path: Path
 ) -> None:
     from gmvq.prior import TokenDataModule
 

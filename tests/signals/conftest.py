@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,15 +37,6 @@ SMALL = [
     *("--trainer.accelerator", "cpu", "--trainer.max_steps", "6", "--trainer.val_check_interval", "3"),
     *("--trainer.log_every_n_steps", "2", "--logger", "none"),
 ]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command line did."""
-
-    code: int
-    out: str
-    err: str
 
 
 def _tone(seed: int, length: int, channels: int = 1) -> np.ndarray:
@@ -103,16 +93,3 @@ def _fit(folder: Path, data: Path) -> Path:
     finally:
         os.chdir(before)
     return folder / "run"
-
-
-@pytest.fixture
-def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """Run a command line in this process."""
-
-    def run(*argv: object) -> Result:
-        capsys.readouterr()
-        code = main([str(part) for part in argv])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run

@@ -9,35 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 
-from gmvq.cli.main import main
 from gmvq.tokens import read_manifest
 
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def run(*argv: object) -> Result:
-        capsys.readouterr()
-        code = main([str(part) for part in argv])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
-
-
-Run = Callable[..., Result]
+Run = Callable[..., Any]
 
 
 def test_from_images_to_tokens_and_back(gmvq: Run, checkpoint: Path, array: Path, tmp_path: Path) -> None:
