@@ -53,7 +53,7 @@ def generation(found: dict[str, Any]) -> str:
     for method in methods:
         own = [r for r in records if r["method"] == method]
         for kind, title in _KINDS.items():
-            if kind in own[0]["samples"]:
+            if all(kind in r["samples"] for r in own):
                 cells = [
                     _interval([scale * r["samples"][kind][name]["value"] for r in own], style)
                     for name, _, scale, style in _FIGURES
