@@ -4,8 +4,8 @@
 
 Tokenizers as in ``gmvq compare`` (fashion_mnist-k256, each with the rate and weights chosen there), a causal prior
 without labels on the tokens of the training images, samples at temperature 1 against test images. GM-VQ also with an
-estimator whose temperature ends at 0.1 (chosen by the KID of validation images, docs/experiments.md); there also z drawn
-around the codewords (``noise``), codes drawn from the mixture without a prior (``floor``), and a masked prior.
+estimator whose temperature ends at 0.1 (chosen by the KID of validation images, docs/experiments.md); there also z
+drawn around the codewords (``noise``), codes from the mixture without a prior (``floor``), and a masked prior.
 
 What the file holds is not made again; ``--methods`` and ``--seeds`` divide the work among processes with a file each,
 ``--merge`` joins the files.

@@ -1,0 +1,34 @@
+"""A file is there whole, or the one before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gmvq.files import written_whole
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "a.txt"
+    with written_whole(target) as file:
+        file.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_whole(target) as file:
+        file.write_text("half")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
