@@ -141,7 +141,7 @@ def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Any], tmp
     done = gmvq("sample", place / "run", "--n", 5, "--label", 0, 2, "--guidance", 1, "--out", tmp_path / "s")
     assert done.code == 0, done.err
     files = sorted(file.name for file in (tmp_path / "s").iterdir())
-    assert files == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "samples.json"]
+    assert files == [*(f"{i:08d}.png" for i in range(5)), "grid.png", "samples.json"]
     record = json.loads((tmp_path / "s" / "samples.json").read_text())
     tokens = torch.tensor(record["tokens"])
     prior, _ = open_prior(place / "run")
@@ -152,7 +152,7 @@ def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Any], tmp
     from gmvq import VQAutoencoder
 
     image = VQAutoencoder.from_pretrained(place / "plain").decode(tokens).clamp(0, 1)[3]
-    stored = torch.from_numpy(np.asarray(Image.open(tmp_path / "s" / "000003.png")).copy()).permute(2, 0, 1)
+    stored = torch.from_numpy(np.asarray(Image.open(tmp_path / "s" / "00000003.png")).copy()).permute(2, 0, 1)
     assert torch.equal(stored, image.mul(255).round().to(torch.uint8))
     assert Image.open(tmp_path / "s" / "grid.png").size == (3 * 10 - 2, 2 * 10 - 2)
     assert gmvq("sample", place / "run", "--out", tmp_path / "s").code == 2

@@ -1,4 +1,4 @@
-"""``gmvq sample``: images drawn from a prior over tokens, or from the mixture alone, as a picture grid and as files."""
+"""``gmvq sample``: images or signals drawn from a prior over tokens, or from the mixture alone, as files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import written_whole
 from .common import Parser, load, open_data, positive, say
 from .runs import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..files import written_whole
     from ..prior import TokenPrior
-from .common import Loaded
+    from .common import Loaded
 
 #: In the place of PRIOR: codes drawn from the mixture's weights, each position by itself.
 MIXTURE = "mixture"
@@ -36,11 +34,13 @@ def run(argv: Sequence[str]) -> int:
         loaded, indices = _from_mixture(options)
     else:
         loaded, indices = _from_prior(options)
+    if options.fid and loaded.spatial_dims != 2:
+        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
     from ..prior import decode
 
     images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
-    _write(out, images, indices, options)
-    print(f"{len(images):,} images: {out}")
+    _write(out, images, indices, loaded, options)
+    print(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
     if options.fid:
         _measure(out, images, loaded, options)
     return 0
@@ -90,7 +90,7 @@ def _from_mixture(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
         raise ValueError("the mixture by itself knows no labels; leave --label out, or give a prior")
     loaded = load(options)
     size = (loaded.notes.get("data") or {}).get("size") or 8 * loaded.downsample
-    shape = (size // loaded.downsample,) * 2
+    shape = (size // loaded.downsample,) * loaded.spatial_dims
     return loaded, mixture_indices(loaded.model, options.n, shape, seed=options.seed)
 
 
@@ -121,16 +121,21 @@ def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namesp
     write_text(out / "metrics.json", json.dumps(found.to_dict(), indent=2) + "\n")
 
 
-def _write(out: Path, images: Tensor, indices: Tensor, options: argparse.Namespace) -> None:
-    """Write one PNG per image, then grid.png, and the command with its tokens as samples.json."""
-    from ..evaluation.pictures import png_bytes, save_png, to_picture
+def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
+    """Write a file for each image or signal, grid.png of images, and the command with its tokens as samples.json."""
+    import numpy as np
 
-    for number, image in enumerate(images):
-        picture = to_picture(image)
-        with written_whole(out / f"{number:06d}.png") as file:
-            file.write_bytes(png_bytes(picture[..., 0] if image.shape[0] == 1 else picture))
-    columns = options.columns or math.ceil(math.sqrt(min(len(images), 256)))
-    save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
+    from ..evaluation.pictures import save_png, to_picture
+    from ..tokens import DecodedBatch, write_images, write_signals
+
+    count = len(images)
+    batch = DecodedBatch(np.arange(count), [""] * count, [None] * count, "samples", images)
+    if loaded.scale is not None:
+        write_signals([batch], out, loaded.scale)
+    else:
+        write_images([batch], out)
+        columns = options.columns or math.ceil(math.sqrt(min(count, 256)))
+        save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
     record: dict[str, Any] = {**vars(options), "tokens": indices.tolist()}
     write_text(out / "samples.json", json.dumps(record) + "\n")
 
@@ -162,7 +167,10 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint", metavar="CKPT", nargs="?", help="the tokenizer; default: the place known to the prior"
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, help="a new folder for grid.png and one PNG per image"
+        "--out",
+        metavar="DIR",
+        required=True,
+        help="a new folder for grid.png and one PNG per image (of signals: WAV or .npy files)",
     )
     parser.add_argument("--n", type=positive, default=64, metavar="N", help="number of images (default: 64)")
     parser.add_argument(
