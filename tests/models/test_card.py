@@ -212,3 +212,12 @@ def test_what_goes_wrong(mixture: VQAutoencoder, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(huggingface_hub, "HfApi", LocalHub)
         with pytest.raises(OSError, match=r"'me/tok' could not be pushed; log in with .*: no route"):
             mixture.push_to_hub("me/tok")
+
+
+def test_a_card_of_signals_says_so() -> None:
+    model = build_autoencoder(channels=1, spatial_dims=1, codebook_size=8)
+    text = model_card(model, metadata={"metrics": {"mse": 0.1}})
+    assert "A tokenizer of signals" in text
+    data = huggingface_hub.ModelCard(text).data
+    assert "signal-tokenizer" in (data.tags or [])
+    assert "image" not in text.split("## Usage")[0]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: A card with this line is replaced by the next push, one without it is its owner's.
 MARKER = "<!-- Written by gmvq. Delete this line, and the next push leaves your text alone. -->"
-_TAGS = ("gmvq", "image-tokenizer", "vector-quantization", "vq-vae", "pytorch")
+_TAGS = ("gmvq", "vector-quantization", "vq-vae", "pytorch")
 _MIXTURE = " The codebook is a Gaussian mixture, trained on an evidence bound by the Python package `gmvq`."
 #: key of the evaluation -> label, unit, format.
 _METRICS = {
@@ -64,13 +64,14 @@ def model_card(
     quantizer = model.quantizer
     codes = math.prod(getattr(quantizer, "index_shape", ()))
     several = f", {codes} for each position" if codes > 1 else ""
+    kind = "signal" if _networks(model).get("spatial_dims") == 1 else "image"
     sections = [
-        _front_matter(name, metrics, _data_set(notes), license),
+        _front_matter(name, metrics, _data_set(notes), license, kind),
         MARKER,
         f"# {name}",
-        f"An image tokenizer: an encoder, a codebook of {quantizer.codebook_size:,} codewords{several}, and a decoder."
-        f"{_MIXTURE if type(quantizer).__module__.startswith('gmvq.quantizers') else ''} `encode` turns images into "
-        "indices, `decode` turns indices into images.",
+        f"A tokenizer of {kind}s: an encoder, a codebook of {quantizer.codebook_size:,} codewords{several}, a decoder."
+        f"{_MIXTURE if type(quantizer).__module__.startswith('gmvq.quantizers') else ''} `encode` turns {kind}s into "
+        f"indices, `decode` turns indices into {kind}s.",
         "## Configuration\n\n" + _table(_configuration(model, codes)),
         "## Training and figures\n\n" + _training(notes, metrics),
         "## Usage\n\n" + _usage(model, repo_id),
@@ -99,16 +100,19 @@ def _without_folders(path: str) -> str:
     return PureWindowsPath(path).name or path
 
 
-def _front_matter(name: str, metrics: Mapping[str, Any], data_set: str, license: str | None) -> str:
+def _front_matter(
+    name: str, metrics: Mapping[str, Any], data_set: str, license: str | None, kind: str
+) -> str:
     """YAML whose strings are written as JSON, which is YAML too."""
-    lines = ["---", "library_name: gmvq", "tags:", *(f"- {tag}" for tag in _TAGS)]
+    lines = ["---", "library_name: gmvq", "tags:", *(f"- {tag}" for tag in (*_TAGS, f"{kind}-tokenizer"))]
     if license:
         lines.insert(1, f"license: {json.dumps(license)}")
     if metrics:
         lines += ["metrics:", *(f"- {key}" for key in metrics), "model-index:"]
         lines += [f"- name: {json.dumps(name)}", "  results:"]
-        lines += ['  - task: {type: "image-to-image", name: "reconstruction"}']
-        lines += [f'    dataset: {{name: {json.dumps(data_set)}, type: "images"}}', "    metrics:"]
+        task = "image-to-image" if kind == "image" else "audio-to-audio"
+        lines += [f'  - task: {{type: "{task}", name: "reconstruction"}}']
+        lines += [f'    dataset: {{name: {json.dumps(data_set)}, type: "{kind}s"}}', "    metrics:"]
         lines += [
             f"    - {{type: {key}, value: {json.dumps(value)}, name: {json.dumps(_METRICS[key][0])}}}"
             for key, value in metrics.items()
