@@ -13,6 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import document_generation
+import document_uncertainty
 from gmvq.bench.results import read
 from gmvq.bench.table import table as table_of
 from gmvq.cli.runs import write_text
@@ -47,6 +49,8 @@ def main() -> None:
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
     _between(ROOT / "README.md", "results", short_table(shown, settings))
     _between(ROOT / "docs" / "reliability.md", "reliability", _reliability())
+    document_generation.write(ROOT, _between)
+    document_uncertainty.write(ROOT, _between)
     print(f"docs/results.md, docs/reliability.md and README.md from {', '.join(order)}")
 
 

@@ -1,0 +1,103 @@
+"""The standard Inception features of FID, where the user has their weights; and the choice between extractors.
+
+Figures by Inception's features compare with those in print. Nothing is downloaded: the file of the weights is the
+user's, and the network is torch-fidelity's, which torchmetrics wraps.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import MissingExtraError, require
+from .features import EfficientNetLite
+
+INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
+#: A tensor of the file and its shape: 1,008 classes are those of the TensorFlow graph that FID is defined by.
+_MARK = ("fc.weight", (1008, 2048))
+
+
+class InceptionFeatures(nn.Module):
+    """Pooled features of Inception-v3 as FID is defined, (B, C, H, W) uint8 -> (B, 2048).
+
+    Images are resized to 299 pixels as TensorFlow 1 does it, without antialiasing: published FIDs are made so.
+
+    Args:
+        weights: ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which is the file
+            ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds other weights.
+        MissingExtraError: torch-fidelity, which has the network, is not installed.
+    """
+
+    num_features = 2048
+    name = INCEPTION
+
+    def __init__(self, weights: str | os.PathLike[str]) -> None:
+        super().__init__()
+        path = _checked(weights)
+        network = require("torchmetrics.image.fid", "train").NoTrainInceptionV3
+        try:
+            self.network: Any = network("inception-v3-compat", ["2048"], str(path), antialias=False)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "Inception features need the package 'torch-fidelity', which is not installed; install it with: "
+                "pip install torch-fidelity, or leave the weights out to use the packaged extractor"
+            ) from error
+        self.network.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.expand(-1, 3, -1, -1))
+
+    def train(self, mode: bool = True) -> InceptionFeatures:
+        """Stay in eval mode: the features are fixed."""
+        return super().train(False)
+
+
+def open_extractor(inception: str | os.PathLike[str] | None = None) -> nn.Module:
+    """The standard Inception network where a file of its weights is given, else the packaged EfficientNet-Lite0.
+
+    Raises:
+        FileNotFoundError, ValueError, MissingExtraError: as ``InceptionFeatures`` and ``EfficientNetLite``.
+    """
+    return EfficientNetLite() if inception is None else InceptionFeatures(inception)
+
+
+def extractor_name(extractor: nn.Module) -> str:
+    """What a table calls an extractor: its ``name``, else its class and number of features."""
+    name = getattr(extractor, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return f"{type(extractor).__name__} ({getattr(extractor, 'num_features', '?')} features)"
+
+
+def _checked(weights: str | os.PathLike[str]) -> Path:
+    """The path of the weights, once the file is known to hold them.
+
+    It is read as tensors alone; torch-fidelity, which reads it again, would run what a pickle says.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no file {path}; give pt_inception-2015-12-05-6726825d.pth of pytorch-fid, or leave the "
+            "weights out to use the packaged extractor"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from error
+    name, shape = _MARK
+    found = state.get(name) if isinstance(state, dict) else None
+    if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+        raise ValueError(
+            f"{path} does not hold the Inception weights of FID (no {name} of shape {shape}); "
+            "the file is pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
+        )
+    return path
