@@ -188,7 +188,7 @@ def _detection(records: list[dict[str, Any]]) -> str:
 
 def _beside(runs: list[dict[str, Any]]) -> str:
     """Ours and other methods by the one score that all have, the distance of a latent to its codeword."""
-    methods = list(dict.fromkeys(r["method"] for r in runs))
+    methods = sorted({r["method"] for r in runs})
     if len(methods) < 2:
         return ""
     rows = []

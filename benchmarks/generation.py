@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gmvq.bench.results import environment, read, write
+from gmvq.compare.suite import Run
 from gmvq.compare.train import train_model
 from gmvq.data import open_images
 from gmvq.evaluation.generation import features, generation_metrics
@@ -80,7 +81,7 @@ def measure(
     if method in (SHARP, MASKED):
         run["options"] = {**run["options"], "estimator": _SHARP}
     model: Any = train_model(run)
-    tokens, held = encode(model, run, "train"), encode(model, run, "test")
+    tokens, held = (encode(model, _open(run, split)) for split in ("train", "test"))
     prior = fit_prior(
         tokens,
         run["codebook_size"],
@@ -114,9 +115,12 @@ def measure(
     }
 
 
+def _open(run: Run, split: str) -> Any:
+    return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=False)
+
+
 def _spread(count: int) -> Tensor:
-    run = tuned_run(*SETTING, METHODS[0], 0)
-    test = open_images(run["data"], split="test", size=run["size"], channels=run["channels"], augment=False)
+    test = _open(tuned_run(*SETTING, METHODS[0], 0), "test")
     return _some(torch.stack([test[i] for i in range(len(test))]), count)
 
 

@@ -60,4 +60,52 @@ def test_what_cannot_be_decoded_is_refused() -> None:
     with pytest.raises(ValueError, match=r"labels must have shape \(5,\)"):
         compress(prior, torch.zeros(5, 3, dtype=torch.long), torch.zeros(4, dtype=torch.long))
     with pytest.raises(ValueError, match=r"lie in \[0, 3\]"):
-        compress(prior, torch.full((5, 3), 4))
+        compress(prior, torch.tensor([[0, 0, 0]] * 4 + [[0, 0, 4]]))
+
+
+def test_other_labels_do_not_pass_for_the_tokens() -> None:
+    spec = TokenSpec((3, 3), 16, labels=3)
+    prior = make_prior(spec)
+    labels = torch.arange(40) % 3
+    data = compress(prior, prior.sample(40, labels=labels), labels)
+    for wrong in (None, (labels + 1) % 3):
+        with pytest.raises(ValueError, match="the tokens do not come back"):
+            decompress(prior, data, wrong)
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    prior = make_prior(TokenSpec((4, 4), 64))
+    indices = torch.randint(64, (70, 4, 4))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            data = compress(prior, indices)
+        torch.set_num_threads(2)
+        assert torch.equal(decompress(prior, data), indices)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_single_code_takes_no_bits() -> None:
+    prior = make_prior(TokenSpec((3,), 1))
+    indices = torch.zeros(10, 3, dtype=torch.long)
+    data = compress(prior, indices)
+    assert torch.equal(decompress(prior, data), indices)
+    assert payload_bits(data) <= 64
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"), [("images", "a"), ("images", -1), ("batch", 0), ("threads", None)]
+)
+def test_a_damaged_header(entry: str, value: object) -> None:
+    import json
+    import struct
+
+    prior = make_prior(TokenSpec((3,), 4))
+    data = compress(prior, torch.zeros(5, 3, dtype=torch.long))
+    (length,) = struct.unpack("<I", data[8:12])
+    head = json.dumps({**json.loads(data[12 : 12 + length]), entry: value}).encode()
+    with pytest.raises(ValueError, match="are damaged"):
+        decompress(prior, data[:8] + struct.pack("<I", len(head)) + head + data[12 + length :])

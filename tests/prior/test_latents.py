@@ -72,5 +72,10 @@ def test_what_is_no_single_mixture_says_so(tokenizer: VQAutoencoder) -> None:
         decode(residual, indices, noise=1.0)
     with pytest.raises(ValueError, match="ResidualGMVQ has no pi"):
         mixture_indices(residual, 1, (2, 2))
-    with pytest.raises(ValueError, match="noise must not be negative"):
-        decode(tokenizer, indices[..., 0], noise=-1.0)
+    for noise in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="noise must not be negative"):
+            decode(tokenizer, indices[..., 0], noise=noise)
+    with pytest.raises(ValueError, match="masked positions"):
+        decode(tokenizer, indices[..., 0] - 1, noise=1.0)
+    with pytest.raises(ValueError, match=r"lie in \[0, 3\]"):
+        decode(tokenizer, indices[..., 0] + 4, noise=1.0)

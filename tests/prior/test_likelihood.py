@@ -128,3 +128,42 @@ def test_bad_specs() -> None:
         TokenPrior(TINY, "both")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="size must be one of"):
         TokenPrior(TINY, size="huge")  # pyright: ignore[reportArgumentType]
+
+
+def test_masks_in_training_have_the_ratios_of_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TokenSpec((50,), 3)
+    prior = make_prior(spec, "masked")
+    masks = []
+
+    def record(network: object, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        masks.append(mask)
+        return mask.float()
+
+    monkeypatch.setattr(masked, "_masked_nats", record)
+    torch.manual_seed(0)
+    assert float(prior.loss(torch.zeros(4000, 50, dtype=torch.long))) == 1.0
+    ratio = masks[0].float().mean(1)
+    u = (torch.arange(4000) + 0.5) / 4000
+    expected = torch.cos(0.5 * math.pi * u).sort().values
+    torch.testing.assert_close(ratio.sort().values, expected, rtol=0, atol=0.06)
+    assert masks[0].float().mean(0).std() < 0.02, "every place as often as any other"
+
+
+def test_labels_are_left_out_of_some_rows_in_training() -> None:
+    from gmvq.prior import PriorModule
+
+    module = PriorModule(TINY, label_dropout=0.3)
+    seen = []
+    module.prior.loss = lambda indices, labels: seen.append(labels) or torch.zeros(())  # pyright: ignore
+    module._trainer = type("T", (), {"log_every_n_steps": 10**9, "global_step": 0, "max_steps": -1})()  # pyright: ignore
+    labels = torch.arange(4000) % 2
+    torch.manual_seed(0)
+    module.training_step({"indices": torch.zeros(4000, 2, 2, dtype=torch.long), "label": labels}, 0)
+    kept = seen[0] >= 0
+    assert abs(float(kept.float().mean()) - 0.7) < 0.03
+    assert torch.equal(seen[0][kept], labels[kept])
+
+
+def test_no_image_has_no_likelihood() -> None:
+    for kind in ("causal", "masked"):
+        assert make_prior(TINY, kind).nats(torch.zeros(0, 2, 2, dtype=torch.long)).shape == (0,)

@@ -162,9 +162,12 @@ def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Any], tmp
     "options", [["--noise", "1"], ["--temperature", "0.5", "--top_k", "3", "--top_p", "0.9"]]
 )
 def test_ways_to_sample(place: Path, gmvq: Callable[..., Any], tmp_path: Path, options: list[str]) -> None:
-    for number, what in enumerate(([place / "run", place / "plain"], ["mixture", place / "plain"])):
-        done = gmvq("sample", *what, "--n", 2, *options, "--out", tmp_path / str(number))
-        assert done.code == 0, done.err
+    done = gmvq("sample", place / "run", place / "plain", "--n", 2, *options, "--out", tmp_path / "prior")
+    assert done.code == 0, done.err
+    done = gmvq("sample", "mixture", place / "plain", "--n", 2, *options, "--out", tmp_path / "mixture")
+    assert (done.code, "these are of priors" in done.err) == (
+        (0, False) if "--noise" in options else (2, True)
+    )
 
 
 def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_bad_command_lines(place: Path, gmvq: Callable[..., Any], tmp_path: Path
         (["sample", place / "run", "--label", 3, "--out", out], "labels are 0 to 2"),
         (["sample", place / "run", "--top_p", 2, "--out", out], "top_p must be at most 1"),
         (["sample", "mixture", "--out", out], "needs the tokenizer"),
-        (["sample", "mixture", place / "plain", "--label", 1, "--out", out], "knows no labels"),
+        (["sample", "mixture", place / "plain", "--label", 1, "--out", out], "knows no --label"),
         (["sample", "mixture", place / "levels", "--out", out], "ResidualGMVQ has no pi"),
         (["sample", place / "run", "--inception", "x", "--out", out], "add --fid"),
     ):
@@ -250,3 +253,80 @@ def test_in_memory_fitting_learns_what_there_is_to_learn() -> None:
         assert (drawn == expected).float().mean() > 0.9
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         fit_prior(indices, 2)
+
+
+def test_a_run_goes_on_with_the_tokens_of_its_own_tokenizer(
+    place: Path, gmvq: Callable[..., Any], tmp_path: Path
+) -> None:
+    argv = [
+        "prior",
+        "fit",
+        place / "levels-tokens",
+        *SMALL,
+        "--trainer.max_steps",
+        2,
+        "--out",
+        tmp_path / "run",
+    ]
+    assert gmvq(*argv).code == 0
+    done = gmvq(
+        "prior", "fit", place / "plain-tokens", "--ckpt_path", tmp_path / "run", "--trainer.max_steps", 3
+    )
+    assert done.code == 2
+    assert "tokens of the tokenizer" in done.err
+
+
+def test_a_prior_without_notes_is_still_compared_with_the_tokenizer(
+    place: Path, gmvq: Callable[..., Any], tmp_path: Path
+) -> None:
+    from gmvq.prior import TokenPrior, TokenSpec
+
+    for number, (spec, message) in enumerate(
+        [
+            (TokenSpec((2, 2), 4), "1 code(s) of 8 for each position, and the prior draws 1 of 4"),
+            (TokenSpec((2, 2, 2), 8, levels=2), "the prior draws 2 of 8"),
+            (TokenSpec((3,), 8), "2 axes of positions, and the prior draws 1"),
+        ]
+    ):
+        TokenPrior(spec).save_pretrained(tmp_path / str(number))
+        done = gmvq("sample", tmp_path / str(number), place / "plain", "--out", tmp_path / "out")
+        assert done.code == 2
+        assert message in done.err
+
+
+def test_labels_of_every_split_count(place: Path, tmp_path: Path) -> None:
+    import numpy as np
+
+    from gmvq.prior import TokenDataModule
+
+    data = np.load(place / "data.npz")
+    labels = np.full(len(data["x_test"]), 5)
+    np.savez(
+        tmp_path / "data.npz",
+        x_train=data["x_train"],
+        y_train=data["y_train"],
+        x_test=data["x_test"],
+        y_test=labels,
+    )
+    argv = [
+        "encode",
+        place / "plain",
+        "--data",
+        tmp_path / "data.npz",
+        "--out",
+        tmp_path / "tokens",
+        "--quiet",
+    ]
+    assert main([str(part) for part in argv]) == 0
+    assert TokenDataModule(str(tmp_path / "tokens")).spec.labels == 6
+
+
+def test_a_lone_validation_split_is_divided(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
+    from gmvq.prior import TokenDataModule
+
+    assert (
+        gmvq("encode", place / "plain", "--split", "validation", "--out", tmp_path / "t", "--quiet").code == 0
+    )
+    data = TokenDataModule(str(tmp_path / "t"))
+    train, validation = data.rows("train"), data.rows("validation")
+    assert len(train) + len(validation) == len(train.tokens)

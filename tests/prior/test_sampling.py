@@ -37,6 +37,7 @@ def test_a_filter_leaves_what_it_says() -> None:
     torch.testing.assert_close(Filters(top_p=0.7).probabilities(LOGITS), two / two.sum())
     assert Filters(top_p=0.1).probabilities(LOGITS).tolist() == [[1, 0, 0, 0]]
     torch.testing.assert_close(Filters(top_k=9, top_p=1.0).probabilities(LOGITS), p)
+    assert (Filters(top_k=1).probabilities(torch.zeros(1, 4)) > 0).sum() == 1
 
 
 def test_guidance_is_its_formula() -> None:
@@ -50,6 +51,8 @@ def test_guidance_is_its_formula() -> None:
     ("options", "message"),
     [
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"guidance": float("nan")}, "guidance"),
         ({"top_k": -1}, "top_k"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_p": 1.5}, "top_p"),
@@ -96,6 +99,52 @@ def test_one_step_of_masked_decoding_draws_from_the_marginals() -> None:
         assert ((seen - p[place]).abs() < 4.5 * (p[place] / 6000).sqrt()).all()
 
 
+@pytest.mark.parametrize("filters", [Filters(), Filters(temperature=0.0)])
+def test_masked_decoding_keeps_what_it_is_most_sure_of(
+    filters: Filters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gmvq.prior import masked
+
+    spec = TokenSpec((8,), 6)
+    prior = make_prior(spec, "masked", spread=1.0)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    logits_of = masked._logits
+
+    def record(network: object, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = logits_of(network, ids, labels)  # pyright: ignore[reportArgumentType]
+        seen.append((ids.clone(), logits))
+        return logits
+
+    monkeypatch.setattr(masked, "_logits", record)
+    prior.sample(50, filters=filters, steps=2, choice_temperature=0.0)
+    logits, after = seen[0][1], seen[1][0]
+    kept = after != spec.mask_id
+    assert (kept.sum(1) == 8 - math.floor(8 * math.cos(math.pi / 4))).all()
+    codes = after.clamp_max(5)
+    sure = logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+    if filters.temperature == 0:
+        best = logits.log_softmax(-1).max(-1).values
+        assert (sure[kept] == best[kept]).all()
+        least, most = best.masked_fill(~kept, 9.0).min(1).values, best.masked_fill(kept, -99.0).max(1).values
+        assert (least >= most).all()
+    else:
+        assert sure[kept].mean() > logits.log_softmax(-1).max(-1).values[~kept].mean()
+
+
+def test_guided_draws_follow_the_formula() -> None:
+    spec = TokenSpec((1,), 4, labels=2)
+    prior = make_prior(spec, spread=1.0)
+    labels = torch.ones(8000, dtype=torch.long)
+    logits = [
+        -torch.stack([prior.nats(torch.tensor([[c]]), y)[0] for c in range(4)]) for y in (labels[:1], None)
+    ]
+    expected = (2.5 * logits[0] - 1.5 * logits[1]).softmax(-1)
+    assert (expected - (2.5 * logits[1] - 1.5 * logits[0]).softmax(-1)).abs().max() > 0.05
+    drawn = prior.sample(8000, labels=labels, filters=Filters(guidance=1.5), batch_size=4000)
+    seen = torch.bincount(drawn[:, 0], minlength=4) / 8000
+    assert ((seen - expected).abs() < 4.5 * (expected / 8000).sqrt() + 1e-3).all()
+
+
 def test_temperature_zero_is_the_mode_of_every_step() -> None:
     prior = make_prior(TokenSpec((4,), 5))
     drawn = prior.sample(3, filters=Filters(temperature=0.0))
@@ -116,6 +165,8 @@ def test_bad_requests() -> None:
         prior.sample(0)
     with pytest.raises(ValueError, match=r"labels must have shape \(3,\)"):
         prior.sample(3, labels=torch.zeros(2, dtype=torch.long))
+    with pytest.raises(ValueError, match="guidance needs labels"):
+        prior.sample(1, filters=Filters(guidance=1.0))
     with pytest.raises(ValueError, match="trained without"):
         prior.sample(1, labels=torch.zeros(1, dtype=torch.long))
 

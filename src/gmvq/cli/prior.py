@@ -57,8 +57,9 @@ def _fit(argv: Sequence[str]) -> int:
     tokens = config.tokens or config.data.path
     if not tokens:
         raise ValueError("which tokens? gmvq prior fit TOKENS, a folder written by gmvq encode")
-    config["tokens"], config.data["path"] = None, str(tokens)
+    config["tokens"], config.data["path"] = None, str(Path(tokens).expanduser().resolve())
     data = TokenDataModule(**vars(config.data))
+    _check_tokens(planned.checkpoint, data)
     module = PriorModule(data.spec, **vars(config.model))
     shape, spec = " x ".join(map(str, data.spec.shape)), data.spec
     labels = f", {spec.labels} labels" if spec.labels else ""
@@ -71,6 +72,21 @@ def _fit(argv: Sequence[str]) -> int:
         lambda trainer: _export(planned.run_dir, module, data, trainer),
         step=planned.steps_done(module),
     )
+
+
+def _check_tokens(checkpoint: Path | None, data: TokenDataModule) -> None:
+    """Raise ValueError if a run would go on with tokens of another tokenizer, whose codes mean other things."""
+    if checkpoint is None:
+        return
+    from ..training.checkpoint import read_checkpoint, read_entry
+
+    stored = read_entry(read_checkpoint(checkpoint), "data", checkpoint) or {}
+    then, now = stored.get("tokenizer_sha256"), data.settings["tokenizer_sha256"]
+    if then and then != now:
+        raise ValueError(
+            f"the run was trained on tokens of the tokenizer {then[:16]}, and {data.path} holds tokens of {now[:16]}; "
+            "go on with the tokens as they were, or begin a new run"
+        )
 
 
 def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: Trainer) -> int:

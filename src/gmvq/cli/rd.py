@@ -26,6 +26,8 @@ def run(argv: Sequence[str]) -> int:
         from ..bench.results import read
         from ..rate_distortion.sweep import KIND
 
+        if not options.report.is_file():
+            raise FileNotFoundError(f"there is no results file {options.report}")
         results = read(options.report, KIND)
     from ..rate_distortion.report import bounds_table, codec_table, plot, table
 
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "lr": "learning rate of the tokenizer",
         "prior_steps": "of the prior's training",
         "prior_size": "tiny, small or base",
-        "coded": "test images whose tokens are truly coded",
+        "images": "test images at most, spread over the test split",
     }
     for field in dataclasses.fields(Study):
         if field.name != "flip":

@@ -15,11 +15,14 @@ from .runs import write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..prior import TokenPrior
+    from ..prior import TokenPrior, TokenSpec
     from .common import Loaded
 
 #: In the place of PRIOR: codes drawn from the mixture's weights, each position by itself.
 MIXTURE = "mixture"
+#: What only a prior understands.
+_OF_PRIORS = {"label": None, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 0.0, "steps": 12}
+_LEAST = 16  # images: ``evaluation.generation.MIN_IMAGES``
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,6 +33,8 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
     if options.inception and not options.fid:
         raise ValueError("--inception gives the features of --fid; add --fid")
+    if options.fid and options.n < _LEAST:
+        raise ValueError(f"--fid needs some thousands of images, and {_LEAST} at least; got --n {options.n}")
     if options.prior == MIXTURE:
         loaded, indices = _from_mixture(options)
     else:
@@ -48,7 +53,6 @@ def run(argv: Sequence[str]) -> int:
 
 def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     from ..errors import require
-    from ..models.digest import model_digest
 
     require("transformers", "prior")
     from ..prior import Filters
@@ -61,13 +65,8 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     if options.checkpoint is None:
         raise ValueError("the prior does not say where its tokenizer lies; give it: gmvq sample PRIOR CKPT")
     loaded = load(options)
-    digest = model_digest(loaded.model).removeprefix("sha256:")
     expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
-    if expected and digest != expected:
-        raise ValueError(
-            f"{options.checkpoint} is not the tokenizer that this prior was trained with: expected sha256 "
-            f"{expected[:16]}, got {digest[:16]}; give the checkpoint as it was when gmvq encode ran"
-        )
+    check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
     prior.to(next(loaded.model.parameters()).device)
     labels = _labels(options, prior)
     indices = prior.sample(
@@ -81,15 +80,46 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     return loaded, indices
 
 
+def check_tokenizer(spec: TokenSpec, loaded: Loaded, sha256: str | None, where: str) -> None:
+    """Compare a tokenizer with the tokens that a prior was trained on.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    from ..models.digest import model_digest
+
+    digest = model_digest(loaded.model).removeprefix("sha256:")
+    if sha256 and digest != sha256:
+        raise ValueError(
+            f"{where} is not the tokenizer that this prior was trained with: expected sha256 {sha256[:16]}, got "
+            f"{digest[:16]}; give the checkpoint as it was when gmvq encode ran"
+        )
+    quantizer = loaded.model.quantizer
+    codes = getattr(quantizer, "index_shape", ())
+    axes = len(spec.shape) - len(codes)
+    if spec.codebook_size != quantizer.codebook_size or spec.levels != (math.prod(codes) if codes else 1):
+        raise ValueError(
+            f"{where} has {math.prod(codes)} code(s) of {quantizer.codebook_size} for each position, and the prior "
+            f"draws {spec.levels} of {spec.codebook_size}; give the tokenizer that it was trained with"
+        )
+    if axes != loaded.spatial_dims:
+        raise ValueError(f"{where} has {loaded.spatial_dims} axes of positions, and the prior draws {axes}")
+
+
 def _from_mixture(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     from ..prior import mixture_indices
 
     if options.checkpoint is None:
         raise ValueError("gmvq sample mixture needs the tokenizer: gmvq sample mixture CKPT")
-    if options.label:
-        raise ValueError("the mixture by itself knows no labels; leave --label out, or give a prior")
+    given = [f"--{name}" for name, default in _OF_PRIORS.items() if getattr(options, name) != default]
+    if given:
+        raise ValueError(
+            f"the mixture by itself knows no {', '.join(given)}: these are of priors; leave them out"
+        )
     loaded = load(options)
-    size = (loaded.notes.get("data") or {}).get("size") or 8 * loaded.downsample
+    size = options.size or (loaded.notes.get("data") or {}).get("size")
+    if size is None:
+        raise ValueError("the tokenizer does not say how large its images were; give --size PIXELS")
     shape = (size // loaded.downsample,) * loaded.spatial_dims
     return loaded, mixture_indices(loaded.model, options.n, shape, seed=options.seed)
 
@@ -216,6 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (default: 0)")
     parser.add_argument("--batch_size", type=positive, default=256, help="images at a time (default: 256)")
+    parser.add_argument(
+        "--size", type=positive, help="of the mixture's images, in pixels; default: that of training"
+    )
     parser.add_argument("--columns", type=positive, help="of the grid; default: a square")
     parser.add_argument(
         "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"

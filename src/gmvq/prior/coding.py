@@ -2,7 +2,8 @@
 
 A coder with p(x_t | x_<t) spends -log2 p bits on a token, and a few bytes in all beyond. Decoder and encoder must hold
 the same p to the last bit, so both compute it by the same steps: place by place, the rows in the same batches, through
-the same KV cache. The bytes are therefore for the device and the versions they were made with.
+the same KV cache, with as many threads, in full precision. The bytes are therefore for the kind of device and the
+versions that they were made with; a checksum of the tokens tells where they do not come back.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ from .saved import digest
 
 MAGIC = b"gmvqrc1\n"
 _BATCH = 256
+_ENTRIES = {"images": 0, "batch": 1, "threads": 1, "crc32": 0, "tokens_crc32": 0}
+"""Whole numbers of the header, and the least value of each."""
 
 
 def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -> bytes:
@@ -36,31 +40,32 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
         labels: (B,), known to the decoder as well: they are not stored.
 
     Returns:
-        A header of about 150 bytes (number of images, batch size, the prior's digest, a CRC-32), then the range coder's
-        words.
+        A header of about 200 bytes (number of images, how p was computed, the prior's digest, checksums), then the
+        range coder's words.
 
     Raises:
-        ValueError: the prior is masked (it has no exact likelihood), or the indices are not of its shape.
+        ValueError: the prior is masked (it has no exact likelihood), or indices or labels are not of its kind.
         MissingExtraError: constriction is absent.
     """
     _check(prior)
     stream = require("constriction", "prior").stream
-    prior.spec.sequence(indices[:1])
-    flat, encoder = indices.flatten(1), stream.queue.RangeEncoder()
+    prior.spec.sequence(indices)
+    flat, encoder = indices.flatten(1).to("cpu", torch.int32), stream.queue.RangeEncoder()
     family = stream.model.Categorical(perfect=False)
-    done = 0
+    threads, done = torch.get_num_threads(), 0
 
     def choose(place: int, p: np.ndarray) -> np.ndarray:
-        symbols = flat[done : done + len(p), place].to(torch.int32).cpu().numpy()
-        encoder.encode(np.ascontiguousarray(symbols), family, p)
+        symbols = np.ascontiguousarray(flat[done : done + len(p), place].numpy())
+        if p.shape[1] > 1:  # a single code needs no bits
+            encoder.encode(symbols, family, p)
         return symbols
 
-    for rows in _batches(_label_ids(prior, labels, len(flat)), _BATCH):
-        _walk(prior, rows, choose)
+    for rows in _batches(prior.spec.label_ids(labels, len(flat), prior.device), _BATCH):
+        _walk(prior, rows, choose, threads)
         done += len(rows)
     words = encoder.get_compressed().astype("<u4").tobytes()
-    about = {"images": len(flat), "batch": _BATCH, "prior": digest(prior), "crc32": zlib.crc32(words)}
-    head = json.dumps(about).encode()
+    about = {"images": len(flat), "batch": _BATCH, "threads": threads, "prior": digest(prior)}
+    head = json.dumps({**about, "crc32": zlib.crc32(words), "tokens_crc32": _checksum(flat)}).encode()
     return MAGIC + struct.pack("<I", len(head)) + head + words
 
 
@@ -68,24 +73,31 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     """Decode what ``compress`` wrote -> indices (B, *shape), int64, on the CPU.
 
     Raises:
-        ValueError: no such bytes, damaged, or of another prior.
+        ValueError: no such bytes, damaged, of another prior; or the tokens do not come back, for the labels, the device
+            or the versions are others.
     """
     _check(prior)
     stream = require("constriction", "prior").stream
     head, words = _read(data)
     if head["prior"] != digest(prior):
         raise ValueError(
-            f"the bytes were made with the prior {head['prior'][:16]}, and this is {digest(prior)[:16]}"
+            f"the bytes were made with the prior {str(head['prior'])[:16]}, and this is {digest(prior)[:16]}"
         )
     decoder = stream.queue.RangeDecoder(words)
     family = stream.model.Categorical(perfect=False)
 
     def choose(place: int, p: np.ndarray) -> np.ndarray:
-        return decoder.decode(family, p)
+        return decoder.decode(family, p) if p.shape[1] > 1 else np.zeros(len(p), np.int32)
 
-    label_ids = _label_ids(prior, labels, head["images"])
-    parts = [_walk(prior, rows, choose) for rows in _batches(label_ids, head["batch"])]
-    return torch.cat(parts) if parts else torch.empty(0, *prior.spec.shape, dtype=torch.long)
+    label_ids = prior.spec.label_ids(labels, head["images"], prior.device)
+    try:
+        parts = [_walk(prior, rows, choose, head["threads"]) for rows in _batches(label_ids, head["batch"])]
+    except AssertionError as error:  # constriction: no symbol has such a code
+        raise _other(error) from error
+    indices = torch.cat(parts) if parts else torch.empty(0, *prior.spec.shape, dtype=torch.long)
+    if _checksum(indices.to(torch.int32)) != head["tokens_crc32"]:
+        raise _other("the checksum of the tokens differs")
+    return indices
 
 
 def payload_bits(data: bytes) -> int:
@@ -93,24 +105,42 @@ def payload_bits(data: bytes) -> int:
     return 32 * len(_read(data)[1])
 
 
-def _walk(prior: TokenPrior, label_ids: Tensor, choose: Callable[[int, np.ndarray], np.ndarray]) -> Tensor:
+def _walk(
+    prior: TokenPrior, label_ids: Tensor, choose: Callable[[int, np.ndarray], np.ndarray], threads: int
+) -> Tensor:
     def on_device(place: int, logits: Tensor) -> Tensor:
         p = logits.softmax(-1).cpu().numpy()
         return torch.from_numpy(choose(place, p).astype(np.int64)).to(logits.device)
 
-    with evaluating(prior):
+    with evaluating(prior), _threads(threads), torch.autocast(label_ids.device.type, enabled=False):
         ids = causal.walk(prior.network, label_ids, on_device)
     return prior.spec.indices(ids).cpu()
 
 
-def _label_ids(prior: TokenPrior, labels: Tensor | None, count: int) -> Tensor:
-    if labels is not None and labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), one for each image, got {tuple(labels.shape)}")
-    return prior.spec.label_ids(labels, count, prior.device)
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Sums are taken in another order by another number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     return rows.split(size) if len(rows) else ()
+
+
+def _checksum(indices: Tensor) -> int:
+    return zlib.crc32(indices.contiguous().numpy().tobytes())
+
+
+def _other(reason: object) -> ValueError:
+    return ValueError(
+        f"the tokens do not come back ({reason}): the labels, the kind of device or the versions are other ones than "
+        "when they were compressed"
+    )
 
 
 def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
@@ -121,11 +151,12 @@ def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
         (length,) = struct.unpack("<I", data[len(MAGIC) : start])
         head = json.loads(data[start : start + length])
         words = data[start + length :]
-        if not {"images", "batch", "prior", "crc32"} <= head.keys():
-            raise ValueError("their header lacks an entry")
-        if head["crc32"] != zlib.crc32(words):
+        for name, least in _ENTRIES.items():
+            if type(head[name]) is not int or head[name] < least:
+                raise ValueError(f"their header has {name} = {head[name]!r}")
+        if head["crc32"] != zlib.crc32(words) or "prior" not in head:
             raise ValueError("their CRC-32 differs from that in the header")
-    except (ValueError, struct.error, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
         raise ValueError(f"these bytes are not tokens compressed by gmvq, or are damaged: {error}") from error
     return head, np.frombuffer(words, "<u4").astype(np.uint32)
 

@@ -36,8 +36,8 @@ class TokenRows(Dataset[dict[str, Tensor]]):
 class TokenDataModule(LightningDataModule):
     """Tokens written by ``gmvq encode``.
 
-    Their own splits are used. Where there is no ``validation`` split, the last 5 % of the rows of ``train`` (or of all
-    rows, where there is no split of that name) are held out; ``test`` falls back on ``validation``.
+    Their own splits are used. Where there is no ``validation`` split, the last 5 % of the rows of ``train`` are held
+    out; ``test`` falls back on ``validation``. Without a ``train`` split all rows are trained on but the last 5 %.
 
     Args:
         path: folder of the tokens.
@@ -64,7 +64,11 @@ class TokenDataModule(LightningDataModule):
     @property
     def settings(self) -> dict[str, Any]:
         """Where the tokens are, and what made them."""
-        return {"path": self.path, "tokenizer_sha256": self.manifest.checkpoint_sha256}
+        return {
+            "path": self.path,
+            "tokenizer": self.manifest.checkpoint_path,
+            "tokenizer_sha256": self.manifest.checkpoint_sha256,
+        }
 
     def rows(self, split: str) -> TokenRows:
         """The rows of "train", "validation" or "test"."""
@@ -84,7 +88,7 @@ class TokenDataModule(LightningDataModule):
         names = [split.name for split in whole.manifest.splits]
         train = TokenDataset(self.path, split="train") if "train" in names else whole
         count = len(train)
-        if "validation" in names:
+        if "validation" in names and train is not whole:
             tokens = TokenDataset(self.path, split="validation")
             validation, end = TokenRows(tokens, 0, len(tokens)), count
         else:
@@ -101,7 +105,7 @@ class TokenDataModule(LightningDataModule):
         return {"train": TokenRows(train, 0, end), "validation": validation, "test": test}
 
     def _count_labels(self) -> int:
-        tokens = self._rows["train"].tokens
+        tokens = TokenDataset(self.path)
         largest = -1
         for start in range(0, len(tokens), 1 << 16):
             rows = tokens.rows(np.arange(start, min(start + (1 << 16), len(tokens))))
@@ -111,8 +115,11 @@ class TokenDataModule(LightningDataModule):
     def _even(self, length: int) -> int:
         """The largest batch size whose short last batch still has a row for every process."""
         world_size = self.trainer.world_size if self.trainer else 1
-        sizes = range(self.batch_size, 0, -1)
-        return next(s for s in sizes if length % (s * world_size) in (0, *range(world_size, s * world_size)))
+        for size in range(self.batch_size, 0, -1):
+            rest = length % (size * world_size)
+            if rest == 0 or rest >= world_size:
+                return size
+        raise ValueError(f"{length} rows of tokens cannot be divided among {world_size} processes")
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
         rows, trainer = self.rows(split), self.trainer
@@ -127,7 +134,12 @@ class TokenDataModule(LightningDataModule):
             batch_size=batch_size,
             drop_last=train and len(rows) >= batch_size * world_size,
         )
-        return ResumableLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)  # pyright: ignore
+        return token_loader(rows, sampler)
+
+
+def token_loader(rows: Any, sampler: StatelessSampler) -> ResumableLoader:
+    """A loader over rows that are fetched a batch at a time."""
+    return ResumableLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
 
 
 def _as_it_is(batch: Any) -> Any:

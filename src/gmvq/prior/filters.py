@@ -31,14 +31,14 @@ class Filters:
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if self.temperature != 0 and not 1e-3 <= self.temperature <= 1e3:
+            raise ValueError(f"temperature must be 0 or lie between 0.001 and 1000, got {self.temperature}")
         if self.top_k < 0:
             raise ValueError(f"top_k must not be negative (0 keeps all codes), got {self.top_k}")
         check_positive("top_p", self.top_p)
         if self.top_p > 1:
             raise ValueError(f"top_p must be at most 1, got {self.top_p}")
-        if self.guidance < 0:
+        if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"guidance must not be negative, got {self.guidance}")
 
     def guided(self, logits: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class Filters:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            best = logits.topk(self.top_k)
+            logits = torch.full_like(logits, -torch.inf).scatter_(-1, best.indices, best.values)
         p = logits.softmax(-1)
         if self.top_p < 1:
             ordered, order = p.sort(-1, descending=True)

@@ -13,9 +13,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data.loader import ResumableLoader
 from ..data.sampler import StatelessSampler
 from ..models.precision import recommended_precision
+from .data import token_loader
 from .module import PriorModule
 from .prior import TokenPrior
 from .spec import TokenSpec
@@ -68,11 +68,12 @@ def fit_prior(
         tuple(indices.shape[1:]), codebook_size, levels, 0 if labels is None else int(labels.max()) + 1
     )
     spec.sequence(indices)  # says what is wrong with them
+    spec.label_ids(labels, len(indices), indices.device)
     module = PriorModule(spec, seed=seed, **options)
     rows = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
     sampler = StatelessSampler(len(rows), seed=seed, batch_size=batch_size, drop_last=len(rows) >= batch_size)
-    loader = ResumableLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
-    with _quiet():
+    loader = token_loader(rows, sampler)
+    with _quiet(), torch.random.fork_rng():
         trainer = Trainer(
             max_steps=steps,
             precision=recommended_precision(
@@ -104,7 +105,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

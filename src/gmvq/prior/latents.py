@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import check_indices, check_size
 from ..evaluation.batches import device_of, evaluating
 from ..objectives.latent_model import LatentModel, MixtureQuantizer
 
@@ -30,7 +31,7 @@ def decode(
     Raises:
         ValueError: noise is negative, or the quantizer is no single mixture.
     """
-    if noise < 0:
+    if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must not be negative, got {noise}")
     device = device_of(tokenizer)
     rows = indices.to(device).split(batch_size)
@@ -40,6 +41,9 @@ def decode(
         raise ValueError(
             f"z ~ N(mu_c, 1/w) is a mixture's: {type(tokenizer.quantizer).__name__} has none of its own; use noise 0"
         )
+    check_indices(indices, len(tokenizer.quantizer.codebook))
+    if indices.numel() and int(indices.min()) < 0:
+        raise ValueError("indices hold masked positions (-1), around which there is no density to draw from")
     model = LatentModel.of(tokenizer.quantizer)
     generator = torch.Generator(device).manual_seed(seed)
     deviation = noise * (-0.5 * model.log_precision).exp()
@@ -65,6 +69,7 @@ def mixture_indices(tokenizer: Any, count: int, shape: tuple[int, ...], *, seed:
     """
     if not isinstance(tokenizer.quantizer, MixtureQuantizer):
         raise ValueError(f"c ~ pi is a mixture's: {type(tokenizer.quantizer).__name__} has no pi of its own")
+    check_size("count", count)
     device = device_of(tokenizer)
     with torch.no_grad():
         pi = tokenizer.quantizer.log_weights().float().exp()

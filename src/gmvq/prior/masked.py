@@ -48,8 +48,8 @@ def sample(
 ) -> Tensor:
     """Begin with all places masked; in each step draw all, and keep those drawn with the most confidence.
 
-    After step s of S, floor(L cos(pi s / 2 S)) places stay masked. Confidence is log p of the token drawn plus
-    ``choice_temperature`` (1 - s / S) times Gumbel noise; without noise the samples lack variety.
+    After step s of S, floor(L cos(pi s / 2 S)) places stay masked. Confidence is log p of the token drawn, before the
+    filters, plus ``choice_temperature`` (1 - s / S) times Gumbel noise; without noise the samples lack variety.
     """
     spec = network.spec
     count, length = label_ids.shape[0], spec.length
@@ -59,9 +59,9 @@ def sample(
         rows, labels = (
             (ids.repeat(2, 1), torch.cat([label_ids, no_label])) if filters.guidance else (ids, label_ids)
         )
-        p = filters.probabilities(filters.guided(_logits(network, rows, labels)))
-        drawn = draw(p, generator)
-        confidence = p.gather(-1, drawn[..., None])[..., 0].clamp_min(1e-20).log()
+        logits = filters.guided(_logits(network, rows, labels))
+        drawn = draw(filters.probabilities(logits), generator)
+        confidence = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
         noise = torch.rand(confidence.shape, device=ids.device, generator=generator).clamp(1e-10, 1 - 1e-7)
         confidence = confidence - choice_temperature * (1 - step / steps) * (-noise.log()).log()
         places = torch.arange(length, device=ids.device) % spec.levels * spec.codebook_size

@@ -132,7 +132,8 @@ class PriorModule(LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self._sums = torch.zeros(2, device=self.device, dtype=torch.float64)
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(2, device=self.device, dtype=dtype)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         assert self._sums is not None
@@ -150,7 +151,7 @@ class PriorModule(LightningModule):
     def _nats(self, batch: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
         labels = batch["label"] if self.prior.spec.labels else None
         nats = self.prior.nats(batch["indices"], labels, seed=number)
-        return nats.double().sum(), torch.tensor(float(len(nats)), device=nats.device)
+        return nats.sum(), torch.tensor(float(len(nats)), device=nats.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the prior, as JSON: the file stays loadable with weights_only=True."""

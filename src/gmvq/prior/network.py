@@ -55,11 +55,8 @@ class TokenNetwork(nn.Module):
             bos_token_id=None,
             eos_token_id=None,
         )
-        config.is_causal = causal  # read by transformers where it builds the mask
         self.spec, self.causal = spec, causal
         self.body = LlamaModel(config)
-        for layer in self.body.layers:
-            layer.self_attn.is_causal = causal  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         self.places = nn.Embedding(spec.length + 1, width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Parameter(torch.empty(spec.levels, spec.codebook_size, width))
@@ -71,7 +68,13 @@ class TokenNetwork(nn.Module):
         start = 0 if cache is None else cache.get_seq_length()
         place = torch.arange(start, start + ids.shape[1], device=ids.device)
         embedded = self.dropout(self.body.embed_tokens(ids) + self.places(place))
-        out: Any = self.body(inputs_embeds=embedded, past_key_values=cache, use_cache=cache is not None)
+        # A mask that is given is the one that is used; without one a Llama is causal.
+        mask = (
+            None if self.causal else torch.ones(1, 1, *ids.shape[1:] * 2, dtype=torch.bool, device=ids.device)
+        )
+        out: Any = self.body(
+            inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
         return out.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -79,7 +82,11 @@ class TokenNetwork(nn.Module):
         batch, length, width = hidden.shape
         levels = self.spec.levels
         grouped = hidden.view(batch, length // levels, levels, width)
-        return torch.einsum("bplh,lkh->bplk", grouped, self.head).reshape(batch, length, -1).float()
+        return (
+            torch.einsum("bplh,lkh->bplk", grouped, self.head)
+            .reshape(batch, length, self.spec.codebook_size)
+            .float()
+        )
 
     def logits_at(self, hidden: Tensor, place: int) -> Tensor:
         """Hidden states (B, H) -> float32 logits (B, K) of the token number ``place``."""

@@ -43,7 +43,8 @@ def open_prior(
             if isinstance(name, str) and name.startswith(_PREFIX)
         }
         prior = build(TokenPrior, read_entry(checkpoint, "prior", found), weights, found)
-        notes = {"tokens": read_entry(checkpoint, "data", found), "step": checkpoint["global_step"]}
+        tokens = read_entry(checkpoint, "data", found) or {}
+        notes = {"tokens": tokens, "step": checkpoint["global_step"], "tokenizer": tokens.get("tokenizer")}
         return prior.to(map_location).eval(), notes
     folder = resolve(found, revision=None, token=None)
     return TokenPrior.from_pretrained(folder, map_location=map_location), load_notes(folder)

@@ -82,6 +82,8 @@ class TokenPrior(nn.Module):
         """
         with evaluating(self):
             ids, label_ids = self._ids(indices, labels)
+            if not len(ids):
+                return torch.zeros(0, device=self.device)
             if self.kind == "causal":
                 return causal.nats(self.network, ids, label_ids).sum(1)
             generator = torch.Generator(self.device).manual_seed(seed)
@@ -114,9 +116,9 @@ class TokenPrior(nn.Module):
         """
         for name, value in (("count", count), ("batch_size", batch_size), ("steps", steps)):
             check_size(name, value)
-        if labels is not None and labels.shape != (count,):
-            raise ValueError(f"labels must have shape ({count},), got {tuple(labels.shape)}")
         filters = filters or Filters()
+        if filters.guidance and not self.spec.labels:
+            raise ValueError("guidance needs labels, and this prior was trained without")
         generator = torch.Generator(self.device).manual_seed(seed)
         label_ids = self.spec.label_ids(labels, count, self.device)
         none = self.spec.label_ids(None, count, self.device)

@@ -93,11 +93,15 @@ class TokenSpec:
         """Labels (B,), negative for none, or None for none at all -> the ids (B,) that sequences begin with.
 
         Raises:
-            ValueError: a label that the prior was not trained with.
+            ValueError: not one label for each image, or one that the prior was not trained with.
         """
         none = self.levels * self.codebook_size + self.labels
         if labels is None:
             return torch.full((count,), none, device=device)
+        if labels.shape != (count,):
+            raise ValueError(
+                f"labels must have shape ({count},), one for each image, got {tuple(labels.shape)}"
+            )
         labels = labels.to(device).long()
         if labels.numel() and int(labels.max()) >= self.labels:
             known = f"0 to {self.labels - 1}" if self.labels else "none: it was trained without"

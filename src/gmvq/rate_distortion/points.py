@@ -12,14 +12,15 @@ from torch import Tensor
 from ..compare.suite import Method, Run, Setting, Suite
 from ..compare.train import train_model
 from ..data import open_images
-from ..errors import check_choice, check_size
+from ..errors import check_choice, check_positive, check_size
 from ..evaluation import evaluate
 from ..evaluation.batches import device_of, image_batches
 from ..objectives import GaussianLikelihood
-from ..prior import compress, decompress, fit_prior
+from ..prior import TokenPrior, compress, decompress, fit_prior
 from ..prior.coding import payload_bits
+from .codecs import most_images
 
-_SAMPLES, _BOUNDED = 8, 2000  # of the importance-weighted bound, and images that bounds are taken over
+_SAMPLES = 8  # of the importance-weighted bound
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Study:
         steps, batch_size, lr: of the tokenizer's training.
         prior_steps, prior_size: of the causal transformer on its tokens.
         flip: mirror images while training, tokenizer and prior.
-        coded: test images whose tokens are truly coded and decoded; for the others the prior's figure stands.
+        images: test images at most, spread over the test split; every figure is of these.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,12 +52,23 @@ class Study:
     prior_steps: int = 500
     prior_size: str = "tiny"
     flip: bool = True
-    coded: int = 500
+    images: int = 2000
 
     def __post_init__(self) -> None:
-        for name in ("size", "channels", "downsample", "dim", "steps", "batch_size", "prior_steps", "coded"):
+        for name in ("size", "channels", "downsample", "dim", "steps", "batch_size", "prior_steps", "images"):
             check_size(name, getattr(self, name))
+        check_positive("lr", self.lr)
         check_choice("prior_size", self.prior_size, ("tiny", "small", "base"))
+
+    def test_images(self) -> Tensor:
+        """The test images, (N, C, H, W)."""
+        test = self.open("test")
+        count = min(len(test), self.images, most_images(self.size, self.size))
+        return torch.stack([test[i * len(test) // count] for i in range(count)])
+
+    def open(self, split: str) -> Any:
+        """A split of the data, not augmented."""
+        return open_images(self.data, split=split, size=self.size, channels=self.channels, augment=False)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,11 @@ class Point:
     beta: float | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_size("codebook_size", self.codebook_size)
+        if self.beta is not None and not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta must not be negative, got {self.beta}")
+
 
 def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, Any]:
     """Train, encode, fit the prior, code the test images' tokens and decode them again.
@@ -80,13 +97,12 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
     ``fixed``            P log2 K / n
     ``aggregate``        P H(qbar) / n, qbar the mean of the posteriors q(c|x) over the test images
     ``entropy``          P H / n of the histogram of the test images' codes
-    ``prior``            mean of -log2 p(tokens) under the prior / n, all test images
-    ``coded``            bits of the range coder / n, the first ``study.coded`` test images
-    ``prior_of_coded``   ``prior`` of those images
+    ``prior``            mean of -log2 p(tokens) under the prior / n
+    ``coded``            bits of the range coder / n
     ==================== =========================================================================
 
-    ``bits_per_dimension`` are the negative bounds on log p(x) of ``gmvq.evaluation.evaluate`` over the first test
-    images (2,000 at most), at the likelihood's scale that is best for training images.
+    ``bits_per_dimension`` are the negative bounds on log p(x) of ``gmvq.evaluation.evaluate`` over the test images, at
+    the likelihood's scale that is best for training images.
 
     Returns:
         The figures, fit for JSON: point, mse, psnr, ssim, perplexity, information, bits_per_dimension, rates, exact
@@ -97,25 +113,20 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
     """
     run = describe(study, point)
     model = train_model(run, device)
-    test = open_images(run["data"], split="test", size=run["size"], channels=run["channels"])
-    figures = evaluate(model, test, batch_size=256)
-    likelihood = _likelihood(model, run)
-    bounds = evaluate(
+    test, train = study.test_images(), study.open("train")
+    figures = evaluate(
         model,
         test,
         batch_size=256,
-        likelihood=likelihood,
+        likelihood=_likelihood(model, train),
         bound_samples=_SAMPLES,
-        limit=_BOUNDED,
         seed=point.seed,
     )
-    tokens = encode(model, run, "train", flip=study.flip)
-    # In a small set the last 10 % tell when the prior begins to learn by heart; see ``_best_prior``.
-    prior, prior_steps = _best_prior(tokens, study, point)
-    held = encode(model, run, "test")
+    tokens = encode(model, train, flip=study.flip)
+    prior, prior_steps = _best_prior(tokens, study, point, device)
+    held = encode(model, test)
     nats = torch.cat([prior.nats(part).cpu() for part in held.split(256)]).double()
-    some = held[: study.coded]
-    data = compress(prior, some)
+    data = compress(prior, held)
     pixels = math.prod(figures.image_shape[1:])
     return {
         "point": asdict(point),
@@ -126,13 +137,12 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
         "perplexity": figures.perplexity,
         "information": figures.information,
         "bits_per_dimension": {
-            "elbo": bounds.elbo,
-            "elbo_discrete": bounds.elbo_discrete,
-            "importance_weighted": bounds.importance_weighted,
+            "elbo": figures.elbo,
+            "elbo_discrete": figures.elbo_discrete,
+            "importance_weighted": figures.importance_weighted,
         },
         "prior_steps": prior_steps,
-        "exact": torch.equal(decompress(prior, data), some),
-        "coded_images": len(some),
+        "exact": torch.equal(decompress(prior, data), held),
         "coded_bytes": len(data),
         "rates": {
             "fixed": figures.bits_per_pixel_fixed,
@@ -141,19 +151,15 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
             else figures.positions_per_image * figures.aggregate_entropy / math.log(2) / pixels,
             "entropy": figures.bits_per_pixel_entropy,
             "prior": float(nats.mean()) / math.log(2) / pixels,
-            "coded": payload_bits(data) / len(some) / pixels,
-            "prior_of_coded": float(nats[: len(some)].mean()) / math.log(2) / pixels,
+            "coded": payload_bits(data) / len(held) / pixels,
         },
     }
 
 
-def _likelihood(model: Any, run: Run) -> GaussianLikelihood:
+def _likelihood(model: Any, train: Any) -> GaussianLikelihood:
     """A Gaussian with the maximum-likelihood scale of some training images, as they are reconstructed."""
-    images = open_images(
-        run["data"], split="train", size=run["size"], channels=run["channels"], augment=False
-    )
     likelihood = GaussianLikelihood().to(device_of(model))
-    some = list(image_batches(images, batch_size=256, device=device_of(model), limit=_BOUNDED))
+    some = list(image_batches(train, batch_size=256, device=device_of(model), limit=2048))
     likelihood.observe(torch.cat([model.reconstruct(x) for x in some]), torch.cat(some), momentum=0.0)
     return likelihood
 
@@ -179,34 +185,36 @@ def describe(study: Study, point: Point) -> Run:
     return suite.run("one", "gm-vq", {"lr": study.lr}, point.seed, "final")
 
 
-def encode(model: Any, run: Run, split: str, *, flip: bool = False) -> Tensor:
-    """The tokens of a split, (N, *shape), on the CPU; with ``flip`` also those of the mirror images."""
-    images = open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=False)
+def encode(model: Any, images: Any, *, flip: bool = False) -> Tensor:
+    """The tokens of images, (N, *shape), on the CPU; with ``flip`` then those of the mirror images, (2 N, *shape)."""
+    views = (lambda x: x, lambda x: x.flip(-1)) if flip else (lambda x: x,)
     parts = []
-    for x in image_batches(images, batch_size=256, device=device_of(model)):
-        parts.append(model.encode(x).cpu())
-        if flip:
-            parts.append(model.encode(x.flip(-1)).cpu())
+    for view in views:
+        for x in image_batches(images, batch_size=256, device=device_of(model)):
+            parts.append(model.encode(view(x)).cpu())
     return torch.cat(parts)
 
 
-def _best_prior(tokens: Tensor, study: Study, point: Point) -> tuple[Any, int]:
+def _best_prior(tokens: Tensor, study: Study, point: Point, device: str) -> tuple[TokenPrior, int]:
     """A prior on the tokens; of a small set, with the number of steps (out of four) best on held-out tokens.
 
     A transformer learns a few thousand images by heart within some hundred steps. With more than 20 passes over the
     tokens ahead, priors of 1/8, 1/4, 1/2 and all of ``prior_steps`` are compared on the last tenth of the training
-    tokens, and the best number is trained on all of them.
+    images (and of their mirror images), and the best number is trained on all of them.
     """
     options: dict[str, Any] = {"size": study.prior_size, "seed": point.seed, "dropout": 0.1}
-    passes = study.prior_steps * 128 / len(tokens)
-    if passes <= 20:
-        steps, options["dropout"] = study.prior_steps, 0.0
+    options["accelerator"] = "gpu" if torch.device(device).type == "cuda" else torch.device(device).type
+    steps = study.prior_steps
+    if steps * 128 / len(tokens) <= 20:
+        options["dropout"] = 0.0
     else:
-        cut = len(tokens) * 9 // 10
+        copies = 2 if study.flip else 1
+        images = tokens.unflatten(0, (copies, -1))
+        cut = images.shape[1] * 9 // 10
+        seen, held = images[:, :cut].flatten(0, 1), images[:, cut:].flatten(0, 1)
         found = {}
-        for divisor in (8, 4, 2, 1):
-            steps = max(1, study.prior_steps // divisor)
-            prior = fit_prior(tokens[:cut], point.codebook_size, steps=steps, **options)
-            found[steps] = float(torch.cat([prior.nats(part) for part in tokens[cut:].split(256)]).mean())
+        for number in sorted({max(1, steps // divisor) for divisor in (8, 4, 2, 1)}):
+            prior = fit_prior(seen, point.codebook_size, steps=number, **options)
+            found[number] = float(torch.cat([prior.nats(part) for part in held.split(256)]).mean())
         steps = min(found, key=lambda number: found[number])
-    return fit_prior(tokens, point.codebook_size, steps=steps, **options), steps
+    return fit_prior(tokens, point.codebook_size, steps=steps, **options).to(device), steps

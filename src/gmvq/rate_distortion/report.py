@@ -33,15 +33,16 @@ def table(results: dict[str, Any]) -> str:
             f"{_mean([row['perplexity'] for row in rows]):.0f}",
             f"{information / math.log(2):.2f}",
             *(f"{rates[name]:.4f}" for name in ("fixed", "aggregate", "entropy", "prior", "coded")),
-            f"{rates['coded'] / rates['prior_of_coded']:.4f}",
+            f"{rates['coded'] / rates['prior']:.4f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     points, where = results["points"], results["environment"]
     seeds = ", ".join(map(str, sorted({row["point"]["seed"] for row in points})))
+    exact = sum(row["exact"] for row in points)
     note = (
-        f"`{results['command']}`; {results['data']}; means over seeds {seeds}; rates in bits per pixel; `coded`: the "
-        f"first {points[0]['coded_images']} test images. The round trip was exact in "
-        f"{sum(row['exact'] for row in points)} of {len(points)} points. {where['device']}, torch {where['torch']}."
+        f"`{results['command']}`; {results['images']:,} test images of {results['data']}; means over seeds {seeds}; "
+        f"rates in bits per pixel. The round trip was exact in {exact} of {len(points)} points. "
+        f"{where['device']}, torch {where['torch']}."
     )
     return "\n".join([*lines, "", note, ""])
 

@@ -13,13 +13,11 @@ import torch
 
 from ..bench.results import environment, read, write
 from ..compare.methods import build_quantizer
-from ..data import open_images
 from .codecs import QUALITIES, codec_curve
 from .points import Point, Study, describe, measure_point
 
 KIND = "gmvq rd"
 _POINT = "gmvq rd point"
-_MOSAIC = 2000  # images that JPEG and WebP are measured on, spread over the test set
 
 
 def run_study(
@@ -41,7 +39,10 @@ def run_study(
         device: where to train.
         say: told about every finished point.
     """
-    found, listed = [], list(points)
+    listed = list(points)
+    images = study.test_images()
+    curves = {codec: codec_curve(images, codec) for codec in QUALITIES}
+    found = []
     for number, point in enumerate(listed, 1):
         file = out / "points" / f"{_key(study, point)}.json"
         if file.is_file():
@@ -51,19 +52,15 @@ def run_study(
             write(file, {"kind": _POINT, "study": asdict(study), "figures": figures})
         found.append(figures)
         say(f"[{number}/{len(listed)}] {describe_point(figures)}")
-    images = open_images(study.data, split="test", size=study.size, channels=study.channels, augment=False)
-    count = min(len(images), _MOSAIC)
-    stack = torch.stack([images[i * len(images) // count] for i in range(count)])
-    curves = {codec: codec_curve(stack, codec) for codec in QUALITIES}
     results = {
         "kind": KIND,
         "command": command,
         "study": asdict(study),
-        "data": images.description,
+        "data": study.open("test").description,
         "environment": environment(torch.device(device)),
         "points": found,
         "codecs": curves,
-        "codec_images": count,
+        "images": len(images),
     }
     write(out / "rd.json", results)
     return results
