@@ -21,7 +21,7 @@ _KINDS = {
 }
 _FIGURES = (
     ("fid", "FID", 1.0, ".1f"),
-    ("kid", "KID x 1e3", 1e3, ".1f"),
+    ("kid", "KID", 1.0, ".2f"),
     ("precision", "precision", 1.0, ".3f"),
     ("recall", "recall", 1.0, ".3f"),
 )
