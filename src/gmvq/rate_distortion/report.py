@@ -9,6 +9,7 @@ from typing import Any
 from ..bench.results import save_figure
 from ..errors import require
 
+_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STYLES = {"jpeg": ("#7f7f7f", "--"), "webp": ("#0072B2", ":")}
 
 
@@ -103,6 +104,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
             x = [_mean([r["rates"]["coded"] for r in rows]) for rows in others]
             y = [_mean([r[name] for r in rows]) for rows in others]
             axes.semilogx(x, y, "x", color="#CC79A7", label="gm-vq, other beta, range-coded")
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in _TICKS if low <= tick <= high]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("bits per pixel")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
