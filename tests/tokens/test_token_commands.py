@@ -89,6 +89,7 @@ def test_ctrl_c(gmvq: Run, checkpoint: Path, tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     deadline = time.monotonic() + 100
     while len(list(out.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
