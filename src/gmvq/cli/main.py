@@ -95,7 +95,7 @@ def _help() -> str:
         [
             "usage: gmvq COMMAND [OPTIONS]",
             "",
-            "Discrete tokens for images by a Gaussian-mixture vector quantizer.",
+            "Discrete tokens for images and signals by a Gaussian-mixture vector quantizer.",
             "",
             "commands:",
             *lines,
