@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import require
 from .common import Parser, load, open_data, positive, say
 from .runs import write_text
 
@@ -28,6 +29,7 @@ _LEAST = 16  # images: ``evaluation.generation.MIN_IMAGES``
 def run(argv: Sequence[str]) -> int:
     """Sample; return the exit code."""
     options = _parser().parse_args(list(argv))
+    require("transformers", "prior")
     out = Path(options.out).expanduser()
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
@@ -52,9 +54,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
-    from ..errors import require
-
-    require("transformers", "prior")
     from ..prior import Filters
     from ..prior.opening import open_prior
 
