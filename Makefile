@@ -1,5 +1,5 @@
 # make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
-# make compare: GM-VQ and every rival on the photographs, about 35 minutes on two cores.
+# make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
 
 PYTHON ?= python3
