@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import Parser, positive, say
+from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
 from .runs import write_text
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ def run(argv: Sequence[str]) -> int:
         return _report(options.report, options.out)
     if options.suite is None:
         raise ValueError("give --suite NAME to run, --report FILE... to show results, or --list")
+    if options.suite in ROBUST:
+        if options.devices:
+            raise ValueError(
+                "the robust suites run on the CPU; leave --devices out, --workers says how many at a time"
+            )
+        return run_robust(options, argv, options.workers or _workers(options.threads))
+    if options.parity:
+        raise ValueError(f"--parity is for the suites {' and '.join(ROBUST)}")
     return _run(options, argv)
 
 
@@ -123,7 +132,12 @@ def _devices(options: Namespace) -> list[str]:
         return [device for device in options.devices for _ in range(options.workers or 1)]
     if torch.cuda.is_available():
         return [f"cuda:{i}" for i in range(torch.cuda.device_count()) for _ in range(options.workers or 1)]
-    return ["cpu"] * (options.workers or max(1, (_cores() // options.threads)))
+    return ["cpu"] * (options.workers or _workers(options.threads))
+
+
+def _workers(threads: int) -> int:
+    """CPU runs at a time."""
+    return max(1, _cores() // threads)
 
 
 def _cores() -> int:
@@ -134,7 +148,10 @@ def _cores() -> int:
 
 def _report(paths: list[Path], out: Path | None) -> int:
     for path in paths:
-        _show(_read(path), out)
+        if is_robust(path):
+            show_robust(path, out)
+        else:
+            _show(_read(path), out)
     return 0
 
 
@@ -178,6 +195,7 @@ def _list() -> int:
             f"    {len(suite.settings)} settings, {len(suite.methods)} methods, {len(suite.seeds)} seeds, "
             f"{len(suite.pairs()) * len(suite.seeds)} final runs"
         )
+    list_robust()
     return 0
 
 
@@ -212,6 +230,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these settings")
+    parser.add_argument(
+        "--parity", choices=("even", "odd"), help="robust suites: only the even- or odd-numbered settings"
+    )
     parser.add_argument("--seeds", type=positive, metavar="N", help="only the first N seeds")
     parser.add_argument(
         "--workers",

@@ -73,6 +73,7 @@ def execute(
     threads: int = 1,
     say: Say = print,
     train_one: TrainOne | None = None,
+    key: Callable[[Run], str] = key_of,
 ) -> list[Record]:
     """Make every run that ``records`` does not hold; return the records of all, in order.
 
@@ -82,9 +83,10 @@ def execute(
         threads: CPU threads of a worker.
         say: told about every run that ends.
         train_one: (run, device) -> figures; default ``train.train_run``. A module-level function.
+        key: of a run's record.
     """
-    keys = [key_of(run) for run in runs]
-    todo = {key: run for key, run in zip(keys, runs, strict=True) if not _usable(records.get(key))}
+    keys = [key(run) for run in runs]
+    todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
     queue, lock, done = list(todo.items()), threading.Lock(), [0]
     failure: list[BaseException] = []
     pools: list[_Worker] = []
@@ -97,11 +99,11 @@ def execute(
                 with lock:
                     if not queue:
                         return
-                    key, run = queue.pop(0)
+                    name, run = queue.pop(0)
                 figures = pool.run(train_one, run, device)
                 if failure:  # interrupted: this run did not fail, it was stopped
                     return
-                record = {**run, **figures, "key": key, "environment": _environment(device, threads)}
+                record = {**run, **figures, "key": name, "environment": _environment(device, threads)}
                 with lock:
                     records.put(record)
                     done[0] += 1
@@ -125,7 +127,7 @@ def execute(
         raise
     if failure:
         raise failure[0]
-    found = [records.get(key) for key in keys]
+    found = [records.get(name) for name in keys]
     return [{**record, **_names(run)} for record, run in zip(found, runs, strict=True) if record is not None]
 
 
@@ -174,7 +176,7 @@ def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any
     if train_one is None:
         from .train import train_run as train_one
     try:
-        return {**train_one(run, device), "error": None}
+        return {"error": None, **train_one(run, device)}
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = (str(error).splitlines() or [""])[0]

@@ -30,8 +30,8 @@ def assemble(
         "suite": suite.to_dict(),
         "command": command,
         "date": date,
-        "environment": _environment(records),
-        "runs": [{k: _rounded(v) for k, v in r.items() if k not in _PER_RUN} for r in records],
+        "environment": environment_of(records),
+        "runs": [{k: rounded(v) for k, v in r.items() if k not in _PER_RUN} for r in records],
         "gradients": gradients,
     }
 
@@ -41,7 +41,8 @@ def save(path: Path, results: dict[str, Any]) -> None:
     write(path, results)
 
 
-def _environment(records: list[dict[str, Any]]) -> dict[str, Any]:
+def environment_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Devices, threads and versions of the runs."""
     devices = sorted({r["environment"]["device"] for r in records})
     return {
         "device": ", ".join(devices),
@@ -53,11 +54,12 @@ def _environment(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Plain data with every float rounded to five digits."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return value
