@@ -30,6 +30,9 @@ FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
 HEAD = """\
 # Results
 
+**These tables are of the layer of version 0.1.0**, whose start, coordinates and learning have changed since
+([experiments.md](experiments.md), [CHANGELOG](../CHANGELOG.md)); they are to be regenerated.
+
 Every figure here is made by the command above its table and kept in `benchmarks/results/compare`; this page, its plots
 and the README's table are written by `python benchmarks/document.py`. What was tried and did not help is in
 [experiments.md](experiments.md). One row is made again by

@@ -104,7 +104,9 @@ def test_products_follow_the_support() -> None:
 def test_our_layer_holds_the_codes_of_the_case() -> None:
     case = Case("eval", 8, 64, 4)
     layer = CONTESTANTS["gm-vq"].build(case).eval()
-    torch.testing.assert_close(layer.get_codes_from_indices(torch.arange(64)), case.codes())
+    torch.testing.assert_close(
+        layer.get_codes_from_indices(torch.arange(64)), layer.decoder_units(case.codes())
+    )
     w = float(layer.log_precision.detach().exp())
     assert 0.1 < w < 1e3
 

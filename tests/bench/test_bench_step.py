@@ -66,6 +66,8 @@ def test_profiled_training_is_that_of_fit(
         {**options, "val_check_interval": last, "enable_progress_bar": False}, tmp_path, save_every=last
     )
     module = TokenizerModule(codebook_size=16, dim=4)
+    quantizer: Any = module.model.quantizer
+    quantizer.start_after = 0
     trainer.fit(module, ImageDataModule(settings.data, size=8, batch_size=4))
     ends = [
         read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]

@@ -169,7 +169,7 @@ def test_the_kernel_is_that_of_the_encoder() -> None:
         model, images[:2], model.quantizer.posterior_logits(model.encode(images[:2]))
     )
     codes = joint_codes(gradient_tokenizer.POSITIONS, gradient_tokenizer.CODES)
-    words = model.quantizer.codebook[codes].detach() * model.quantizer.log_scale.exp().detach()
+    words = model.quantizer.codebook[codes].detach()
     losses = loss(words[:, None].expand(-1, 2, -1, -1)).detach()
     value = (_weights(model.quantizer.posterior_logits(model.encode(images[:2])), codes) * losses).sum(0)
     for image in range(2):

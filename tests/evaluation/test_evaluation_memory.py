@@ -42,7 +42,8 @@ class Generated(torch.utils.data.Dataset[Tensor]):
 def model() -> VQAutoencoder:
     torch.manual_seed(0)
     model = build_autoencoder("tiny", dim=4, codebook_size=32)
-    model.train()(torch.rand(4, 3, 16, 16))  # starts the codebook
+    model.quantizer.init_codebook(torch.randn(64, 4))
+    model.train()(torch.rand(4, 3, 16, 16))
     return model
 
 

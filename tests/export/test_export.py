@@ -92,6 +92,12 @@ def test_any_batch_and_size(tmp_path: Path, name: str, format: str) -> None:
     assert not list((tmp_path / "out").glob(".export-*"))
 
 
+def test_a_model_without_a_codebook_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no codebook yet.*init_codebook\(latents\)"):
+        export_model(build_autoencoder("tiny", quantizer=QUANTIZERS["residual"]()), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_compiled_ahead_of_time(tmp_path: Path) -> None:
     try:
         program.check_compiler()
@@ -232,7 +238,7 @@ def test_ties_are_counted_and_kept() -> None:
     signature = signature_of(model, channels=3, downsample=4)
     quantizer: Any = model.quantizer
     with torch.no_grad():
-        quantizer.scaled_codebook[1] = quantizer.scaled_codebook[0]
+        quantizer.codebook[1] = quantizer.codebook[0]
     chosen = {0: 0}
 
     class Swapped(Wrong):

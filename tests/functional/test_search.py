@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional import search
-from gmvq.functional.search import best_code, best_codes, first_argmax
+from gmvq.functional import large_codebook
+from gmvq.functional.search import best_code, best_codes
+from gmvq.functional.selection import (
+    dividing_group_count,
+    first_argmax,
+    group_count,
+    largest_k,
+    largest_one,
+)
 
 from .watch import largest_allocation
 
@@ -37,7 +44,7 @@ def test_search_equals_the_dense_search(n, k, d, support) -> None:
     torch.testing.assert_close(value, dense.amax(-1))
 
 
-@pytest.mark.parametrize("k", [12, 9000])
+@pytest.mark.parametrize("k", [12, 9000, 18_000])
 @pytest.mark.parametrize("support", [1, 2, 4])
 def test_ties_go_to_the_lowest_code(k, support) -> None:
     query, codebook, _ = case(50, k, 3)
@@ -70,8 +77,9 @@ def test_first_argmax_is_the_first_and_tells_neighbours_apart(dtype) -> None:
 def test_tile_size_changes_nothing(monkeypatch) -> None:
     query, codebook, bias = case(100, 5000, 6, dtype=torch.float64)
     expected = best_codes(query, codebook, bias, 4)
+    monkeypatch.setattr(large_codebook, "pays", lambda *_: True)
     for tile in (512, 1000 // 32 * 32, 4096):
-        monkeypatch.setattr(search, "_TILE_CODES", tile)
+        monkeypatch.setattr(large_codebook, "TILE_CODES", tile)
         for ours, theirs in zip(best_codes(query, codebook, bias, 4), expected, strict=True):
             torch.testing.assert_close(ours, theirs)
 
@@ -86,7 +94,7 @@ def test_no_tensor_of_size_n_k_exists(k) -> None:
 @pytest.mark.parametrize("k", [2, 8])
 @pytest.mark.parametrize("d", [4, 33])
 def test_bfloat16_candidates_change_no_result(k, d) -> None:
-    query, codebook, bias = case(60, 9000, d)
+    query, codebook, bias = case(60, 20_000, d)
     ours = best_codes(query, codebook, bias, k, half=True)
     for value, expected in zip(ours, best_codes(query, codebook, bias, k, half=False), strict=True):
         torch.testing.assert_close(value, expected)
@@ -94,18 +102,18 @@ def test_bfloat16_candidates_change_no_result(k, d) -> None:
 
 def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatch) -> None:
     """Thousands of codewords closer together than its rounding: the bound must notice, and the answer stay exact."""
-    query, codebook, _ = case(40, 9000, 16)
+    query, codebook, _ = case(40, 20_000, 16)
     codebook = codebook[:1] + 1e-3 * codebook
     bias = -0.5 * codebook.square().sum(-1)
     shares = []
-    in_half = search._tiled_in_half
+    in_half = large_codebook._search_in_half
 
     def watched(*arguments):
         found, share = in_half(*arguments)
         shares.append(share)
         return found, share
 
-    monkeypatch.setattr(search, "_tiled_in_half", watched)
+    monkeypatch.setattr(large_codebook, "_search_in_half", watched)
     values, _, best = best_codes(query, codebook, bias, 4, half=True)
     assert shares[0] > 0.9
     dense = torch.addmm(bias.double(), query.double(), codebook.double().T)
@@ -115,7 +123,7 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatc
 
 def test_the_rounding_bound_holds_for_every_logit() -> None:
     query, codebook, bias = case(50, 4000, 24)
-    rounded = search._Rounded.of(codebook, bias)
+    rounded = large_codebook._Factor.rounded(codebook, bias)
     columns = torch.nn.functional.pad(query.bfloat16(), (0, 2), value=1.0)
     exact = torch.addmm(bias.double(), query.double(), codebook.double().T)
     error = ((columns @ rounded.codebook.T).double() - exact).abs()
@@ -136,7 +144,7 @@ def test_large_supports_and_codewords_stay_in_a_tile_of_memory(k, d) -> None:
         assert largest <= max(1 << 21, codebook.numel() * 2)
 
 
-@pytest.mark.parametrize("size", [20, 9000])
+@pytest.mark.parametrize("size", [20, 20_000])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_bad_latents_give_some_code_and_no_index_out_of_range(size, bad) -> None:
     """Where the layer does not look for them, on an accelerator or compiled, they must not become a bad address."""
@@ -150,7 +158,42 @@ def test_bad_latents_give_some_code_and_no_index_out_of_range(size, bad) -> None
 
 
 def test_codes_of_weight_zero_are_never_found() -> None:
-    query, codebook, bias = case(10, 9000, 32)
+    query, codebook, bias = case(10, 20_000, 32)
     bias[200:] = -torch.inf
     for half in (False, True):
         assert (best_codes(query, codebook, bias, 8, half=half)[1] < 200).all()
+    assert (best_code(query, codebook[:300], bias[:300])[1] < 200).all()
+
+
+def test_a_support_larger_than_the_codes_with_weight_repeats_none() -> None:
+    query, codebook, bias = case(10, 30, 3)
+    bias[2:] = -torch.inf
+    codes = best_codes(query, codebook, bias, 4)[1]
+    assert all(row.unique().numel() == 4 for row in codes)
+    assert (codes[:, :2] < 2).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 8, 33])
+@pytest.mark.parametrize("size", [33, 64, 1024])
+def test_selection_is_that_of_topk(size, k) -> None:
+    rows = torch.randn(50, size, generator=torch.Generator().manual_seed(size))
+    expected = rows.topk(k, -1)
+    groups = group_count(size, k) if size % group_count(size, k) == 0 else dividing_group_count(size)
+    values, codes = largest_k(rows.T.contiguous(), groups, k)
+    assert torch.equal(values.T, expected.values)
+    assert torch.equal(codes.T, expected.indices)
+    for columns in (rows.T, rows.T.contiguous()):
+        for count in (groups, dividing_group_count(size), size):
+            top, code, tied = largest_one(columns, count, torch.zeros(50))
+            assert not tied.any()
+            assert torch.equal(top, rows.amax(-1))
+            assert torch.equal(code, rows.argmax(-1))
+
+
+def test_selection_sees_that_another_is_near() -> None:
+    columns = torch.zeros(64, 4)
+    columns[7] = torch.tensor([1.0, 1.0, 1.0, torch.nan])
+    columns[23] = torch.tensor([1.0, 0.6, 0.4, 0.0])
+    for groups in (64, 16, 8):  # in a group of its own, in the same group
+        tied = largest_one(columns, groups, torch.full((4,), 0.5))[2]
+        assert tied.tolist() == [True, True, False, True]

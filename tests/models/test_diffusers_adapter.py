@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmvq import GaussianMixtureVQ
+from gmvq import GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
 from gmvq.models import GMVQModel, VQAutoencoder, build_autoencoder
 
 
@@ -88,6 +88,47 @@ def test_quantize_and_look_up(images: Tensor) -> None:
     torch.testing.assert_close(found, as_they_are, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        GaussianMixtureVQ(4, 16),
+        GaussianMixtureVQ(4, 16, codebook_dim=2),
+        GaussianMixtureVQ(4, 16, units="latents", codebook_dim=2),
+        ResidualGMVQ(4, 16, 2),
+        GroupedGMVQ(4, 16, 2, shared_codebook=True),
+        GroupedGMVQ(4, 16, 2, codebook_dim=1),
+    ],
+    ids=str,
+)
+def test_latents_are_what_the_decoder_reads(quantizer: Any, images: Tensor) -> None:
+    """Quantized or not, whatever the encoder's units: pipelines decode both (``force_not_quantize``)."""
+    torch.manual_seed(0)
+    model = build_autoencoder("tiny", quantizer=quantizer)
+    with torch.no_grad():
+        raw = 30.0 * torch.randn(64, 4) + 7.0
+        quantizer.init_codebook(raw)
+        for name, matrix in quantizer.named_parameters():
+            if "project" in name:  # training moves them apart
+                matrix += 0.3 * torch.randn_like(matrix)
+        model.encoder = nn.Sequential(model.encoder, _Affine(30.0, 7.0))
+        vqvae = GMVQModel(model.eval(), channels=3, downsample=4, signed=False)
+        latents = vqvae.encode(images).latents
+        quantized, _, info = vqvae.quantize(latents)
+        assert torch.equal(info.indices.reshape(model.encode(images).shape), model.encode(images))
+        torch.testing.assert_close(vqvae.decode(latents).sample, model.reconstruct(images))
+        error = (quantized - latents).square().mean()
+        assert error < 0.7 * (latents - latents.mean()).square().mean()
+
+
+class _Affine(nn.Module):
+    def __init__(self, scale: float, shift: float) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x / x.std() + self.shift
+
+
 @pytest.mark.parametrize("downsample", [4, 8, 16])
 def test_config(downsample: int) -> None:
     vqvae = GMVQModel(build_autoencoder("tiny", dim=6, downsample=downsample), scaling_factor=0.3)
@@ -120,6 +161,7 @@ def test_other_networks_and_what_does_not_fit(images: Tensor) -> None:
     custom = VQAutoencoder(nn.Conv2d(3, 4, 4, 4), GaussianMixtureVQ(4, 8), nn.ConvTranspose2d(4, 3, 4, 4))
     with pytest.raises(ValueError, match="pass channels= and downsample="):
         GMVQModel(custom)
+    custom.quantizer.init_codebook(torch.randn(64, 4))
     assert GMVQModel(custom, channels=3, downsample=4)(images).sample.shape == images.shape
     with pytest.raises(ValueError, match="a power of two for downsample, got 6"):
         GMVQModel(custom, channels=3, downsample=6)

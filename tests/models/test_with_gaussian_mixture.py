@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmvq.models import VQAutoencoder, build_autoencoder
-from gmvq.quantizers import GaussianMixtureVQ
+from gmvq.quantizers import GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
 
 
 def exactly(actual: Tensor, expected: Tensor) -> None:
@@ -22,6 +22,7 @@ def trained() -> VQAutoencoder:
     """A few steps, so that every buffer has left its initial value."""
     torch.manual_seed(0)
     model = build_autoencoder("tiny", dim=6, codebook_size=12)
+    model.quantizer.init_codebook(torch.randn(64, 6))
     optimizer = torch.optim.Adam(model.parameter_groups(lr=1e-3))
     for step in range(3):
         model.quantizer.set_progress(step / 3)
@@ -38,8 +39,11 @@ def test_every_parameter_gets_a_gradient_and_a_group(trained: VQAutoencoder) -> 
     assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in trained.parameters()}
     assert len(grouped) == len(set(map(id, grouped)))
     for name, parameter in trained.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+        else:  # statistics of the latents, which the M-step sets
+            assert name.removeprefix("quantizer.") in ("log_precision", "mean", "scale")
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -57,6 +61,39 @@ def test_encode_decode_reconstruct_and_forward_agree(trained: VQAutoencoder, aut
         exactly(trained.reconstruct(x), expected.reconstruction)
     for name, value in trained.state_dict().items():  # encoding in training mode trains nothing
         exactly(value, state[name])
+
+
+def test_encode_in_training_knows_what_the_last_step_taught(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = build_autoencoder("tiny", dim=6, codebook_size=12), torch.rand(4, 3, 16, 16)
+    model.quantizer.init_codebook(torch.randn(64, 6))
+    model.train()(x)  # moves the codebook, but not before it has to
+    indices, restored = model.encode(x), model.reconstruct(x)
+    model.save_pretrained(tmp_path)
+    loaded = VQAutoencoder.from_pretrained(tmp_path)
+    exactly(loaded.encode(x), indices)
+    exactly(loaded.reconstruct(x), restored)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("kind", [GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ])
+def test_without_a_codebook_it_says_what_to_do(kind: type[nn.Module], tmp_path: Path) -> None:
+    x, fresh = torch.rand(4, 3, 16, 16), build_autoencoder("tiny", quantizer=kind(6, 12))
+    fresh.save_pretrained(tmp_path)
+    model = VQAutoencoder.from_pretrained(tmp_path)
+    out = model(x)  # the continuous autoencoder
+    assert (out.quantizer.indices == -1).all()
+    zeros = torch.zeros_like(out.quantizer.indices)
+    for use in (lambda: model.encode(x), lambda: model.reconstruct(x), lambda: model.decode(zeros)):
+        with pytest.raises(ValueError, match=r"no codebook yet: .*train it .*init_codebook\(latents\)"):
+            use()
+    model.train()(x)
+    indices = model.encode(x)  # of a codebook that starts from what training has seen, as eval() does
+    assert (indices >= 0).all()
+    exactly(model.eval()(x).quantizer.indices, indices)
+    loaded = VQAutoencoder.from_pretrained(tmp_path)
+    loaded.quantizer.init_codebook(torch.randn(64, 6))  # pyright: ignore[reportCallIssue]
+    exactly(loaded.decode(loaded.encode(x)), loaded(x).reconstruction)
 
 
 def test_mask(trained: VQAutoencoder) -> None:

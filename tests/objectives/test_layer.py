@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -21,10 +23,9 @@ from gmvq.quantizers.parts import Variance
 def test_bounds_of_the_layer_are_finite_and_ordered(kind) -> None:
     torch.manual_seed(0)
     layer = GaussianMixtureVQ(dim=4, codebook_size=8, variance=Variance(kind=kind))
-    if not isinstance(layer, MixtureQuantizer):
-        pytest.skip("the layer has no log_weights / standardized / unstandardized / code_log_variance yet")
+    assert isinstance(layer, MixtureQuantizer)
     latents = 3.0 + 0.1 * torch.randn(6, 5, 4)
-    layer(latents)
+    layer.init_codebook(latents)
     layer.eval()
     target = latents.flatten(1)
     likelihood = GaussianLikelihood(0.1)
@@ -49,3 +50,26 @@ def test_bounds_of_the_layer_are_finite_and_ordered(kind) -> None:
     assert aggregated.categorical.mean() <= lower.categorical.mean()
     if kind == "none":
         torch.testing.assert_close(lower.latent, torch.zeros_like(lower.latent))
+
+
+@pytest.mark.parametrize("units", ["standardized", "latents"])
+def test_the_bounds_of_a_layer_hold_in_either_unit(units) -> None:
+    """x = read(z) + noise, with p(x) by enumeration: densities are of z, so they need no Jacobian of the scale."""
+    torch.manual_seed(0)
+    layer = GaussianMixtureVQ(dim=2, codebook_size=4, variance=Variance(kind="fixed", sigma=0.5), units=units)
+    latents = 3.0 + 7.0 * torch.randn(64, 1, 2)
+    layer.init_codebook(latents)
+    layer.eval()
+    with torch.no_grad():
+        layer.log_precision.fill_(-2 * math.log(0.5))
+        factor = float(layer.scale) if units == "latents" else 1.0  # of what the decoder reads by z
+        target = layer.decoder_units(latents)[:, 0] + 0.8 * factor * torch.randn(64, 2)
+        deviation = factor * math.sqrt(0.8**2 + 0.5**2)
+        distance = (target[:, None] - layer.unstandardized(layer.codebook)).square().sum(-1)
+        log_normal = -0.5 * distance / deviation**2 - math.log(2 * math.pi * deviation**2)
+        evidence = (layer.log_weights() + log_normal).logsumexp(-1).double()
+        arguments = (layer, latents, target, lambda read: read.flatten(1), GaussianLikelihood(0.8 * factor))
+        assert elbo(*arguments, samples=400).value.mean() < evidence.mean()
+        close = importance_weighted_bound(*arguments, samples=10_000)
+    torch.testing.assert_close(close, evidence, atol=0.2, rtol=0)
+    torch.testing.assert_close(close.mean(), evidence.mean(), atol=0.02, rtol=0)

@@ -11,7 +11,6 @@ from torch.distributions import Normal, kl_divergence
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, Objective, Precision, Variance
 from gmvq.functional.schedules import Constant
-from gmvq.quantizers.gaussian_mixture import _GAIN as GAIN
 from gmvq.types import QuantizerOutput
 
 KINDS = ("albo", "elbo", "literal", "none")
@@ -50,13 +49,14 @@ def layer(
     built = GaussianMixtureVQ(
         dim,
         codebook_size,
-        objective=Objective(kind, Constant(gamma), Constant(beta)),
+        objective=Objective(kind, Constant(gamma), Constant(beta), commitment=0.0),
         precision=Precision(fit, per_feature, Constant(sharpening)),
         variance=Variance(variance, sigma, Constant(sample_noise)),
         estimator=estimator(Constant(temperature), Constant(gumbel_noise)),
         support=support,
         **rest,
     ).to(dtype)
+    built.straight_through = False  # closed forms are of the model's own gradient
     if started:
         built.init_codebook(latents(64, dim, seed=9, dtype=dtype))
         move(built)
@@ -68,7 +68,7 @@ def move(built: GaussianMixtureVQ) -> None:
     """Change every trainable parameter a little, as training would."""
     for parameter in built.parameters():
         if parameter.requires_grad:
-            parameter.add_(torch.randn_like(parameter), alpha=0.2 / GAIN)
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
 
 
 def total_loss(
@@ -119,10 +119,10 @@ class Mixture:
 
     @staticmethod
     def of(built: GaussianMixtureVQ, x: Tensor) -> Mixture:
-        z = x / built.log_scale.exp()
+        z = (x - built.mean) / built.scale
         w = built.log_precision.exp().expand(built.dim)
         if built.mixture_weights == "learned":
-            unnormalised = (GAIN * built.scaled_weight_logits).exp()
+            unnormalised = built.weight_logits.exp()
             prior = unnormalised / unnormalised.sum()
         else:
             prior = torch.full((built.codebook_size,), 1.0 / built.codebook_size, dtype=x.dtype)
@@ -138,7 +138,7 @@ class Mixture:
         if built.variance.kind == "adaptive":
             return self.distance / (2 * built.variance.sigma**2 * built.dim)
         if built.variance.kind == "learned":
-            return built.scaled_log_variance.mul(GAIN).exp().expand_as(self.distance)
+            return built.log_variances.exp().expand_as(self.distance)
         return torch.full_like(self.distance, built.variance.sigma**2)
 
     def gaussians(self, variance: Tensor) -> tuple[Normal, Normal]:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from quantizer_cases import GAIN, KINDS, VARIANCES, D, Mixture, kl, latents, layer
+from quantizer_cases import KINDS, VARIANCES, D, Mixture, kl, latents, layer
 
 CHOICES = [
     {
@@ -63,21 +63,20 @@ def test_code_log_variance_covers_all_codes(kind) -> None:
     ("kind", "limit"), [("adaptive", math.inf), ("adaptive", 0.05), ("fixed", 0.05), ("learned", 0.05)]
 )
 def test_sample_has_the_mean_and_variance_of_the_mixed_code(kind, limit) -> None:
-    """z = s (sum_c r_c mu_c + noise sqrt(v) eps), v = sum_c r_c s_c^2, by the moments of many samples of one latent;
+    """z = sum_c r_c mu_c + noise sqrt(v) eps, v = sum_c r_c s_c^2, by the moments of many samples of one latent;
     v of an adaptive variance is at most ``limit`` / w."""
     built = layer(variance=kind, sample_noise=0.5, sigma=0.8)
     built.variance = dataclasses.replace(built.variance, noise_limit=limit)
     x = latents(1).expand(40_000, D)
     torch.manual_seed(0)
     samples, mixture = built(x).quantized.detach(), Mixture.of(built, x[:1])
-    scale = built.log_scale.exp().item()
-    mean = scale * (mixture.weights @ built.codebook)[0]
+    mean = (mixture.weights @ built.codebook)[0]
     variance = (mixture.weights * mixture.code_variance(built)).sum()
     if kind == "adaptive":
         largest = limit * (-built.log_precision).exp().mean() / built.sharpening
         assert math.isinf(limit) or bool(variance > largest)
         variance = variance.minimum(largest)
-    variance = (0.5 * scale) ** 2 * variance
+    variance = 0.5**2 * variance
     bound = 5.0 * (variance / len(x)).sqrt().item()
     torch.testing.assert_close(samples.mean(0), mean, atol=bound, rtol=0.0)
     torch.testing.assert_close(samples.var(0), variance.expand(D), rtol=5.0 * math.sqrt(2 / len(x)), atol=0.0)
@@ -122,8 +121,8 @@ def test_terms_are_their_definitions(training) -> None:
         "aggregate_entropy": -(qbar * qbar.log()).sum(),
         "perplexity": (-(used * used.log()).sum()).exp(),
         "usage": (counts > 0).double().mean(),
-        "scale": (GAIN * built.scaled_log_scale).exp().squeeze(),
-        "precision": (GAIN * built.scaled_log_precision).exp().squeeze(),
+        "scale": built.scale.squeeze(),
+        "precision": built.log_precision.exp().squeeze(),
         "variance": mixed.mean(),
         "temperature": torch.tensor(0.6, dtype=torch.float64),
     }

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from quantizer_cases import assert_same, latents, layer
-from two_ranks import CASES, MASK, MASKS, ROWS, SPLIT, WORLD, starts, steps, work, wrapped
+from two_ranks import CASES, MASK, MASKS, ROWS, SPLIT, WORLD, several, starts, steps, work, wrapped
 
 from gmvq.functional.distributed import all_reduce_sum, gather_rows, world_size
 
@@ -40,7 +40,7 @@ def test_start_is_that_of_the_whole_batch_and_bit_equal_on_both_ranks(ranks, sta
     first, second = (rank["starts"][start] for rank in ranks)
     assert_same(second, first, rtol=0.0, atol=0.0)
     assert_same(first, starts(slice(None))[start])
-    assert first["initialized"]
+    assert first["codebook"].any()
 
 
 def averaged(results: list[dict[str, Any]], key: str) -> dict[str, torch.Tensor]:
@@ -61,6 +61,14 @@ def test_step_equals_that_of_one_process(ranks, alone, case, mask, nats) -> None
     assert torch.equal(torch.cat([result["indices"] for result in results]), whole["indices"])
     assert_same(averaged(results, "terms"), whole["terms"])
     torch.testing.assert_close(sum(result["nats"] for result in results) / WORLD, whole["nats"])
+
+
+def test_what_is_learned_over_several_steps_is_that_of_one_process(ranks) -> None:
+    whole = several(slice(None), 1)
+    for case in CASES:
+        first, second = (rank["several"][case] for rank in ranks)
+        assert_same(second, first, rtol=0.0, atol=0.0)
+        assert_same(first, whole[case])
 
 
 @pytest.mark.parametrize("name", ["kl_aggregate", "aggregate_entropy", "perplexity", "usage"])

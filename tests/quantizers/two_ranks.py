@@ -74,9 +74,12 @@ def steps(part: slice, world: int) -> dict[str, Any]:
 def _started(options: dict[str, Any]) -> GaussianMixtureVQ:
     """Equal on every rank: loaded, not started, since a start pools the latents of all ranks."""
     built = layer(started=False, **options)
-    built.initialized.fill_(True)
-    built.load_state_dict(built.state_dict())
+    with torch.no_grad():
+        built.codebook.normal_()
+        built.mean.fill_(0.3)
+        built.scale.fill_(0.9)
     move(built)
+    built.load_state_dict(built.state_dict())
     return built
 
 
@@ -90,6 +93,25 @@ def starts(part: slice) -> dict[str, dict[str, Tensor]]:
     built = layer(started=False)
     built.init_codebook(latents(ROWS)[part], seed=3)
     results["explicit"] = copy.deepcopy(built.state_dict())
+    return results
+
+
+def several(part: slice, world: int) -> dict[str, dict[str, Tensor]]:
+    """State after some steps, each of which applies what the one before taught; gradients averaged over ranks."""
+    results = {}
+    for case, options in CASES.items():
+        built = _started(options)
+        built.births = False  # candidates are drawn at random
+        for mask in (None, MASK, EMPTY_SECOND, None):
+            x, own, total = batch(mask, part)
+            built.zero_grad()
+            step(built, x, own, nats=True, total=total, world=world)
+            for parameter in filter(lambda p: p.grad is not None, built.parameters()):
+                grad: Tensor = parameter.grad  # pyright: ignore[reportAssignmentType]
+                if world > 1:
+                    dist.all_reduce(grad)
+                parameter.data.sub_(grad / world, alpha=0.05)
+        results[case] = copy.deepcopy(built.state_dict())
     return results
 
 
@@ -116,6 +138,7 @@ def work(rank: int, folder: str) -> None:
         timeout=timedelta(seconds=120),
     )
     results: dict[str, Any] = {"starts": starts(SPLIT[rank]), "steps": steps(SPLIT[rank], WORLD)}
+    results["several"] = several(SPLIT[rank], WORLD)
     results["wrapped"] = wrapped(SPLIT[rank], WORLD)
     if rank == 0:  # alone: any collective would wait for rank 1 until the timeout
         built = _started({}).eval()

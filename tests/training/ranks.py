@@ -50,6 +50,8 @@ def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None
         variance=Variance(noise=Constant(0.0)),
         **options,
     )
+    for mixture in module._mixtures().values():
+        mixture.start_after = 5
     losses = Losses()
     trainer = Trainer(
         max_steps=STEPS,

@@ -26,7 +26,7 @@ Fit = Callable[..., TokenizerModule]
 @pytest.fixture(scope="module")
 def trained(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("trained")
-    fit(run_dir, max_steps=3, settings={"likelihood": "laplace"})
+    fit(run_dir, max_steps=3, start_after=0, settings={"likelihood": "laplace"})
     return run_dir
 
 
@@ -147,10 +147,12 @@ def test_learning_rate() -> None:
 def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = TokenizerModule(dim=4, codebook_size=16, seed=5).state_dict()
+    one = TokenizerModule(dim=4, codebook_size=16, codebook_dim=2, seed=5).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    same, other = (TokenizerModule(dim=4, codebook_size=16, seed=seed).state_dict() for seed in (5, 6))
+    same, other = (
+        TokenizerModule(dim=4, codebook_size=16, codebook_dim=2, seed=seed).state_dict() for seed in (5, 6)
+    )
     assert all(torch.equal(one[name], same[name]) for name in one)
     differ = [name for name in one if not torch.equal(one[name], other[name])]
     assert any(name.startswith("model.encoder") for name in differ)

@@ -55,7 +55,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert_equal_trees(ends[0][key], ends[1][key], key)
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 11])  # 5 and 10 are ends of epochs
+@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 11])  # 5 and 10 are ends of epochs; 6 starts the codebook
 def test_resume_is_bit_identical(
     fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path, step: int
 ) -> None:
@@ -91,11 +91,12 @@ def test_resume_with_other_options(
 
 @pytest.mark.parametrize("step", [3, 6])  # in the first epoch, and in the second
 def test_resume_after_a_stop_during_validation(
-    fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path, step: int
+    fit: Fit, send_signal: SendSignal, tmp_path: Path, step: int
 ) -> None:
-    fit(tmp_path, val_check_interval=3, stop=send_signal(step, signal.SIGTERM, in_validation=True))
-    fit(tmp_path, val_check_interval=3, resume=True)
-    assert_same_end(straight, tmp_path)
+    fit(tmp_path / "straight", val_check_interval=3)  # the first validation starts the codebook
+    fit(tmp_path / "cut", val_check_interval=3, stop=send_signal(step, signal.SIGTERM, in_validation=True))
+    fit(tmp_path / "cut", val_check_interval=3, resume=True)
+    assert_same_end(tmp_path / "straight", tmp_path / "cut")
 
 
 def test_two_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:

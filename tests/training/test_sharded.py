@@ -1,5 +1,8 @@
 """Fully sharded parameters (FSDP2) train as one process: torch's ``fully_shard`` on two gloo processes.
 
+The quantizer's parameters are small, and its M-steps write into them: they go into ``ignored_params``, whole on every
+rank, and their gradients are averaged by hand.
+
 Lightning's own FSDP strategies run on CUDA alone, so this is the check that a machine without a GPU can make.
 """
 
@@ -67,6 +70,13 @@ def train(model: torch.nn.Module, mine: Tensor) -> list[Tensor]:
     return losses
 
 
+def average(parameter: Tensor) -> None:
+    """A gradient that ``fully_shard`` leaves alone, averaged over ranks."""
+    assert parameter.grad is not None
+    dist.all_reduce(parameter.grad)
+    parameter.grad /= WORLD
+
+
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     path = Path(folder)
@@ -83,8 +93,13 @@ def work(rank: int, folder: str) -> None:
 
     mesh = init_device_mesh("cpu", (WORLD,))
     parts: list[Any] = [model.encoder, model.decoder, model]
+    quantizer: Any = model.quantizer
+    whole = set(quantizer.parameters())
     for part in parts:
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, ignored_params=whole)
+    for parameter in whole:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(average)
     losses = torch.stack(train(model, images()[rank::WORLD]))
     dist.all_reduce(losses)
     if rank == 0:

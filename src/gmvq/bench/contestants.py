@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +12,9 @@ from torch import Tensor, nn
 from ..baselines.peers import fsq_levels, power_of_two
 from ..baselines.sq_vae import GaussianSQ
 from ..errors import MissingExtraError, require
-from ..functional.kmeans import nearest_code
 from ..functional.search import best_code
 from ..quantizers import GaussianMixtureVQ
+from ..quantizers.start import fit_log_precision
 
 MODES = ("forward", "train", "eval", "search")
 LAYER_MODES = ("forward", "train", "eval")
@@ -95,15 +94,13 @@ def gm_vq(**options: Any) -> Callable[[Case], GaussianMixtureVQ]:
     """A builder of our layer with options: the case's codes, the precision that fits its latents."""
 
     def build(case: Case) -> GaussianMixtureVQ:
-        layer = GaussianMixtureVQ(case.d, case.k, init="random", **options).to(case.device)
+        layer = GaussianMixtureVQ(case.d, case.k, **options).to(case.device)
         rows = case.latents(seed=2, rows=2048).float()
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", UserWarning)  # fewer rows than codes: all are replaced below
-            layer.init_codebook(rows)
-            gain = float(layer.codebook[0, 0] / layer.scaled_codebook[0, 0])
-            layer.scaled_codebook.copy_(layer.standardized(case.codes()) / gain)
-            distance = nearest_code(layer.standardized(rows[:1024]), layer.codebook)[1]
-            layer.scaled_log_precision.fill_(-float((distance.mean() / case.d).log()) / gain)
+        with torch.no_grad():
+            layer.mean.copy_(rows.mean(0))
+            layer.scale.fill_((rows - layer.mean).square().mean().sqrt())
+            layer.codebook.copy_(layer.standardized(case.codes()))
+            layer.log_precision.fill_(fit_log_precision(layer.standardized(rows[:1024]), layer.codebook))
         return layer
 
     return build

@@ -7,6 +7,7 @@ draws otherwise, the comparison is with the reference in float32.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -101,9 +102,11 @@ def clear_rows(exact: GaussianMixtureVQ, case: Case) -> Tensor:
 
 
 def run(layer: GaussianMixtureVQ, latents: Tensor, sample_noise: bool) -> Tensors:
-    """Every output and gradient of a training step, the eval output and the search, with the same noise each time."""
-    layer = layer.train()
-    kept = layer.sample_noise.clone()
+    """The eval output, the search, and every output and gradient of a training step, always with the same noise."""
+    layer = copy.deepcopy(layer).eval()
+    with torch.no_grad():
+        plain, encoded = layer(latents), layer.encode(latents)
+    layer.train()
     if not sample_noise:
         layer.sample_noise.zero_()
     latents = latents.detach().requires_grad_()
@@ -114,10 +117,7 @@ def run(layer: GaussianMixtureVQ, latents: Tensor, sample_noise: bool) -> Tensor
         out.quantized - 0.9 * latents.detach()
     ).square().mean() + out.loss  # well conditioned, as in training
     gradients = torch.autograd.grad(loss, list(parameters.values()))
-    layer.sample_noise.copy_(kept)
-    layer.eval()
-    with torch.no_grad():
-        plain = layer(latents)
+    layer.settle()
     return {
         "quantized": out.quantized.detach(),
         "indices": out.indices,
@@ -129,7 +129,8 @@ def run(layer: GaussianMixtureVQ, latents: Tensor, sample_noise: bool) -> Tensor
         "eval quantized": plain.quantized,
         "eval indices": plain.indices,
         "eval loss": plain.loss,
-        "encode": layer.encode(latents.detach()),
+        "encode": encoded,
+        "learned codebook": layer.codebook.detach(),
     }
 
 

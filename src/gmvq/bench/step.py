@@ -97,6 +97,8 @@ def profile_step(
         **{"max_steps": last, "val_check_interval": last},
     }
     module = TimedModule(settings.network, dim=settings.dim, codebook_size=settings.codebook_size)  # pyright: ignore
+    quantizer: Any = module.model.quantizer
+    quantizer.start_after = 0  # what is timed has codes
     data = TimedData(settings.data, size=settings.size, batch_size=settings.batch_size)
     trainer = build_trainer(options, run_dir, save_every=last, logger=settings.logger)
     device = trainer.strategy.root_device

@@ -32,7 +32,7 @@ class GradientTokenizer(nn.Module):
         self.encoder = nn.Sequential(
             nn.Flatten(), nn.Linear(pixels, hidden), nn.SiLU(), nn.Linear(hidden, POSITIONS * DIM)
         )
-        self.quantizer = GaussianMixtureVQ(DIM, CODES, objective=objective, support=support)
+        self.quantizer = GaussianMixtureVQ(DIM, CODES, objective=objective, support=support, start_after=0)
         self.decoder = nn.Sequential(nn.Linear(POSITIONS * DIM, hidden), nn.SiLU(), nn.Linear(hidden, pixels))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -76,14 +76,16 @@ def measure(
     images, quantizer = images.double(), model.quantizer
     encoded = model.encode(images)
     all_logits = quantizer.posterior_logits(encoded.detach()).detach()
-    scale, codebook = quantizer.log_scale.detach().exp(), quantizer.codebook.detach()
+    codebook = quantizer.codebook.detach()
     k = min(support or CODES, CODES)
     logits, index = all_logits.topk(CODES if against_all_codes else k, dim=-1)
-    slope = codebook[index] * (quantizer.log_precision.detach().exp() * quantizer.sharpening / scale)
+    slope = codebook[index] * (
+        quantizer.log_precision.detach().exp() * quantizer.sharpening / quantizer.scale
+    )
     metric = None
     if not of_logits:
         metric = torch.einsum("bpkd,bpdqe,bqje->bpkqj", slope, _kernel(model, images), slope)
-    codes, loss = scale * codebook[index], _decode_loss(model, images, all_logits)
+    codes, loss = codebook[index], _decode_loss(model, images, all_logits)
     exact = None
     if against_all_codes:
         exact = exact_gradient(logits, codes, loss)[1]
@@ -131,7 +133,7 @@ def _of_the_batch(
 def _decode_loss(model: GradientTokenizer, images: Tensor, logits: Tensor) -> DecodeLoss:
     """-log p(x|z) in nats up to a constant, s_x^2 the mean squared error of these images at the most probable codes."""
     flat = images.flatten(1)
-    codewords = model.quantizer.codebook[logits.argmax(-1)] * model.quantizer.log_scale.exp()
+    codewords = model.quantizer.codebook[logits.argmax(-1)]
     variance = (model.decode(codewords) - flat).square().mean().detach()
     return lambda z: (model.decode(z) - flat).square().sum(-1) / (2 * variance)
 

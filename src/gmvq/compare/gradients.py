@@ -75,6 +75,7 @@ def _train(
         optimizer.step()
         if step in stops:
             model.quantizer.set_progress(step / steps)
+            model.quantizer.settle()
             yield step, model
 
 

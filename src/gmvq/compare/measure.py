@@ -44,6 +44,7 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
     except MissingExtraError:
         kid = None
     squared, values, pixels = 0.0, 0, 0
+    read: Any = getattr(model.quantizer, "decoder_units", lambda latents: latents)
     with evaluating(model):
         for x in image_batches(images, batch_size=_BATCH, device=device_of(model)):
             latents = model.encoder(x).movedim(1, -1)
@@ -51,7 +52,7 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
             reconstruction = model.decoder(out.quantized.movedim(-1, 1).contiguous())
             quality.update(reconstruction, x)
             codes.update(out.indices)
-            squared += float((out.quantized - latents).double().square().sum())
+            squared += float((out.quantized - read(latents)).double().square().sum())
             values, pixels = values + latents.numel(), pixels + x.numel() // x.shape[1]
             if kid is not None:
                 kid.update(reconstruction, x)

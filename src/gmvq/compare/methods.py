@@ -1,4 +1,4 @@
-"""From a run's description to its quantizer: GM-VQ with its parts, a variant of its qbar, or a baseline."""
+"""From a run's description to its quantizer: GM-VQ with its parts, or a baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ..baselines import build_baseline
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.base import Quantizer
 from ..quantizers.config import part_from_dict
-from .aggregate import PartedVQ, RememberingVQ
 
 OURS = "gm-vq"
 
@@ -24,10 +23,6 @@ def build_quantizer(run: dict[str, Any]) -> Quantizer:
         return build_baseline(name, dim, codebook_size, **options)
     parts = {key: part_from_dict(value) for key, value in options.items()}
     try:
-        if "aggregate_parts" in parts:
-            return PartedVQ(dim, codebook_size, parts.pop("aggregate_parts"), **parts)
-        if "aggregate_memory" in parts:
-            return RememberingVQ(dim, codebook_size, parts.pop("aggregate_memory"), **parts)
         return GaussianMixtureVQ(dim, codebook_size, **parts)
     except TypeError as error:
         raise ValueError(f"{OURS}: {error}") from error

@@ -130,7 +130,7 @@ class _Trainer:
         reconstruction = out.reconstruction.float()
         mse = (reconstruction - x).square().mean()
         kind = self.run["loss"]
-        if kind == "own" and getattr(self.quantizer, "units", "nats") == "nats":
+        if kind == "own" and getattr(self.quantizer, "units", "nats") != "mse":
             loss = negative_evidence(self.likelihood, reconstruction, x, out.quantizer) / x[0].numel()
         else:
             loss = mse + (out.quantizer.nats if kind == "naive" else out.quantizer.loss)

@@ -71,6 +71,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def check_codes(indices: Tensor) -> None:
+    """Raise ValueError where no position has a code: an untrained mixture passes latents on as they are."""
+    if not bool((indices >= 0).any()):
+        raise ValueError(
+            "the model has no codebook yet, so there is nothing to measure: train it, or call "
+            "model.quantizer.init_codebook(latents)"
+        )
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU for a model without any."""
     for tensor in (*model.parameters(), *model.buffers()):

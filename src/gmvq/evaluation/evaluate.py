@@ -21,7 +21,7 @@ from ..objectives import (
     importance_weighted_bound,
 )
 from ..objectives.bounds import elbo_with_and_without_noise
-from .batches import Images, count_batches, description_of, device_of, evaluating, image_batches
+from .batches import Images, check_codes, count_batches, description_of, device_of, evaluating, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
 from .signals import SignalMetrics, signal_figures
 
@@ -125,7 +125,7 @@ def evaluate(
 
     Raises:
         TypeError: batches are no floating-point tensors.
-        ValueError: there is no image, or the reconstructions differ from the images in shape.
+        ValueError: there is no image, or no codebook, or the reconstructions differ from the images in shape.
     """
     if bound_samples < 0:
         raise ValueError(f"bound_samples must be at least 0, got {bound_samples}")
@@ -146,6 +146,7 @@ def evaluate(
         for number, x in enumerate(batches, 1):
             out = tokenizer(x)
             if quality is None:
+                check_codes(out.quantizer.indices)
                 shape = x.shape[1:]
                 quality = ImageMetrics(ssim=_can_ssim(x, skipped))
                 signals = SignalMetrics() if x.ndim == 3 else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import check_size, require
-from .batches import device_of, evaluating, image_batches
+from .batches import check_codes, device_of, evaluating, image_batches
 
 #: Strengths of the L2 penalty, as scikit-learn's C, that a probe chooses from on a held-out fifth of its training set.
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)
@@ -67,13 +67,14 @@ def encode_labelled(
         dataset: images with ``label(i)``, as ``gmvq.data.open_images`` gives them.
 
     Raises:
-        ValueError: an image has no label.
+        ValueError: an image has no label, or there is no codebook.
     """
     tokenizer: Any = model
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(model):
         for x in image_batches(dataset, batch_size=batch_size, device=device_of(model), limit=limit):
             out = tokenizer(x).quantizer
+            check_codes(out.indices)
             parts = out.quantized.float(), out.indices, x.float()
             found.append((parts[0].flatten(1).cpu(), parts[1].flatten(1).cpu(), parts[2].flatten(1).cpu()))
     latents, indices, pixels = (torch.cat(part) for part in zip(*found, strict=True))

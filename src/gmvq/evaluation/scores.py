@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..functional.mixture import MIN_VARIANCE
 from ..objectives import LatentModel, Likelihood, MixtureQuantizer
 from ..objectives.bounds import elbo
-from .batches import Images, description_of, device_of, evaluating, image_batches
+from .batches import Images, check_codes, description_of, device_of, evaluating, image_batches
 from .evaluate import decoder_of, latents_of
 from .metrics import per_image_mse
 
@@ -23,7 +23,8 @@ class Scores:
 
     Attributes:
         log_variance: log s_c^2(x) of the chosen codes, (N, P), in squared units of the standardised latents; of a
-            quantizer that is no mixture, the same of its own latents and codewords, log |z - mu_c|^2 / (2 D).
+            quantizer that is no single mixture, the same of latents and codewords as its decoder reads them,
+            log |z - mu_c|^2 / (2 D).
         entropy: H(q(c|x)), (N, P), nats; None without a mixture.
         error: mean squared error of the pixels around each position, (N, P).
         contrast: variance of the image's own pixels around each position, (N, P): what the image alone says.
@@ -79,23 +80,26 @@ def image_scores(
         seed: of the ELBO's samples; the global generators are left alone.
 
     Raises:
-        ValueError: the variance of the mixture is not adaptive, and so the same for all images; or the quantizer's
-            codewords are no points among the latents.
+        ValueError: the variance of the mixture is not adaptive, and so the same for all images; the quantizer's
+            codewords are no points among the latents; or there is no codebook.
     """
     tokenizer: Any = model
     quantizer = tokenizer.quantizer
     densities = _densities(quantizer)
+    read = getattr(quantizer, "decoder_units", lambda latents: latents)
     likelihood = None if densities is None else likelihood
     generator = torch.Generator(device_of(model)).manual_seed(seed)
     found: list[tuple[Tensor, ...]] = []
     with evaluating(model), latents_of(quantizer) as caught:
         for x in image_batches(images, batch_size=batch_size, device=device_of(model), limit=limit):
             out = tokenizer(x)
-            latents, grid = caught.pop(), out.quantizer.indices.shape[1:]
+            latents = caught.pop()
+            grid = latents.shape[1:-1]
             caught.clear()
+            check_codes(out.quantizer.indices)
             bound = x.new_zeros(x.shape[0])
             if densities is None:
-                distance = (latents - out.quantizer.quantized).square().mean(-1)
+                distance = (read(latents) - out.quantizer.quantized).square().mean(-1)
                 variance, entropy = (distance / 2.0).clamp_min(MIN_VARIANCE).log(), torch.zeros_like(distance)
             else:
                 variance, entropy = out.quantizer.log_variance, _entropy(densities, latents)

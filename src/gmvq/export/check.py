@@ -170,21 +170,22 @@ def _not_tied(model: VQAutoencoder, images: Tensor, expected: Tensor, indices: T
     count = int(differs.sum())
     if count > _MOST_DIFFERING:  # no rounding does that
         return count
-    rows, ours, theirs = latents[differs], expected[differs], indices[differs]
-    unit = latents.square().mean().sqrt()
-    codes = [model.quantizer.get_codes_from_indices(choice) for choice in (ours, theirs)]
-    noise = (TIE_NOISE * unit + _rounding(rows, *codes))[:, None].clamp_max(_MOST_NOISE * unit)
-    tied = ((codes[0] - codes[1]).abs() <= TIE_NOISE * unit).all(-1)
+    codes = [model.quantizer.get_codes_from_indices(choice) for choice in (expected, indices[differs])]
+    unit, read = (values.square().mean().sqrt().clamp_min(1e-30) for values in (latents, codes[0]))
+    rows, ours, theirs = latents[differs] / unit, codes[0][differs] / read, codes[1] / read
+    noise = (TIE_NOISE + _rounding(rows, ours, theirs))[:, None].clamp_max(_MOST_NOISE)
+    tied = ((ours - theirs).abs() <= TIE_NOISE).all(-1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(_TIE_DRAWS):
-        moved = model.quantizer.encode(rows + noise * torch.randn(rows.shape, generator=generator))
-        tied |= (moved == theirs).reshape(count, -1).all(-1)
+        moved = model.quantizer.encode(unit * (rows + noise * torch.randn(rows.shape, generator=generator)))
+        tied |= (moved == indices[differs]).reshape(count, -1).all(-1)
     return int((~tied).sum())
 
 
 def _rounding(latents: Tensor, first: Tensor, second: Tensor) -> Tensor:
     r"""How far (N,) a latent moves while the logits of two codewords change by their rounding.
 
+    Latents and codewords are in units of their root mean squares.
     A logit holds w z.mu, which float32 rounds by about u w |z| |mu|, u = 2^-23; moving z by d changes the difference of
     two logits by up to w d |mu_1 - mu_2|. The two are equal at d = u |z| |mu| / |mu_1 - mu_2|.
     """

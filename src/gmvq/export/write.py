@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import check_choice, require
 from ..models.digest import model_digest
+from ..quantizers import GaussianMixtureVQ
 from .check import compare
 from .files import FORMAT_VERSION, FORMATS, SIDECAR, file_digest, open_files
 from .graphs import Graph, Signature, graphs_of, plain_copy, signature_of
@@ -87,6 +88,10 @@ def export_model(
     if isinstance(images, Tensor):
         images = [images]
     plain = plain_copy(model)
+    if not all(part.started for part in plain.modules() if isinstance(part, GaussianMixtureVQ)):
+        raise ValueError(
+            "the model has no codebook yet: train it, or start it with model.quantizer.init_codebook(latents)"
+        )
     signature = signature_of(plain, channels=channels, downsample=downsample, spatial_dims=spatial_dims)
     notes: dict[str, Any] = {
         "format_version": FORMAT_VERSION,

@@ -34,12 +34,12 @@ def _one_hot(index: Tensor, like: Tensor) -> Tensor:
 class GumbelSoftmax:
     r"""Soft sample r = softmax((logits + g) / tau), g Gumbel noise. Biased, low variance.
 
-    tau -> 0 with standard noise gives exact categorical samples; no noise gives the deterministic softmax.
+    tau -> 0 with standard noise gives exact categorical samples; no noise, the default, gives the posterior's mean.
     Source: arXiv 1611.01144.
     """
 
-    temperature: Schedule = Exponential(1.0, 0.5, idle=0.5)
-    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
+    temperature: Schedule = Constant(1.0)
+    noise: Schedule = Constant(0.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         return ((logits + gumbel) / temperature).softmax(-1)

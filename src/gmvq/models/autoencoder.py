@@ -54,7 +54,8 @@ class VQAutoencoder(nn.Module):
     ``encode``, ``decode`` and ``reconstruct`` run in eval mode and without gradients, whatever mode the model
     is in, and leave that mode as it was. ``decode(encode(x))``, ``reconstruct(x)`` and the reconstruction of
     the forward pass in eval mode are equal bit for bit, under autocast too: latents go through the quantizer
-    in float32 and reach the decoder in the dtype of its parameters.
+    in float32 and reach the decoder in the dtype of its parameters. All three raise a ValueError while there is no
+    codebook: a mixture that has not been trained has none.
 
     Args:
         encoder: any module; puts out (B, D, *spatial), or (B, *spatial, D) with ``layout="channels_last"``.
@@ -279,13 +280,24 @@ class VQAutoencoder(nn.Module):
             quantized = quantized.to(parameter.dtype)
         return self.decoder(quantized.movedim(-1, self._feature_axis).contiguous())
 
+    def _check_codebook(self) -> None:
+        """Raise unless there are codes: without them every index would be -1."""
+        quantizer: Any = self.quantizer
+        for part in quantizer.modules():
+            if isinstance(part, GaussianMixtureVQ) and not part._has_codebook():
+                raise ValueError(
+                    "the model has no codebook yet: train it (codes are placed after quantizer.start_after batches, or "
+                    "by model.eval()), or call model.quantizer.init_codebook(latents) with latents "
+                    f"(..., {quantizer.dim}) of the encoder"
+                )
+
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
         training = [module for module in self.modules() if module.training]
         try:
-            for module in training:
-                module.training = False
+            self.eval()
+            self._check_codebook()
             with torch.no_grad():
                 yield
         finally:

@@ -1,8 +1,8 @@
 """``GMVQModel``: a tokenizer with the interface of diffusers' ``VQModel``, for the pipelines written for that.
 
-Images are in [-1, 1] there (Amused: in [0, 1]) and in [0, 1] here; latents are (B, D, h, w) on both sides. This file
-does not import diffusers and works without it; its results are found by name, by position and by key, as pipelines
-look them up.
+Images are in [-1, 1] there (Amused: in [0, 1]) and in [0, 1] here; latents are (B, D, h, w) on both sides, and here in
+the units in which the decoder reads them, quantized or not: a mixture standardises them. This file does not import
+diffusers and works without it; its results are found by name, by position and by key, as pipelines look them up.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class _Quantize(nn.Module):
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, QuantizeInfo]:
         """Latents (B, D, h, w) to quantized ones, the loss, and (perplexity, None, indices (B * h * w,))."""
-        out = self.quantizer(latents.movedim(1, -1))
+        latents = latents.movedim(1, -1)
+        undo = getattr(self.quantizer, "from_decoder_units", None)
+        out = self.quantizer(latents if undo is None else undo(latents))
         perplexity = out.terms.get("perplexity", out.loss.new_zeros(()))
         indices = out.indices.reshape(-1, *out.indices.shape[latents.ndim - 1 :])
         return out.quantized.movedim(-1, 1), out.loss, QuantizeInfo(perplexity, None, indices)
@@ -182,8 +184,9 @@ class GMVQModel(nn.Module):
             An object with ``latents``, or a tuple of them.
         """
         latents = self.model.encoder(x / 2 + 0.5 if self.signed else x)
-        if self.model.layout == "channels_last":
-            latents = latents.movedim(-1, 1)
+        latents = latents if self.model.layout == "channels_last" else latents.movedim(1, -1)
+        read = getattr(self.model.quantizer, "decoder_units", None)
+        latents = (latents if read is None else read(latents)).movedim(-1, 1)
         return _Output(latents=latents) if return_dict else (latents,)
 
     def decode(

@@ -157,7 +157,7 @@ def elbo(
         model: a trained quantizer, or its densities.
         latents: encoder output, (B, *P, D), before standardisation.
         target: x, (B, ...).
-        decode: maps z, (B, *P, D) in the coordinates of ``latents``, to a reconstruction shaped as target.
+        decode: maps what the decoder reads, (B, *P, D) of ``unstandardized(z)``, to a reconstruction shaped as target.
         likelihood: at its stored scale.
         samples: of (c, z) per image.
         mask: (B, *P), True = valid. Masked positions count for nothing and are decoded from zeros.

@@ -56,8 +56,8 @@ def decode(
             z = means + deviation * torch.randn(
                 means.shape, generator=generator, device=device, dtype=means.dtype
             )
-            latents = model.unstandardized(z).to(parameter.dtype)
-            images.append(tokenizer.decoder(latents.movedim(-1, axis).contiguous()).float().cpu())
+            read = model.unstandardized(z).to(parameter.dtype)
+            images.append(tokenizer.decoder(read.movedim(-1, axis).contiguous()).float().cpu())
     return torch.cat(images)
 
 

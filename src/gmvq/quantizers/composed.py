@@ -13,6 +13,7 @@ from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import part_from_dict
 from .gaussian_mixture import GaussianMixtureVQ
+from .migrate import migrate_config
 
 #: Terms that add up over parts; of all others the mean is meant.
 _ADDITIVE = ("kl_aggregate", "kl_conditional", "latent", "conditional_entropy", "aggregate_entropy")
@@ -49,6 +50,7 @@ class ComposedQuantizer(Quantizer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Build an untrained quantizer from ``to_config``'s dictionary."""
+        config = migrate_config(config)
         return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
 
     def _couple(

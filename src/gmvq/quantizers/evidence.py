@@ -17,6 +17,21 @@ from ..functional.divergences import (
 from .parts import Objective
 from .statistics import BatchStatistics
 
+#: Names of all terms, those that the layer adds included.
+TERMS = (
+    "kl_aggregate",
+    "kl_conditional",
+    "latent",
+    "conditional_entropy",
+    "aggregate_entropy",
+    "perplexity",
+    "usage",
+    "precision",
+    "scale",
+    "variance",
+    "temperature",
+)
+
 
 @dataclass(frozen=True)
 class Evidence:

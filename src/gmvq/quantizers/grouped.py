@@ -72,7 +72,9 @@ class GroupedGMVQ(ComposedQuantizer):
         ]
         nats = sum((out.nats for out in outs), rows.new_zeros(())) * (self.groups / len(outs))
         copies = self.groups // len(outs)
-        quantized, loss = self._couple(self._join([out.quantized for out in outs]), nats, rows, copies)
+        quantized, loss = self._couple(
+            self._join([out.quantized for out in outs]), nats, self.decoder_units(rows).detach(), copies
+        )
         shape = (*latents.shape[:-1], self.groups)
         terms = level_terms(outs)
         return QuantizerOutput(
@@ -83,6 +85,16 @@ class GroupedGMVQ(ComposedQuantizer):
             log_variance=self._join([out.log_variance[..., None] for out in outs]).reshape(shape),
             terms=terms,
         )
+
+    def decoder_units(self, latents: Tensor) -> Tensor:
+        """What the decoder would read for latents (..., D) without codes."""
+        vectors = zip(self.mixtures, self._split(latents), strict=True)
+        return self._join([part.decoder_units(own) for part, own in vectors])
+
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """Latents (..., D) for which ``decoder_units`` gives ``read``, (..., D), if there are any."""
+        vectors = zip(self.mixtures, self._split(read), strict=True)
+        return self._join([part.from_decoder_units(own) for part, own in vectors])
 
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..errors import check_choice, check_part, check_positive, check_schedule
 from ..functional.estimators import Estimator, GumbelSoftmax
-from ..functional.schedules import Constant, Cosine, Exponential, Schedule
+from ..functional.schedules import Constant, Schedule
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,20 @@ class Objective:
         kind: one of the above. ``literal`` is the paper's form: no bound, see docs/mathematics.md.
         gamma: weight of the latent term. 0, the default, is the bound of the discrete model z = mu_c, which is the
             one that eval runs; 1 is the literature's.
-        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy". The default falls over training: the
-            codebook spreads first, and the likelihood decides at the end.
+        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy".
+        commitment: weight, in the encoder's gradient alone, of the mixture's negative log-density of the latent given
+            its code, w/2 |z - m|^2 with m = sum_c r_c mu_c as a constant. The reported objective leaves it out.
     """
 
     kind: Literal["albo", "elbo", "literal", "none"] = "albo"
     gamma: Schedule = Constant(0.0)
-    beta: Schedule = Exponential(10.0, 1.0, idle=3.0)
+    beta: Schedule = Constant(3.0)
+    commitment: float = 0.25
 
     def __post_init__(self) -> None:
         check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))
+        if not self.commitment >= 0:
+            raise ValueError(f"Objective.commitment must not be negative, got {self.commitment}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Variance:
 
     kind: Literal["adaptive", "fixed", "learned", "none"] = "adaptive"
     sigma: float = math.sqrt(0.5)
-    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
+    noise: Schedule = Constant(0.0)
     noise_limit: float = 1.0
 
     def __post_init__(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_size
+from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
 from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
@@ -67,14 +68,18 @@ class ResidualGMVQ(ComposedQuantizer):
         if min_levels > num_quantizers:
             raise ValueError(f"min_levels is at most num_quantizers={num_quantizers}, got {min_levels}")
         self.shared_codebook, self.level_dropout, self.min_levels = shared_codebook, level_dropout, min_levels
+        self.units = options.pop("units", "standardized")
+        check_choice("units", self.units, ("standardized", "latents"))
         self.layers = nn.ModuleList(
-            GaussianMixtureVQ(dim, codebook_size, **options) for _ in range(num_quantizers)
+            GaussianMixtureVQ(dim, codebook_size, units="latents", **options) for _ in range(num_quantizers)
         )
-        if shared_codebook:
-            first = self.mixtures[0]
-            for level in self.mixtures[1:]:
-                level.scaled_codebook = first.scaled_codebook
+        for level in self.mixtures[1:]:  # there is a residual once the first has started
+            level.start_after, level.straight_through = 0, False
+            if shared_codebook:
+                level.codebook = self.mixtures[0].codebook
                 level.keep_codebook = True
+        for level in self.mixtures:
+            level.births = not shared_codebook
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -91,6 +96,10 @@ class ResidualGMVQ(ComposedQuantizer):
             active = valid
             if reach is not None and number >= self.min_levels:
                 active = reach > number if valid is None else valid & (reach > number)
+            if outs and self.training and not self.mixtures[0]._has_codebook():
+                active = torch.zeros(
+                    len(rows), dtype=torch.bool, device=rows.device
+                )  # nothing is left over yet
             out = level(residual, active)
             residual, total = residual - out.quantized.detach(), total + out.quantized
             outs.append(out)
@@ -98,8 +107,9 @@ class ResidualGMVQ(ComposedQuantizer):
         nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))
         total, loss = self._couple(total, nats, rows)
         indices = torch.stack([out.indices for out in outs], -1)
-        if not self.training:
-            total = self.get_codes_from_indices(indices)
+        total = self.decoder_units(total) if self.training else self.get_codes_from_indices(indices)
+        if valid is not None:
+            total = torch.where(valid[:, None], total, 0.0)
         shape = (*latents.shape[:-1], len(outs))
         return QuantizerOutput(
             quantized=total.to(latents.dtype).reshape(latents.shape),
@@ -139,14 +149,25 @@ class ResidualGMVQ(ComposedQuantizer):
         total = torch.zeros_like(parts[0])
         for part in parts:
             total = total + part
-        return total
+        return torch.where((indices >= 0).any(-1, keepdim=True), self.decoder_units(total), 0.0)
+
+    def decoder_units(self, latents: Tensor) -> Tensor:
+        """Latents, or a sum of codewords, as the decoder reads them: standardised by the first level, or as is."""
+        return latents if self.units == "latents" else self.mixtures[0]._scaled(latents)
+
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """The inverse of ``decoder_units``."""
+        first = self.mixtures[0]
+        return read if self.units == "latents" else read * first._divisor(read) + first.mean.to(read.dtype)
 
     def _reach(self, latents: Tensor) -> Tensor | None:
         """m of every row, (N,), one draw for each entry of the first axis; None without dropout.
 
         Nothing is dropped before every level has started, which takes a batch with valid positions.
         """
-        if not (self.training and self.level_dropout and all(level.started for level in self.mixtures)):
+        if not (
+            self.training and self.level_dropout and all(level._has_codebook() for level in self.mixtures)
+        ):
             return None
         items = latents.shape[0] if latents.ndim > 1 else 1
         drawn = torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=latents.device)
@@ -165,6 +186,19 @@ class ResidualGMVQ(ComposedQuantizer):
             level.init_codebook(residual, seed=seed)
             residual = residual - level.get_codes_from_indices(level.encode(residual)).to(residual.dtype)
 
+    def train(self, mode: bool = True) -> ResidualGMVQ:
+        """As ``nn.Module.train``; where eval mode starts the first level, it starts the others on what that leaves."""
+        first = self.mixtures[0]
+        seen = None if mode or first._pool is None else first._pool.rows()
+        super().train(mode)
+        if seen is not None and first.started:
+            with torch.no_grad():
+                residual = seen * first._divisor(seen) + first.mean.to(seen.dtype)
+                for level, following in pairwise(self.mixtures):
+                    residual = residual - level.get_codes_from_indices(level.encode(residual))
+                    following._start_on(residual)
+        return self
+
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
         return {
@@ -173,7 +207,12 @@ class ResidualGMVQ(ComposedQuantizer):
             "shared_codebook": self.shared_codebook,
             "level_dropout": self.level_dropout,
             "min_levels": self.min_levels,
-            **{key: value for key, value in self.mixtures[0].to_config().items() if key != "type"},
+            "units": self.units,
+            **{
+                key: value
+                for key, value in self.mixtures[0].to_config().items()
+                if key not in ("type", "units")
+            },
         }
 
     def extra_repr(self) -> str:

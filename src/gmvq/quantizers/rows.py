@@ -14,6 +14,7 @@ from ..functional.mixture import MIN_VARIANCE, adaptive_variance, expected_squar
 from ..functional.noise import gaussian_noise
 from ..functional.row_blocks import in_row_blocks
 from ..functional.sampling import Support, mixture_sample
+from ..functional.schedules import Constant
 from .parts import Variance
 
 
@@ -26,16 +27,18 @@ class RowStep:
         dim: D.
         estimator: of the categorical sample; None in eval, where z = mu_c at the most probable code.
         backend: implementation of ``mixture_sample``.
+        straight_through: add the gradient of z itself to that of its sample.
     """
 
     variance: Variance
     dim: int
     estimator: Estimator | None
     backend: Literal["reference", "chunked", "triton"]
+    straight_through: bool = True
 
     def __call__(
         self,
-        rows: Tensor,
+        z: Tensor,
         present: Tensor | None,
         keys: Tensor,
         support: Support | None,
@@ -43,8 +46,6 @@ class RowStep:
         bias: Tensor,
         second_moments: Tensor,
         log_precision: Tensor,
-        log_scale: Tensor,
-        center: Tensor,
         temperature: Tensor,
         gumbel_noise: Tensor,
         sample_noise: Tensor,
@@ -52,23 +53,20 @@ class RowStep:
         """Sample and measure N rows.
 
         Args:
-            rows: latents, (N, D).
+            z: standardised latents, (N, D).
             present: (N,), 1 for valid rows and 0 for others; None for all valid.
             keys: row keys of the noise, (N, 4).
             support: codes that the posterior lives on; None for all.
             codebook, bias, second_moments: mu (K, D), b (K,), and e (K,) of ``mixture_sample``.
             log_precision: log w with its sharpening, (1,) or (D,).
-            log_scale: log s, (1,); no gradient.
-            center: a point near the latents' mean, (D,), so that sums of squares keep their digits.
             temperature, gumbel_noise, sample_noise: 0-d.
 
         Returns:
             Per row: indices (N,), entropy of q(c|x) (N,), variance of the sample (N,), squared distance to the most
-            probable code (N,), and in training the sample in units of the latents (N, D). Sums over valid rows:
-            q(c|x) (K,), and, zero in eval, squared error to the most probable code per feature (D,), first (D,) and
-            second () moments about ``center``.
+            probable code (N,), and in training the sample of z (N, D), with the straight-through gradient beside its
+            own, and sum_d w_d (z_d - m_d)^2 (N,), m = sum_c r_c mu_c as a constant. Sums over valid rows: q(c|x) (K,)
+            and, zero in eval, the squared error to the most probable code per feature (D,).
         """
-        z = rows * (-log_scale).exp()
         sample = mixture_sample(
             mixture_query(z, log_precision),
             codebook,
@@ -86,26 +84,26 @@ class RowStep:
             error = (z - sample.mean).square()
             distance = error.sum(-1)
             variance = self._variance(distance, sample.second)
-            nothing = z.new_zeros(self.dim)  # is fitted in eval
-            sums = sample.aggregate, nothing, nothing, nothing.sum()
+            sums = sample.aggregate, z.new_zeros(self.dim)  # nothing is fitted in eval
             return (sample.indices, sample.entropy, variance, distance.detach()), sums
         variance = self._variance(expected_squared_distance(z, sample.mean, sample.second), sample.second)
         with torch.no_grad():
             error = (z - F.embedding(sample.indices, codebook)).square_()
             distance = error.sum(-1)
-            offsets = rows - center
             if present is not None:
                 error.mul_(present[:, None])
-                offsets.mul_(present[:, None])
-            sums = error.sum(0), offsets.sum(0), offsets.square_().sum()
         mean = sample.mean
         if self.variance.kind != "none":
             spread = variance
             if self.variance.kind == "adaptive":
                 spread = variance.minimum(self.variance.noise_limit * (-log_precision.detach()).exp().mean())
-            mean = mean + sample_noise * spread.sqrt()[:, None] * gaussian_noise(keys, z)
-        per_row = sample.indices, sample.entropy, variance, distance, mean * log_scale.exp()
-        return per_row, (sample.aggregate, *sums)
+            if self.variance.noise != Constant(0.0):
+                mean = mean + sample_noise * spread.sqrt()[:, None] * gaussian_noise(keys, z)
+        if self.straight_through:
+            mean = mean + (z - z.detach())
+        misfit = ((z - sample.mean.detach()).square() * log_precision.detach().exp()).sum(-1)
+        per_row = sample.indices, sample.entropy, variance, distance, mean, misfit
+        return per_row, (sample.aggregate, error.sum(0))
 
     def _variance(self, squared_distance: Tensor, second: Tensor) -> Tensor:
         """Variance of the sample of z, sum_c r_c s_c^2, (N,); 0 for z = mu_c."""
@@ -119,7 +117,7 @@ class RowStep:
 
 def run_rows(
     step: RowStep,
-    rows: Tensor,
+    z: Tensor,
     present: Tensor | None,
     keys: Tensor,
     support: Support | None,
@@ -130,22 +128,22 @@ def run_rows(
     Compiled code is not cut into blocks: the compiler plans its memory.
 
     Args:
-        step, rows, present, keys, support: of ``RowStep``.
+        step, z, present, keys, support: of ``RowStep``.
         shared: its other arguments.
     """
     if support is None or step.backend == "reference" or torch.compiler.is_compiling():
-        return step(rows, present, keys, support, *shared)
+        return step(z, present, keys, support, *shared)
 
     def block(
-        rows: Tensor, present: Tensor, keys: Tensor, *rest: Tensor
+        z: Tensor, present: Tensor, keys: Tensor, *rest: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        return step(rows, present, keys, Support(*rest[:3]), *rest[3:])
+        return step(z, present, keys, Support(*rest[:3]), *rest[3:])
 
-    present = rows.new_ones(rows.shape[0]) if present is None else present
-    count = block_rows(rows.shape[1], shared[0].shape[0], rows.device)
+    present = z.new_ones(z.shape[0]) if present is None else present
+    count = block_rows(z.shape[1], shared[0].shape[0], z.device)
     if not torch.is_grad_enabled():
         count *= 4  # without a graph a block keeps a few tensors only
-    return in_row_blocks(block, (rows, present, keys, *support), shared, count)
+    return in_row_blocks(block, (z, present, keys, *support), shared, count)
 
 
 def block_rows(dim: int, codebook_size: int, device: torch.device) -> int:

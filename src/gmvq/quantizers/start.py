@@ -1,53 +1,55 @@
-"""Where a mixture starts: scale, codebook and precision fitted to a batch of latents."""
+"""Where a mixture starts: the latents of the last batches, and codebook and precision fitted to them."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..functional.kmeans import kmeans, nearest_code
 
-
-class Start(NamedTuple):
-    """log s, mu (K, D) in standardised units, log w."""
-
-    log_scale: float
-    codebook: Tensor
-    log_precision: float
+#: Latents per code that the start looks at, and how many at most beyond two per code.
+_PER_CODE, _MOST = 8, 1 << 16
+#: Lloyd steps, and the largest codebook that gets them all; a larger one takes points of the data.
+_ITERATIONS, _LARGE = 10, 1 << 14
 
 
-def start_from(
-    rows: Tensor,
-    codebook_size: int,
-    standardize: bool,
-    iterations: int,
-    seed: int,
-    codebook: Tensor | None = None,
-) -> Start:
-    """Fit s to the spread of the rows, mu by k-means, and w to the squared error that is left.
+class Pool:
+    """The most recent latents z of the batches before the start, as many as the start looks at."""
 
-    Args:
-        rows: latents, (N, D).
-        codebook_size: K.
-        standardize: False fixes s = 1.
-        iterations: of k-means; 0 takes points of the batch.
-        seed: of k-means.
-        codebook: mu that is kept, of another layer that shares it; None: fit it.
-    """
-    log_scale = 0.0
-    if standardize:
-        # Below the floor, which only latents without spread reach, float32 holds no distances.
-        floor = rows.abs().max().mul(1e-4).clamp_min(1e-6)
-        spread = (rows - rows.mean(0)).square().mean().sqrt().maximum(floor)
-        log_scale = float(spread.log())
-        rows = rows / spread
-    if codebook is None:
-        codebook = kmeans(rows, codebook_size, iterations=iterations, seed=seed)
-    _, distance = nearest_code(rows, codebook)
-    variance = (distance.mean() / rows.shape[1]).clamp_min(1e-4)
-    return Start(log_scale, codebook, -float(variance.log()))
+    def __init__(self, codebook_size: int) -> None:
+        self._size = min(_PER_CODE * codebook_size, max(2 * codebook_size, _MOST))
+        self._batches: list[Tensor] = []
+
+    def add(self, z: Tensor) -> None:
+        """Keep z, (N, d), and forget what is older than needed."""
+        self._batches.append(z.detach())
+        while sum(len(batch) for batch in self._batches[1:]) >= self._size:
+            self._batches.pop(0)
+
+    def rows(self) -> Tensor | None:
+        """All of them, (M, d), or None before the first batch."""
+        return torch.cat(self._batches)[-self._size :] if self._batches else None
+
+
+def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
+    """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z."""
+    iterations = _ITERATIONS if codebook_size <= _LARGE else 0
+    codebook = kmeans(z, codebook_size, iterations=iterations, seed=seed)
+    if not bool(
+        codebook.any()
+    ):  # all latents are at the origin, and zeros would say that nothing has started
+        codebook[0] = torch.finfo(codebook.dtype).tiny
+    return codebook
+
+
+def fit_log_precision(z: Tensor, codebook: Tensor) -> Tensor:
+    """log w, 0-d: 1/w is the mean squared error per feature of z, (N, d), to the nearest code."""
+    _, distance = nearest_code(z, codebook)
+    return -(distance.mean() / z.shape[1]).clamp_min(MIN_ERROR).log()
+
+
+#: Least 1/w, in standardised units: below it all latents lie on their codes.
+MIN_ERROR = 1e-5
 
 
 def principal_directions(rows: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training step needs to know of the whole batch, over all ranks, from one all-reduce; and who is fitted to it.
+"""What a training step learns of the whole batch, over all ranks, from one all-reduce.
 
 Sums and counts are pooled, never means, so N processes equal one on the concatenated batch whatever each holds.
 """
@@ -6,11 +6,34 @@ Sums and counts are pooled, never means, so N processes equal one on the concate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ..functional.distributed import all_reduce_sum, world_size
+
+
+class Moments(NamedTuple):
+    """Sums over the valid positions of a batch: what the mixture's M-step and the births need.
+
+    Attributes:
+        counts: how often each code is the most probable one, (K,).
+        sums: of z over the positions of each code, (K, d).
+        errors: of the squared error to the most probable code, (d,).
+        first, second: of y and of |y|^2, y = (latents - mean) / scale, (D,) and (1,).
+        total: number of positions, (1,).
+        candidates: latents z at which a code may be born, (C, d).
+    """
+
+    counts: Tensor
+    sums: Tensor
+    errors: Tensor
+    first: Tensor
+    second: Tensor
+    total: Tensor
+    candidates: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,82 +43,83 @@ class BatchStatistics:
     Attributes:
         aggregate: qbar, (K,), the mean of q(c|x), with gradient; the KL of the ALBO is taken of it.
         own_aggregate: this rank's part of it, weighted like ``share``: averaged over ranks it is ``aggregate``.
-        counts: (K,), how often each code is the most probable one.
-        nearest_error: (D,), mean squared error to the most probable code, in standardised units.
-        deviation: scalar, mean squared deviation of the latents per feature.
-        share: (N,), this rank's weights: ``(values * share).sum()``, averaged over ranks, is the mean of values.
-        occupied: scalar, 1, or 0 where every position of every rank is masked.
+        share: this rank's weights, (N,): ``(values * share).sum()``, averaged over ranks, is the mean of values.
+        counts: how often each code is the most probable one, (K,).
+        moments: what the next M-step needs, pooled, without gradient; None in eval.
     """
 
     aggregate: Tensor
     own_aggregate: Tensor
-    counts: Tensor
-    nearest_error: Tensor
-    deviation: Tensor
     share: Tensor
-    occupied: Tensor
+    counts: Tensor
+    moments: Moments | None
 
 
-def batch_statistics(
-    soft: Tensor,
-    errors: Tensor,
-    first: Tensor,
-    second: Tensor,
-    *,
-    indices: Tensor,
-    present: Tensor | None,
-    pooled: bool,
-) -> BatchStatistics:
-    """Gather the statistics of one batch from this rank's sums over its valid rows.
+def eval_statistics(soft: Tensor, indices: Tensor, present: Tensor) -> BatchStatistics:
+    """Statistics of this rank's batch alone, without a collective; arguments as ``batch_statistics``."""
+    share = present / present.sum().clamp_min(1.0)
+    counts = torch.zeros_like(soft).index_add(0, indices, present)
+    aggregate = soft / present.sum().clamp_min(1.0)
+    return BatchStatistics(aggregate, aggregate, share, counts.detach(), None)
+
+
+def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> BatchStatistics:
+    """Pool the sums of a training batch over ranks.
 
     Args:
-        soft: sum of q(c|x), (K,).
-        errors: sum of the squared errors to the most probable code, (D,).
-        first, second: sums of the latents and of their squares, (D,) and (), about a point that every rank knows.
-        indices: most probable codes, (N,).
-        present: (N,), 1 where a position is valid and 0 where not, or None where all are.
-        pooled: sum over ranks; False in eval, which has no collective.
+        soft: this rank's sum of q(c|x), (K,), with gradient.
+        moments: of this rank.
+        present: 1 where a position is valid and 0 where not, (N,).
     """
-    present = first.new_ones(indices.shape) if present is None else present
-    counts = torch.zeros_like(soft).index_add(0, indices, present)
-    parts = [soft, counts, errors, first, second[None], present.sum()[None]]
-    sums = torch.cat(parts)
-    if pooled:
-        sums = all_reduce_sum(sums)
-    pooled_soft, counts, errors, first, second, total = sums.split([part.numel() for part in parts])
-    occupied = (total > 0).to(soft.dtype).squeeze(0)
-    total = total.squeeze(0).clamp_min(1.0)
-    deviation = (second.squeeze(0) - first.square().sum() / total).clamp_min(0.0)
-    weight = ((world_size() if pooled else 1) / total).detach()
-    return BatchStatistics(
-        aggregate=pooled_soft / total,
-        own_aggregate=soft * weight,
-        counts=counts.detach(),
-        nearest_error=(errors / total).detach(),
-        deviation=(deviation / (total * first.numel())).detach(),
-        share=present * weight,
-        occupied=occupied,
+    own, ranks = soft, world_size()
+    if ranks > 1:
+        sizes = [part.numel() for part in (soft, *moments)]
+        flat = all_reduce_sum(torch.cat([soft, *(part.flatten() for part in moments)]))
+        soft, *parts = flat.split(sizes)
+        moments = Moments(*(new.detach().view_as(old) for new, old in zip(parts, moments, strict=True)))
+    weight = ranks / moments.total.clamp_min(1.0)
+    return BatchStatistics(soft * (weight / ranks), own * weight, present * weight, moments.counts, moments)
+
+
+@torch.no_grad()
+def moments_of(
+    y: Tensor, z: Tensor, indices: Tensor, errors: Tensor, present: Tensor, codebook_size: int
+) -> Moments:
+    """Sums of this rank's batch.
+
+    Args:
+        y: (latents - mean) / scale, (N, D).
+        z: y, or its projection, (N, d).
+        indices: most probable codes, (N,).
+        errors: sum of squared errors to them, (d,).
+        present: 1 where a position is valid and 0 where not, (N,).
+        codebook_size: K.
+    """
+    y, z = y.detach() * present[:, None], z.detach() * present[:, None]
+    return Moments(
+        counts=z.new_zeros(codebook_size).index_add_(0, indices, present),
+        sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),
+        errors=errors.detach(),
+        first=y.sum(0),
+        second=y.square().sum()[None],
+        total=present.sum()[None],
+        candidates=_candidates(z, present, codebook_size),
     )
 
 
-def scale_fit(log_scale: Tensor, statistics: BatchStatistics) -> Tensor:
-    r"""Zero, with the gradient of (e^{-2 log s} v + 2 log s) / 2 for log s, v the deviation: the root is s^2 = v."""
-    loss = 0.5 * statistics.deviation * (-2 * log_scale).exp() + log_scale * statistics.occupied
-    return _gradient_only(loss.sum())
+def _candidates(z: Tensor, present: Tensor, codebook_size: int) -> Tensor:
+    """Random valid rows of z; each of several ranks fills every n-th slot, so that a sum over ranks holds them all.
 
-
-def precision_fit(log_precision: Tensor, statistics: BatchStatistics) -> Tensor:
-    r"""Zero, with the gradient of sum_d (w_d e_d - log w_d) / 2 for log w: the roots are 1/w_d = e_d.
-
-    Args:
-        log_precision: log w, (1,) or (D,).
-        statistics: of the batch; e is its ``nearest_error``, and the mean over features for one shared w.
+    As many as the codebook has codes, at most ``_MOST``: the same on every rank, however many rows it has. Where three
+    quarters and more of the positions are masked some are zero, the mean of the latents.
     """
-    error = statistics.nearest_error
-    error = error.mean(0, keepdim=True) if log_precision.numel() == 1 else error
-    return _gradient_only(0.5 * (log_precision.exp() * error - log_precision * statistics.occupied).sum())
+    count = min(codebook_size, _MOST)
+    drawn = torch.randint(z.shape[0], (4, count), device=z.device)
+    drawn = drawn.gather(0, present[drawn].argmax(0)[None])[0]  # the first valid one of four
+    rank = dist.get_rank() if world_size() > 1 else 0
+    mine = torch.arange(count, device=z.device) % world_size() == rank
+    return z[drawn] * mine[:, None]
 
 
-def _gradient_only(loss: Tensor) -> Tensor:
-    """Zero-valued, so that an objective keeps its meaning as a number."""
-    return loss - loss.detach()
+#: Births of one step at most.
+_MOST = 1024

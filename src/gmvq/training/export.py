@@ -47,6 +47,7 @@ def export_run(
         The figures on the test images.
     """
     folder = Path(run_dir)
+    module.model.eval()  # which starts the codebook of a training that was too short for one
     metadata: dict[str, Any] = {
         "step": step,
         "data": data.settings,

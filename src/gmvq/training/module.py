@@ -22,6 +22,7 @@ from ..models.nets import build_networks
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
 from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
 from ..quantizers.parts import Objective, Precision, Variance
+from ..quantizers.start import Pool
 from .checkpoint import FORMAT_VERSION, check_fits, describe_model
 from .choices import as_plain
 from .history import is_logged
@@ -54,7 +55,6 @@ class TokenizerModule(LightningModule):
         estimator: gradient estimator for the choice of a code, such as "GumbelSoftmax(temperature=0.5)".
         mixture_weights: uniform, or learned.
         standardize: standardise the encoder's output in front of the quantizer.
-        init: first codebook: k-means on the first batch, or random.
         likelihood: of a pixel: gaussian (squared error) or laplace (absolute error).
         likelihood_scale: standard deviation of a pixel (0 to 1): "ml" (best for the batch), "learned" or a number.
         lr: highest learning rate of the networks.
@@ -94,7 +94,6 @@ class TokenizerModule(LightningModule):
         estimator: Estimator = _QUANTIZER["estimator"],
         mixture_weights: Literal["uniform", "learned"] = _QUANTIZER["mixture_weights"],
         standardize: bool = _QUANTIZER["standardize"],
-        init: Literal["kmeans", "random"] = _QUANTIZER["init"],
         likelihood: Literal["gaussian", "laplace"] = "gaussian",
         likelihood_scale: Literal["ml", "learned"] | float = "ml",
         lr: float = 4e-3,
@@ -138,7 +137,6 @@ class TokenizerModule(LightningModule):
                     estimator=estimator,
                     mixture_weights=mixture_weights,
                     standardize=standardize,
-                    init=init,
                 )
                 autoencoder = VQAutoencoder(encoder, quantizer, decoder)
         self.model = autoencoder
@@ -146,6 +144,7 @@ class TokenizerModule(LightningModule):
             _channels_last(net)
         self.likelihood = _LIKELIHOODS[likelihood](likelihood_scale)
         self._batches = 0  # batches this process has trained on since training began
+        self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
         self._total: int | None = None
         self._validation: dict[str, Tensor] = {}
 
@@ -192,11 +191,22 @@ class TokenizerModule(LightningModule):
             self._total = int(steps)
         return self._total
 
+    def _mixtures(self) -> dict[str, GaussianMixtureVQ]:
+        found = self.model.named_modules()
+        return {name: part for name, part in found if isinstance(part, GaussianMixtureVQ)}
+
+    def on_fit_start(self) -> None:
+        """Give a resumed run back the latents that its codebook will start from."""
+        parts = self._mixtures()
+        for name, rows in self._pools.items():
+            pool = parts[name]._pool = Pool(parts[name].codebook_size)
+            pool.add(rows.to(self.device))
+        self._pools = {}
+
     def on_train_start(self) -> None:
         """Refuse what would be lost: a start inside of a step writes to gathered copies of sharded parameters."""
-        parts = [part for part in self.model.modules() if isinstance(part, GaussianMixtureVQ)]
         shards = type(self.trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
-        if shards and not all(part.started for part in parts):
+        if shards and not all(part.started for part in self._mixtures().values()):
             raise ValueError(
                 "the first batch cannot start a codebook whose parameters are sharded; call "
                 "module.model.quantizer.init_codebook(latents) before training, or use strategy=ddp"
@@ -263,12 +273,14 @@ class TokenizerModule(LightningModule):
             "settings": json.dumps(self.settings),
             "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
             "batches": self._batches,
+            "pools": {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this configuration, before Lightning copies its tensors."""
         check_fits(checkpoint, self.state_dict(), self.settings)
         self._batches = int(checkpoint["gmvq"]["batches"])
+        self._pools = dict(checkpoint["gmvq"].get("pools", {}))
 
 
 def _build_quantizer(

@@ -19,7 +19,8 @@ Gradients are of first order; only the reference can be differentiated twice.
 
 from __future__ import annotations
 
-from .dispatch import BACKENDS, Backend, MixtureSample, choose_backend, mixture_sample, most_probable_codes
+from .dense import most_probable_codes
+from .dispatch import BACKENDS, Backend, MixtureSample, choose_backend, mixture_sample
 from .truncated import Support, find_support
 
 __all__ = [

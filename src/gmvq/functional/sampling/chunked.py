@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from ..noise import gumbel_noise
-from ..search import first_argmax
+from ..referee import Referee
+from ..selection import dividing_group_count, first_argmax
 
 Mode = Literal["none", "soft", "hard", "reinmax"]
 
@@ -97,16 +98,15 @@ def forward(
     space = _Workspace.like(query, size, rows_per_block, mode)
     mean, second = torch.empty_like(query), query.new_empty(count)
     entropy, aggregate = query.new_empty(count), query.new_zeros(size)
-    indices = torch.empty(count, dtype=torch.int64, device=query.device)
-    drawn = torch.empty_like(indices)
+    drawn = torch.empty(count, dtype=torch.int64, device=query.device)
+    referee, groups = Referee(query, codebook, bias), dividing_group_count(size)
     log_totals = query.new_empty(2, count)
     for rows, logits, q, gumbel, bits in space.blocks(count):
         torch.addmm(bias, query[rows], codebook.T, out=logits)
         if mode != "none":
             gumbel_noise(keys[rows], space.codes, gumbel, bits).mul_(noise).add_(logits)
             gumbel.sub_(gumbel.amax(-1, keepdim=True))
-        logits.sub_(logits.amax(-1, keepdim=True))
-        indices[rows] = first_argmax(logits, space.negated_codes, q)
+        logits.sub_(referee.judge(rows, logits.T, groups)[:, None])
         total = _exp(logits, out=q).sum(-1)
         log_total = total.log()
         log_totals[0, rows] = log_total
@@ -127,7 +127,7 @@ def forward(
                 log_totals[1, rows] = soft.log()
     if mode in ("hard", "reinmax"):
         mean, second = codebook[drawn], extra[drawn]
-    return mean, second, entropy, aggregate, indices, drawn, log_totals
+    return mean, second, entropy, aggregate, referee.settle(), drawn, log_totals
 
 
 def backward(

@@ -63,7 +63,7 @@ class _Dense(torch.autograd.Function):
         return (*outputs, None, None, None, None, None, None)
 
 
-@torch.library.custom_op("gmvq::sample_forward", mutates_args=())
+@torch.library.custom_op("gmvq::sample_forward", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
 def sample_forward(
     query: Tensor,
     codebook: Tensor,
@@ -81,7 +81,10 @@ def sample_forward(
     if backend == "triton":
         from . import triton_kernels
 
-        return triton_kernels.forward(*inputs)
+        outputs = triton_kernels.forward(*inputs)
+        if mode == "none":  # the kernel keeps no runner-up, by which to tell where rounding decides
+            return *outputs[:4], best_code(query, codebook, bias)[1], *outputs[5:]
+        return outputs
     return chunked.forward(*inputs)  # pyright: ignore[reportArgumentType]
 
 
@@ -145,16 +148,26 @@ def _(
     return tuple(torch.empty_like(x) for x in (query, codebook, bias, extra))  # pyright: ignore
 
 
-@torch.library.custom_op("gmvq::search_one", mutates_args=())
-def search_one(query: Tensor, codebook: Tensor, bias: Tensor, backend: str) -> Tensor:
-    """The most probable code of every row, (N,)."""
-    if backend == "triton":
-        from . import triton_kernels
+def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor, backend: str = "auto") -> Tensor:
+    """arg max_c of the logits, (N,), int64, ties to the lowest code: the ``indices`` of ``mixture_sample``, alone.
 
-        return triton_kernels.search(query, codebook, bias)
+    A code is a function of its row alone (``functional.search``); not in an exported program, whose logits round.
+
+    Args:
+        query, codebook, bias, backend: as there; all backends have one search.
+    """
+    query, codebook, bias = query.detach(), codebook.detach(), bias.detach()
+    if torch.compiler.is_exporting():
+        return torch.addmm(bias, query, codebook.T).argmax(-1)
+    return search_one(query, codebook, bias)
+
+
+@torch.library.custom_op("gmvq::search_one", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def search_one(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    """``best_code`` as one operator, so that compiled code calls it and does not trace into its loops."""
     return best_code(query, codebook, bias)[1]
 
 
 @search_one.register_fake
-def _(query: Tensor, codebook: Tensor, bias: Tensor, backend: str) -> Tensor:
+def _(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     return query.new_empty(query.shape[0], dtype=torch.int64)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...errors import check_choice
 from ..estimators import Estimator, GumbelSoftmax, ReinMax, StraightThroughGumbel
-from .dense import Mode, mixture_sample_dense, search_one
+from .dense import Mode, mixture_sample_dense
 from .reference import mixture_sample_reference
 from .truncated import Support, mixture_sample_truncated
 
@@ -154,14 +154,3 @@ def mixture_sample(
     else:
         out = mixture_sample_dense(*inputs, _MODES[type(estimator)], backend)
     return MixtureSample(*out)
-
-
-def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor, backend: str) -> Tensor:
-    """arg max_c of the logits, (N,), int64, ties to the lowest index: the ``indices`` of ``mixture_sample``, alone.
-
-    Args:
-        query, codebook, bias, backend: as there.
-    """
-    if backend == "reference":
-        return torch.addmm(bias, query, codebook.T).argmax(-1)
-    return search_one(query, codebook, bias, backend)

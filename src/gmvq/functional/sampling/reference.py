@@ -8,6 +8,7 @@ from torch import Tensor
 from ..divergences import entropy_from_logits
 from ..estimators import Estimator
 from ..noise import gumbel_noise
+from .dense import most_probable_codes
 from .truncated import Support
 
 
@@ -25,7 +26,7 @@ def mixture_sample_reference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``mixture_sample`` with every N x K tensor in memory; arguments and returns are listed there."""
     logits = torch.addmm(bias, query, codebook.T)
-    indices = logits.detach().argmax(-1)
+    indices = most_probable_codes(query, codebook, bias)
     codes = torch.arange(codebook.shape[0], dtype=torch.int32, device=query.device).expand_as(logits)
     if support is not None:
         logits, codes = logits.gather(-1, support.codes), support.codes

@@ -1,0 +1,117 @@
+r"""How the mixture follows the latents: the M-step of its parameters, and births of codes that nothing uses.
+
+The mixture has closed-form maximisers given the assignments, so no learning rate, optimizer or unit of a loss enters:
+
+.. math::
+    \mu_c \leftarrow \frac{t \mu_c + \sum_{n \in c} z_n}{t + n_c}, \qquad
+    \frac1w \leftarrow (1 - a) \frac1w + a \, \overline{|z - \mu_c|^2} / d, \qquad
+    m \leftarrow (1 - a) m + a \bar x, \quad s^2 \leftarrow (1 - a) s^2 + a \, \overline{|x - \bar x|^2} / D
+
+t is the weight of the past, ``MEMORY`` batches of the mean code's share, so this is the incremental EM of Neal and
+Hinton (1998) with forgetting. The codewords have the gradient of the reconstruction on top.
+
+A *birth* moves a code without responsibility to a latent. In the bound it changes no other term, as its weight is zero
+everywhere, and where it lands it can only raise it: the split step of split-and-merge EM (Ueda et al., 2000), with the
+merge for free.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .start import MIN_ERROR
+from .statistics import Moments
+
+if TYPE_CHECKING:
+    from .gaussian_mixture import GaussianMixtureVQ
+
+#: Weight of one batch in the running 1/w and shares, and of the past in the codewords, in batches.
+RATE, MEMORY = 0.05, 10.0
+#: Weight of one batch in m and s after the start. The codewords follow the latents by themselves, and a frame that
+#: follows as fast takes from every direction of the latents what the largest one gains, until the small ones are
+#: below the error of quantization and nothing trains them any more (docs/experiments.md).
+SLOW_RATE = 0.01
+#: A code is dead below this part of the mean share.
+DEAD = 0.1
+
+
+@torch.no_grad()
+def learn(layer: GaussianMixtureVQ, moments: Moments, own: Tensor) -> None:
+    """One M-step of ``layer`` on the pooled moments of a batch; nothing where the batch was all masked.
+
+    Args:
+        layer: what learns.
+        moments: of the batch.
+        own: whether the weights are still those that saw the batch, 0-d; if not, nothing is learned either.
+    """
+    occupied = ((moments.total > 0) & own).to(moments.total.dtype)
+    total = moments.total.clamp_min(1.0)
+    if layer.standardize:
+        _learn_scale(layer, moments, (SLOW_RATE if layer._ready else RATE) * occupied, total)
+    if not layer._ready:  # what is pending is of a batch without codes
+        return
+    if layer.precision.fit == "ml":
+        error = moments.errors / total
+        error = error if layer.precision.per_feature else error.mean(0, keepdim=True)
+        past = (-layer.log_precision).exp().to(error)
+        layer.log_precision.copy_(-past.lerp(error, RATE * occupied).clamp_min(MIN_ERROR).log())
+    past = MEMORY * total / layer.codebook_size
+    share = occupied * moments.counts / (past + moments.counts)
+    mean = moments.sums / moments.counts.clamp_min(1.0)[:, None]
+    layer.codebook.lerp_(mean.to(layer.codebook), share.to(layer.codebook)[:, None])
+    layer.share.lerp_((moments.counts / total).to(layer.share), (RATE * occupied).to(layer.share))
+    if layer.births:
+        _give_birth(layer, moments.candidates, occupied > 0)
+    if torch.compiler.is_compiling():
+        for value in (layer.codebook, layer.log_precision, layer.mean, layer.scale):
+            value.copy_(_kept(value))
+
+
+@torch.library.custom_op("gmvq::kept", mutates_args=())
+def _kept(value: Tensor) -> Tensor:
+    """A copy that a compiled backward cannot compute again: it would start from parameters that have moved since."""
+    return value.clone()
+
+
+@_kept.register_fake
+def _(value: Tensor) -> Tensor:
+    return torch.empty_like(value)
+
+
+def _learn_scale(layer: GaussianMixtureVQ, moments: Moments, rate: Tensor, total: Tensor) -> None:
+    scale = layer.scale.to(moments.first)
+    mean, variance = mean_and_variance(moments, total)
+    layer.mean.add_((rate * scale * mean).to(layer.mean))
+    layer.scale.copy_(scale * torch.ones_like(scale).lerp(variance, rate).sqrt())
+
+
+def mean_and_variance(moments: Moments, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Of y per feature: the mean, (D,), and the mean over features of the variance, (1,)."""
+    mean = moments.first / total
+    variance = moments.second / (total * mean.numel()) - mean.square().mean()
+    return mean, variance.clamp_min(0.0)
+
+
+def _give_birth(layer: GaussianMixtureVQ, candidates: Tensor, occupied: Tensor) -> None:
+    """Move dead codes, in their order, to the candidates, without a look at the device."""
+    dead = layer.share < DEAD / layer.codebook_size
+    order = dead.cumsum(0) - 1
+    born = dead & (order < len(candidates)) & occupied
+    places = candidates[order.clamp(0, len(candidates) - 1)].to(layer.codebook)
+    layer.codebook.copy_(torch.where(born[:, None], places, layer.codebook))
+    layer.share.masked_fill_(born, 1.0 / layer.codebook_size)
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass: a forward then is activation checkpointing's repetition."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def log_uniform(codebook: Tensor) -> Tensor:
+    """log pi of equal weights, (K,), in float32 at least."""
+    dtype = torch.promote_types(codebook.dtype, torch.float32)
+    return codebook.new_full(codebook.shape[:1], -math.log(codebook.shape[0]), dtype=dtype)
