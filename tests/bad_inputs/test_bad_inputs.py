@@ -120,12 +120,6 @@ MASKS: list[Row] = [
         r"boolean tensor \(True = valid.*float32",
     ),
     ("a list as mask", lambda: started()(x(2, D), [True, False]), TypeError, r"boolean tensor.*got list"),
-    (
-        "everything masked at the start",
-        lambda: layer()(x(5, D), torch.zeros(5) > 0),
-        ValueError,
-        r"starts the codebook, but every position of it is masked.*init_codebook\(latents\)",
-    ),
 ]
 
 INDICES: list[Row] = [
@@ -207,10 +201,22 @@ ARGUMENTS: list[Row] = [
     ("another part", lambda: layer(estimator=Variance()), TypeError, r"estimator.*got Variance\("),
     ("unknown weights", lambda: layer(mixture_weights="pi"), ValueError, r"'uniform', 'learned', got 'pi'"),
     (
-        "unknown init",
-        lambda: layer(init="zeros"),
+        "unknown units",
+        lambda: layer(units="pixels"),
         ValueError,
-        r"init must be one of 'kmeans', 'random', got 'zeros'",
+        r"units must be one of 'standardized', 'latents', got 'pixels'",
+    ),
+    (
+        "negative wait",
+        lambda: layer(start_after=-1),
+        ValueError,
+        r"start_after is a number of batches, 0 or more, got -1",
+    ),
+    (
+        "negative commitment",
+        lambda: Objective(commitment=-0.1),
+        ValueError,
+        r"Objective\.commitment must not be negative, got -0\.1",
     ),
     (
         "a number for a schedule",
@@ -283,4 +289,4 @@ def test_a_first_batch_smaller_than_the_codebook_warns(start) -> None:
     with pytest.warns(UserWarning, match=any_of(expected)):
         start(built, x(5, D))
     assert torch.isfinite(built.codebook).all()
-    assert built.initialized
+    assert built.started

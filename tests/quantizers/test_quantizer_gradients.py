@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
-from quantizer_cases import GAIN, KINDS, VARIANCES, Mixture, assert_same, kl, latents, layer, run, total_loss
+from quantizer_cases import KINDS, VARIANCES, Mixture, assert_same, kl, latents, layer, run, total_loss
 
 from gmvq import GumbelSoftmax, ReinMax, StraightThroughGumbel
+from gmvq.quantizers.learning import MEMORY, RATE, SLOW_RATE
 
 ESTIMATORS = (GumbelSoftmax, StraightThroughGumbel, ReinMax)
 
@@ -34,45 +35,58 @@ def test_every_parameter_and_the_latents_get_a_gradient(kind, variance, estimato
         for name, grad in grads.items():
             assert torch.isfinite(grad).all(), (name, fit, weights)
             assert grad.abs().max() > 0, (name, fit, weights)
-        assert (grads["scaled_codebook"].abs().sum(-1) > 0).all(), "every code"
+        assert (grads["codebook"].abs().sum(-1) > 0).all(), "every code"
 
 
 @pytest.mark.parametrize("fit", ["ml", "fixed"])
 def test_precision_without_the_objective_gradient_keeps_out_of_it(fit) -> None:
-    """w has no gradient from the objective; thawing a frozen layer does not turn a fixed w into a trained one."""
-    built, x = layer(fit=fit, standardize=False), latents()
-    built.requires_grad_(False).requires_grad_(True)
-    _, grads = run(built, x)
-    _, heavy = run(layer(fit=fit, standardize=False, gamma=70.0, beta=130.0), x)
-    if fit == "fixed":
-        assert "scaled_log_precision" not in grads
-    else:
-        torch.testing.assert_close(heavy["scaled_log_precision"], grads["scaled_log_precision"])
-    assert "scaled_log_scale" not in grads, "a fixed scale of one is not trained"
+    """w has no gradient from the objective unless it is learned, and mean and scale never have."""
+    _, grads = run(layer(fit=fit), latents())
+    assert not {"log_precision", "mean", "scale"} & set(grads)
 
 
 @pytest.mark.parametrize("per_feature", [False, True])
-def test_own_gradients_of_scale_and_precision_have_the_likelihood_roots(per_feature) -> None:
-    """s^2 at the mean squared deviation of the latents and 1/w at the mean squared error to the nearest code."""
+def test_the_m_step_is_its_closed_form(per_feature) -> None:
+    """After a batch: codewords, 1/w, mean and scale by the formulas of ``learning``, written out."""
     built, x = layer(fit="ml", per_feature=per_feature), latents(50)
-    _, off = run(built, x)
-    mixture = Mixture.of(built, x)
-    error = (mixture.z - built.codebook[built.eval()(x).indices]).square()
-    if not per_feature:
-        error = error.mean(-1, keepdim=True)
-    spread = (x - x.mean(0)).square().mean().sqrt()
-    s, w = built.log_scale.exp(), built.log_precision.exp()
-    torch.testing.assert_close(off["scaled_log_scale"], GAIN * (1 - spread**2 / s**2).detach())
-    torch.testing.assert_close(off["scaled_log_precision"], 0.5 * GAIN * (w * error.mean(0) - 1).detach())
-    if per_feature:
-        return  # another w per feature moves positions to other codes: the root is that of an iteration
-    with torch.no_grad():  # the same mixture in other units, then w at its root: no position changes its code
-        built.scaled_codebook.mul_(s / spread)
-        built.scaled_log_scale.fill_(spread.log() / GAIN)
-        built.scaled_log_precision.copy_(-(error.mean(0) * (s / spread).square()).log() / GAIN)
-    _, root = run(built.train(), x)
-    for name in ("scaled_log_scale", "scaled_log_precision"):
-        torch.testing.assert_close(root[name], torch.zeros(1, dtype=torch.float64), atol=1e-9, rtol=0.0)
+    before = {name: p.detach().clone() for name, p in built.named_parameters()}
+    indices, z = built(x).indices, Mixture.of(built, x).z.detach()
+    for name, p in built.named_parameters():
+        assert torch.equal(p, before[name]), "the lesson waits for the next batch"
+    built.settle()
+    counts = torch.bincount(indices, minlength=5).double()
+    sums = torch.zeros_like(before["codebook"]).index_add(0, indices, z)
+    past = MEMORY * len(x) / 5
+    expected = (past * before["codebook"] + sums) / (past + counts)[:, None]
+    torch.testing.assert_close(built.codebook.detach(), expected)
+    error = (z - before["codebook"][indices]).square().mean(0)
+    error = error if per_feature else error.mean(0, keepdim=True)
+    variance = (1 - RATE) * (-before["log_precision"]).exp() + RATE * error
+    torch.testing.assert_close((-built.log_precision).exp(), variance)
+    mean, spread = x.mean(0), (x - x.mean(0)).square().mean()
+    torch.testing.assert_close(built.mean.detach(), before["mean"].lerp(mean, SLOW_RATE))
+    scale = ((1 - SLOW_RATE) * before["scale"].square() + SLOW_RATE * spread).sqrt()
+    torch.testing.assert_close(built.scale.detach(), scale)
+
+
+def test_births_move_the_dead_codes_to_latents_and_no_other() -> None:
+    built, x = layer(fit="ml"), latents(50)
+    built.eval()
+    used = built.train().encode(x)
+    with torch.no_grad():
+        built.share.fill_(1.0)
+        dead = torch.tensor([0, 3])
+        built.share[dead] = 0.0
+        built.codebook[dead] = 1e3
+    z = built.standardized(x).detach()
+    built(x)
+    built.settle()
+    distance = torch.cdist(built.codebook.detach(), z).amin(1)
+    torch.testing.assert_close(distance[dead], torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(built.share[dead], torch.full((2,), 0.2, dtype=torch.float64))
+    assert used.max() < 5
+    living = torch.tensor([1, 2, 4])
+    assert (distance[living] > 1e-4).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,9 +117,7 @@ def test_gradients_are_those_of_the_written_out_objective(kind, gamma, beta) -> 
         kind=kind, gamma=gamma, beta=beta, variance="learned", mixture_weights="learned", standardize=False
     )
     x = latents().requires_grad_()
-    names = ["scaled_codebook", "scaled_weight_logits", "scaled_log_precision"] + ["scaled_log_variance"] * (
-        gamma > 0
-    )
+    names = ["codebook", "weight_logits", "log_precision"] + ["log_variances"] * (gamma > 0)
     inputs = [x, *(built.get_parameter(name) for name in names)]
     ours = torch.autograd.grad(built(x).nats, inputs)
     mixture = Mixture.of(built, x)
@@ -124,7 +136,8 @@ def test_descent_on_the_layer_alone_lowers_its_term(kind) -> None:
     before = built(x)
     before.nats.backward()
     with torch.no_grad():
-        built.scaled_codebook.sub_(0.05 / GAIN**2 * built.scaled_codebook.grad)  # pyright: ignore[reportOperatorIssue]
+        built.codebook.sub_(0.05 * built.codebook.grad)  # pyright: ignore[reportOperatorIssue]
+    built._pending = None  # the M-step is another step
     assert built(x).terms[name] < before.terms[name]
 
 
@@ -134,6 +147,18 @@ def test_a_reconstruction_loss_reaches_the_encoder_through_the_sample() -> None:
     total_loss(out, torch.zeros_like(x)).backward()
     expected_x = latents().requires_grad_()
     mixture = Mixture.of(built, expected_x)
-    sample = built.log_scale.exp().detach() * (mixture.weights @ built.codebook)
+    sample = mixture.weights @ built.codebook
     sample.square().mean().backward()
     torch.testing.assert_close(x.grad, expected_x.grad)
+
+
+def test_the_straight_through_share_is_the_identity_of_z_on_top() -> None:
+    gradients = []
+    for straight_through in (False, True):
+        built, x = layer(gamma=0.0, beta=0.0), latents().requires_grad_()
+        built.straight_through = straight_through
+        built(x).quantized.sin().sum().backward()
+        gradients.append(x.grad)
+    built = layer(gamma=0.0, beta=0.0)
+    own = built(latents()).quantized.detach().cos() / built.scale
+    torch.testing.assert_close(gradients[1], gradients[0] + own)

