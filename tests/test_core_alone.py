@@ -62,7 +62,8 @@ def report() -> dict[str, Any]:
     facts["layer"] = [list(quantized.shape), list(indices.shape), bool(loss.isfinite())]
 
     model = gmvq.build_autoencoder("tiny", dim=4, codebook_size=8)
-    model.quantizer.init_codebook(torch.randn(32, 4))
+    quantizer: Any = model.quantizer
+    quantizer.init_codebook(torch.randn(32, 4))
     optimizer = torch.optim.Adam(model.parameter_groups(lr=1e-3))
     x = torch.rand(2, 3, 16, 16)
     before = [parameter.detach().clone() for parameter in model.parameters()]
