@@ -1,4 +1,4 @@
-"""Evaluation is pure, training changes no state in ``forward``, and recomputation changes no gradient."""
+"""Evaluation is pure, a frozen layer never changes, and recomputation changes no gradient."""
 
 from __future__ import annotations
 
