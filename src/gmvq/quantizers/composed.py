@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from ..functional.balance import in_units_of_the_reconstruction_loss
 from ..types import QuantizerOutput
 from .base import Quantizer
-from .config import part_from_dict
+from .config import from_arguments
 from .gaussian_mixture import GaussianMixtureVQ
-from .migrate import migrate_config
 
 #: Terms that add up over parts; of all others the mean is meant.
 _ADDITIVE = ("kl_aggregate", "kl_conditional", "latent", "conditional_entropy", "aggregate_entropy")
@@ -50,8 +49,7 @@ class ComposedQuantizer(Quantizer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Build an untrained quantizer from ``to_config``'s dictionary."""
-        config = migrate_config(config)
-        return cls(**{key: part_from_dict(value) for key, value in config.items() if key != "type"})
+        return cls(**from_arguments(config))
 
     def _couple(
         self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 from ..functional import estimators, schedules
 from . import parts
+from .migrate import migrate_config
 
 _PARTS: dict[str, type] = {
     kind.__name__: kind
@@ -61,3 +63,14 @@ def part_from_dict(value: Any) -> Any:
         raise ValueError(
             f"{value['type']}: {error}; does the file come from another version of gmvq?"
         ) from error
+
+
+def to_arguments(layer: Any) -> dict[str, Any]:
+    """The constructor's arguments of a layer, which holds each under its name, and its class as ``type``."""
+    names = list(inspect.signature(type(layer).__init__).parameters)[1:]
+    return {"type": type(layer).__name__} | {name: part_to_dict(getattr(layer, name)) for name in names}
+
+
+def from_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments from a dictionary of ``to_arguments``, of this or an earlier version."""
+    return {key: part_from_dict(value) for key, value in migrate_config(config).items() if key != "type"}

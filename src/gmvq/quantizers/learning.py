@@ -5,7 +5,7 @@ The mixture has closed-form maximisers given the assignments, so no learning rat
 .. math::
     \mu_c \leftarrow \frac{t \mu_c + \sum_{n \in c} z_n}{t + n_c}, \qquad
     \frac1w \leftarrow (1 - a) \frac1w + a \, \overline{|z - \mu_c|^2} / d, \qquad
-    m \leftarrow (1 - a) m + a \bar x, \quad s^2 \leftarrow (1 - a) s^2 + a \, \overline{|x - \bar x|^2} / D
+    m \leftarrow (1 - b) m + b \bar x, \quad s^2 \leftarrow (1 - a) s^2 + a \, \overline{|x - \bar x|^2} / D
 
 t is the weight of the past, ``MEMORY`` batches of the mean code's share, so this is the incremental EM of Neal and
 Hinton (1998) with forgetting. The codewords have the gradient of the reconstruction on top.
@@ -17,7 +17,6 @@ merge for free.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,20 +26,22 @@ from .start import MIN_ERROR
 from .statistics import Moments
 
 if TYPE_CHECKING:
-    from .gaussian_mixture import GaussianMixtureVQ
+    from .state import MixtureState
 
 #: Weight of one batch in the running 1/w and shares, and of the past in the codewords, in batches.
 RATE, MEMORY = 0.05, 10.0
-#: Weight of one batch in m and s after the start. The codewords follow the latents by themselves, and a frame that
-#: follows as fast takes from every direction of the latents what the largest one gains, until the small ones are
-#: below the error of quantization and nothing trains them any more (docs/experiments.md).
-SLOW_RATE = 0.01
+#: Weight of one batch in m. Where it follows slowly, the decoder reads the shift that all latents share after a step.
+MEAN_RATE = 0.2
+#: Weight of one batch in s after the start. The codewords follow the latents by themselves, and a scale that follows as
+#: fast takes from every direction of the latents what the largest one gains, until the small ones are below the error
+#: of quantization and nothing trains them any more (docs/experiments.md).
+SCALE_RATE = 0.01
 #: A code is dead below this part of the mean share.
 DEAD = 0.1
 
 
 @torch.no_grad()
-def learn(layer: GaussianMixtureVQ, moments: Moments, own: Tensor) -> None:
+def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     """One M-step of ``layer`` on the pooled moments of a batch; nothing where the batch was all masked.
 
     Args:
@@ -51,7 +52,7 @@ def learn(layer: GaussianMixtureVQ, moments: Moments, own: Tensor) -> None:
     occupied = ((moments.total > 0) & own).to(moments.total.dtype)
     total = moments.total.clamp_min(1.0)
     if layer.standardize:
-        _learn_scale(layer, moments, (SLOW_RATE if layer._ready else RATE) * occupied, total)
+        _learn_frame(layer, moments, occupied, total)
     if not layer._ready:  # what is pending is of a batch without codes
         return
     if layer.precision.fit == "ml":
@@ -82,11 +83,11 @@ def _(value: Tensor) -> Tensor:
     return torch.empty_like(value)
 
 
-def _learn_scale(layer: GaussianMixtureVQ, moments: Moments, rate: Tensor, total: Tensor) -> None:
-    scale = layer.scale.to(moments.first)
+def _learn_frame(layer: MixtureState, moments: Moments, occupied: Tensor, total: Tensor) -> None:
+    scale, rate = layer.scale.to(moments.first), SCALE_RATE if layer._ready else RATE
     mean, variance = mean_and_variance(moments, total)
-    layer.mean.add_((rate * scale * mean).to(layer.mean))
-    layer.scale.copy_(scale * torch.ones_like(scale).lerp(variance, rate).sqrt())
+    layer.mean.add_((MEAN_RATE * occupied * scale * mean).to(layer.mean))
+    layer.scale.copy_(scale * torch.ones_like(scale).lerp(variance, rate * occupied).sqrt())
 
 
 def mean_and_variance(moments: Moments, total: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +97,7 @@ def mean_and_variance(moments: Moments, total: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.clamp_min(0.0)
 
 
-def _give_birth(layer: GaussianMixtureVQ, candidates: Tensor, occupied: Tensor) -> None:
+def _give_birth(layer: MixtureState, candidates: Tensor, occupied: Tensor) -> None:
     """Move dead codes, in their order, to the candidates, without a look at the device."""
     dead = layer.share < DEAD / layer.codebook_size
     order = dead.cumsum(0) - 1
@@ -109,9 +110,3 @@ def _give_birth(layer: GaussianMixtureVQ, candidates: Tensor, occupied: Tensor) 
 def in_backward() -> bool:
     """Whether autograd is running a backward pass: a forward then is activation checkpointing's repetition."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
-
-
-def log_uniform(codebook: Tensor) -> Tensor:
-    """log pi of equal weights, (K,), in float32 at least."""
-    dtype = torch.promote_types(codebook.dtype, torch.float32)
-    return codebook.new_full(codebook.shape[:1], -math.log(codebook.shape[0]), dtype=dtype)

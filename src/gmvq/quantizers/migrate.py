@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .gaussian_mixture import GaussianMixtureVQ
+    from .state import MixtureState
 
 #: Former name -> name now, of parameters that were stored divided by ``_GAIN``.
 _RENAMED = {
@@ -29,7 +29,7 @@ def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
     return {"support": None, "codebook_dim": None, **rest, "units": "latents"}
 
 
-def migrate_state(layer: GaussianMixtureVQ, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def migrate_state(layer: MixtureState, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """The tensors of 0.1 under ``prefix`` in ``state``, known by their names, replaced by those of now; a pre-hook."""
     found = {old: state.pop(prefix + old) for old in _RENAMED if prefix + old in state}
     if not found:

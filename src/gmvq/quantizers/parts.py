@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import check_choice, check_part, check_positive, check_schedule
+from ..errors import check_choice, check_part, check_positive, check_schedule, check_size
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.schedules import Constant, Schedule
 
@@ -103,3 +103,20 @@ def check_parts(objective: Objective, precision: Precision, variance: Variance, 
     check_schedule("variance.noise", variance.noise)
     check_schedule("estimator.temperature", estimator.temperature, positive=True)
     check_schedule("estimator.noise", estimator.noise)
+
+
+def check_start(start_after: int) -> None:
+    """Raise unless it is a number of batches."""
+    if start_after < 0:
+        raise ValueError(f"start_after is a number of batches, 0 or more, got {start_after}")
+
+
+def check_support(support: int | None) -> None:
+    """Raise unless a posterior on so many codes has a gradient."""
+    if support is None:
+        return
+    check_size("support", support)
+    if support < 2:
+        raise ValueError(
+            "support must be at least 2, got 1: a posterior on one code is constant and gives the encoder no gradient"
+        )

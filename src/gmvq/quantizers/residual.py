@@ -12,6 +12,7 @@ from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
 from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
+from .start import start_from
 
 
 class ResidualGMVQ(ComposedQuantizer):
@@ -158,7 +159,7 @@ class ResidualGMVQ(ComposedQuantizer):
     def from_decoder_units(self, read: Tensor) -> Tensor:
         """The inverse of ``decoder_units``."""
         first = self.mixtures[0]
-        return read if self.units == "latents" else read * first._divisor(read) + first.mean.to(read.dtype)
+        return read if self.units == "latents" else first._unscaled(read)
 
     def _reach(self, latents: Tensor) -> Tensor | None:
         """m of every row, (N,), one draw for each entry of the first axis; None without dropout.
@@ -193,10 +194,10 @@ class ResidualGMVQ(ComposedQuantizer):
         super().train(mode)
         if seen is not None and first.started:
             with torch.no_grad():
-                residual = seen * first._divisor(seen) + first.mean.to(seen.dtype)
+                residual = first._unscaled(seen)
                 for level, following in pairwise(self.mixtures):
                     residual = residual - level.get_codes_from_indices(level.encode(residual))
-                    following._start_on(residual)
+                    start_from(following, residual)
         return self
 
     def to_config(self) -> dict[str, Any]:

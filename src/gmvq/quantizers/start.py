@@ -1,43 +1,133 @@
-"""Where a mixture starts: the latents of the last batches, and codebook and precision fitted to them."""
+"""Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..functional.distributed import gather_rows
 from ..functional.kmeans import kmeans, nearest_code
+
+if TYPE_CHECKING:
+    from .state import MixtureState
 
 #: Latents per code that the start looks at, and how many at most beyond two per code.
 _PER_CODE, _MOST = 8, 1 << 16
 #: Lloyd steps, and the largest codebook that gets them all; a larger one takes points of the data.
 _ITERATIONS, _LARGE = 10, 1 << 14
+#: Least 1/w, in standardised units: below it all latents lie on their codes.
+MIN_ERROR = 1e-5
 
 
 class Pool:
-    """The most recent latents z of the batches before the start, as many as the start looks at."""
+    """The most recent standardised latents y of the batches before the start, as many as the start looks at."""
 
     def __init__(self, codebook_size: int) -> None:
         self._size = min(_PER_CODE * codebook_size, max(2 * codebook_size, _MOST))
         self._batches: list[Tensor] = []
 
-    def add(self, z: Tensor) -> None:
-        """Keep z, (N, d), and forget what is older than needed."""
-        self._batches.append(z.detach())
+    def add(self, y: Tensor) -> None:
+        """Keep y, (N, D), and forget what is older than needed."""
+        self._batches.append(y.detach())
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 
     def rows(self) -> Tensor | None:
-        """All of them, (M, d), or None before the first batch."""
+        """All of them, (M, D), or None before the first batch."""
         return torch.cat(self._batches)[-self._size :] if self._batches else None
+
+
+@torch.no_grad()
+def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int) -> bool:
+    """Before a training step: apply the last one's lesson, start if it is time. Whether there is a codebook.
+
+    Args:
+        layer: what starts.
+        latents: of this rank, (N, D).
+        valid: (N,), or None for all.
+        after: number of training batches that run before the start.
+    """
+    layer.settle()
+    if layer._ready:
+        return True
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "the first training batches start the codebook, which cannot be compiled: call "
+            "quantizer.init_codebook(latents) or train some batches before torch.compile"
+        )
+    latents = gather_rows(latents if valid is None else latents[valid])
+    if len(latents) == 0:
+        return layer.started
+    if not bool((layer.scale > 0).all()):
+        fit_frame(layer, latents)
+    if layer.started:
+        if not bool(layer.log_precision.any()):  # the codebook was another layer's, or set by hand
+            fit_mixture(layer, layer.standardized(latents), keep_codebook=True)
+        layer._ready = True
+        return True
+    layer._pool = layer._pool or Pool(layer.codebook_size)
+    layer._pool.add(layer._scaled(latents))
+    layer.batches += 1
+    if int(layer.batches) <= after:
+        return False
+    return start_from_pool(layer)
+
+
+@torch.no_grad()
+def start_from_pool(layer: MixtureState) -> bool:
+    """Start on what the pool holds; whether it held anything."""
+    y = None if layer._pool is None else layer._pool.rows()
+    if y is None:
+        return False
+    y = y.to(layer.codebook.device)
+    with torch.autocast(y.device.type, enabled=False):
+        fit_projections(layer, y)
+        fit_mixture(layer, layer._project(y))
+    return True
+
+
+@torch.no_grad()
+def start_from(layer: MixtureState, latents: Tensor, seed: int = 0) -> None:
+    """Start on latents, (N, D), of all ranks, whatever was before."""
+    with torch.autocast(latents.device.type, enabled=False):
+        layer._pending = None
+        fit_frame(layer, latents)
+        fit_projections(layer, latents)
+        fit_mixture(layer, layer.standardized(latents), seed, keep_codebook=layer.keep_codebook)
+
+
+def fit_frame(layer: MixtureState, latents: Tensor) -> None:
+    """m and s of latents, (N, D); s stays unknown where they have no spread."""
+    if layer.standardize:
+        mean = latents.mean(0)
+        layer.mean.copy_(mean)
+        layer.scale.fill_((latents - mean).square().mean().sqrt())
+
+
+def fit_projections(layer: MixtureState, values: Tensor) -> None:
+    """A and B, where there are any: the directions along which values, (N, D), spread most."""
+    if layer.project_in is not None and layer.project_out is not None:
+        layer.project_in.copy_(principal_directions(values, layer.codebook_dim))
+        layer.project_out.copy_(layer.project_in.T)
+
+
+def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook: bool = False) -> None:
+    """mu, unless it is kept, and w of z, (N, d)."""
+    if not keep_codebook:
+        layer.codebook.copy_(fit_codebook(z, layer.codebook_size, seed))
+    layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
+    layer.share.fill_(1.0 / layer.codebook_size)
+    layer._pool, layer._ready = None, True
 
 
 def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
     """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z."""
     iterations = _ITERATIONS if codebook_size <= _LARGE else 0
     codebook = kmeans(z, codebook_size, iterations=iterations, seed=seed)
-    if not bool(
-        codebook.any()
-    ):  # all latents are at the origin, and zeros would say that nothing has started
+    if not bool(codebook.any()):
+        # All latents are at the origin, and zeros would say that nothing has started.
         codebook[0] = torch.finfo(codebook.dtype).tiny
     return codebook
 
@@ -46,10 +136,6 @@ def fit_log_precision(z: Tensor, codebook: Tensor) -> Tensor:
     """log w, 0-d: 1/w is the mean squared error per feature of z, (N, d), to the nearest code."""
     _, distance = nearest_code(z, codebook)
     return -(distance.mean() / z.shape[1]).clamp_min(MIN_ERROR).log()
-
-
-#: Least 1/w, in standardised units: below it all latents lie on their codes.
-MIN_ERROR = 1e-5
 
 
 def principal_directions(rows: Tensor, count: int) -> Tensor:

@@ -45,14 +45,12 @@ class BatchStatistics:
         own_aggregate: this rank's part of it, weighted like ``share``: averaged over ranks it is ``aggregate``.
         share: this rank's weights, (N,): ``(values * share).sum()``, averaged over ranks, is the mean of values.
         counts: how often each code is the most probable one, (K,).
-        moments: what the next M-step needs, pooled, without gradient; None in eval.
     """
 
     aggregate: Tensor
     own_aggregate: Tensor
     share: Tensor
     counts: Tensor
-    moments: Moments | None
 
 
 def eval_statistics(soft: Tensor, indices: Tensor, present: Tensor) -> BatchStatistics:
@@ -60,11 +58,11 @@ def eval_statistics(soft: Tensor, indices: Tensor, present: Tensor) -> BatchStat
     share = present / present.sum().clamp_min(1.0)
     counts = torch.zeros_like(soft).index_add(0, indices, present)
     aggregate = soft / present.sum().clamp_min(1.0)
-    return BatchStatistics(aggregate, aggregate, share, counts.detach(), None)
+    return BatchStatistics(aggregate, aggregate, share, counts.detach())
 
 
-def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> BatchStatistics:
-    """Pool the sums of a training batch over ranks.
+def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> tuple[BatchStatistics, Moments]:
+    """Pool the sums of a training batch over ranks: its statistics, and the pooled moments without gradient.
 
     Args:
         soft: this rank's sum of q(c|x), (K,), with gradient.
@@ -78,7 +76,8 @@ def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> BatchSt
         soft, *parts = flat.split(sizes)
         moments = Moments(*(new.detach().view_as(old) for new, old in zip(parts, moments, strict=True)))
     weight = ranks / moments.total.clamp_min(1.0)
-    return BatchStatistics(soft * (weight / ranks), own * weight, present * weight, moments.counts, moments)
+    batch = BatchStatistics(soft * (weight / ranks), own * weight, present * weight, moments.counts)
+    return batch, moments
 
 
 @torch.no_grad()
