@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 #: (row tensors of a block, shared tensors) -> (results per row, results that are sums over rows)
-RowFunction = Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]
+RowFunction = Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]]
 
 
 def in_row_blocks(
     function: RowFunction, rows: Sequence[Tensor], shared: Sequence[Tensor], block: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """``function(*rows, *shared)``, at most ``block`` rows at a time.
 
     Args:
