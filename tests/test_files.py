@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gmvq.files import written_whole
+from gmvq.files import atomic_write
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "a.txt"
-    with written_whole(target) as file:
+    with atomic_write(target) as file:
         file.write_text("whole")
         assert not target.exists()
     assert target.read_text() == "whole"
@@ -23,7 +23,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target.write_text("old")
 
     def write() -> None:
-        with written_whole(target) as file:
+        with atomic_write(target) as file:
             file.write_text("half")
             raise KeyboardInterrupt
 
@@ -34,6 +34,6 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
         pass
     assert not list(tmp_path.iterdir())

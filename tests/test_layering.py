@@ -18,6 +18,7 @@ LEVELS: dict[str, int] = {
     "types": 0,
     "errors": 0,
     "files": 0,
+    "environment": 0,
     "functional": 1,
     "quantizers": 2,
     "objectives": 3,
@@ -35,13 +36,14 @@ LEVELS: dict[str, int] = {
     "cli": 9,
     "app": 9,
 }
-CORE = {"types", "errors", "files", "functional", "quantizers", "objectives", "models"}
+CORE = {"types", "errors", "files", "environment", "functional", "quantizers", "objectives", "models"}
 #: What may be imported at module level: the base dependencies anywhere; extras only by these packages.
 BASE = {"torch", "numpy", "safetensors"}
 AT_MODULE_LEVEL: dict[str, set[str]] = {
     "training": {"lightning"},
     "cli": {"lightning", "jsonargparse"},
     "baselines": {"vector_quantize_pytorch"},
+    "tokens": {"msgspec"},
     "prior": {"transformers", "lightning"},
     "app": {"gradio"},
 }

@@ -22,7 +22,7 @@ def run(argv: Sequence[str]) -> int:
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
     (check_signal_target if signals else check_target)(Path(options.out).expanduser())
-    options.checkpoint = options.checkpoint or manifest.checkpoint_path
+    options.checkpoint = options.checkpoint or manifest.checkpoint.path
     if options.checkpoint is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
     try:

@@ -96,8 +96,8 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     notes: dict[str, Any] = {
         "step": trainer.global_step,
         "tokens": data.settings,
-        "tokenizer_sha256": data.manifest.checkpoint_sha256,
-        "tokenizer": data.manifest.checkpoint_path,
+        "tokenizer_sha256": data.manifest.checkpoint.sha256,
+        "tokenizer": data.manifest.checkpoint.path,
         "settings": module.settings,
     }
     folder = run_dir / "model"
@@ -109,7 +109,7 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     for name, value in figures.items():
         print(f"{name:<26}{value if isinstance(value, int) else format(value, '.4f')}")
     say(f"written to {run_dir}: model/, metrics.json")
-    tokenizer = shlex.quote(data.manifest.checkpoint_path or "TOKENIZER")
+    tokenizer = shlex.quote(data.manifest.checkpoint.path or "TOKENIZER")
     say(f"draw from it with: gmvq sample {shlex.quote(str(run_dir))} {tokenizer} --n 64 --out samples")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..files import written_whole
+from ..files import atomic_write
 
 LAST = Path("checkpoints", "last.ckpt")
 ROOT = Path("runs")
@@ -68,7 +68,7 @@ def run_dir_of(checkpoint: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write_text(text, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import require
-from ..files import written_whole
+from ..files import atomic_write
 from . import page, plots
 from .batches import Images, description_of, device_of
 from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_codebook
@@ -103,7 +103,7 @@ def write_report(
         _reproduction_section(folder, model, dataset, command),
     ]
     target = folder / "report.html"
-    with written_whole(target) as file:
+    with atomic_write(target) as file:
         file.write_text(page.page(title, body), encoding="utf-8")
     return target
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import written_whole
+from ..files import atomic_write
 from .evaluate import Evaluation
 
 #: (key, label, unit, format) in the order of printing; a format is that of ``format``.
@@ -95,7 +95,7 @@ def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping
     values["units"] = {key: unit for key, unit in units.items() if key in values}
     text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
     target = Path(path)
-    with written_whole(target) as file:
+    with atomic_write(target) as file:
         file.write_text(text, encoding="utf-8")
     return target
 

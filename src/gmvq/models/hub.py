@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from ..files import written_whole
+from ..files import atomic_write
 from .card import MARKER, model_card, public_metadata
 from .pretrained import CONFIG, WEIGHTS, save
 
@@ -60,7 +60,7 @@ def save_repository(
     metadata = public_metadata(metadata)
     save(model, directory, metadata)
     text = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
-    with written_whole(Path(directory) / CARD) as file:
+    with atomic_write(Path(directory) / CARD) as file:
         file.write_text(text, encoding="utf-8")
 
 

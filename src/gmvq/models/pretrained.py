@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .. import quantizers
-from ..files import written_whole
+from ..files import atomic_write
 from .nets import Decoder, Encoder, build_networks
 from .weights import DIGEST, check_parts, fill, misfits, mixed_dtypes, naming, read_weights, tensors_digest
 
@@ -45,9 +45,9 @@ def save(model: VQAutoencoder, directory: str | os.PathLike[str], metadata: dict
     }
     folder = Path(directory)
     header = {"format": "pt", DIGEST: tensors_digest(weights)}
-    with written_whole(folder / WEIGHTS) as file:
+    with atomic_write(folder / WEIGHTS) as file:
         save_file(weights, file, metadata=header)
-    with written_whole(folder / CONFIG) as file:
+    with atomic_write(folder / CONFIG) as file:
         file.write_text(text, encoding="utf-8")
 
 

@@ -66,8 +66,8 @@ class TokenDataModule(LightningDataModule):
         """Where the tokens are, and what made them."""
         return {
             "path": self.path,
-            "tokenizer": self.manifest.checkpoint_path,
-            "tokenizer_sha256": self.manifest.checkpoint_sha256,
+            "tokenizer": self.manifest.checkpoint.path,
+            "tokenizer_sha256": self.manifest.checkpoint.sha256,
         }
 
     def rows(self, split: str) -> TokenRows:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from safetensors.torch import save_file
 
-from ..files import written_whole
+from ..files import atomic_write
 from ..models.card import MARKER, public_metadata
 from ..models.hub import CARD, resolve, upload
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config
@@ -37,9 +37,9 @@ def save(prior: TokenPrior, directory: str | os.PathLike[str], metadata: dict[st
     weights = {name: value.detach().cpu().contiguous() for name, value in prior.state_dict().items()}
     folder = Path(directory)
     header = {"format": "pt", DIGEST: tensors_digest(weights)}
-    with written_whole(folder / WEIGHTS) as file:
+    with atomic_write(folder / WEIGHTS) as file:
         save_file(weights, file, metadata=header)
-    with written_whole(folder / CONFIG) as file:
+    with atomic_write(folder / CONFIG) as file:
         file.write_text(text, encoding="utf-8")
 
 

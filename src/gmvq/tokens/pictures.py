@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import require
 from ..evaluation.pictures import png_bytes, to_picture
-from ..files import written_whole
+from ..files import atomic_write
 from .decode import DecodedBatch
 
 _ROW_GROUP = 100  # rows; what the Hub's viewer and our own reader like
@@ -55,7 +55,7 @@ def write_images(
     count = 0
     for batch in batches:
         for i, image in zip(batch.ids.tolist(), batch.images, strict=True):
-            with written_whole(target / f"{i:08d}.png") as file:
+            with atomic_write(target / f"{i:08d}.png") as file:
                 file.write_bytes(_png(image))
         count += len(batch.ids)
         if progress is not None:
@@ -92,7 +92,7 @@ def _write_table(
     )
     count = 0
     with (
-        written_whole(target) as file,
+        atomic_write(target) as file,
         parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
     ):
         for batch in batches:

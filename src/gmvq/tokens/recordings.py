@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import SignalScale
 from ..data.wav import wav_bytes
-from ..files import written_whole
+from ..files import atomic_write
 from .decode import DecodedBatch
 
 
@@ -92,5 +92,5 @@ def npy_bytes(values: NDArray[np.float32]) -> bytes:
 
 
 def _write(file: Path, data: bytes) -> None:
-    with written_whole(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_bytes(data)

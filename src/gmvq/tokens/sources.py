@@ -94,6 +94,10 @@ class DataRecipe:
         return dataset
 
 
+DataSets = DataRecipe | Mapping[str, Dataset[Any]] | Dataset[Any]
+"""What can be encoded: a recipe, data sets by split, or one data set."""
+
+
 @dataclass
 class Batch:
     """Consecutive images of one shard: those that could be read (``pixels`` (B, C, ...)), and the others."""
@@ -221,6 +225,13 @@ class Rows:
                     f"{tuple(image.shape)}; bring them to one size"
                 )
         return torch.stack(images) if images else torch.empty(0, *self.image_shape)
+
+
+def open_rows(dataset: DataSets) -> Rows:
+    """The images of a recipe, a data set or several by split."""
+    if isinstance(dataset, DataRecipe):
+        return Rows(dataset.open())
+    return Rows(dataset if isinstance(dataset, Mapping) else {"all": dataset})
 
 
 def _unicode(name: str) -> str:

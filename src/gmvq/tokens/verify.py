@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .folder import CACHE, LOCK, read_shard
 from .manifest import MANIFEST, Manifest
-from .manifest_file import read_manifest
+from .reading import read_manifest
 from .shard import problems_of
 
 

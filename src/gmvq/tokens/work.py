@@ -42,16 +42,16 @@ def encode_shards(
         ValueError: an image or what the model makes of it is not as the first one was.
     """
     plans = list(plans)
-    wanted = (ids for plan in plans for ids in plan.batches(manifest.batch_size))
+    wanted = (ids for plan in plans for ids in plan.batches(manifest.options.batch_size))
     batches = read_batches(rows, wanted, workers)
     for plan in plans:
         parts = _Parts(manifest.indices)
-        for ids in plan.batches(manifest.batch_size):
+        for ids in plan.batches(manifest.options.batch_size):
             batch = next(batches)
             parts.add(batch, *encode_batch(model, batch.pixels, log_variance=manifest.indices.log_variance))
             if on_batch is not None:
                 on_batch(len(ids))
-        yield write_shard(plan, parts.columns(), parts.skipped, manifest.indices, manifest.run)
+        yield write_shard(plan, parts.columns(), parts.skipped, manifest.indices, manifest.fingerprint)
 
 
 def encode_batch(model: Any, pixels: Tensor, *, log_variance: bool) -> tuple[Tensor, Tensor | None]:
