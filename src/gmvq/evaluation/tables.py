@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import atomic_write
+from ..files import write_json
 from .evaluate import Evaluation
 
 #: (key, label, unit, format) in the order of printing; a format is that of ``format``.
@@ -93,11 +92,8 @@ def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping
     units = {key: f"{label} [{unit}]" if unit else label for key, label, unit, _ in _FIGURES}
     units["mse"] = "MSE of values in [0, 1]"
     values["units"] = {key: unit for key, unit in units.items() if key in values}
-    text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
-    target = Path(path)
-    with atomic_write(target) as file:
-        file.write_text(text, encoding="utf-8")
-    return target
+    write_json(path, _finite(values))
+    return Path(path)
 
 
 def _format(value: float, style: str) -> str:
