@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
+from ..models.interface import decode_latents
 from ..objectives import (
     AggregatePosterior,
     LatentModel,
@@ -255,14 +257,7 @@ class _Posterior:
 
 def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
     """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
-    axis = 1 if getattr(tokenizer, "layout", "channels_first") == "channels_first" else -1
-    parameter = next(tokenizer.decoder.parameters(), None)
-
-    def decode(z: Tensor) -> Tensor:
-        z = z if parameter is None else z.to(parameter.dtype)
-        return tokenizer.decoder(z.movedim(-1, axis).contiguous())
-
-    return decode
+    return partial(decode_latents, tokenizer)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..models.interface import decode_latents, feature_axis
+
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
 
@@ -100,11 +102,11 @@ class EncoderGraph(nn.Module):
     def __init__(self, model: VQAutoencoder) -> None:
         super().__init__()
         self.encoder, self.quantizer = model.encoder, model.quantizer
-        self.feature_axis = 1 if model.layout == "channels_first" else -1
+        self.layout = model.layout
 
     def latents(self, images: Tensor) -> Tensor:
         """(B, *spatial, D)."""
-        return self.encoder(images).movedim(self.feature_axis, -1)
+        return self.encoder(images).movedim(feature_axis(self), -1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.quantizer.encode(self.latents(images))
@@ -116,11 +118,10 @@ class DecoderGraph(nn.Module):
     def __init__(self, model: VQAutoencoder) -> None:
         super().__init__()
         self.quantizer, self.decoder = model.quantizer, model.decoder
-        self.feature_axis = 1 if model.layout == "channels_first" else -1
+        self.layout = model.layout
 
     def forward(self, indices: Tensor) -> Tensor:
-        codes = self.quantizer.get_codes_from_indices(indices)
-        return self.decoder(codes.movedim(-1, self.feature_axis).contiguous())
+        return decode_latents(self, self.quantizer.get_codes_from_indices(indices))
 
 
 def plain_copy(model: VQAutoencoder) -> VQAutoencoder:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .autoencoder import VQAutoencoder
+from .interface import decode_latents, feature_axis
 
 
 class Config(OrderedDict[str, Any]):
@@ -184,7 +185,7 @@ class GMVQModel(nn.Module):
             An object with ``latents``, or a tuple of them.
         """
         latents = self.model.encoder(x / 2 + 0.5 if self.signed else x)
-        latents = latents if self.model.layout == "channels_last" else latents.movedim(1, -1)
+        latents = latents.movedim(feature_axis(self.model), -1)
         read = getattr(self.model.quantizer, "decoder_units", None)
         latents = (latents if read is None else read(latents)).movedim(-1, 1)
         return _Output(latents=latents) if return_dict else (latents,)
@@ -209,7 +210,7 @@ class GMVQModel(nn.Module):
             h, loss, _ = self.quantize(h)
         elif self.config.lookup_from_codebook:
             h = self.quantize.get_codebook_entry(h, shape)
-        sample = self._decode(h)
+        sample = decode_latents(self.model, h.movedim(1, -1))
         sample = sample * 2 - 1 if self.signed else sample
         return _Output(sample=sample, commit_loss=loss) if return_dict else (sample, loss)
 
@@ -221,9 +222,3 @@ class GMVQModel(nn.Module):
     def latent_std(self, images: Tensor) -> float:
         """Standard deviation of the latents of images in [-1, 1]; see ``scaling_factor``."""
         return float(self.encode(images).latents.float().std())
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        latents = latents.to(self.dtype)
-        if self.model.layout == "channels_last":
-            latents = latents.movedim(1, -1)
-        return self.model.decoder(latents.contiguous())

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
 
+from .interface import Tokenizer
 from .weights import tensors_digest
 
-if TYPE_CHECKING:
-    from .autoencoder import VQAutoencoder
 
-
-def model_digest(model: VQAutoencoder) -> str:
+def model_digest(model: Tokenizer) -> str:
     """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
 
     The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.

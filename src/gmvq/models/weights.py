@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
+Module = TypeVar("Module", bound=nn.Module)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -117,6 +118,37 @@ def mixed_dtypes(
         if len(kinds) > 1:
             found.append(f"several dtypes: {part}*, got {' and '.join(sorted(kinds))}")
     return found
+
+
+def build_filled(
+    build: Callable[[], Module],
+    weights: Mapping[str, Tensor],
+    where: object,
+    *,
+    hint: str = "",
+    mixed: bool = False,
+) -> Module:
+    """Build a model and fill in its tensors, once they are known to fit.
+
+    Args:
+        build: makes the model with any weights.
+        weights: its tensors.
+        where: the file, for errors.
+        hint: what else the tensors have to fit, and what to do.
+        mixed: whether the encoder or the decoder may have tensors of several dtypes.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
+        own = build().state_dict()
+    problems = misfits(weights, own) or ([] if mixed else mixed_dtypes(weights))
+    if problems:
+        shown = "; ".join(problems[:8] + [f"... and {len(problems) - 8} more"] * (len(problems) > 8))
+        raise ValueError(f"{where} does not fit the model described in it{hint}: {shown}")
+    model = build()
+    fill(model, weights)
+    return model
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import quantizers
 from ..models.autoencoder import VQAutoencoder
-from ..models.nets import build_networks
-from ..models.pretrained import read_config
-from ..models.weights import check_parts, fill, misfits, mixed_dtypes, naming
+from ..models.interface import networks_of
+from ..models.pretrained import build_described, read_config
+from ..models.weights import misfits
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -164,25 +163,7 @@ def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -
         if isinstance(name, str) and name.startswith(_PREFIX)
     }
 
-    def build() -> VQAutoencoder:
-        with naming(path, "networks"):
-            encoder, decoder = build_networks(**config["networks"])
-        with naming(path, "quantizer"):
-            quantizer = quantizers.from_config(config["quantizer"])
-        with naming(path, "layout"):
-            return VQAutoencoder(encoder, quantizer, decoder, layout=config["layout"])
-
-    check_parts(config["quantizer"], weights, path)
-    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
-        own = build().state_dict()
-    problems = misfits(weights, own) or mixed_dtypes(weights)
-    if problems:
-        raise ValueError(
-            f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}"
-        )
-    model = build()
-    fill(model, weights)
-    return model
+    return build_described(VQAutoencoder, config, weights, path, path)
 
 
 def read_entry(checkpoint: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:
@@ -201,10 +182,11 @@ def read_entry(checkpoint: Mapping[str, Any], name: str, path: str | os.PathLike
 
 def describe_model(model: VQAutoencoder) -> dict[str, Any]:
     """Return what ``rebuild_model`` needs beside the weights; ``networks`` is None where they are a user's own."""
-    networks = getattr(model.encoder, "config", None)
-    if networks != getattr(model.decoder, "config", None):
-        networks = None
-    return {"networks": networks, "quantizer": model.quantizer.to_config(), "layout": model.layout}
+    return {
+        "networks": networks_of(model) or None,
+        "quantizer": model.quantizer.to_config(),
+        "layout": model.layout,
+    }
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
