@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import Parser, load, positive, say
-from .rate import Rate
+from ..progress import Progress
+from .common import Parser, add_device, load, positive, say
 
 
 def run(argv: Sequence[str]) -> int:
@@ -34,14 +34,12 @@ def run(argv: Sequence[str]) -> int:
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)
-    rate = None if options.quiet else Rate()
-    if rate is not None:
-        rate(0, total)
-    progress = None if rate is None else lambda done: rate(done, total)
-    if loaded.scale is not None:
-        count = write_signals(batches, options.out, loaded.scale, progress=progress)
-    else:
-        count = write_images(batches, options.out, progress=progress)
+    with Progress(quiet=options.quiet) as show:
+        show(0, total)
+        if loaded.scale is not None:
+            count = write_signals(batches, options.out, loaded.scale, progress=lambda done: show(done, total))
+        else:
+            count = write_images(batches, options.out, progress=lambda done: show(done, total))
     print(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")
@@ -67,8 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", help="decode this split only")
     parser.add_argument("--limit", type=positive, metavar="N", help="decode only the first N images")
-    parser.add_argument(
-        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
-    )
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     return parser

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..progress import Progress
 from .common import Loaded, add_data_options, load, open_data, parser_for_model, positive, say
 
 if TYPE_CHECKING:
@@ -28,19 +29,20 @@ def run(argv: Sequence[str]) -> int:
     images = open_data(options, loaded)
 
     from ..evaluation import evaluate, format_table, open_extractor, write_metrics
-    from ..training.export import load_likelihood
+    from ..training.export import likelihood_of
 
     extractor = open_extractor(options.inception) if options.fid else None
     say(images.description)
-    evaluation = evaluate(
-        loaded.model,
-        images,
-        batch_size=options.batch_size,
-        likelihood=load_likelihood(options.checkpoint),
-        bound_samples=options.bound_samples,
-        progress=_show if sys.stderr.isatty() else None,
-        limit=options.limit,
-    )
+    with Progress("batches", quiet=not sys.stderr.isatty()) as progress:
+        evaluation = evaluate(
+            loaded.model,
+            images,
+            batch_size=options.batch_size,
+            likelihood=likelihood_of(loaded.notes),
+            bound_samples=options.bound_samples,
+            progress=progress,
+            limit=options.limit,
+        )
     print(format_table(evaluation))
     figures = evaluation.to_dict()
     if extractor is not None:
@@ -115,7 +117,7 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
         if folder.name in ("model", "checkpoints") and (folder.parent / "config.yaml").is_file():
             folder = folder.parent
     parts = ["metrics"]
-    trained = (loaded.notes.get("data") or {}).get("path")
+    trained = loaded.data.get("path")
     if options.data and options.data != trained:
         parts.append(re.sub(r"[^\w.-]+", "_", Path(options.data.removeprefix("hf:")).stem))
     if options.split != "test":
@@ -123,8 +125,3 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
     if options.limit:
         parts.append(f"first{options.limit}")
     return folder / f"{'-'.join(parts)}.json"
-
-
-def _show(done: int, total: int | None) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rbatch {done}" + (f" of {total}" if total else ""), end=end, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, Parser, add_data_options, load, open_data, positive, say
+from .common import Loaded, Parser, add_checkpoint, add_data_options, data_if_here, load, positive, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "after comparing them with the model.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub",
-    )
+    add_checkpoint(parser)
     parser.add_argument(
         "--format",
         choices=("onnx", "torch-export", "aoti"),
@@ -63,18 +59,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _images(options: argparse.Namespace, loaded: Loaded) -> tuple[Iterator[Tensor] | None, str]:
     """The images to compare on; without --data those of training, and random ones where they are not here."""
-    trained = str((loaded.notes.get("data") or {}).get("path") or "")
-    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
-        say("compared on random images; give --data PATH to compare on yours")
-        return None, ""
     from ..evaluation.batches import device_of, image_batches
 
-    try:
-        data = open_data(options, loaded)
-    except (OSError, ValueError, ImportError) as error:
-        if options.data:
-            raise
-        say(f"compared on random images: {error}")
+    data = data_if_here(options, loaded, "compared on random images", "compare on yours")
+    if data is None:
         return None, ""
     device = device_of(loaded.model)
     batches = image_batches(data, batch_size=options.batch_size, device=device, limit=options.limit)

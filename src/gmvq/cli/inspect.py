@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .common import Loaded, add_data_options, load, open_data, parser_for_model, say
-
-if TYPE_CHECKING:
-    from ..data import TrainingSet
+from .common import Loaded, add_data_options, data_if_here, load, parser_for_model, say
 
 _LABELS = {
     "codes_used": "codes used",
@@ -32,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     """Inspect; return the exit code."""
     options = _parser().parse_args(list(argv))
     loaded = load(options)
-    images = _images(options, loaded)
+    images = data_if_here(options, loaded, "the use of the codes is not counted", "count it")
 
     from ..evaluation import decoded_codewords, inspect_codebook, save_png
 
@@ -66,21 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _images(options: argparse.Namespace, loaded: Loaded) -> TrainingSet | None:
-    """The images to count codes over; without --data those of training, unless they are not on this machine."""
-    trained = str((loaded.notes.get("data") or {}).get("path") or "")
-    if options.data:
-        return open_data(options, loaded)
-    if not trained or trained.startswith("hf:"):  # no download that nobody asked for
-        say("the use of the codes is not counted; give --data PATH for that")
-        return None
-    try:
-        return open_data(options, loaded)
-    except (OSError, ValueError, ImportError) as error:
-        say(f"the use of the codes is not counted: {error}")
-        return None
-
-
 def _folder(loaded: Loaded) -> Path:
     if loaded.path is None:
         return Path("inspect")
@@ -92,25 +74,18 @@ def _model_lines(loaded: Loaded) -> list[str]:
     model, quantizer = loaded.model, loaded.model.quantizer
     networks: Any = getattr(model.encoder, "config", {})
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    step = loaded.downsample
+    area = f"{step} samples" if loaded.spatial_dims == 1 else f"{step} x {step} pixels"
     lines = [
         _line("network", f"{networks['name']}, {parameters / 1e6:.2f} M parameters"),
-        _line(
-            "images",
-            f"{loaded.channels} channels, one token for "
-            + (
-                f"{loaded.downsample} samples"
-                if loaded.spatial_dims == 1
-                else f"{loaded.downsample} x {loaded.downsample} pixels"
-            ),
-        ),
+        _line("images", f"{loaded.channels} channels, one token for {area}"),
         _line("quantizer", type(quantizer).__name__),
         _line("codebook", f"{quantizer.codebook_size:,} codes of {quantizer.dim} features"),
     ]
     if loaded.notes.get("step") is not None:
         lines.append(_line("trained for", f"{loaded.notes['step']:,} steps"))
-    data = loaded.notes.get("data") or {}
-    if data:
-        lines.append(_line("trained on", f"{data.get('path')} at {data.get('size')} pixels"))
+    if loaded.data:
+        lines.append(_line("trained on", f"{loaded.data.get('path')} at {loaded.data.get('size')} pixels"))
     return lines
 
 
@@ -119,14 +94,8 @@ def _codebook_lines(summary: Mapping[str, Any]) -> list[str]:
     for key, label in _LABELS.items():
         value = summary.get(key)
         if value is not None:
-            text = (
-                f"{value:.1%}"
-                if key == "usage"
-                else f"{value:,}"
-                if isinstance(value, int)
-                else f"{value:,.3f}"
-            )
-            lines.append(_line(label, text))
+            style = ".1%" if key == "usage" else "," if isinstance(value, int) else ",.3f"
+            lines.append(_line(label, format(value, style)))
     if summary.get("nearest_min") is not None:
         lines.append(_line("unit of the distances", str(summary["unit"])))
     return lines

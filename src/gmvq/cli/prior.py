@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
+from ..files import write_json
 from .common import Parser, say
-from .runs import run_name, write_text
-from .training_run import add_run_options, plan, quieten
+from .runs import run_name
+from .training_run import TrainingRun, add_run_options, plan, quieten
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -59,7 +59,7 @@ def _fit(argv: Sequence[str]) -> int:
         raise ValueError("which tokens? gmvq prior fit TOKENS, a folder written by gmvq encode")
     config["tokens"], config.data["path"] = None, str(Path(tokens).expanduser().resolve())
     data = TokenDataModule(**vars(config.data))
-    _check_tokens(planned.checkpoint, data)
+    _check_tokens(planned, data)
     module = PriorModule(data.spec, **vars(config.model))
     shape, spec = " x ".join(map(str, data.spec.shape)), data.spec
     labels = f", {spec.labels} labels" if spec.labels else ""
@@ -74,13 +74,13 @@ def _fit(argv: Sequence[str]) -> int:
     )
 
 
-def _check_tokens(checkpoint: Path | None, data: TokenDataModule) -> None:
+def _check_tokens(planned: TrainingRun, data: TokenDataModule) -> None:
     """Raise ValueError if a run would go on with tokens of another tokenizer, whose codes mean other things."""
-    if checkpoint is None:
+    if planned.checkpoint is None:
         return
-    from ..training.checkpoint import read_checkpoint, read_entry
+    from ..training.checkpoint import read_entry
 
-    stored = read_entry(read_checkpoint(checkpoint), "data", checkpoint) or {}
+    stored = read_entry(planned.contents, "data", planned.checkpoint) or {}
     then, now = stored.get("tokenizer_sha256"), data.settings["tokenizer_sha256"]
     if then and then != now:
         raise ValueError(
@@ -104,7 +104,7 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     module.prior.save_pretrained(folder, metadata=notes)
     say(f"trained for {trainer.global_step} steps; measuring on the test tokens")
     figures = measure_prior(module.prior.to(trainer.strategy.root_device), data.rows("test")).to_dict()
-    write_text(run_dir / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_json(run_dir / "metrics.json", figures)
     module.prior.save_pretrained(folder, metadata={**notes, "metrics": figures})
     for name, value in figures.items():
         print(f"{name:<26}{value if isinstance(value, int) else format(value, '.4f')}")

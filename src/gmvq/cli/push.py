@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import Parser, load, say
+from .common import Parser, add_checkpoint, load, say
 
 
 def run(argv: Sequence[str]) -> int:
@@ -46,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "figures. The token is that of `hf auth login`, or HF_TOKEN.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "checkpoint", metavar="CKPT", help="a run folder, a saved model folder or a .ckpt file"
-    )
+    add_checkpoint(parser, help="a run folder, a saved model folder or a .ckpt file")
     parser.add_argument("name", metavar="OWNER/NAME", type=_name, help="the repository; created if needed")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(

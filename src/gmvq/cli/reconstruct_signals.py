@@ -47,7 +47,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
     from .reconstruct import write_new
 
     table = file.suffix.lower() == ".csv"
-    series = read_series(file, (loaded.notes.get("data") or {}).get("column") if table else None)
+    series = read_series(file, loaded.data.get("column") if table else None)
     if not table and len(series) == loaded.channels and all(len(one) == 1 for one in series):
         series = [np.concatenate(series)]  # (channels, T), as a file of a folder is read
     wrong = next((len(one) for one in series if len(one) != loaded.channels), None)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import Parser, load, open_data, positive, say
-from .runs import write_text
+from ..files import write_json, write_text
+from .common import Parser, add_checkpoint, add_device, load, new_folder, open_data, positive, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +30,7 @@ def run(argv: Sequence[str]) -> int:
     """Sample; return the exit code."""
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
-    out = Path(options.out).expanduser()
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
+    out = new_folder(options.out)
     if options.inception and not options.fid:
         raise ValueError("--inception gives the features of --fid; add --fid")
     if options.fid and options.n < _LEAST:
@@ -85,9 +83,9 @@ def check_tokenizer(spec: TokenSpec, loaded: Loaded, sha256: str | None, where: 
     Raises:
         ValueError: it is another one.
     """
-    from ..models.digest import model_digest
+    from ..tokens.manifest import digest_of
 
-    digest = model_digest(loaded.model).removeprefix("sha256:")
+    digest = digest_of(loaded.model)
     if sha256 and digest != sha256:
         raise ValueError(
             f"{where} is not the tokenizer that this prior was trained with: expected sha256 {sha256[:16]}, got "
@@ -116,7 +114,7 @@ def _from_mixture(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
             f"the mixture by itself knows no {', '.join(given)}: these are of priors; leave them out"
         )
     loaded = load(options)
-    size = options.size or (loaded.notes.get("data") or {}).get("size")
+    size = options.size or loaded.data.get("size")
     if size is None:
         raise ValueError("the tokenizer does not say how large its images were; give --size PIXELS")
     shape = (size // loaded.downsample,) * loaded.spatial_dims
@@ -147,7 +145,7 @@ def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namesp
     )
     say(f"against {real.description}")
     print(format_generation(found))
-    write_text(out / "metrics.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    write_json(out / "metrics.json", found.to_dict())
 
 
 def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
@@ -192,9 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
         "the mixture's weights, each position by itself (the floor)",
     )
-    parser.add_argument(
-        "checkpoint", metavar="CKPT", nargs="?", help="the tokenizer; default: the place known to the prior"
-    )
+    add_checkpoint(parser, nargs="?", help="the tokenizer; default: the place known to the prior")
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -249,7 +245,5 @@ def _parser() -> argparse.ArgumentParser:
         "--size", type=positive, help="of the mixture's images, in pixels; default: that of training"
     )
     parser.add_argument("--columns", type=positive, help="of the grid; default: a square")
-    parser.add_argument(
-        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
-    )
+    add_device(parser)
     return parser

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import write_json
+from ..progress import Progress
 from .common import Parser, positive, say
-from .rate import Rate
 
 if TYPE_CHECKING:
     from ..tokens import TokenStatistics
@@ -23,7 +24,8 @@ def run(argv: Sequence[str]) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from ..tokens import verify
 
-    found = verify(options.dir, progress=None if options.quiet else Rate("shards"))
+    with Progress("shards", quiet=options.quiet) as progress:
+        found = verify(options.dir, progress=progress)
     manifest = found.manifest
     for problem in found.problems:
         print(problem)
@@ -39,15 +41,13 @@ def _stats(options: argparse.Namespace) -> int:
     found = statistics(options.dir, split=options.split, top=options.top)
     print("\n".join(_lines(found)))
     if options.plot:
-        from ..bench.results import save_figure
+        from ..evaluation.plots import save_figure
         from ..tokens.statistics import usage_figure
 
         save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
         say(f"written to {options.plot}")
     if options.json:
-        from ..bench.results import write
-
-        write(Path(options.json), found.summary())
+        write_json(options.json, found.summary())
         say(f"written to {options.json}")
     return 0
 

@@ -13,11 +13,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..environment import versions
+from ..files import write_json, write_text
 from .common import say
-from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, write_text
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -70,11 +73,18 @@ class TrainingRun:
         """
         if self.checkpoint is None:
             return 0
-        from ..training.checkpoint import check_fits, read_checkpoint
+        from ..training.checkpoint import check_fits
 
-        contents = read_checkpoint(self.checkpoint)
-        check_fits(contents, module.state_dict(), module.settings)
-        return int(contents["global_step"])
+        check_fits(self.contents, module.state_dict(), module.settings)
+        return int(self.contents["global_step"])
+
+    @cached_property
+    def contents(self) -> dict[str, Any]:
+        """The checkpoint, read once."""
+        from ..training.checkpoint import read_checkpoint
+
+        assert self.checkpoint is not None
+        return read_checkpoint(self.checkpoint)
 
     def train(
         self,
@@ -224,8 +234,6 @@ def write_records(
     run_dir: Path, config: str, command: str, argv: Sequence[str], trainer: Trainer, step: int
 ) -> None:
     """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
-    import lightning
-    import numpy
     import torch
 
     record = {
@@ -236,19 +244,13 @@ def write_records(
         "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
-        "versions": {
-            "gmvq": _version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": versions("gmvq", "python", "torch", "lightning", "numpy"),
     }
     file = run_dir / "run.json"
     past: list[Any] = []
     with contextlib.suppress(OSError, ValueError):
         past = json.loads(file.read_text(encoding="utf-8"))
-    write_text(file, json.dumps([*past, record], indent=2) + "\n")
+    write_json(file, [*past, record])
     write_text(run_dir / "config.yaml", config)
 
 
@@ -272,9 +274,3 @@ def quieten() -> None:
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _version() -> str:
-    from .main import _version as version
-
-    return version()

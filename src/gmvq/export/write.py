@@ -9,13 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from ..environment import versions
 from ..errors import check_choice, require
 from ..models.digest import model_digest
 from ..quantizers import GaussianMixtureVQ
@@ -108,8 +107,10 @@ def export_model(
         "quantizer": type(model.quantizer).__name__,
         "model": model_digest(model),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(format),
+        "versions": versions("python", "torch", "gmvq", *_PACKAGES[format]),
     }
+    if format == "aoti":
+        notes["versions"]["machine"] = f"{platform.system()} {platform.machine()}"
     target.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=target))
     try:
@@ -134,15 +135,3 @@ def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]
         write_program(graph, file)
     else:
         write_aoti(graph, file)
-
-
-def _versions(format: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("gmvq", *_PACKAGES[format]):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from the source tree
-            found[package] = "unknown"
-    if format == "aoti":
-        found["machine"] = f"{platform.system()} {platform.machine()}"
-    return found
