@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from gmvq.files import atomic_write
+from gmvq.files import atomic_write, write_bytes, write_json
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -37,3 +38,14 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_whole_contents_and_a_sync(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "new" / "a", b"\x00", sync=True)
+    assert (tmp_path / "new" / "a").read_bytes() == b"\x00"
+    write_json(tmp_path / "b.json", {"ä": [1]})
+    assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8")) == {"ä": [1]}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "b.json", {"a": object()})
+    assert "ä" in json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert len(list(tmp_path.iterdir())) == 2

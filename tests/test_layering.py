@@ -19,6 +19,7 @@ LEVELS: dict[str, int] = {
     "errors": 0,
     "files": 0,
     "environment": 0,
+    "quiet": 0,
     "progress": 1,
     "functional": 1,
     "quantizers": 2,

@@ -20,12 +20,41 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def parser_of(command: str, description: str) -> Parser:
+    """Return the parser of a command."""
+    return Parser(prog=f"gmvq {command}", description=description, allow_abbrev=False)
+
+
 def parser_for_model(command: str, description: str) -> Parser:
     """Return a parser with the arguments that every command on a trained model has."""
-    parser = Parser(prog=f"gmvq {command}", description=description, allow_abbrev=False)
+    parser = parser_of(command, description)
     add_checkpoint(parser)
     add_device(parser)
     return parser
+
+
+def option(
+    parser: argparse.ArgumentParser, name: str, text: str, kind: Any = str, default: Any = None, **more: Any
+) -> None:
+    """Add an option with a value; its default, if it has one, ends its help."""
+    shown = "" if default is None else f" (default: {default})"
+    parser.add_argument(name, type=kind, default=default, help=text + shown, **more)
+
+
+def switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action="store_true", help=text)
+
+
+def add_checkpoint(parser: Parser, **options: Any) -> None:
+    """Add the argument that says which model."""
+    text = "a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub"
+    parser.add_argument("checkpoint", metavar="CKPT", **{"help": text, **options})
+
+
+def add_device(parser: Parser) -> None:
+    """Add the option that says where to compute."""
+    option(parser, "--device", "where to compute, such as cpu or cuda; default: cuda if there is one")
 
 
 def add_data_options(parser: Parser, *, default: str, split: str | None = None) -> None:
@@ -36,28 +65,35 @@ def add_data_options(parser: Parser, *, default: str, split: str | None = None) 
         default: explains what happens without --data.
         split: what --split is if it is not given; None: as ``open_data`` has it.
     """
-    parser.add_argument(
-        "--data", metavar="PATH", help=f"images or signals, as --data.path of gmvq fit; default: {default}"
+    option(
+        parser, "--data", f"images or signals, as --data.path of gmvq fit; default: {default}", metavar="PATH"
     )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        default=split,
-        help="part of the data (default: "
-        + (
-            split
-            or "test; for other images than those of training, all that no folder or file name sets aside"
-        )
-        + ")",
+    text = "part of the data"
+    if split is None:
+        text += " (default: test; for other images than those of training, all that no folder or file name sets aside)"
+    option(parser, "--split", text, default=split, choices=("train", "validation", "test", "all"))
+    option(parser, "--size", "height and width in pixels, or samples; default: that of training", positive)
+    text = "column of a table with the images, where its name is not a usual one; columns of a .csv file"
+    option(parser, "--column", text)
+    option(parser, "--batch_size", "images at a time", positive, 64)
+
+
+def add_fid_options(parser: Parser, what: str) -> None:
+    """Add --fid, which measures ``what``, and --inception."""
+    switch(parser, "--fid", f"also {what}, with intervals; take some thousands of images")
+    text = (
+        "weights of the standard Inception network (pt_inception-2015-12-05-6726825d.pth) for --fid; needs "
+        "torch-fidelity (default: the packaged EfficientNet-Lite0, whose figures compare with each other alone)"
     )
-    parser.add_argument(
-        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
-    )
-    parser.add_argument(
-        "--column",
-        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
-    )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
+    option(parser, "--inception", text, metavar="FILE")
+
+
+def check_fid(options: argparse.Namespace, loaded: Loaded | None = None) -> None:
+    """Raise ValueError if --fid is asked for where it cannot be, or --inception without it."""
+    if options.inception and not options.fid:
+        raise ValueError("--inception gives the features of --fid; add --fid")
+    if options.fid and loaded is not None and loaded.spatial_dims != 2:
+        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
 
 
 def positive(text: str) -> int:
@@ -196,18 +232,6 @@ def data_if_here(
             raise
         say(f"{otherwise}: {error}")
         return None
-
-
-def add_checkpoint(parser: Parser, **options: Any) -> None:
-    """Add the argument that says which model."""
-    text = "a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub"
-    parser.add_argument("checkpoint", metavar="CKPT", **{"help": text, **options})
-
-
-def add_device(parser: Parser) -> None:
-    """Add the option that says where to compute."""
-    text = "where to compute, such as cpu or cuda; default: cuda if there is one"
-    parser.add_argument("--device", help=text)
 
 
 def new_folder(name: str) -> Path:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..progress import Progress
-from .common import Parser, add_device, load, positive, say
+from .common import add_device, load, option, parser_of, positive, say, switch
 
 
 def run(argv: Sequence[str]) -> int:
@@ -16,12 +15,11 @@ def run(argv: Sequence[str]) -> int:
 
     from ..tokens import decode_tokens, write_images, write_signals
     from ..tokens.folder import open_run
-    from ..tokens.pictures import check_target
-    from ..tokens.recordings import check_signal_target
+    from ..tokens.writing import check_target
 
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
-    (check_signal_target if signals else check_target)(Path(options.out).expanduser())
+    check_target(options.out, signals=signals)
     options.checkpoint = options.checkpoint or manifest.checkpoint.path
     if options.checkpoint is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
@@ -47,24 +45,17 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq decode",
-        description="Decode a folder of tokens to images or signals.",
-        allow_abbrev=False,
-    )
+    parser = parser_of("decode", "Decode a folder of tokens to images or signals.")
     parser.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
-    parser.add_argument(
-        "--out",
-        metavar="OUT",
-        required=True,
-        help="a new folder for PNG files (of signals: WAV or .npy files, one for each window), or the name of a "
-        ".parquet file (of signals: one .npy file of all windows)",
+    text = (
+        "a new folder for PNG files (of signals: WAV or .npy files, one for each window), or the name of a .parquet "
+        "file (of signals: one .npy file of all windows)"
     )
-    parser.add_argument(
-        "--checkpoint", metavar="CKPT", help="the model, where it is no longer at the place in the manifest"
-    )
-    parser.add_argument("--split", help="decode this split only")
-    parser.add_argument("--limit", type=positive, metavar="N", help="decode only the first N images")
+    option(parser, "--out", text, metavar="OUT", required=True)
+    text = "the model, where it is no longer at the place in the manifest"
+    option(parser, "--checkpoint", text, metavar="CKPT")
+    option(parser, "--split", "decode this split only")
+    option(parser, "--limit", "decode only the first N images", positive, metavar="N")
     add_device(parser)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    switch(parser, "--quiet", "show no progress")
     return parser

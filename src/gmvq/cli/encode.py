@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .common import Loaded, add_data_options, data_of, load, parser_for_model, positive, say
+from .common import Loaded, add_data_options, data_of, load, option, parser_for_model, positive, say, switch
 
 if TYPE_CHECKING:
     from ..tokens import DataRecipe, EncodeResult
@@ -50,32 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         "Encode a set of images or signals to Parquet shards of tokens. A run that was stopped or killed goes on where "
         "it was when the same command is given again.",
     )
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the shards and manifest.json")
+    option(parser, "--out", "folder of the shards and manifest.json", metavar="DIR", required=True)
     add_data_options(parser, default="what the model was trained on", split="all")
-    parser.add_argument(
-        "--rows_per_shard",
-        type=positive,
-        default=8192,
-        help="images per shard, held in memory (default: 8192)",
+    option(parser, "--rows_per_shard", "images per shard, held in memory", positive, 8192)
+    switch(parser, "--log_variance", "store how unsure each code is, too")
+    option(
+        parser, "--workers", "processes that decode images ahead; with ray: encode", _count, 0, metavar="N"
     )
-    parser.add_argument("--log_variance", action="store_true", help="store how unsure each code is, too")
-    parser.add_argument(
-        "--workers",
-        type=_count,
-        default=0,
-        metavar="N",
-        help="processes that decode images ahead; with ray: encode",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: encode on the machines of a Ray cluster",
-    )
-    parser.add_argument(
-        "--ray_address", help="the Ray cluster, as for ray.init; default: one on this machine"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    text = "ray: encode on the machines of a Ray cluster"
+    option(parser, "--engine", text, default="local", choices=("local", "ray"))
+    option(parser, "--ray_address", "the Ray cluster, as for ray.init; default: one on this machine")
+    switch(parser, "--quiet", "show no progress")
     return parser
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
-from .common import Loaded, add_data_options, load, open_data, parser_for_model, positive, say
+from .common import (
+    Loaded,
+    add_data_options,
+    add_fid_options,
+    check_fid,
+    load,
+    open_data,
+    option,
+    parser_for_model,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,11 +32,9 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Evaluate; return the exit code."""
     options = _parser().parse_args(list(argv))
-    if options.inception and not options.fid:
-        raise ValueError("--inception gives the features of --fid; add --fid")
+    check_fid(options)
     loaded = load(options)
-    if options.fid and loaded.spatial_dims != 2:
-        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
+    check_fid(options, loaded)
     images = open_data(options, loaded)
 
     from ..evaluation import evaluate, format_table, open_extractor, write_metrics
@@ -74,35 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", "Measure a tokenizer over a set of images or signals: print a table, write JSON."
     )
     add_data_options(parser, default="what the model was trained on")
-    parser.add_argument(
-        "--bound_samples",
-        type=int,
-        default=0,
-        metavar="N",
-        help="samples of the importance-weighted bound (default: 0, leave it out)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
-    parser.add_argument(
-        "--fid",
-        action="store_true",
-        help="also rFID, KID, precision and recall of the reconstructions against the images, with intervals",
-    )
-    parser.add_argument(
-        "--inception",
-        metavar="FILE",
-        help="weights of the standard Inception network (pt_inception-2015-12-05-6726825d.pth) for --fid; needs "
-        "torch-fidelity (default: the packaged EfficientNet-Lite0, whose figures compare with each other alone)",
-    )
-    parser.add_argument(
-        "--resamples",
-        type=positive,
-        default=50,
-        metavar="N",
-        help="half-samples behind the intervals of --fid (default: 50)",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="where to write the figures; default: beside the model"
-    )
+    text = "samples of the importance-weighted bound; 0 leaves it out"
+    option(parser, "--bound_samples", text, int, 0, metavar="N")
+    option(parser, "--limit", "use only the first N images", int, metavar="N")
+    add_fid_options(parser, "rFID, KID, precision and recall of the reconstructions against the images")
+    option(parser, "--resamples", "half-samples behind the intervals of --fid", positive, 50, metavar="N")
+    option(parser, "--json", "where to write the figures; default: beside the model", metavar="FILE")
     return parser
 
 

@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, Parser, add_checkpoint, add_data_options, data_if_here, load, positive, say
+from .common import (
+    Loaded,
+    add_checkpoint,
+    add_data_options,
+    data_if_here,
+    load,
+    option,
+    parser_of,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,25 +44,18 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq export",
-        description="Write a tokenizer as two graphs, images to indices and indices to images, for any batch and size, "
-        "after comparing them with the model.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "export",
+        "Write a tokenizer as two graphs, images to indices and indices to images, for any batch and size, after "
+        "comparing them with the model.",
     )
     add_checkpoint(parser)
-    parser.add_argument(
-        "--format",
-        choices=("onnx", "torch-export", "aoti"),
-        default="onnx",
-        help="onnx (default); torch-export: programs for torch.export.load; aoti: compiled for the CPU of this machine",
-    )
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the two files and export.json")
-    parser.add_argument("--opset", type=positive, default=18, help="operator set of ONNX (default: 18)")
+    text = "torch-export: programs for torch.export.load; aoti: compiled for the CPU of this machine"
+    option(parser, "--format", text, default="onnx", choices=("onnx", "torch-export", "aoti"))
+    option(parser, "--out", "folder of the two files and export.json", metavar="DIR", required=True)
+    option(parser, "--opset", "operator set of ONNX", positive, 18)
     add_data_options(parser, default="what the model was trained on, if it is here")
-    parser.add_argument(
-        "--limit", type=positive, default=1024, help="compare on so many images at most (default: 1024)"
-    )
+    option(parser, "--limit", "compare on so many images at most", positive, 1024)
     parser.set_defaults(device="cpu")
     return parser
 

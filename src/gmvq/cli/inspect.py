@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import Loaded, add_data_options, data_if_here, load, parser_for_model, say
+from .common import Loaded, add_data_options, data_if_here, load, option, parser_for_model, say
 
 _LABELS = {
     "codes_used": "codes used",
@@ -57,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "Print what a tokenizer is and how distinct its codewords are; write pictures of the codewords.",
     )
     add_data_options(parser, default="what the model was trained on, if it is here")
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder of the pictures; default: inspect/ beside the model"
-    )
+    option(parser, "--out", "folder of the pictures; default: inspect/ beside the model", metavar="DIR")
     return parser
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import write_json
-from .common import Parser, say
+from .common import option, parser_of, say, switch
 from .runs import run_name
 from .training_run import TrainingRun, add_run_options, plan, quieten
 
@@ -145,13 +145,11 @@ def _name(config: Namespace, argv: Sequence[str]) -> str:
 
 
 def _push(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="gmvq prior push", description="Publish a prior on the Hugging Face Hub, with a card."
-    )
+    parser = parser_of("prior push", "Publish a prior on the Hugging Face Hub, with a card.")
     parser.add_argument("prior", metavar="PRIOR", help="a run folder of gmvq prior fit, or a saved prior")
     parser.add_argument("repo_id", metavar="OWNER/NAME")
-    parser.add_argument("--private", action="store_true", help="make a newly created repository private")
-    parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
+    switch(parser, "--private", "make a newly created repository private")
+    option(parser, "--license", "of the weights, as the Hub spells it, such as apache-2.0")
     options = parser.parse_args(list(argv))
     require("transformers", "prior")
     from ..prior.opening import open_prior

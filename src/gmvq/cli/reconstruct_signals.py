@@ -43,7 +43,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
         ValueError: the file cannot be read, or a series has other channels than the model takes.
     """
     from ..data.series import read_series
-    from ..tokens.recordings import npy_bytes
+    from ..tokens.writing import npy_bytes
     from .reconstruct import write_new
 
     table = file.suffix.lower() == ".csv"
@@ -66,7 +66,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
 
 def _reconstruct(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.float32]:
     """A signal (channels, T) through the tokenizer, the last sample repeated up to a whole token; in its own units."""
-    from ..tokens.recordings import in_own_units
+    from ..tokens.writing import in_own_units
 
     assert loaded.scale is not None
     padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % loaded.downsample)), mode="edge")

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import write_json, write_text
-from .common import Parser, add_checkpoint, add_device, load, new_folder, open_data, positive, say
+from .common import (
+    add_checkpoint,
+    add_device,
+    add_fid_options,
+    check_fid,
+    load,
+    new_folder,
+    open_data,
+    option,
+    parser_of,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,16 +43,14 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
     out = new_folder(options.out)
-    if options.inception and not options.fid:
-        raise ValueError("--inception gives the features of --fid; add --fid")
+    check_fid(options)
     if options.fid and options.n < _LEAST:
         raise ValueError(f"--fid needs some thousands of images, and {_LEAST} at least; got --n {options.n}")
     if options.prior == MIXTURE:
         loaded, indices = _from_mixture(options)
     else:
         loaded, indices = _from_prior(options)
-    if options.fid and loaded.spatial_dims != 2:
-        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
+    check_fid(options, loaded)
     from ..prior import decode
 
     images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
@@ -179,71 +189,30 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq sample",
-        description="Draw images: tokens from a prior, decoded by the tokenizer they belong to.",
-        allow_abbrev=False,
+    parser = parser_of("sample", "Draw images: tokens from a prior, decoded by the tokenizer they belong to.")
+    text = (
+        "a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
+        "the mixture's weights, each position by itself (the floor)"
     )
-    parser.add_argument(
-        "prior",
-        metavar="PRIOR",
-        help="a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
-        "the mixture's weights, each position by itself (the floor)",
-    )
+    parser.add_argument("prior", metavar="PRIOR", help=text)
     add_checkpoint(parser, nargs="?", help="the tokenizer; default: the place known to the prior")
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        required=True,
-        help="a new folder for grid.png and one PNG per image (of signals: WAV or .npy files)",
+    text = "a new folder for grid.png and one PNG per image (of signals: WAV or .npy files)"
+    option(parser, "--out", text, metavar="DIR", required=True)
+    option(parser, "--n", "number of images", positive, 64, metavar="N")
+    option(
+        parser, "--label", "class label; several take turns (default: no label)", int, nargs="+", metavar="L"
     )
-    parser.add_argument("--n", type=positive, default=64, metavar="N", help="number of images (default: 64)")
-    parser.add_argument(
-        "--label",
-        type=int,
-        nargs="+",
-        metavar="L",
-        help="class label; several take turns (default: no label)",
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: safer, above 1: wilder; 0: the mode"
-    )
-    parser.add_argument(
-        "--top_k", type=int, default=0, metavar="K", help="only the K most probable codes; 0: all"
-    )
-    parser.add_argument(
-        "--top_p", type=float, default=1.0, metavar="P", help="only the codes that make up P of the mass"
-    )
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=0.0,
-        metavar="W",
-        help="how much to insist on the label (default: 0)",
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="draw latents around the codewords: S = 1 is the mixture's own density; 0: the codewords (default)",
-    )
-    parser.add_argument("--steps", type=positive, default=12, help="of a masked prior (default: 12)")
-    parser.add_argument(
-        "--fid",
-        action="store_true",
-        help="also FID, KID, precision and recall against the test images, with intervals; give --n some thousands",
-    )
-    parser.add_argument(
-        "--inception",
-        metavar="FILE",
-        help="weights of the standard Inception network for --fid, as in gmvq evaluate; default: EfficientNet-Lite0",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (default: 0)")
-    parser.add_argument("--batch_size", type=positive, default=256, help="images at a time (default: 256)")
-    parser.add_argument(
-        "--size", type=positive, help="of the mixture's images, in pixels; default: that of training"
-    )
-    parser.add_argument("--columns", type=positive, help="of the grid; default: a square")
+    option(parser, "--temperature", "below 1: safer, above 1: wilder; 0: the mode", float, 1.0)
+    option(parser, "--top_k", "only the K most probable codes; 0: all", int, 0, metavar="K")
+    option(parser, "--top_p", "only the codes that make up P of the mass", float, 1.0, metavar="P")
+    option(parser, "--guidance", "how much to insist on the label", float, 0.0, metavar="W")
+    text = "draw latents around the codewords: S = 1 is the mixture's own density; 0: the codewords"
+    option(parser, "--noise", text, float, 0.0, metavar="S")
+    option(parser, "--steps", "of a masked prior", positive, 12)
+    add_fid_options(parser, "FID, KID, precision and recall against the test images")
+    option(parser, "--seed", "same seed, same images", int, 0)
+    option(parser, "--batch_size", "images at a time", positive, 256)
+    option(parser, "--size", "of the mixture's images, in pixels; default: that of training", positive)
+    option(parser, "--columns", "of the grid; default: a square", positive)
     add_device(parser)
     return parser

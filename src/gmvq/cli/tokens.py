@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..files import write_json
 from ..progress import Progress
-from .common import Parser, positive, say
+from .common import Parser, option, parser_of, positive, say, switch
 
 if TYPE_CHECKING:
     from ..tokens import TokenStatistics
@@ -82,21 +82,16 @@ def _line(name: str, value: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq tokens", description="Check a folder of tokens, or count its codes.", allow_abbrev=False
-    )
+    parser = parser_of("tokens", "Check a folder of tokens, or count its codes.")
     commands = parser.add_subparsers(dest="what", metavar="verify|stats", required=True, parser_class=Parser)
-    check = commands.add_parser(
-        "verify", help="read every shard and compare it with the manifest", allow_abbrev=False
-    )
+    text = "read every shard and compare it with the manifest"
+    check = commands.add_parser("verify", help=text, allow_abbrev=False)
     count = commands.add_parser("stats", help="rate, perplexity, usage, most used codes", allow_abbrev=False)
     for one in (check, count):
         one.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
-    check.add_argument("--quiet", action="store_true", help="show no progress")
-    count.add_argument("--split", help="count this split only")
-    count.add_argument(
-        "--top", type=positive, default=10, metavar="N", help="how many of the most used codes to name"
-    )
-    count.add_argument("--plot", metavar="FILE", help="plot how often each code is used: .png, .svg or .pdf")
-    count.add_argument("--json", metavar="FILE", help="write the figures")
+    switch(check, "--quiet", "show no progress")
+    option(count, "--split", "count this split only")
+    option(count, "--top", "how many of the most used codes to name", positive, 10, metavar="N")
+    option(count, "--plot", "plot how often each code is used: .png, .svg or .pdf", metavar="FILE")
+    option(count, "--json", "write the figures", metavar="FILE")
     return parser

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..errors import check_positive
+from ..models.interface import decode_latents
 
 Images = Dataset[Any] | Iterable[Any] | Tensor
 """A map-style dataset of (C, ...) images, an iterable of batches (B, C, ...), or one tensor (N, C, ...)."""
@@ -85,6 +87,11 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
+    """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
+    return partial(decode_latents, tokenizer)
 
 
 def description_of(images: Images) -> str:

@@ -24,7 +24,7 @@ from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_co
 from .history import History, read_history
 from .pictures import decoded_codewords
 from .samples import samples
-from .tables import Row, metric_rows
+from .tables import Row, metric_rows, skipped_by_reason
 
 #: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
 _CURVES = (
@@ -138,11 +138,9 @@ def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
         return [problem]
     what = "MSE, PSNR and SNR" if metrics.get("snr") is not None else "Image metrics"
     remarks = [f"{what} are of reconstructions clamped to [0, 1], data range 1."]
-    reasons: dict[str, list[str]] = {}
-    skipped = metrics.get("skipped")
-    for key, reason in (skipped if isinstance(skipped, dict) else {}).items():
-        reasons.setdefault(str(reason), []).append(str(key))
-    return remarks + [f"Not measured: {', '.join(keys)}: {reason}." for reason, keys in reasons.items()]
+    for reason, keys in skipped_by_reason(metrics).items():
+        remarks.append(f"Not measured: {', '.join(keys)}: {reason}.")
+    return remarks
 
 
 def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:

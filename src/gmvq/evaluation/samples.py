@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,16 +15,6 @@ from .waveforms import waveforms
 _ERROR_MAP, _UNCERTAINTY_MAP = "magma", "viridis"
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Images and what the model made of them; ``log_variance`` is None where there is no uncertainty."""
-
-    names: list[str]
-    images: Tensor
-    reconstructions: Tensor
-    log_variance: Tensor | None
-
-
 def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | None:
     """What the section shows: ``explanation``, ``bars``, ``cards``; None for ``count`` = 0."""
     if count < 1:
@@ -33,13 +22,13 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
     names, images = _pick(dataset, count)
     if images.ndim == 3:
         return waveforms(model, dataset, names, images)
-    shown = _collect(model, names, images)
-    mse = per_image_mse(shown.reconstructions, shown.images)
-    clamped = shown.reconstructions.clamp(0.0, 1.0)
-    errors = (clamped - shown.images).square().mean(1).sqrt()
+    images = images.float()
+    reconstructions, unsure = _reconstruct(model, images)
+    mse = per_image_mse(reconstructions, images)
+    clamped = reconstructions.clamp(0.0, 1.0)
+    errors = (clamped - images).square().mean(1).sqrt()
     error_top = float(errors.flatten().quantile(0.995)) if errors.numel() < 1 << 24 else float(errors.max())
     error_top = max(error_top, 1e-6)
-    unsure = shown.log_variance
     bars = [_bar(_ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")]
     low = high = 0.0
     if unsure is not None:
@@ -47,21 +36,22 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
         label = "uncertainty: log s², s in standard deviations of the latents"
         bars.append(_bar(_UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
     cards = []
-    for i, name in enumerate(shown.names):
+    for i, name in enumerate(names):
         pictures = {
-            "original": to_picture(shown.images[i]),
+            "original": to_picture(images[i]),
             "reconstruction": to_picture(clamped[i]),
             "error": colour_map(errors[i], 0.0, error_top, name=_ERROR_MAP),
         }
         if unsure is not None:
-            enlarged = enlarge(unsure[i], *shown.images.shape[2:])
+            enlarged = enlarge(unsure[i], *images.shape[2:])
             pictures["uncertainty"] = colour_map(enlarged, low, high, name=_UNCERTAINTY_MAP)
         decibels = f"{psnr(float(mse[i])):.2f} dB"
         cards.append({"name": name, "decibels": decibels, "pictures": pictures, "plot": ""})
     return {"explanation": _explanation(errors, unsure), "bars": bars, "cards": cards}
 
 
-def _collect(model: nn.Module, names: list[str], images: Tensor) -> _Samples:
+def _reconstruct(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Reconstructions and log-variances of images; None where the uncertainty does not vary."""
     tokenizer: Any = model
     with evaluating(model):
         out = tokenizer(images.to(device_of(model)))
@@ -75,7 +65,7 @@ def _collect(model: nn.Module, names: list[str], images: Tensor) -> _Samples:
         log_variance = log_variance.flatten(3).mean(-1)
     known = log_variance.ndim == 3 and bool(log_variance.isfinite().all())
     flat = not known or float(log_variance.max() - log_variance.min()) < 1e-6
-    return _Samples(names, images.float(), reconstructions, None if flat else log_variance)
+    return reconstructions, None if flat else log_variance
 
 
 def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:

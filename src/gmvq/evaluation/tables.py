@@ -78,12 +78,19 @@ def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
     label_width = max((len(row.label) for row in rows), default=0)
     value_width = max((len(row.value) for row in rows), default=0)
     lines = [f"{row.label:<{label_width}}  {row.value:>{value_width}}  {row.unit}".rstrip() for row in rows]
-    reasons: dict[str, list[str]] = {}
     labels = {key: label for key, label, _, _ in _FIGURES}
-    for key, reason in (values.get("skipped") or {}).items():
-        reasons.setdefault(str(reason), []).append(labels.get(str(key), str(key)))
-    lines += [f"skipped: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    for reason, keys in skipped_by_reason(values).items():
+        lines.append(f"skipped: {', '.join(labels.get(key, key) for key in keys)}: {reason}")
     return "\n".join(lines)
+
+
+def skipped_by_reason(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The figures that were not measured, by the reason why."""
+    reasons: dict[str, list[str]] = {}
+    skipped = values.get("skipped")
+    for key, reason in (skipped if isinstance(skipped, Mapping) else {}).items():
+        reasons.setdefault(str(reason), []).append(str(key))
+    return reasons
 
 
 def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping[str, Any]) -> Path:

@@ -92,25 +92,7 @@ def export_model(
             "the model has no codebook yet: train it, or start it with model.quantizer.init_codebook(latents)"
         )
     signature = signature_of(plain, channels=channels, downsample=downsample, spatial_dims=spatial_dims)
-    notes: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "format": format,
-        "opset": opset if format == "onnx" else None,
-        "signature": signature.to_dict(),
-        "images": {
-            "shape": signature.image_shape(),
-            "dtype": "float32",
-            "values": "[0, 1]; decoded ones are not clamped",
-        },
-        "indices": {"shape": signature.indices_shape(), "dtype": "int64", "masked": -1},
-        "sizes": signature.constraint(),
-        "quantizer": type(model.quantizer).__name__,
-        "model": model_digest(model),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions("python", "torch", "gmvq", *_PACKAGES[format]),
-    }
-    if format == "aoti":
-        notes["versions"]["machine"] = f"{platform.system()} {platform.machine()}"
+    notes = _notes(model, signature, format, opset)
     target.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=target))
     try:
@@ -125,6 +107,25 @@ def export_model(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return notes
+
+
+def _notes(model: VQAutoencoder, signature: Signature, format: str, opset: int) -> dict[str, Any]:
+    """What export.json holds before anything is written."""
+    machine = {"machine": f"{platform.system()} {platform.machine()}"} if format == "aoti" else {}
+    values = {"dtype": "float32", "values": "[0, 1]; decoded ones are not clamped"}
+    return {
+        "format_version": FORMAT_VERSION,
+        "format": format,
+        "opset": opset if format == "onnx" else None,
+        "signature": signature.to_dict(),
+        "images": {"shape": signature.image_shape(), **values},
+        "indices": {"shape": signature.indices_shape(), "dtype": "int64", "masked": -1},
+        "sizes": signature.constraint(),
+        "quantizer": type(model.quantizer).__name__,
+        "model": model_digest(model),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {**versions("python", "torch", "gmvq", *_PACKAGES[format]), **machine},
+    }
 
 
 def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import check_positive
 from ..training.checkpoint import FORMAT_VERSION, check_fits
 from ..training.history import is_logged
-from ..training.schedule import learning_rate_factor, seed_step
+from ..training.schedule import scheduled, seed_step, total_steps
 from .prior import TokenPrior
 from .spec import TokenSpec
 
@@ -85,7 +85,6 @@ class PriorModule(LightningModule):
             torch.manual_seed(seed)
             self.prior = TokenPrior(spec, kind, size, dropout)
         self._batches = 0
-        self._total: int | None = None
         self._sums: Tensor | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -96,25 +95,8 @@ class PriorModule(LightningModule):
             {"params": vectors, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings["lr"], betas=tuple(self.settings["betas"]))
-        total, warmup, final = self.total_steps, self.settings["warmup_steps"], self.settings["final_lr"]
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, total=total, warmup=warmup, final=final)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training.
-
-        Raises:
-            ValueError: the trainer has no limit, so the learning rate has no end to fall to.
-        """
-        if self._total is None:
-            steps = self.trainer.estimated_stepping_batches
-            if not 0 < steps < math.inf:
-                raise ValueError(f"give trainer.max_steps or trainer.max_epochs; got {steps} steps")
-            self._total = int(steps)
-        return self._total
+        warmup, final = self.settings["warmup_steps"], self.settings["final_lr"]
+        return scheduled(optimizer, total_steps(self.trainer), warmup=warmup, final=final)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         seed_step(self.settings["seed"], self.global_rank, self._batches, self.device)

@@ -11,12 +11,11 @@ import torch
 
 from ..evaluation import Evaluation, evaluate, write_metrics, write_report
 from ..files import PathLike
-from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood
+from ..objectives import Likelihood
 from .checkpoint import EXPORT, load_metadata
 from .data import ImageDataModule
 from .module import TokenizerModule
-
-_KINDS: dict[str, type[Likelihood]] = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
+from .parts import LIKELIHOODS
 
 
 def export_run(
@@ -94,9 +93,9 @@ def load_likelihood(path: PathLike) -> Likelihood | None:
 def likelihood_of(notes: Mapping[str, Any]) -> Likelihood | None:
     """The same from what is known about the training of a model."""
     stored = notes.get("likelihood")
-    if not isinstance(stored, dict) or stored.get("kind") not in _KINDS:
+    if not isinstance(stored, dict) or stored.get("kind") not in LIKELIHOODS:
         return None
-    likelihood = _KINDS[stored["kind"]](stored["scale"])
+    likelihood = LIKELIHOODS[stored["kind"]](stored["scale"])
     with torch.no_grad():
         likelihood.log_scale.fill_(stored["log_scale"])
         likelihood.observations.fill_(stored["observations"])
