@@ -16,7 +16,7 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
-from .interface import QuantizerLike, as_floats, decode_latents, feature_axis
+from .interface import QuantizerLike, as_floats, decode_latents, evaluating, feature_axis
 
 
 @dataclass(frozen=True)
@@ -268,12 +268,6 @@ class VQAutoencoder(nn.Module):
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
-        training = [module for module in self.modules() if module.training]
-        try:
-            self.eval()
+        with evaluating(self):  # eval mode starts the codebook of a training that was too short for one
             self._check_codebook()
-            with torch.no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
+            yield

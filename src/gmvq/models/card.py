@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, cast
 
 from ..environment import versions
 from ..errors import require
@@ -65,7 +65,7 @@ def model_card(
     networks = networks_of(model)
     kind = "signal" if networks.get("spatial_dims") == 1 else "image"
     codes = math.prod(getattr(model.quantizer, "index_shape", ()))
-    size = [8 * networks["downsample"]] * networks["spatial_dims"] if networks else (64, 64)
+    axes, parts = networks.get("spatial_dims", 0), cast(Any, model)
     return fill_card(
         "model_card.md.j2",
         {
@@ -79,13 +79,17 @@ def model_card(
         repo_id=repo_id,
         kind=kind,
         codes=codes,
-        codebook_size=f"{model.quantizer.codebook_size:,}",
         mixture=type(model.quantizer).__module__.startswith("gmvq.quantizers"),
-        configuration=_configuration(model, codes),
+        quantizer=model.quantizer,
+        size=f"{model.quantizer.codebook_size:,}",
+        rate=f"{codes * math.log2(model.quantizer.codebook_size) / networks['downsample'] ** axes:.4g}"
+        if axes
+        else "",
+        parameters=f"{sum(p.numel() for p in parts.parameters()) / 1e6:.2f}",
         training=_training(notes, metrics),
         networks=networks,
         where=repo_id or "path/to/this/folder",
-        shape=[1, networks.get("channels", 3), *size],
+        shape=[1, networks.get("channels", 3), *([8 * networks["downsample"]] * axes if axes else (64, 64))],
         digest=model_digest(model),
     )
 
@@ -142,33 +146,6 @@ def _results(metrics: Mapping[str, Any], data_set: str, kind: str) -> list[Any]:
         )
         for key, value in metrics.items()
     ]
-
-
-def _configuration(model: Tokenizer, codes: int) -> dict[str, str]:
-    quantizer, config = model.quantizer, networks_of(model)
-    parts: Any = model
-    parameters = sum(parameter.numel() for parameter in parts.parameters())
-    size = quantizer.codebook_size
-    rows = {
-        "network": f"{config.get('name', 'custom')}, {parameters / 1e6:.2f} M parameters",
-        "quantizer": type(quantizer).__name__,
-        "codebook size K": f"{size:,}",
-        "features per codeword": f"{quantizer.dim}",
-    }
-    if codes > 1:
-        rows["codes per position"] = f"{codes}"
-    if config:
-        step, axes = config["downsample"], config["spatial_dims"]
-        rate = codes * math.log2(size) / step**axes
-        unit = "sample" if axes == 1 else "pixel"
-        rows["channels"] = str(config["channels"])
-        rows["one position for"] = f"{' x '.join([str(step)] * axes)} {unit}s"
-        sizes = "lengths" if axes == 1 else "image sizes"
-        rows[sizes] = (
-            f"any multiple of {step}" if axes == 1 else f"any with sides that are multiples of {step}"
-        )
-        rows["rate, codes of one length"] = f"{rate:.4g} bits/{unit}"
-    return rows
 
 
 def _training(notes: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:

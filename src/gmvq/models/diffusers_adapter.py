@@ -21,25 +21,13 @@ from .interface import decode_latents, feature_axis
 
 
 class Config(OrderedDict[str, Any]):
-    """Settings by key and by name, as pipelines read them: ``config["in_channels"]``, ``config.in_channels``."""
+    """Entries by key, by name and by position, as pipelines read settings and results: ``config.in_channels``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self[name]
+            return super().__getitem__(name)
         except KeyError:
-            raise AttributeError(
-                f"the config of GMVQModel has no {name!r}; it has {', '.join(self)}"
-            ) from None
-
-
-class _Output(OrderedDict[str, Any]):
-    """Results by name, by key, and by position in the order of their keys."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+            raise AttributeError(f"GMVQModel has no {name!r} here; there is {', '.join(self)}") from None
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
@@ -188,7 +176,7 @@ class GMVQModel(nn.Module):
         latents = latents.movedim(feature_axis(self.model), -1)
         read = getattr(self.model.quantizer, "decoder_units", None)
         latents = (latents if read is None else read(latents)).movedim(-1, 1)
-        return _Output(latents=latents) if return_dict else (latents,)
+        return Config(latents=latents) if return_dict else (latents,)
 
     def decode(
         self,
@@ -212,7 +200,7 @@ class GMVQModel(nn.Module):
             h = self.quantize.get_codebook_entry(h, shape)
         sample = decode_latents(self.model, h.movedim(1, -1))
         sample = sample * 2 - 1 if self.signed else sample
-        return _Output(sample=sample, commit_loss=loss) if return_dict else (sample, loss)
+        return Config(sample=sample, commit_loss=loss) if return_dict else (sample, loss)
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> Any:
         """``decode(encode(sample).latents)``."""

@@ -148,11 +148,6 @@ class Rows:
         last = self._parts[-1][0]
         return last.first_id + last.images
 
-    @property
-    def unusable(self) -> list[tuple[str, str]]:
-        """Files found to be no images when the data set was opened, with the reason: they have no id."""
-        return list(dict.fromkeys(one for _, part in self._parts for one in getattr(part, "skipped", [])))
-
     def batch(self, ids: range, *, check: bool = True) -> Batch:
         """Read consecutive images of one split.
 
@@ -259,11 +254,6 @@ def read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator
         batch_size=None,
         sampler=batches,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=_as_is,  # pyright: ignore[reportArgumentType]
         generator=torch.Generator(),  # else the global one would be drawn from
     )
     yield from loader
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
