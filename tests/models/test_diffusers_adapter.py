@@ -140,7 +140,7 @@ def test_config(downsample: int) -> None:
     assert vqvae.half().dtype == torch.float16
     assert vqvae.device == torch.device("cpu")
     with pytest.raises(
-        AttributeError, match="the config of GMVQModel has no 'shift_factor'; it has in_channels"
+        AttributeError, match="there is no 'shift_factor' here; there are: in_channels"
     ):
         _ = config.shift_factor
 

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .common import Loaded, add_data_options, data_if_here, load, option, parser_for_model, say
-
-_LABELS = {
-    "codes_used": "codes used",
-    "usage": "usage",
-    "perplexity": "perplexity",
-    "code_entropy": "entropy of the codes (nats)",
-    "effective_codes": "distinct codewords, effectively",
-    "effective_codes_used": "the same, weighted by use",
-    "near_duplicates": "near-duplicates",
-    "nearest_min": "distance to the nearest, least",
-    "nearest_median": "distance to the nearest, median",
-    "nearest_max": "distance to the nearest, greatest",
-    "component_std": "std of a component (standardised)",
-    "weights_perplexity": "perplexity of the mixture's weights",
-}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -32,12 +17,14 @@ def run(argv: Sequence[str]) -> int:
     images = data_if_here(options, loaded, "the use of the codes is not counted", "count it")
 
     from ..evaluation import decoded_codewords, inspect_codebook, save_png
+    from ..evaluation.tables import codebook_rows
 
     report = inspect_codebook(loaded.model, images, batch_size=options.batch_size)
     print("\n".join(_model_lines(loaded)))
     if images is not None:
         print(_line("counted over", images.description))
-    print("\n".join(_codebook_lines(report.summary())))
+    for row in codebook_rows(report.summary()):
+        print(_line(row.label, f"{row.value} {row.unit}".strip()))
     if loaded.spatial_dims != 2:
         say("codewords are drawn as pictures, and the model is of signals: no picture is written")
         return 0
@@ -87,17 +74,5 @@ def _model_lines(loaded: Loaded) -> list[str]:
     return lines
 
 
-def _codebook_lines(summary: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for key, label in _LABELS.items():
-        value = summary.get(key)
-        if value is not None:
-            style = ".1%" if key == "usage" else "," if isinstance(value, int) else ",.3f"
-            lines.append(_line(label, format(value, style)))
-    if summary.get("nearest_min") is not None:
-        lines.append(_line("unit of the distances", str(summary["unit"])))
-    return lines
-
-
 def _line(label: str, text: str) -> str:
-    return f"{label:<36}{text}"
+    return f"{label:<40}{text}"

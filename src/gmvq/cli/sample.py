@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 MIXTURE = "mixture"
 #: What only a prior understands.
 _OF_PRIORS = {"label": None, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 0.0, "steps": 12}
-_LEAST = 16  # images: ``evaluation.generation.MIN_IMAGES``
 
 
 def run(argv: Sequence[str]) -> int:
@@ -44,8 +43,12 @@ def run(argv: Sequence[str]) -> int:
     require("transformers", "prior")
     out = new_folder(options.out)
     check_fid(options)
-    if options.fid and options.n < _LEAST:
-        raise ValueError(f"--fid needs some thousands of images, and {_LEAST} at least; got --n {options.n}")
+    from ..evaluation.generation import MIN_IMAGES
+
+    if options.fid and options.n < MIN_IMAGES:
+        raise ValueError(
+            f"--fid needs some thousands of images, and {MIN_IMAGES} at least; got --n {options.n}"
+        )
     if options.prior == MIXTURE:
         loaded, indices = _from_mixture(options)
     else:

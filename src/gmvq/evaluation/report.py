@@ -20,11 +20,11 @@ from ..errors import require
 from ..files import write_text
 from . import page, plots
 from .batches import Images, description_of, device_of
-from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_codebook
+from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
 from .history import History, read_history
 from .pictures import decoded_codewords
 from .samples import samples
-from .tables import Row, metric_rows, skipped_by_reason
+from .tables import Row, codebook_rows, metric_rows, skipped_by_reason
 
 #: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
 _CURVES = (
@@ -175,7 +175,7 @@ def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:
         histogram = code_histogram(model, dataset)
     else:
         histogram = report.histogram
-        found["rows"] = _codebook_rows(report)
+        found["rows"] = [(row.label, row.value, row.unit) for row in codebook_rows(report.summary())]
         if report.nearest.numel():
             mark = None
             if report.near_duplicates is not None:
@@ -194,26 +194,6 @@ def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:
         f"{shown:,} codewords, each decoded as a constant patch of 3 x 3, arranged by similarity"
     )
     return found
-
-
-def _codebook_rows(report: CodebookReport) -> list[tuple[str, str, str]]:
-    values = report.summary()
-    shown = (
-        ("effective_codes", "effective number of distinct codewords", ",.1f", "codes"),
-        ("effective_codes_used", "the same, weighted by use", ",.1f", "codes"),
-        ("perplexity", "perplexity, for comparison", ",.1f", "codes"),
-        ("near_duplicates", "near-duplicate codewords", ",d", "codes"),
-        ("nearest_median", "nearest other codeword, median", ".3g", "std"),
-        ("nearest_min", "nearest other codeword, least", ".3g", "std"),
-        ("component_std", "component standard deviation", ".3g", "std of latents"),
-        ("weights_perplexity", "perplexity of the mixture weights", ",.1f", "codes"),
-    )
-    mixture = report.component_std is not None
-    return [
-        (label, format(values[key], style), unit if mixture or unit != "std" else "units of latents")
-        for key, label, style, unit in shown
-        if values.get(key) is not None
-    ]
 
 
 def _environment(dataset: Images, device: torch.device) -> dict[str, Any]:

@@ -43,6 +43,23 @@ _FIGURES = (
 )
 
 
+#: The same of a codebook (``CodebookReport.summary``); "std" is that of a component.
+_CODEBOOK = (
+    ("codes_used", "codes used", "codes", ",d"),
+    ("usage", "usage", "", ".1%"),
+    ("perplexity", "perplexity", "codes", ",.1f"),
+    ("code_entropy", "entropy of the codes", "nats", ".3f"),
+    ("effective_codes", "effective number of distinct codewords", "codes", ",.1f"),
+    ("effective_codes_used", "the same, weighted by use", "codes", ",.1f"),
+    ("near_duplicates", "near-duplicate codewords", "codes", ",d"),
+    ("nearest_min", "nearest other codeword, least", "std", ".3g"),
+    ("nearest_median", "nearest other codeword, median", "std", ".3g"),
+    ("nearest_max", "nearest other codeword, greatest", "std", ".3g"),
+    ("component_std", "component standard deviation", "std of latents", ".3g"),
+    ("weights_perplexity", "perplexity of the mixture weights", "codes", ",.1f"),
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure: its key, label, formatted value and unit."""
@@ -65,6 +82,18 @@ def metric_rows(values: Mapping[str, Any]) -> list[Row]:
             scale = 1000 if unit == "x 1e-3" else 1
             rows.append(Row(key, label, _format(scale * value, style), unit))
     return rows
+
+
+def codebook_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Format the known figures of a codebook; those absent or None are left out."""
+    mixture = summary.get("component_std") is not None
+    return [
+        Row(
+            key, label, _format(summary[key], style), unit if mixture or unit != "std" else "units of latents"
+        )
+        for key, label, unit, style in _CODEBOOK
+        if summary.get(key) is not None
+    ]
 
 
 def _of_signals(text: str) -> str:

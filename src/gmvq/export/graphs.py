@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import one_line
 from ..models.interface import decode_latents, feature_axis
 
 if TYPE_CHECKING:
@@ -193,11 +194,15 @@ class Graph:
             with torch.no_grad():
                 return torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
         except Exception as error:  # the exporter raises a class for each of its stages
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"the graph from {self.input_name} to {self.output_name} cannot be exported with a free batch and "
-                f"free sizes; torch.export says: {reason}"
+            raise self.failed(
+                "be exported with a free batch and free sizes; torch.export says", error
             ) from error
+
+    def failed(self, what: str, error: Exception) -> ValueError:
+        """The error that says what cannot be done with the graph, and why."""
+        return ValueError(
+            f"the graph from {self.input_name} to {self.output_name} cannot {what}: {one_line(error)}"
+        )
 
 
 def graphs_of(model: VQAutoencoder, signature: Signature) -> tuple[Graph, Graph]:

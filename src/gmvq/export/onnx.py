@@ -54,11 +54,7 @@ def write_onnx(
                 verbose=False,
             )
         except Exception as error:  # as torch.export, a class for each stage
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"the graph from {graph.input_name} to {graph.output_name} cannot be written as ONNX with opset "
-                f"{opset}: {reason}"
-            ) from error
+            raise graph.failed(f"be written as ONNX with opset {opset}", error) from error
     assert written is not None
     proto = written.model_proto
     _name_axes(proto.graph, signature)

@@ -39,10 +39,7 @@ def write_aoti(graph: Graph, file: Path) -> None:
         with quiet(), torch.no_grad():
             aoti_compile_and_package(program, package_path=str(file))
     except Exception as error:  # whatever code generation and the compiler raise
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(
-            f"the graph from {graph.input_name} to {graph.output_name} cannot be compiled: {reason}"
-        ) from error
+        raise graph.failed("be compiled", error) from error
 
 
 def check_compiler() -> None:

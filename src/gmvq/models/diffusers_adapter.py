@@ -27,7 +27,7 @@ class Config(OrderedDict[str, Any]):
         try:
             return super().__getitem__(name)
         except KeyError:
-            raise AttributeError(f"GMVQModel has no {name!r} here; there is {', '.join(self)}") from None
+            raise AttributeError(f"there is no {name!r} here; there are: {', '.join(self)}") from None
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 from .interface import Tokenizer
-from .weights import tensors_digest
+from .weights import described_digest
 
 
 def model_digest(model: Tokenizer) -> str:
@@ -19,5 +16,4 @@ def model_digest(model: Tokenizer) -> str:
         'sha256:4f1c...'
     """
     config = {"layout": model.layout, "quantizer": model.quantizer.to_config()}
-    text = json.dumps(config, sort_keys=True) + tensors_digest(model.state_dict())
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{described_digest(config, model.state_dict())}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import require
+from ..errors import one_line, require
 from ..files import PathLike, write_text
 from .card import MARKER, model_card, public_metadata
 from .interface import Tokenizer
@@ -109,5 +109,4 @@ def _hub_errors(what: str, kind: type[OSError]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # those of its transport derive from nothing in common with its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"{what} the name and the network: {reason}") from error
+        raise kind(f"{what} the name and the network: {one_line(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ..errors import one_line
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
@@ -25,8 +28,7 @@ def naming(file: object, entry: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # values of a wrong kind make constructors raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {reason}") from error
+        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {one_line(error)}") from error
 
 
 def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
@@ -56,6 +58,12 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def described_digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a configuration and every tensor, in hexadecimal digits."""
+    text = json.dumps(config, sort_keys=True) + tensors_digest(tensors)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

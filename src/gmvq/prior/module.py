@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ..errors import check_positive
-from ..training.checkpoint import FORMAT_VERSION, check_fits
+from ..training.checkpoint import check_fits, entry_of
 from ..training.history import is_logged
 from ..training.schedule import scheduled, seed_step, total_steps
 from .prior import TokenPrior
@@ -69,18 +69,9 @@ class PriorModule(LightningModule):
                 "expected dropout in [0, 1), label_dropout and final_lr in [0, 1], weight_decay and warmup_steps >= 0, "
                 f"got {dropout}, {label_dropout}, {final_lr}, {weight_decay} and {warmup_steps}"
             )
-        self.settings: dict[str, Any] = {
-            "kind": kind,
-            "size": size,
-            "dropout": dropout,
-            "label_dropout": label_dropout,
-            "lr": lr,
-            "betas": list(betas),
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-            "final_lr": final_lr,
-            "seed": seed,
-        }
+        names = set(inspect.signature(PriorModule.__init__).parameters) - {"self", "spec"}
+        given = {name: value for name, value in locals().items() if name in names}
+        self.settings: dict[str, Any] = {**given, "betas": list(betas)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.prior = TokenPrior(spec, kind, size, dropout)
@@ -136,14 +127,7 @@ class PriorModule(LightningModule):
         return nats.sum(), torch.tensor(float(len(nats)), device=nats.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the prior, as JSON: the file stays loadable with weights_only=True."""
-        checkpoint["gmvq"] = {
-            "format_version": FORMAT_VERSION,
-            "prior": json.dumps(self.prior.to_config()),
-            "settings": json.dumps(self.settings),
-            "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
-            "batches": self._batches,
-        }
+        checkpoint["gmvq"] = entry_of(self, "prior", self.prior.to_config(), batches=self._batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(checkpoint, self.state_dict(), self.settings)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +12,7 @@ from ..files import write_text
 from ..models.card import fill_card
 from ..models.hub import CARD, resolve
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
-from ..models.weights import build_filled, naming, read_weights, tensors_digest
+from ..models.weights import build_filled, described_digest, naming, read_weights
 
 if TYPE_CHECKING:
     from .prior import TokenPrior
@@ -66,8 +64,7 @@ def load_notes(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def digest(prior: TokenPrior) -> str:
     """SHA-256 over the configuration and every tensor, in hexadecimal digits."""
-    text = json.dumps(prior.to_config(), sort_keys=True) + tensors_digest(prior.state_dict())
-    return hashlib.sha256(text.encode()).hexdigest()
+    return described_digest(prior.to_config(), prior.state_dict())
 
 
 def save_repository(

@@ -134,10 +134,7 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[Path, Manifest]:
     path = Path(folder).expanduser()
     manifest = read_manifest(path)
     if not manifest.complete:
-        raise ValueError(
-            f"{path} is not finished: {len(manifest.shards)} of {manifest.shard_count} shards; run the same gmvq "
-            "encode again to go on"
-        )
+        raise ValueError(f"{path} {manifest.unfinished}")
     return path, manifest
 
 

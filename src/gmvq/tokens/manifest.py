@@ -139,6 +139,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return len(self.shards) == self.shard_count
 
     @property
+    def unfinished(self) -> str:
+        """What is missing, and what to do; empty for a complete run."""
+        if self.complete:
+            return ""
+        return f"is not finished: {len(self.shards)} of {self.shard_count} shards; run the same gmvq encode again to go on"
+
+    @property
     def skipped(self) -> list[Skipped]:
         """Images that could not be decoded, in the order of their ids."""
         return [one for shard in self.shards for one in shard.skipped]

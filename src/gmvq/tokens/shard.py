@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
 
-from ..errors import require
+from ..errors import one_line, require
 from .manifest import Count, Digest, IndexSpec, ShardRecord, Size, Skipped
 from .plan import ShardPlan
 from .reading import decode
@@ -156,7 +156,7 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
             log_variance=_matrix(table.column("log_variance"), spec.length) if spec.log_variance else None,
         )
     except (arrow.ArrowException, ValueError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is damaged: {_line(error)}") from error
+        raise ValueError(f"{where} is damaged: {one_line(error, 200)}") from error
     if columns.indices.size:
         low, high = int(columns.indices.min()), int(columns.indices.max())
         if low < 0 or high >= spec.codebook_size:
@@ -242,7 +242,7 @@ def _table(data: bytes, where: str) -> Any:
             arrow.BufferReader(data), use_threads=False, page_checksum_verification=True
         )
     except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is not a whole Parquet file: {_line(error)}") from error
+        raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
 
 
 def _notes(data: bytes, where: str) -> Notes:
@@ -252,8 +252,4 @@ def _notes(data: bytes, where: str) -> Notes:
         metadata = parquet.read_schema(arrow.BufferReader(data)).metadata or {}
         return decode(metadata[_METADATA], Notes, "its notes")
     except (arrow.ArrowException, KeyError, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is no shard of tokens: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ValueError(f"{where} is no shard of tokens: {one_line(error, 200)}") from error

@@ -206,6 +206,24 @@ def read_entry(checkpoint: Mapping[str, Any], name: str, path: PathLike) -> Any:
         ) from error
 
 
+def entry_of(module: Any, name: str, description: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a checkpoint of a module holds beside tensors, as JSON: the file stays loadable with weights_only=True.
+
+    Args:
+        module: in training; its ``settings`` and those of its data are kept.
+        name: of what is trained: ``"model"`` or ``"prior"``.
+        description: what it takes to build it again.
+        more: anything else that torch can save.
+    """
+    data = getattr(getattr(module.trainer, "datamodule", None), "settings", None)
+    texts = {name: description, "settings": module.settings, "data": data}
+    return {
+        "format_version": FORMAT_VERSION,
+        **{key: json.dumps(text) for key, text in texts.items()},
+        **more,
+    }
+
+
 def describe_model(model: VQAutoencoder) -> dict[str, Any]:
     """Return what ``rebuild_model`` needs beside the weights; ``networks`` is None where they are a user's own."""
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from ..objectives import negative_evidence
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
 from ..quantizers.start import Pool
-from .checkpoint import FORMAT_VERSION, check_fits, describe_model
+from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
 from .history import is_logged
 from .optimizer import build_optimizer, channels_last, in_fastest_format
@@ -221,15 +220,9 @@ class TokenizerModule(LightningModule):
         self.log_dict(values, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the model, as JSON: the file stays loadable with weights_only=True."""
-        checkpoint["gmvq"] = {
-            "format_version": FORMAT_VERSION,
-            "model": json.dumps(describe_model(self.model)),
-            "settings": json.dumps(self.settings),
-            "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
-            "batches": self._batches,
-            "pools": {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool},
-        }
+        pools = {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool}
+        more = {"batches": self._batches, "pools": pools}
+        checkpoint["gmvq"] = entry_of(self, "model", describe_model(self.model), **more)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this configuration, before Lightning copies its tensors."""
