@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -51,6 +52,20 @@ def write_bytes(path: PathLike, data: bytes, *, sync: bool = False) -> None:
     """``atomic_write`` of a file's whole contents."""
     with atomic_write(path, sync=sync) as file:
         file.write_bytes(data)
+
+
+def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
+    """Write a file under a name that is not taken: stem.png, stem-2.png, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        target = folder / f"{stem}{f'-{number}' if number > 1 else ''}{suffix}"
+        try:
+            target.touch(exist_ok=False)  # the name is ours from here on
+        except FileExistsError:
+            continue
+        write_bytes(target, data)
+        return target
+    raise AssertionError("the names do not end")
 
 
 def write_text(path: PathLike, text: str) -> None:

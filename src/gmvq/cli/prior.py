@@ -11,7 +11,7 @@ from ..errors import require
 from ..files import write_json
 from .common import option, parser_of, say, switch
 from .runs import run_name
-from .training_run import TrainingRun, add_run_options, plan, quieten
+from .training_run import TrainingRun, plan, quieten
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -118,6 +118,7 @@ def _fit_parser() -> LightningArgumentParser:
     from lightning.pytorch.cli import LightningArgumentParser
 
     from ..prior import PriorModule, TokenDataModule
+    from .options import add_run_options
 
     parser = LightningArgumentParser(
         prog="gmvq prior fit",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_bytes
+from ..files import write_new
 from .common import Loaded, load, option, parser_for_model, say
 
 if TYPE_CHECKING:
@@ -120,17 +119,3 @@ def _pad(image: Tensor, multiple: int) -> Tensor:
 
     height, width = image.shape[-2:]
     return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
-    """Write a file under a name that is not taken: stem.png, stem-2.png, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        target = folder / f"{stem}{f'-{number}' if number > 1 else ''}{suffix}"
-        try:
-            target.touch(exist_ok=False)  # the name is ours from here on
-        except FileExistsError:
-            continue
-        write_bytes(target, data)
-        return target
-    raise AssertionError("the names do not end")

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files import write_new
 from .common import Loaded
 
 
@@ -20,7 +21,6 @@ def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pat
     """
     from ..data.recordings import to_channels
     from ..data.wav import read_header, read_samples, wav_bytes
-    from .reconstruct import write_new
 
     assert loaded.scale is not None
     header = read_header(file)
@@ -44,7 +44,6 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
     """
     from ..data.series import read_series
     from ..tokens.writing import npy_bytes
-    from .reconstruct import write_new
 
     table = file.suffix.lower() == ".csv"
     series = read_series(file, loaded.data.get("column") if table else None)

@@ -165,7 +165,7 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
     """Write a file for each image or signal, grid.png of images, and the command with its tokens as samples.json."""
     import numpy as np
 
-    from ..evaluation.pictures import save_png, to_picture
+    from ..evaluation.pictures import save_png, sheet, to_picture
     from ..tokens import DecodedBatch, write_images, write_signals
 
     count = len(images)
@@ -175,20 +175,10 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
     else:
         write_images([batch], out)
         columns = options.columns or math.ceil(math.sqrt(min(count, 256)))
-        save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
+        shown = [to_picture(image) for image in images[:256]]
+        save_png(out / "grid.png", sheet(shown, columns, gap=2, border=False))
     record: dict[str, Any] = {**vars(options), "tokens": indices.tolist()}
     write_text(out / "samples.json", json.dumps(record) + "\n")
-
-
-def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Images (N, C, H, W) side by side in rows of ``columns``, on white -> (C, H', W')."""
-    count, channels, height, width = images.shape
-    rows = math.ceil(count / columns)
-    sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for number, image in enumerate(images):
-        top, left = number // columns * (height + gap), number % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
-    return sheet
 
 
 def _parser() -> argparse.ArgumentParser:

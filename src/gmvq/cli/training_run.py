@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
 from ..files import write_json, write_text
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from ..prior import PriorModule
     from ..training import TokenizerModule
 
-#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
-OURS = {
-    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
-    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
-    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
-}  # fmt: skip
 #: Set for the processes that Lightning starts, so that all of a run use one folder.
 _RUN_DIR = "_GMVQ_RUN_DIR"
 
@@ -196,38 +190,6 @@ def plan(
     if config.out and Path(config.out).expanduser().resolve() != run_dir.resolve():
         run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
     return TrainingRun(command, argv, parser, config, name, run_dir, checkpoint)
-
-
-def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -> None:
-    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer.
-
-    Args:
-        parser: of the command.
-        defaults: of the trainer, where they are not Lightning's.
-    """
-    from jsonargparse import ActionConfigFile
-    from lightning.pytorch import Trainer
-
-    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
-    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
-    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Seed of weights, noise, data order, augmentation."
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        type=str | None,
-        help="Go on from this checkpoint; 'last' is the newest of the run.",
-    )
-    parser.add_argument(
-        "--logger",
-        type=Literal["tensorboard", "wandb", "none"],
-        default="tensorboard",
-        help="Where figures go beside history.jsonl.",
-    )
-    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
-    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
-    parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items()})
 
 
 def write_records(

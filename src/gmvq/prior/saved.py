@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from ..files import write_text
 from ..models.card import fill_card
@@ -14,15 +15,12 @@ from ..models.hub import CARD, resolve
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
 from ..models.weights import build_filled, described_digest, naming, read_weights
 
-if TYPE_CHECKING:
-    from .prior import TokenPrior
-
 CLASS = "TokenPrior"
 _KEYS = ("format_version", "class", "prior")
-Prior = TypeVar("Prior", bound="TokenPrior")
+Prior = TypeVar("Prior", bound=nn.Module)
 
 
-def save(prior: TokenPrior, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
+def save(prior: Any, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
     """Write the two files of ``prior`` into ``directory``."""
     config = {
         "format_version": FORMAT_VERSION,
@@ -34,7 +32,7 @@ def save(prior: TokenPrior, directory: str | os.PathLike[str], metadata: dict[st
 
 
 def load(
-    cls: type[Prior], path_or_hub_id: str | os.PathLike[str], revision: str | None, token: str | bool | None
+    cls: Any, path_or_hub_id: str | os.PathLike[str], revision: str | None, token: str | bool | None
 ) -> Prior:
     """Build the prior described in a folder or Hub repository, on the CPU, and fill in its weights."""
     folder = resolve(path_or_hub_id, revision=revision, token=token)
@@ -42,7 +40,7 @@ def load(
     return build(cls, config["prior"], read_weights(folder / WEIGHTS), folder / CONFIG)
 
 
-def build(cls: type[Prior], config: Any, weights: dict[str, torch.Tensor], file: object) -> Prior:
+def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object) -> Prior:
     """Build a prior by its configuration, and fill in tensors that have to fit it.
 
     Raises:
@@ -62,20 +60,20 @@ def load_notes(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def digest(prior: TokenPrior) -> str:
+def digest(prior: Any) -> str:
     """SHA-256 over the configuration and every tensor, in hexadecimal digits."""
     return described_digest(prior.to_config(), prior.state_dict())
 
 
 def save_repository(
-    prior: TokenPrior, folder: Path, repo_id: str, notes: dict[str, Any], license: str | None
+    prior: Any, folder: Path, repo_id: str, notes: dict[str, Any], license: str | None
 ) -> None:
     """Write what a Hub repository holds: the two files and the card."""
     save(prior, folder, notes)
     write_text(folder / CARD, card(prior, repo_id, notes, license))
 
 
-def card(prior: TokenPrior, repo_id: str, notes: dict[str, Any], license: str | None) -> str:
+def card(prior: Any, repo_id: str, notes: dict[str, Any], license: str | None) -> str:
     """The README.md of a Hub repository with a prior: what it is, its figures, how to draw from it."""
     spec, metrics = prior.spec, notes.get("metrics") or {}
     return fill_card(

@@ -143,7 +143,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
         """What is missing, and what to do; empty for a complete run."""
         if self.complete:
             return ""
-        return f"is not finished: {len(self.shards)} of {self.shard_count} shards; run the same gmvq encode again to go on"
+        shards = f"{len(self.shards)} of {self.shard_count} shards"
+        return f"is not finished: {shards}; run the same gmvq encode again to go on"
 
     @property
     def skipped(self) -> list[Skipped]:
