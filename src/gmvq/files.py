@@ -63,7 +63,11 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
             target.touch(exist_ok=False)  # the name is ours from here on
         except FileExistsError:
             continue
-        write_bytes(target, data)
+        try:
+            write_bytes(target, data)
+        except BaseException:
+            target.unlink()
+            raise
         return target
     raise AssertionError("the names do not end")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..files import write_text
 from ..models.card import fill_card
@@ -17,7 +16,6 @@ from ..models.weights import build_filled, described_digest, naming, read_weight
 
 CLASS = "TokenPrior"
 _KEYS = ("format_version", "class", "prior")
-Prior = TypeVar("Prior", bound=nn.Module)
 
 
 def save(prior: Any, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
@@ -33,21 +31,21 @@ def save(prior: Any, directory: str | os.PathLike[str], metadata: dict[str, Any]
 
 def load(
     cls: Any, path_or_hub_id: str | os.PathLike[str], revision: str | None, token: str | bool | None
-) -> Prior:
+) -> Any:
     """Build the prior described in a folder or Hub repository, on the CPU, and fill in its weights."""
     folder = resolve(path_or_hub_id, revision=revision, token=token)
     config = read_config(folder / CONFIG, CLASS, _KEYS)
     return build(cls, config["prior"], read_weights(folder / WEIGHTS), folder / CONFIG)
 
 
-def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object) -> Prior:
+def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object) -> Any:
     """Build a prior by its configuration, and fill in tensors that have to fit it.
 
     Raises:
         ValueError: they do not, or the configuration cannot be used; ``file`` is named.
     """
 
-    def make() -> Prior:
+    def make() -> Any:
         with naming(file, "prior"):
             return cls.from_config(config)
 
