@@ -33,6 +33,11 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
+def one_line(error: BaseException, most: int = 400) -> str:
+    """The message of an error on one line, cut to ``most`` characters; the error's class where it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
 def check_size(name: str, value: int) -> None:
     """Raise unless ``value`` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int):

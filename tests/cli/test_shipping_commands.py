@@ -72,7 +72,7 @@ def test_push_to_a_folder(here: Any, gmvq: Run, tmp_path: Path) -> None:
     assert "nothing was uploaded" in result.out
     assert result.err == ""
     card = (out / "README.md").read_text()
-    assert 'license: "cc-by-4.0"' in card
+    assert "license: cc-by-4.0" in card
     assert "| trained on | images.npy at 8 x 8 pixels |" in card
     assert "| optimizer steps | 6 |" in card
     x = torch.rand(1, 3, 8, 8)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from gmvq.evaluation import CodebookMetrics, ImageMetrics, per_image_ssim, psnr, rates
 from gmvq.evaluation.metrics import ssim_window
@@ -50,6 +51,28 @@ def test_merged_accumulators_equal_one() -> None:
     assert_close(merged.compute(), whole.compute())
     with pytest.raises(ValueError, match="with SSIM and without"):
         first.merge(ImageMetrics(ssim=False))
+
+
+@pytest.mark.parametrize(
+    ("side", "mse", "decibels", "per_image", "ssim"),
+    [
+        (5, 0.015793717166805183, 18.015156435798662, 18.015515397387308, 0.8018801808357239),
+        (16, 0.015736067151307084, 18.031037997981826, 18.03104414724807, 0.9329589406649271),
+        (40, 0.015738118416513118, 18.030471913017216, 18.03047196389461, 0.674697736899058),
+    ],
+)
+def test_figures_are_those_of_release_0_1_and_of_torchmetrics(
+    side: int, mse: float, decibels: float, per_image: float, ssim: float
+) -> None:
+    count = torch.arange(9 * side * (side + 2), dtype=torch.float64).view(3, 3, side, side + 2)
+    images = 0.5 + 0.5 * torch.sin(count / 7)
+    reconstruction = images + 0.2 * torch.cos(1.7 * count)
+    metrics = ImageMetrics()
+    metrics.update(reconstruction, images)
+    expected = {"mse": mse, "psnr": decibels, "psnr_per_image": per_image, "ssim": ssim}
+    assert_close(metrics.compute(), expected, atol=1e-5, rtol=0)
+    theirs = peak_signal_noise_ratio(reconstruction.clamp(0, 1), images, data_range=1.0)
+    assert_close(float(theirs), decibels, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("side", [3, 4, 5, 8, 10, 11, 16])

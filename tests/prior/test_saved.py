@@ -40,7 +40,7 @@ def test_broken_folders(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
         ({"class": "VQAutoencoder"}, "expected a model of class TokenPrior"),
-        ({"prior": {**config["prior"], "size": "small"}}, "do not fit the prior"),
+        ({"prior": {**config["prior"], "size": "small"}}, "does not fit the model described"),
         ({"prior": {**config["prior"], "size": "enormous"}}, "entry 'prior' cannot be used"),
         ({"prior": {"kind": "causal"}}, "entry 'prior' cannot be used"),
         ({"format_version": 9}, "format_version"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gmvq.tokens import TokenDataset, read_manifest, statistics, verify
 from gmvq.tokens.folder import read_shard, shard_path
-from gmvq.tokens.manifest_file import parse_manifest
+from gmvq.tokens.reading import parse_manifest
 from gmvq.tokens.shard import adopt, read_columns, run_of
 
 few = settings(
@@ -62,20 +62,20 @@ def test_a_manifest_with_one_entry_replaced(tokens: Path, data: st.DataObject) -
     else:
         place[path[-1]] = data.draw(JSON)
     try:
-        manifest = parse_manifest(whole, "m.json")
+        manifest = parse_manifest(json.dumps(whole).encode(), "m.json")
     except ValueError as error:
         names(error, "m.json")
     else:
         assert all("/" not in shard.file for shard in manifest.shards)
         manifest.to_json()
-        str(manifest.run)
+        str(manifest.fingerprint)
 
 
 @few
 @given(JSON)
 def test_a_manifest_of_anything(value: Any) -> None:
     with pytest.raises(ValueError, match=r"m\.json"):
-        parse_manifest(value, "m.json")
+        parse_manifest(json.dumps(value).encode(), "m.json")
 
 
 @few
@@ -160,7 +160,7 @@ def test_a_shard_of_changed_bytes(tokens: Path, data: st.DataObject) -> None:
     finally:
         file.write_bytes(original)
     try:  # without a digest to compare with, as a shard that the manifest has not heard of
-        adopted = adopt(changed, record.plan, manifest.indices, manifest.run, "x.parquet")
+        adopted = adopt(changed, record.plan, manifest.indices, manifest.fingerprint, "x.parquet")
     except ValueError as error:
         names(error, "x.parquet")
     else:

@@ -137,7 +137,7 @@ def test_the_same_data_elsewhere_is_the_same_data(
     moved.write_bytes(Path(recipe.path).read_bytes())
     result = encode_dataset(model, dataclasses.replace(recipe, path=str(moved)), tokens, **options)
     assert result.encoded == 0
-    assert read_manifest(tokens).data_path == str(moved)
+    assert read_manifest(tokens).data.path == str(moved)
 
 
 def test_two_writers(model: Any, recipe: DataRecipe, tokens: Path, options: dict[str, Any]) -> None:

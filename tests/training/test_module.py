@@ -91,7 +91,7 @@ def test_the_fused_optimizer_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -
     modules = [TokenizerModule(dim=4, codebook_size=16, weight_decay=0.1) for _ in range(2)]
     fused = _optimizer(modules[0], monkeypatch)
     assert all(group["fused"] for group in fused.param_groups)
-    monkeypatch.setattr("gmvq.training.module._can_fuse", lambda _: False)
+    monkeypatch.setattr("gmvq.training.optimizer.can_fuse", lambda _: False)
     plain = _optimizer(modules[1], monkeypatch)
     assert not any(group["fused"] for group in plain.param_groups)
 

@@ -20,39 +20,80 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
+def parser_of(command: str, description: str) -> Parser:
+    """Return the parser of a command."""
+    return Parser(prog=f"gmvq {command}", description=description, allow_abbrev=False)
+
+
 def parser_for_model(command: str, description: str) -> Parser:
     """Return a parser with the arguments that every command on a trained model has."""
-    parser = Parser(prog=f"gmvq {command}", description=description, allow_abbrev=False)
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub",
-    )
-    parser.add_argument(
-        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
-    )
+    parser = parser_of(command, description)
+    add_checkpoint(parser)
+    add_device(parser)
     return parser
 
 
-def add_data_options(parser: Parser, *, default: str) -> None:
-    """Add the options that say which images to use; ``default`` explains what happens without --data."""
-    parser.add_argument(
-        "--data", metavar="PATH", help=f"images or signals, as --data.path of gmvq fit; default: {default}"
+def option(
+    parser: argparse.ArgumentParser, name: str, text: str, kind: Any = str, default: Any = None, **more: Any
+) -> None:
+    """Add an option with a value; its default, if it has one, ends its help."""
+    shown = "" if default is None else f" (default: {default})"
+    parser.add_argument(name, type=kind, default=default, help=text + shown, **more)
+
+
+def switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(name, action="store_true", help=text)
+
+
+def add_checkpoint(parser: Parser, **options: Any) -> None:
+    """Add the argument that says which model."""
+    text = "a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub"
+    parser.add_argument("checkpoint", metavar="CKPT", **{"help": text, **options})
+
+
+def add_device(parser: Parser) -> None:
+    """Add the option that says where to compute."""
+    option(parser, "--device", "where to compute, such as cpu or cuda; default: cuda if there is one")
+
+
+def add_data_options(parser: Parser, *, default: str, split: str | None = None) -> None:
+    """Add the options that say which images to use.
+
+    Args:
+        parser: of a command on a model.
+        default: explains what happens without --data.
+        split: what --split is if it is not given; None: as ``open_data`` has it.
+    """
+    option(
+        parser, "--data", f"images or signals, as --data.path of gmvq fit; default: {default}", metavar="PATH"
     )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        help="part of the data (default: test; for other images than those of training, all that no folder or file "
-        "name sets aside)",
+    text = "part of the data"
+    if split is None:
+        text += " (default: test; for other images than those of training, all that no folder or file name sets aside)"
+    option(parser, "--split", text, default=split, choices=("train", "validation", "test", "all"))
+    option(parser, "--size", "height and width in pixels, or samples; default: that of training", positive)
+    text = "column of a table with the images, where its name is not a usual one; columns of a .csv file"
+    option(parser, "--column", text)
+    option(parser, "--batch_size", "images at a time", positive, 64)
+
+
+def add_fid_options(parser: Parser, what: str) -> None:
+    """Add --fid, which measures ``what``, and --inception."""
+    switch(parser, "--fid", f"also {what}, with intervals; take some thousands of images")
+    text = (
+        "weights of the standard Inception network (pt_inception-2015-12-05-6726825d.pth) for --fid; needs "
+        "torch-fidelity (default: the packaged EfficientNet-Lite0, whose figures compare with each other alone)"
     )
-    parser.add_argument(
-        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
-    )
-    parser.add_argument(
-        "--column",
-        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
-    )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
+    option(parser, "--inception", text, metavar="FILE")
+
+
+def check_fid(options: argparse.Namespace, loaded: Loaded | None = None) -> None:
+    """Raise ValueError if --fid is asked for where it cannot be, or --inception without it."""
+    if options.inception and not options.fid:
+        raise ValueError("--inception gives the features of --fid; add --fid")
+    if options.fid and loaded is not None and loaded.spatial_dims != 2:
+        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
 
 
 def positive(text: str) -> int:
@@ -65,12 +106,16 @@ def positive(text: str) -> int:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model on its device, and what is known about its training (see ``load_metadata``)."""
+    """A model on its device, what is known about its training, and where it came from (see ``open_model``)."""
 
     model: VQAutoencoder
     notes: dict[str, Any]
     path: Path | None
-    """The file or folder it came from; None for a model of the Hub."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Of the notes: what it was trained on; {} where that is not known."""
+        return self.notes.get("data") or {}
 
     @property
     def channels(self) -> int:
@@ -96,7 +141,7 @@ class Loaded:
 
         if self.spatial_dims != 1:
             return None
-        scale = SignalScale.from_settings(self.notes.get("data") or {})
+        scale = SignalScale.from_settings(self.data)
         if scale is None:
             raise ValueError(
                 "the model does not say on which scale its signals are; save it with "
@@ -115,7 +160,7 @@ def load(options: argparse.Namespace) -> Loaded:
     """Load the model of a command line."""
     import torch
 
-    from ..training.checkpoint import find_model, load_metadata, load_model
+    from ..training.checkpoint import open_model
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -123,9 +168,8 @@ def load(options: argparse.Namespace) -> Loaded:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {device} cannot be used here: {reason}") from error
-    found = find_model(options.checkpoint)
-    model = load_model(options.checkpoint, map_location=device)
-    return Loaded(model, load_metadata(options.checkpoint), found if isinstance(found, Path) else None)
+    opened = open_model(options.checkpoint, map_location=device)
+    return Loaded(opened.model, opened.notes, opened.path)
 
 
 def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
@@ -138,11 +182,7 @@ def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
     from ..data import SignalDataset, open_dataset
     from ..data.signals import check_sample_rate
 
-    trained: dict[str, Any] = loaded.notes.get("data") or {}
-    path = options.data or trained.get("path")
-    if not path:
-        raise ValueError("the model does not say what it was trained on; give --data PATH")
-    same = path == trained.get("path")
+    path, same, size, column = data_of(options, loaded)
     if options.split is None:
         options.split = "all" if not same and _is_undivided(path) else "test"
     everything = options.split == "all"
@@ -153,14 +193,57 @@ def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
         value_range=None if scale is None else (scale.low, scale.high),
         split="train" if everything else options.split,
         split_fractions=(0.0, 0.0) if everything else (0.1, 0.1),
-        size=options.size or trained.get("size") or 8 * loaded.downsample,
+        size=size,
         channels=loaded.channels,
         augment=False,
-        column=options.column or (trained.get("column") if same else None),
+        column=column,
     )
     if isinstance(dataset, SignalDataset) and scale is not None:
         check_sample_rate(dataset, scale.sample_rate)
     return dataset
+
+
+def data_of(options: argparse.Namespace, loaded: Loaded) -> tuple[str, bool, int, str | None]:
+    """Which data a command line means: path, whether it is that of training, size and column.
+
+    Raises:
+        ValueError: neither the command line nor the model's metadata says which.
+    """
+    path = options.data or loaded.data.get("path")
+    if not path:
+        raise ValueError("the model does not say what it was trained on; give --data PATH")
+    same = path == loaded.data.get("path")
+    size = options.size or loaded.data.get("size") or 8 * loaded.downsample
+    return path, same, size, options.column or (loaded.data.get("column") if same else None)
+
+
+def data_if_here(
+    options: argparse.Namespace, loaded: Loaded, otherwise: str, purpose: str
+) -> TrainingSet | None:
+    """The images of --data, or those of training where they are on this machine; else say what happens otherwise."""
+    trained = str(loaded.data.get("path") or "")
+    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
+        say(f"{otherwise}; give --data PATH to {purpose}")
+        return None
+    try:
+        return open_data(options, loaded)
+    except (OSError, ValueError, ImportError) as error:
+        if options.data:
+            raise
+        say(f"{otherwise}: {error}")
+        return None
+
+
+def new_folder(name: str) -> Path:
+    """The folder of --out, which has to be new or empty.
+
+    Raises:
+        ValueError: something is in it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty, and nothing is overwritten; give --out a new folder")
+    return folder
 
 
 def _is_undivided(path: str) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from .common import Parser, load, positive, say
-from .rate import Rate
+from ..progress import Progress
+from .common import add_device, load, option, parser_of, positive, say, switch
 
 
 def run(argv: Sequence[str]) -> int:
@@ -16,13 +15,12 @@ def run(argv: Sequence[str]) -> int:
 
     from ..tokens import decode_tokens, write_images, write_signals
     from ..tokens.folder import open_run
-    from ..tokens.pictures import check_target
-    from ..tokens.recordings import check_signal_target
+    from ..tokens.writing import check_target
 
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
-    (check_signal_target if signals else check_target)(Path(options.out).expanduser())
-    options.checkpoint = options.checkpoint or manifest.checkpoint_path
+    check_target(options.out, signals=signals)
+    options.checkpoint = options.checkpoint or manifest.checkpoint.path
     if options.checkpoint is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
     try:
@@ -34,14 +32,12 @@ def run(argv: Sequence[str]) -> int:
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)
-    rate = None if options.quiet else Rate()
-    if rate is not None:
-        rate(0, total)
-    progress = None if rate is None else lambda done: rate(done, total)
-    if loaded.scale is not None:
-        count = write_signals(batches, options.out, loaded.scale, progress=progress)
-    else:
-        count = write_images(batches, options.out, progress=progress)
+    with Progress(quiet=options.quiet) as show:
+        show(0, total)
+        if loaded.scale is not None:
+            count = write_signals(batches, options.out, loaded.scale, progress=lambda done: show(done, total))
+        else:
+            count = write_images(batches, options.out, progress=lambda done: show(done, total))
     print(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")
@@ -49,26 +45,17 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq decode",
-        description="Decode a folder of tokens to images or signals.",
-        allow_abbrev=False,
-    )
+    parser = parser_of("decode", "Decode a folder of tokens to images or signals.")
     parser.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
-    parser.add_argument(
-        "--out",
-        metavar="OUT",
-        required=True,
-        help="a new folder for PNG files (of signals: WAV or .npy files, one for each window), or the name of a "
-        ".parquet file (of signals: one .npy file of all windows)",
+    text = (
+        "a new folder for PNG files (of signals: WAV or .npy files, one for each window), or the name of a .parquet "
+        "file (of signals: one .npy file of all windows)"
     )
-    parser.add_argument(
-        "--checkpoint", metavar="CKPT", help="the model, where it is no longer at the place in the manifest"
-    )
-    parser.add_argument("--split", help="decode this split only")
-    parser.add_argument("--limit", type=positive, metavar="N", help="decode only the first N images")
-    parser.add_argument(
-        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    option(parser, "--out", text, metavar="OUT", required=True)
+    text = "the model, where it is no longer at the place in the manifest"
+    option(parser, "--checkpoint", text, metavar="CKPT")
+    option(parser, "--split", "decode this split only")
+    option(parser, "--limit", "decode only the first N images", positive, metavar="N")
+    add_device(parser)
+    switch(parser, "--quiet", "show no progress")
     return parser

@@ -6,10 +6,10 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .common import Loaded, load, parser_for_model, positive, say
-from .rate import Rate
+from ..progress import Progress
+from .common import Loaded, add_data_options, data_of, load, option, parser_for_model, positive, say, switch
 
 if TYPE_CHECKING:
     from ..tokens import DataRecipe, EncodeResult
@@ -24,19 +24,20 @@ def run(argv: Sequence[str]) -> int:
 
     recipe = _recipe(options, loaded)
     try:
-        result = encode_dataset(
-            loaded.model,
-            recipe,
-            options.out,
-            batch_size=options.batch_size,
-            rows_per_shard=options.rows_per_shard,
-            log_variance=options.log_variance,
-            workers=options.workers,
-            engine=options.engine,
-            ray_address=options.ray_address,
-            checkpoint_path=options.checkpoint,
-            progress=None if options.quiet else Rate(),
-        )
+        with Progress(quiet=options.quiet) as progress:
+            result = encode_dataset(
+                loaded.model,
+                recipe,
+                options.out,
+                batch_size=options.batch_size,
+                rows_per_shard=options.rows_per_shard,
+                log_variance=options.log_variance,
+                workers=options.workers,
+                engine=options.engine,
+                ray_address=options.ray_address,
+                checkpoint_path=options.checkpoint,
+                progress=progress,
+            )
     except KeyboardInterrupt:
         say(f"\nstopped; complete shards are kept. Go on with: {shlex.join(['gmvq', 'encode', *argv])}")
         return 130
@@ -49,50 +50,17 @@ def _parser() -> argparse.ArgumentParser:
         "Encode a set of images or signals to Parquet shards of tokens. A run that was stopped or killed goes on where "
         "it was when the same command is given again.",
     )
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the shards and manifest.json")
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="images or signals, as --data.path of gmvq fit; default: what the model was trained on",
+    option(parser, "--out", "folder of the shards and manifest.json", metavar="DIR", required=True)
+    add_data_options(parser, default="what the model was trained on", split="all")
+    option(parser, "--rows_per_shard", "images per shard, held in memory", positive, 8192)
+    switch(parser, "--log_variance", "store how unsure each code is, too")
+    option(
+        parser, "--workers", "processes that decode images ahead; with ray: encode", _count, 0, metavar="N"
     )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        default="all",
-        help="part of the data (default: all, each row with the name of its split)",
-    )
-    parser.add_argument(
-        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
-    )
-    parser.add_argument(
-        "--column",
-        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
-    )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
-    parser.add_argument(
-        "--rows_per_shard",
-        type=positive,
-        default=8192,
-        help="images per shard, held in memory (default: 8192)",
-    )
-    parser.add_argument("--log_variance", action="store_true", help="store how unsure each code is, too")
-    parser.add_argument(
-        "--workers",
-        type=_count,
-        default=0,
-        metavar="N",
-        help="processes that decode images ahead; with ray: encode",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        default="local",
-        help="ray: encode on the machines of a Ray cluster",
-    )
-    parser.add_argument(
-        "--ray_address", help="the Ray cluster, as for ray.init; default: one on this machine"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    text = "ray: encode on the machines of a Ray cluster"
+    option(parser, "--engine", text, default="local", choices=("local", "ray"))
+    option(parser, "--ray_address", "the Ray cluster, as for ray.init; default: one on this machine")
+    switch(parser, "--quiet", "show no progress")
     return parser
 
 
@@ -106,20 +74,8 @@ def _recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
     """Which images; what the command line leaves open is as in training."""
     from ..tokens import DataRecipe
 
-    trained: dict[str, Any] = loaded.notes.get("data") or {}
-    path = options.data or trained.get("path")
-    if not path:
-        raise ValueError("the model does not say what it was trained on; give --data PATH")
-    same = path == trained.get("path")
-    return DataRecipe(
-        path=path,
-        split=options.split,
-        size=options.size or trained.get("size") or 8 * loaded.downsample,
-        channels=loaded.channels,
-        column=options.column or (trained.get("column") if same else None),
-        divided=same,
-        scale=loaded.scale,
-    )
+    path, same, size, column = data_of(options, loaded)
+    return DataRecipe(path, options.split, size, loaded.channels, column, divided=same, scale=loaded.scale)
 
 
 def _report(options: argparse.Namespace, result: EncodeResult) -> int:

@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, add_data_options, load, open_data, parser_for_model, positive, say
+from ..progress import Progress
+from .common import (
+    Loaded,
+    add_data_options,
+    add_fid_options,
+    check_fid,
+    load,
+    open_data,
+    option,
+    parser_for_model,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,27 +32,26 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Evaluate; return the exit code."""
     options = _parser().parse_args(list(argv))
-    if options.inception and not options.fid:
-        raise ValueError("--inception gives the features of --fid; add --fid")
+    check_fid(options)
     loaded = load(options)
-    if options.fid and loaded.spatial_dims != 2:
-        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
+    check_fid(options, loaded)
     images = open_data(options, loaded)
 
     from ..evaluation import evaluate, format_table, open_extractor, write_metrics
-    from ..training.export import load_likelihood
+    from ..training.export import likelihood_of
 
     extractor = open_extractor(options.inception) if options.fid else None
     say(images.description)
-    evaluation = evaluate(
-        loaded.model,
-        images,
-        batch_size=options.batch_size,
-        likelihood=load_likelihood(options.checkpoint),
-        bound_samples=options.bound_samples,
-        progress=_show if sys.stderr.isatty() else None,
-        limit=options.limit,
-    )
+    with Progress("batches", quiet=not sys.stderr.isatty()) as progress:
+        evaluation = evaluate(
+            loaded.model,
+            images,
+            batch_size=options.batch_size,
+            likelihood=likelihood_of(loaded.notes),
+            bound_samples=options.bound_samples,
+            progress=progress,
+            limit=options.limit,
+        )
     print(format_table(evaluation))
     figures = evaluation.to_dict()
     if extractor is not None:
@@ -72,35 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", "Measure a tokenizer over a set of images or signals: print a table, write JSON."
     )
     add_data_options(parser, default="what the model was trained on")
-    parser.add_argument(
-        "--bound_samples",
-        type=int,
-        default=0,
-        metavar="N",
-        help="samples of the importance-weighted bound (default: 0, leave it out)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N images")
-    parser.add_argument(
-        "--fid",
-        action="store_true",
-        help="also rFID, KID, precision and recall of the reconstructions against the images, with intervals",
-    )
-    parser.add_argument(
-        "--inception",
-        metavar="FILE",
-        help="weights of the standard Inception network (pt_inception-2015-12-05-6726825d.pth) for --fid; needs "
-        "torch-fidelity (default: the packaged EfficientNet-Lite0, whose figures compare with each other alone)",
-    )
-    parser.add_argument(
-        "--resamples",
-        type=positive,
-        default=50,
-        metavar="N",
-        help="half-samples behind the intervals of --fid (default: 50)",
-    )
-    parser.add_argument(
-        "--json", metavar="FILE", help="where to write the figures; default: beside the model"
-    )
+    text = "samples of the importance-weighted bound; 0 leaves it out"
+    option(parser, "--bound_samples", text, int, 0, metavar="N")
+    option(parser, "--limit", "use only the first N images", int, metavar="N")
+    add_fid_options(parser, "rFID, KID, precision and recall of the reconstructions against the images")
+    option(parser, "--resamples", "half-samples behind the intervals of --fid", positive, 50, metavar="N")
+    option(parser, "--json", "where to write the figures; default: beside the model", metavar="FILE")
     return parser
 
 
@@ -115,7 +103,7 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
         if folder.name in ("model", "checkpoints") and (folder.parent / "config.yaml").is_file():
             folder = folder.parent
     parts = ["metrics"]
-    trained = (loaded.notes.get("data") or {}).get("path")
+    trained = loaded.data.get("path")
     if options.data and options.data != trained:
         parts.append(re.sub(r"[^\w.-]+", "_", Path(options.data.removeprefix("hf:")).stem))
     if options.split != "test":
@@ -123,8 +111,3 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
     if options.limit:
         parts.append(f"first{options.limit}")
     return folder / f"{'-'.join(parts)}.json"
-
-
-def _show(done: int, total: int | None) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rbatch {done}" + (f" of {total}" if total else ""), end=end, file=sys.stderr, flush=True)

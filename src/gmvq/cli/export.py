@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, Parser, add_data_options, load, open_data, positive, say
+from .common import (
+    Loaded,
+    add_checkpoint,
+    add_data_options,
+    data_if_here,
+    load,
+    option,
+    parser_of,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,47 +44,28 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq export",
-        description="Write a tokenizer as two graphs, images to indices and indices to images, for any batch and size, "
-        "after comparing them with the model.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "export",
+        "Write a tokenizer as two graphs, images to indices and indices to images, for any batch and size, after "
+        "comparing them with the model.",
     )
-    parser.add_argument(
-        "checkpoint",
-        metavar="CKPT",
-        help="a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("onnx", "torch-export", "aoti"),
-        default="onnx",
-        help="onnx (default); torch-export: programs for torch.export.load; aoti: compiled for the CPU of this machine",
-    )
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the two files and export.json")
-    parser.add_argument("--opset", type=positive, default=18, help="operator set of ONNX (default: 18)")
+    add_checkpoint(parser)
+    text = "torch-export: programs for torch.export.load; aoti: compiled for the CPU of this machine"
+    option(parser, "--format", text, default="onnx", choices=("onnx", "torch-export", "aoti"))
+    option(parser, "--out", "folder of the two files and export.json", metavar="DIR", required=True)
+    option(parser, "--opset", "operator set of ONNX", positive, 18)
     add_data_options(parser, default="what the model was trained on, if it is here")
-    parser.add_argument(
-        "--limit", type=positive, default=1024, help="compare on so many images at most (default: 1024)"
-    )
+    option(parser, "--limit", "compare on so many images at most", positive, 1024)
     parser.set_defaults(device="cpu")
     return parser
 
 
 def _images(options: argparse.Namespace, loaded: Loaded) -> tuple[Iterator[Tensor] | None, str]:
     """The images to compare on; without --data those of training, and random ones where they are not here."""
-    trained = str((loaded.notes.get("data") or {}).get("path") or "")
-    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
-        say("compared on random images; give --data PATH to compare on yours")
-        return None, ""
     from ..evaluation.batches import device_of, image_batches
 
-    try:
-        data = open_data(options, loaded)
-    except (OSError, ValueError, ImportError) as error:
-        if options.data:
-            raise
-        say(f"compared on random images: {error}")
+    data = data_if_here(options, loaded, "compared on random images", "compare on yours")
+    if data is None:
         return None, ""
     device = device_of(loaded.model)
     batches = image_batches(data, batch_size=options.batch_size, device=device, limit=options.limit)

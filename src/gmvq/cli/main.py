@@ -8,7 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+
+from ..environment import version_of
 
 #: name -> (module with ``run(argv) -> exit code``, what it does in one line)
 COMMANDS = {
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version", "version"):
-        print(f"gmvq {_version()}")
+        print(f"gmvq {version_of('gmvq')}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
@@ -104,13 +105,6 @@ def _help() -> str:
             "GMVQ_DEBUG=1 shows the traceback of an error.",
         ]
     )
-
-
-def _version() -> str:
-    try:
-        return version("gmvq")
-    except PackageNotFoundError:
-        return str(getattr(importlib.import_module("gmvq"), "__version__", "unknown"))
 
 
 if __name__ == "__main__":

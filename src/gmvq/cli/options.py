@@ -1,4 +1,4 @@
-"""The options of ``gmvq fit``: every argument of module, data and trainer, checked by jsonargparse."""
+"""The options of commands that train: every argument of module, data and trainer, checked by jsonargparse."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
 from .config_files import check_config_file
-from .training_run import add_run_options
+
+#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
+OURS = {
+    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
+    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
+    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
+}  # fmt: skip
 
 
 def build_parser() -> LightningArgumentParser:
@@ -31,18 +39,10 @@ def build_parser() -> LightningArgumentParser:
         exit_on_error=False,
     )
     add_run_options(parser, TRAINER_DEFAULTS)
-    parser.add_argument(
-        "--keep_best",
-        type=bool,
-        default=False,
-        help="Keep the checkpoint with the least validation MSE, too.",
-    )
-    parser.add_argument(
-        "--bound_samples",
-        type=int,
-        default=0,
-        help="Samples of the importance-weighted bound in the final evaluation; 0 leaves it out.",
-    )
+    text = "Keep the checkpoint with the least validation MSE, too."
+    parser.add_argument("--keep_best", type=bool, default=False, help=text)
+    text = "Samples of the importance-weighted bound in the final evaluation; 0 leaves it out."
+    parser.add_argument("--bound_samples", type=int, default=0, help=text)
     parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"}, sub_configs=True)
     parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
     parser.link_arguments("seed", "model.seed")
@@ -51,6 +51,27 @@ def build_parser() -> LightningArgumentParser:
     parser.link_arguments("model.spatial_dims", "data.spatial_dims")
     parser.set_defaults(choice_defaults(TokenizerModule, "model"))
     return parser
+
+
+def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -> None:
+    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer.
+
+    Args:
+        parser: of the command.
+        defaults: of the trainer, where they are not Lightning's.
+    """
+    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
+    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
+    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
+    text = "Seed of weights, noise, data order, augmentation."
+    parser.add_argument("--seed", type=int, default=0, help=text)
+    text = "Go on from this checkpoint; 'last' is the newest of the run."
+    parser.add_argument("--ckpt_path", type=str | None, help=text)
+    kinds, text = Literal["tensorboard", "wandb", "none"], "Where figures go beside history.jsonl."
+    parser.add_argument("--logger", type=kinds, default="tensorboard", help=text)
+    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
+    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
+    parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items()})
 
 
 def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Namespace:

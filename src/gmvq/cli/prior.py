@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import Parser, say
-from .runs import run_name, write_text
-from .training_run import add_run_options, plan, quieten
+from ..files import write_json
+from .common import option, parser_of, say, switch
+from .runs import run_name
+from .training_run import TrainingRun, plan, quieten
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -59,7 +59,7 @@ def _fit(argv: Sequence[str]) -> int:
         raise ValueError("which tokens? gmvq prior fit TOKENS, a folder written by gmvq encode")
     config["tokens"], config.data["path"] = None, str(Path(tokens).expanduser().resolve())
     data = TokenDataModule(**vars(config.data))
-    _check_tokens(planned.checkpoint, data)
+    _check_tokens(planned, data)
     module = PriorModule(data.spec, **vars(config.model))
     shape, spec = " x ".join(map(str, data.spec.shape)), data.spec
     labels = f", {spec.labels} labels" if spec.labels else ""
@@ -74,13 +74,13 @@ def _fit(argv: Sequence[str]) -> int:
     )
 
 
-def _check_tokens(checkpoint: Path | None, data: TokenDataModule) -> None:
+def _check_tokens(planned: TrainingRun, data: TokenDataModule) -> None:
     """Raise ValueError if a run would go on with tokens of another tokenizer, whose codes mean other things."""
-    if checkpoint is None:
+    if planned.checkpoint is None:
         return
-    from ..training.checkpoint import read_checkpoint, read_entry
+    from ..training.checkpoint import read_entry
 
-    stored = read_entry(read_checkpoint(checkpoint), "data", checkpoint) or {}
+    stored = read_entry(planned.contents, "data", planned.checkpoint) or {}
     then, now = stored.get("tokenizer_sha256"), data.settings["tokenizer_sha256"]
     if then and then != now:
         raise ValueError(
@@ -96,20 +96,20 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     notes: dict[str, Any] = {
         "step": trainer.global_step,
         "tokens": data.settings,
-        "tokenizer_sha256": data.manifest.checkpoint_sha256,
-        "tokenizer": data.manifest.checkpoint_path,
+        "tokenizer_sha256": data.manifest.checkpoint.sha256,
+        "tokenizer": data.manifest.checkpoint.path,
         "settings": module.settings,
     }
     folder = run_dir / "model"
     module.prior.save_pretrained(folder, metadata=notes)
     say(f"trained for {trainer.global_step} steps; measuring on the test tokens")
     figures = measure_prior(module.prior.to(trainer.strategy.root_device), data.rows("test")).to_dict()
-    write_text(run_dir / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_json(run_dir / "metrics.json", figures)
     module.prior.save_pretrained(folder, metadata={**notes, "metrics": figures})
     for name, value in figures.items():
         print(f"{name:<26}{value if isinstance(value, int) else format(value, '.4f')}")
     say(f"written to {run_dir}: model/, metrics.json")
-    tokenizer = shlex.quote(data.manifest.checkpoint_path or "TOKENIZER")
+    tokenizer = shlex.quote(data.manifest.checkpoint.path or "TOKENIZER")
     say(f"draw from it with: gmvq sample {shlex.quote(str(run_dir))} {tokenizer} --n 64 --out samples")
     return 0
 
@@ -118,6 +118,7 @@ def _fit_parser() -> LightningArgumentParser:
     from lightning.pytorch.cli import LightningArgumentParser
 
     from ..prior import PriorModule, TokenDataModule
+    from .options import add_run_options
 
     parser = LightningArgumentParser(
         prog="gmvq prior fit",
@@ -145,13 +146,11 @@ def _name(config: Namespace, argv: Sequence[str]) -> str:
 
 
 def _push(argv: Sequence[str]) -> int:
-    parser = Parser(
-        prog="gmvq prior push", description="Publish a prior on the Hugging Face Hub, with a card."
-    )
+    parser = parser_of("prior push", "Publish a prior on the Hugging Face Hub, with a card.")
     parser.add_argument("prior", metavar="PRIOR", help="a run folder of gmvq prior fit, or a saved prior")
     parser.add_argument("repo_id", metavar="OWNER/NAME")
-    parser.add_argument("--private", action="store_true", help="make a newly created repository private")
-    parser.add_argument("--license", help="of the weights, as the Hub spells it, such as apache-2.0")
+    switch(parser, "--private", "make a newly created repository private")
+    option(parser, "--license", "of the weights, as the Hub spells it, such as apache-2.0")
     options = parser.parse_args(list(argv))
     require("transformers", "prior")
     from ..prior.opening import open_prior

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import Parser, load, say
+from .common import add_checkpoint, load, option, parser_of, say, switch
 
 
 def run(argv: Sequence[str]) -> int:
@@ -40,27 +40,19 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq push",
-        description="Publish a tokenizer on the Hugging Face Hub: weights, configuration, and a model card with its "
-        "figures. The token is that of `hf auth login`, or HF_TOKEN.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "push",
+        "Publish a tokenizer on the Hugging Face Hub: weights, configuration, and a model card with its figures. The "
+        "token is that of `hf auth login`, or HF_TOKEN.",
     )
-    parser.add_argument(
-        "checkpoint", metavar="CKPT", help="a run folder, a saved model folder or a .ckpt file"
-    )
+    add_checkpoint(parser, help="a run folder, a saved model folder or a .ckpt file")
     parser.add_argument("name", metavar="OWNER/NAME", type=_name, help="the repository; created if needed")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument(
-        "--licence",
-        "--license",
-        metavar="ID",
-        help="licence of the weights, as the Hub spells it, such as apache-2.0 or cc-by-4.0; default: none is stated",
-    )
-    parser.add_argument("--message", default="Upload gmvq model", help="message of the commit")
-    parser.add_argument(
-        "--dry_run", metavar="DIR", help="write the files to this folder and upload nothing; works offline"
-    )
+    switch(parser, "--private", "make a new repository private")
+    text = "licence of the weights, as the Hub spells it, such as apache-2.0 or cc-by-4.0; default: none is stated"
+    parser.add_argument("--licence", "--license", metavar="ID", help=text)
+    option(parser, "--message", "message of the commit", default="Upload gmvq model")
+    text = "write the files to this folder and upload nothing; works offline"
+    option(parser, "--dry_run", text, metavar="DIR")
     parser.set_defaults(device="cpu")
     return parser
 

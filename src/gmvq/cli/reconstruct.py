@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, load, parser_for_model, say
+from ..files import write_new
+from .common import Loaded, load, option, parser_for_model, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,15 +49,12 @@ def _parser() -> argparse.ArgumentParser:
         "reconstruct",
         "Encode images or signals to tokens and decode them again, each at its own size, and say how much was lost.",
     )
-    parser.add_argument(
-        "files",
-        metavar="FILES",
-        nargs="+",
-        help="files of what the model was trained on: images, .wav, or series in .npy or .csv; or folders of them",
+    text = (
+        "files of what the model was trained on: images, .wav, or series in .npy or .csv; or folders of them"
     )
-    parser.add_argument(
-        "--out", metavar="DIR", required=True, help="folder of the results; nothing in it is overwritten"
-    )
+    parser.add_argument("files", metavar="FILES", nargs="+", help=text)
+    text = "folder of the results; nothing in it is overwritten"
+    option(parser, "--out", text, metavar="DIR", required=True)
     return parser
 
 
@@ -103,7 +101,7 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
 
     from ..data.decode import decode
     from ..evaluation.metrics import per_image_mse, psnr
-    from ..evaluation.pictures import png_bytes, to_picture
+    from ..tokens.writing import image_file
 
     pixels: Any = decode(file, loaded.channels)
     flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
@@ -111,10 +109,7 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     device = next(loaded.model.parameters()).device
     padded = _pad(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
-    picture = to_picture(result[0])
-    target = write_new(
-        out, file.stem, ".png", png_bytes(picture[..., 0] if loaded.channels == 1 else picture)
-    )
+    target = write_new(out, file.stem, ".png", image_file(result[0]))
     return psnr(float(per_image_mse(result, image))), target
 
 
@@ -124,34 +119,3 @@ def _pad(image: Tensor, multiple: int) -> Tensor:
 
     height, width = image.shape[-2:]
     return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
-    """Write a file in one step under a name that is not taken: stem.png, stem-2.png, ..."""
-    import os
-
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{os.getpid()}.tmp"
-    temporary.write_bytes(data)
-    try:
-        for target in _names(folder, stem, suffix):
-            try:
-                os.link(temporary, target)  # fails where the name is taken
-            except FileExistsError:
-                continue
-            except OSError:  # a file system without hard links
-                if target.exists():
-                    continue
-                os.replace(temporary, target)
-            return target
-    finally:
-        temporary.unlink(missing_ok=True)
-    raise AssertionError("the names do not end")
-
-
-def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    yield folder / f"{stem}{suffix}"
-    number = 2
-    while True:
-        yield folder / f"{stem}-{number}{suffix}"
-        number += 1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..files import write_new
 from .common import Loaded
 
 
@@ -20,7 +21,6 @@ def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pat
     """
     from ..data.recordings import to_channels
     from ..data.wav import read_header, read_samples, wav_bytes
-    from .reconstruct import write_new
 
     assert loaded.scale is not None
     header = read_header(file)
@@ -43,11 +43,10 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
         ValueError: the file cannot be read, or a series has other channels than the model takes.
     """
     from ..data.series import read_series
-    from ..tokens.recordings import npy_bytes
-    from .reconstruct import write_new
+    from ..tokens.writing import npy_bytes
 
     table = file.suffix.lower() == ".csv"
-    series = read_series(file, (loaded.notes.get("data") or {}).get("column") if table else None)
+    series = read_series(file, loaded.data.get("column") if table else None)
     if not table and len(series) == loaded.channels and all(len(one) == 1 for one in series):
         series = [np.concatenate(series)]  # (channels, T), as a file of a folder is read
     wrong = next((len(one) for one in series if len(one) != loaded.channels), None)
@@ -66,7 +65,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
 
 def _reconstruct(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.float32]:
     """A signal (channels, T) through the tokenizer, the last sample repeated up to a whole token; in its own units."""
-    from ..tokens.recordings import in_own_units
+    from ..tokens.writing import in_own_units
 
     assert loaded.scale is not None
     padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % loaded.downsample)), mode="edge")

@@ -10,8 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import Parser, load, open_data, positive, say
-from .runs import write_text
+from ..files import write_json, write_text
+from .common import (
+    add_checkpoint,
+    add_device,
+    add_fid_options,
+    check_fid,
+    load,
+    new_folder,
+    open_data,
+    option,
+    parser_of,
+    positive,
+    say,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,26 +35,25 @@ if TYPE_CHECKING:
 MIXTURE = "mixture"
 #: What only a prior understands.
 _OF_PRIORS = {"label": None, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 0.0, "steps": 12}
-_LEAST = 16  # images: ``evaluation.generation.MIN_IMAGES``
 
 
 def run(argv: Sequence[str]) -> int:
     """Sample; return the exit code."""
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
-    out = Path(options.out).expanduser()
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
-    if options.inception and not options.fid:
-        raise ValueError("--inception gives the features of --fid; add --fid")
-    if options.fid and options.n < _LEAST:
-        raise ValueError(f"--fid needs some thousands of images, and {_LEAST} at least; got --n {options.n}")
+    out = new_folder(options.out)
+    check_fid(options)
+    from ..evaluation.generation import MIN_IMAGES
+
+    if options.fid and options.n < MIN_IMAGES:
+        raise ValueError(
+            f"--fid needs some thousands of images, and {MIN_IMAGES} at least; got --n {options.n}"
+        )
     if options.prior == MIXTURE:
         loaded, indices = _from_mixture(options)
     else:
         loaded, indices = _from_prior(options)
-    if options.fid and loaded.spatial_dims != 2:
-        raise ValueError("--fid compares pictures, and the model is of signals; leave it out")
+    check_fid(options, loaded)
     from ..prior import decode
 
     images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
@@ -85,9 +96,9 @@ def check_tokenizer(spec: TokenSpec, loaded: Loaded, sha256: str | None, where: 
     Raises:
         ValueError: it is another one.
     """
-    from ..models.digest import model_digest
+    from ..tokens.manifest import digest_of
 
-    digest = model_digest(loaded.model).removeprefix("sha256:")
+    digest = digest_of(loaded.model)
     if sha256 and digest != sha256:
         raise ValueError(
             f"{where} is not the tokenizer that this prior was trained with: expected sha256 {sha256[:16]}, got "
@@ -116,7 +127,7 @@ def _from_mixture(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
             f"the mixture by itself knows no {', '.join(given)}: these are of priors; leave them out"
         )
     loaded = load(options)
-    size = options.size or (loaded.notes.get("data") or {}).get("size")
+    size = options.size or loaded.data.get("size")
     if size is None:
         raise ValueError("the tokenizer does not say how large its images were; give --size PIXELS")
     shape = (size // loaded.downsample,) * loaded.spatial_dims
@@ -147,14 +158,14 @@ def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namesp
     )
     say(f"against {real.description}")
     print(format_generation(found))
-    write_text(out / "metrics.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    write_json(out / "metrics.json", found.to_dict())
 
 
 def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
     """Write a file for each image or signal, grid.png of images, and the command with its tokens as samples.json."""
     import numpy as np
 
-    from ..evaluation.pictures import save_png, to_picture
+    from ..evaluation.pictures import save_png, sheet, to_picture
     from ..tokens import DecodedBatch, write_images, write_signals
 
     count = len(images)
@@ -164,92 +175,37 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
     else:
         write_images([batch], out)
         columns = options.columns or math.ceil(math.sqrt(min(count, 256)))
-        save_png(out / "grid.png", to_picture(grid(images[:256], columns)))
+        shown = [to_picture(image) for image in images[:256]]
+        save_png(out / "grid.png", sheet(shown, columns, gap=2, border=False))
     record: dict[str, Any] = {**vars(options), "tokens": indices.tolist()}
     write_text(out / "samples.json", json.dumps(record) + "\n")
 
 
-def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Images (N, C, H, W) side by side in rows of ``columns``, on white -> (C, H', W')."""
-    count, channels, height, width = images.shape
-    rows = math.ceil(count / columns)
-    sheet = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for number, image in enumerate(images):
-        top, left = number // columns * (height + gap), number % columns * (width + gap)
-        sheet[:, top : top + height, left : left + width] = image
-    return sheet
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq sample",
-        description="Draw images: tokens from a prior, decoded by the tokenizer they belong to.",
-        allow_abbrev=False,
+    parser = parser_of("sample", "Draw images: tokens from a prior, decoded by the tokenizer they belong to.")
+    text = (
+        "a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
+        "the mixture's weights, each position by itself (the floor)"
     )
-    parser.add_argument(
-        "prior",
-        metavar="PRIOR",
-        help="a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
-        "the mixture's weights, each position by itself (the floor)",
+    parser.add_argument("prior", metavar="PRIOR", help=text)
+    add_checkpoint(parser, nargs="?", help="the tokenizer; default: the place known to the prior")
+    text = "a new folder for grid.png and one PNG per image (of signals: WAV or .npy files)"
+    option(parser, "--out", text, metavar="DIR", required=True)
+    option(parser, "--n", "number of images", positive, 64, metavar="N")
+    option(
+        parser, "--label", "class label; several take turns (default: no label)", int, nargs="+", metavar="L"
     )
-    parser.add_argument(
-        "checkpoint", metavar="CKPT", nargs="?", help="the tokenizer; default: the place known to the prior"
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        required=True,
-        help="a new folder for grid.png and one PNG per image (of signals: WAV or .npy files)",
-    )
-    parser.add_argument("--n", type=positive, default=64, metavar="N", help="number of images (default: 64)")
-    parser.add_argument(
-        "--label",
-        type=int,
-        nargs="+",
-        metavar="L",
-        help="class label; several take turns (default: no label)",
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, help="below 1: safer, above 1: wilder; 0: the mode"
-    )
-    parser.add_argument(
-        "--top_k", type=int, default=0, metavar="K", help="only the K most probable codes; 0: all"
-    )
-    parser.add_argument(
-        "--top_p", type=float, default=1.0, metavar="P", help="only the codes that make up P of the mass"
-    )
-    parser.add_argument(
-        "--guidance",
-        type=float,
-        default=0.0,
-        metavar="W",
-        help="how much to insist on the label (default: 0)",
-    )
-    parser.add_argument(
-        "--noise",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="draw latents around the codewords: S = 1 is the mixture's own density; 0: the codewords (default)",
-    )
-    parser.add_argument("--steps", type=positive, default=12, help="of a masked prior (default: 12)")
-    parser.add_argument(
-        "--fid",
-        action="store_true",
-        help="also FID, KID, precision and recall against the test images, with intervals; give --n some thousands",
-    )
-    parser.add_argument(
-        "--inception",
-        metavar="FILE",
-        help="weights of the standard Inception network for --fid, as in gmvq evaluate; default: EfficientNet-Lite0",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (default: 0)")
-    parser.add_argument("--batch_size", type=positive, default=256, help="images at a time (default: 256)")
-    parser.add_argument(
-        "--size", type=positive, help="of the mixture's images, in pixels; default: that of training"
-    )
-    parser.add_argument("--columns", type=positive, help="of the grid; default: a square")
-    parser.add_argument(
-        "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
-    )
+    option(parser, "--temperature", "below 1: safer, above 1: wilder; 0: the mode", float, 1.0)
+    option(parser, "--top_k", "only the K most probable codes; 0: all", int, 0, metavar="K")
+    option(parser, "--top_p", "only the codes that make up P of the mass", float, 1.0, metavar="P")
+    option(parser, "--guidance", "how much to insist on the label", float, 0.0, metavar="W")
+    text = "draw latents around the codewords: S = 1 is the mixture's own density; 0: the codewords"
+    option(parser, "--noise", text, float, 0.0, metavar="S")
+    option(parser, "--steps", "of a masked prior", positive, 12)
+    add_fid_options(parser, "FID, KID, precision and recall against the test images")
+    option(parser, "--seed", "same seed, same images", int, 0)
+    option(parser, "--batch_size", "images at a time", positive, 256)
+    option(parser, "--size", "of the mixture's images, in pixels; default: that of training", positive)
+    option(parser, "--columns", "of the grid; default: a square", positive)
+    add_device(parser)
     return parser

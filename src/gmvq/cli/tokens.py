@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Parser, positive, say
-from .rate import Rate
+from ..files import write_json
+from ..progress import Progress
+from .common import Parser, option, parser_of, positive, say, switch
 
 if TYPE_CHECKING:
     from ..tokens import TokenStatistics
@@ -23,7 +24,8 @@ def run(argv: Sequence[str]) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from ..tokens import verify
 
-    found = verify(options.dir, progress=None if options.quiet else Rate("shards"))
+    with Progress("shards", quiet=options.quiet) as progress:
+        found = verify(options.dir, progress=progress)
     manifest = found.manifest
     for problem in found.problems:
         print(problem)
@@ -39,15 +41,13 @@ def _stats(options: argparse.Namespace) -> int:
     found = statistics(options.dir, split=options.split, top=options.top)
     print("\n".join(_lines(found)))
     if options.plot:
-        from ..bench.results import save_figure
+        from ..evaluation.plots import save_figure
         from ..tokens.statistics import usage_figure
 
         save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
         say(f"written to {options.plot}")
     if options.json:
-        from ..bench.results import write
-
-        write(Path(options.json), found.summary())
+        write_json(options.json, found.summary())
         say(f"written to {options.json}")
     return 0
 
@@ -82,21 +82,16 @@ def _line(name: str, value: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="gmvq tokens", description="Check a folder of tokens, or count its codes.", allow_abbrev=False
-    )
+    parser = parser_of("tokens", "Check a folder of tokens, or count its codes.")
     commands = parser.add_subparsers(dest="what", metavar="verify|stats", required=True, parser_class=Parser)
-    check = commands.add_parser(
-        "verify", help="read every shard and compare it with the manifest", allow_abbrev=False
-    )
+    text = "read every shard and compare it with the manifest"
+    check = commands.add_parser("verify", help=text, allow_abbrev=False)
     count = commands.add_parser("stats", help="rate, perplexity, usage, most used codes", allow_abbrev=False)
     for one in (check, count):
         one.add_argument("dir", metavar="DIR", help="folder written by gmvq encode")
-    check.add_argument("--quiet", action="store_true", help="show no progress")
-    count.add_argument("--split", help="count this split only")
-    count.add_argument(
-        "--top", type=positive, default=10, metavar="N", help="how many of the most used codes to name"
-    )
-    count.add_argument("--plot", metavar="FILE", help="plot how often each code is used: .png, .svg or .pdf")
-    count.add_argument("--json", metavar="FILE", help="write the figures")
+    switch(check, "--quiet", "show no progress")
+    option(count, "--split", "count this split only")
+    option(count, "--top", "how many of the most used codes to name", positive, 10, metavar="N")
+    option(count, "--plot", "plot how often each code is used: .png, .svg or .pdf", metavar="FILE")
+    option(count, "--json", "write the figures", metavar="FILE")
     return parser

@@ -13,11 +13,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from ..environment import versions
+from ..files import write_json, write_text
 from .common import say
-from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, write_text
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -27,12 +30,6 @@ if TYPE_CHECKING:
     from ..prior import PriorModule
     from ..training import TokenizerModule
 
-#: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
-OURS = {
-    "barebones", "callbacks", "default_root_dir", "enable_autolog_hparams", "enable_checkpointing",
-    "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
-    "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
-}  # fmt: skip
 #: Set for the processes that Lightning starts, so that all of a run use one folder.
 _RUN_DIR = "_GMVQ_RUN_DIR"
 
@@ -70,11 +67,18 @@ class TrainingRun:
         """
         if self.checkpoint is None:
             return 0
-        from ..training.checkpoint import check_fits, read_checkpoint
+        from ..training.checkpoint import check_fits
 
-        contents = read_checkpoint(self.checkpoint)
-        check_fits(contents, module.state_dict(), module.settings)
-        return int(contents["global_step"])
+        check_fits(self.contents, module.state_dict(), module.settings)
+        return int(self.contents["global_step"])
+
+    @cached_property
+    def contents(self) -> dict[str, Any]:
+        """The checkpoint, read once."""
+        from ..training.checkpoint import read_checkpoint
+
+        assert self.checkpoint is not None
+        return read_checkpoint(self.checkpoint)
 
     def train(
         self,
@@ -188,44 +192,10 @@ def plan(
     return TrainingRun(command, argv, parser, config, name, run_dir, checkpoint)
 
 
-def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -> None:
-    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer.
-
-    Args:
-        parser: of the command.
-        defaults: of the trainer, where they are not Lightning's.
-    """
-    from jsonargparse import ActionConfigFile
-    from lightning.pytorch import Trainer
-
-    parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
-    parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
-    parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="Seed of weights, noise, data order, augmentation."
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        type=str | None,
-        help="Go on from this checkpoint; 'last' is the newest of the run.",
-    )
-    parser.add_argument(
-        "--logger",
-        type=Literal["tensorboard", "wandb", "none"],
-        default="tensorboard",
-        help="Where figures go beside history.jsonl.",
-    )
-    parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
-    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
-    parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items()})
-
-
 def write_records(
     run_dir: Path, config: str, command: str, argv: Sequence[str], trainer: Trainer, step: int
 ) -> None:
     """Keep what is needed to repeat the run: config.yaml, and in run.json every command line with its versions."""
-    import lightning
-    import numpy
     import torch
 
     record = {
@@ -236,19 +206,13 @@ def write_records(
         "device_name": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
-        "versions": {
-            "gmvq": _version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": versions("gmvq", "python", "torch", "lightning", "numpy"),
     }
     file = run_dir / "run.json"
     past: list[Any] = []
     with contextlib.suppress(OSError, ValueError):
         past = json.loads(file.read_text(encoding="utf-8"))
-    write_text(file, json.dumps([*past, record], indent=2) + "\n")
+    write_json(file, [*past, record])
     write_text(run_dir / "config.yaml", config)
 
 
@@ -272,9 +236,3 @@ def quieten() -> None:
         r".*lr_scheduler\.step\(\).*before.*optimizer\.step\(\).*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def _version() -> str:
-    from .main import _version as version
-
-    return version()

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..errors import check_positive
+from ..models.interface import decode_latents, device_of, evaluating
+
+__all__ = [
+    "Images",
+    "check_codes",
+    "count_batches",
+    "decoder_of",
+    "description_of",
+    "device_of",
+    "evaluating",
+    "image_batches",
+]
 
 Images = Dataset[Any] | Iterable[Any] | Tensor
 """A map-style dataset of (C, ...) images, an iterable of batches (B, C, ...), or one tensor (N, C, ...)."""
@@ -58,19 +70,6 @@ def count_batches(images: Images, batch_size: int) -> int | None:
         return None
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every submodule's mode is restored, those frozen in eval included."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def check_codes(indices: Tensor) -> None:
     """Raise ValueError where no position has a code: an untrained mixture passes latents on as they are."""
     if not bool((indices >= 0).any()):
@@ -80,11 +79,9 @@ def check_codes(indices: Tensor) -> None:
         )
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the model's first parameter or buffer; the CPU for a model without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
+    """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
+    return partial(decode_latents, tokenizer)
 
 
 def description_of(images: Images) -> str:

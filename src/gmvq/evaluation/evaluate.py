@@ -12,23 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
-from ..objectives import (
-    AggregatePosterior,
-    LatentModel,
-    Likelihood,
-    MixtureQuantizer,
-    bits_per_dimension,
-    importance_weighted_bound,
+from ..objectives import Likelihood
+from .batches import (
+    Images,
+    check_codes,
+    count_batches,
+    decoder_of,
+    description_of,
+    device_of,
+    evaluating,
+    image_batches,
 )
-from ..objectives.bounds import elbo_with_and_without_noise
-from .batches import Images, check_codes, count_batches, description_of, device_of, evaluating, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
+from .posterior import Posterior
 from .signals import SignalMetrics, signal_figures
+
+__all__ = ["Evaluation", "Progress", "decoder_of", "evaluate", "latents_of"]
 
 Progress = Callable[[int, int | None], None]
 """Called after each batch with the number of batches done and in all (None where unknown)."""
-
-_BLOCK_VALUES = 1 << 16  # entries of one block of the N x K posterior: half a megabyte stays in the cache
 
 
 @dataclass(frozen=True)
@@ -131,138 +133,80 @@ def evaluate(
         raise ValueError(f"bound_samples must be at least 0, got {bound_samples}")
     if device is not None:
         model.to(device)
-    place = device_of(model)
     tokenizer: Any = model
     likelihood = likelihood if likelihood is not None else getattr(model, "likelihood", None)
-    quality: ImageMetrics | None = None
-    signals: SignalMetrics | None = None
-    codes = CodebookMetrics(tokenizer.quantizer.codebook_size)
-    posterior: _Posterior | None = None
-    skipped: dict[str, str] = {}
-    shape: torch.Size | None = None
+    sums: _Sums | None = None
     total = count_batches(images, batch_size)
-    batches = image_batches(images, batch_size=batch_size, device=place, limit=limit)
+    batches = image_batches(images, batch_size=batch_size, device=device_of(model), limit=limit)
     with evaluating(model), latents_of(tokenizer.quantizer) as caught:
         for number, x in enumerate(batches, 1):
             out = tokenizer(x)
-            if quality is None:
-                check_codes(out.quantizer.indices)
-                shape = x.shape[1:]
-                quality = ImageMetrics(ssim=_can_ssim(x, skipped))
-                signals = SignalMetrics() if x.ndim == 3 else None
-                posterior = _Posterior.of(tokenizer, likelihood, bound_samples, seed, skipped)
-            quality.update(out.reconstruction, x)
-            if signals is not None:
-                signals.update(out.reconstruction, x)
-            codes.update(out.quantizer.indices)
-            if posterior is not None:
-                posterior.update(caught.pop(), x, out.quantizer.indices)
+            sums = sums or _Sums(tokenizer, x, out.quantizer.indices, likelihood, bound_samples, seed)
+            sums.update(x, out, caught[-1] if caught else None)
             caught.clear()
             if progress is not None:
                 progress(number, total)
-    assert quality is not None  # image_batches raises on an empty set
-    assert shape is not None
-    code_values = codes.compute()
-    bits = rates(
-        positions=codes.positions,
-        pixels=quality.images * math.prod(shape[1:]),
-        codebook_size=codes.histogram.numel(),
-        code_entropy=code_values["code_entropy"],
-    )
-    return Evaluation(
-        images=quality.images,
-        image_shape=tuple(shape),
-        codebook_size=codes.histogram.numel(),
-        positions_per_image=codes.positions / quality.images,
-        **{"ssim": None, **quality.compute()},  # pyright: ignore[reportArgumentType]
-        **code_values,  # pyright: ignore[reportArgumentType]
-        **bits,
-        **signal_figures(signals, images, bits),  # pyright: ignore[reportArgumentType]
-        **({} if posterior is None else posterior.compute()),  # pyright: ignore[reportArgumentType]
-        bound_samples=bound_samples if posterior is not None and posterior.likelihood is not None else 0,
-        dataset=description_of(images),
-        skipped=skipped,
-    )
+    assert sums is not None  # image_batches raises on an empty set
+    return sums.compute(images)
 
 
-class _Posterior:
-    """Sums over a set of what needs the mixture: q(c|x), and the bounds if there is a likelihood."""
+class _Sums:
+    """Every sum over a set; the first batch says what can be measured."""
 
     def __init__(
-        self, tokenizer: Any, likelihood: Likelihood | None, samples: int, seed: int, device: torch.device
+        self,
+        tokenizer: Any,
+        x: Tensor,
+        indices: Tensor,
+        likelihood: Likelihood | None,
+        bound_samples: int,
+        seed: int,
     ) -> None:
-        self.model = LatentModel.of(tokenizer.quantizer).in_float64()
-        self.likelihood, self._samples = likelihood, samples
-        self._decode = decoder_of(tokenizer)
-        self._aggregate = AggregatePosterior(self.model.codebook_size, device)
-        self._generator = torch.Generator(device).manual_seed(seed)
-        self._sums: dict[str, float] = dict.fromkeys(("elbo", "elbo_discrete", "importance_weighted"), 0.0)
-        self._images, self._dimensions = 0, 1
+        check_codes(indices)
+        self._shape = x.shape[1:]
+        self._skipped: dict[str, str] = {}
+        self._codes = CodebookMetrics(tokenizer.quantizer.codebook_size)
+        self._quality = ImageMetrics(ssim=_can_ssim(x, self._skipped))
+        self._signals = SignalMetrics() if x.ndim == 3 else None
+        self._posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, self._skipped)
+        self._bound_samples = bound_samples
 
-    @classmethod
-    def of(
-        cls, tokenizer: Any, likelihood: Likelihood | None, samples: int, seed: int, skipped: dict[str, str]
-    ) -> _Posterior | None:
-        """Decide what can be measured; the rest goes to ``skipped`` with its reason."""
-        bounds = ("elbo", "albo", "elbo_discrete", *(("importance_weighted",) if samples else ()))
-        if not isinstance(tokenizer.quantizer, MixtureQuantizer):
-            reason = f"{type(tokenizer.quantizer).__name__} is no mixture: it has no q(c|x)"
-            entropies = ("conditional_entropy", "aggregate_entropy", "information", "kl_aggregate")
-            skipped.update(dict.fromkeys((*entropies, *bounds), reason))
-            return None
-        reason = _no_likelihood(likelihood)
-        if reason:
-            skipped.update(dict.fromkeys(bounds, reason))
-        return cls(tokenizer, None if reason else likelihood, samples, seed, device_of(tokenizer))
+    def update(self, x: Tensor, out: Any, latents: Tensor | None) -> None:
+        self._quality.update(out.reconstruction, x)
+        if self._signals is not None:
+            self._signals.update(out.reconstruction, x)
+        self._codes.update(out.quantizer.indices)
+        if self._posterior is not None and latents is not None:
+            self._posterior.update(latents, x, out.quantizer.indices)
 
-    def update(self, latents: Tensor, x: Tensor, indices: Tensor) -> None:
-        mask = indices >= 0
-        block = max(1, _BLOCK_VALUES // self.model.codebook_size)
-        self._images += x.shape[0]
-        self._dimensions = x[0].numel()
-        if self.likelihood is None:
-            z = self.model.standardized(latents)[mask].to(self.model.codebook)
-            for rows in z.split(block):
-                self._aggregate.update(self.model.log_responsibilities(rows))
-            return
-        shared = (latents, x, self._decode, self.likelihood.to(x.device))
-        options = {"generator": self._generator, "block": block, "mask": None if bool(mask.all()) else mask}
-        bounds = elbo_with_and_without_noise(self.model, *shared, aggregate=self._aggregate, **options)
-        for name, bound in zip(("elbo", "elbo_discrete"), bounds, strict=True):
-            self._sums[name] += float(bound.value.sum())
-        if self._samples:
-            bound = importance_weighted_bound(self.model, *shared, samples=self._samples, **options)
-            self._sums["importance_weighted"] += float(bound.sum())
-
-    def compute(self) -> dict[str, float]:
-        aggregate = self._aggregate
-        values = {
-            "conditional_entropy": float(aggregate.conditional_entropy),
-            "aggregate_entropy": float(aggregate.aggregate_entropy),
-            "information": float(aggregate.information),
-            "kl_aggregate": float(aggregate.kl(self.model.log_weights)),
+    def compute(self, images: Images) -> Evaluation:
+        count, codes = self._quality.images, self._codes.compute()
+        size, positions = self._codes.histogram.numel(), self._codes.positions
+        bits = rates(
+            positions=positions,
+            pixels=count * math.prod(self._shape[1:]),
+            codebook_size=size,
+            code_entropy=codes["code_entropy"],
+        )
+        posterior = self._posterior
+        values: dict[str, Any] = {
+            "ssim": None,
+            **self._quality.compute(),
+            **codes,
+            **bits,
+            **signal_figures(self._signals, images, bits),
+            **({} if posterior is None else posterior.compute()),
         }
-        if self.likelihood is None:
-            return values
-        sums = dict(self._sums)
-        # The mean ALBO over the set that qbar was taken over is the mean ELBO plus P I_q.
-        sums["albo"] = sums["elbo"] + aggregate.count * values["information"]
-        if not self._samples:
-            del sums["importance_weighted"]
-        bits = {k: bits_per_dimension(-v / self._images, self._dimensions) for k, v in sums.items()}
-        return {**values, **bits}
-
-
-def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
-    """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
-    axis = 1 if getattr(tokenizer, "layout", "channels_first") == "channels_first" else -1
-    parameter = next(tokenizer.decoder.parameters(), None)
-
-    def decode(z: Tensor) -> Tensor:
-        z = z if parameter is None else z.to(parameter.dtype)
-        return tokenizer.decoder(z.movedim(-1, axis).contiguous())
-
-    return decode
+        return Evaluation(
+            images=count,
+            image_shape=tuple(self._shape),
+            codebook_size=size,
+            positions_per_image=positions / count,
+            bound_samples=0 if posterior is None or posterior.likelihood is None else self._bound_samples,
+            dataset=description_of(images),
+            skipped=self._skipped,
+            **values,
+        )
 
 
 @contextmanager
@@ -293,11 +237,3 @@ def _can_ssim(x: Tensor, skipped: dict[str, str]) -> bool:
         skipped["ssim"] = str(error)
         return False
     return True
-
-
-def _no_likelihood(likelihood: Likelihood | None) -> str:
-    if likelihood is None:
-        return "no likelihood: the model has none; pass evaluate(..., likelihood=...)"
-    if likelihood.scale == "ml" and int(likelihood.observations) == 0:
-        return "the likelihood's scale was never set; call likelihood.observe(...) on training data"
-    return ""

@@ -16,7 +16,7 @@ from ..errors import check_positive
 from .batches import Images, device_of, evaluating, image_batches
 from .distances import check_pair, frechet_distance, kernel_distances
 from .inception import extractor_name, open_extractor
-from .neighbours import PrecisionRecall, precision_recall
+from .neighbours import precision_recall
 from .ranks import Estimate
 
 #: Fewer images than this leave halves too small for neighbours and covariances.
@@ -126,31 +126,18 @@ def generation_metrics(
     Raises:
         ValueError: fewer than ``MIN_IMAGES`` images, sets that do not fit together, or values that are not finite.
     """
-    real, generated = check_pair(real, generated)
+    real, generated = _checked(real, generated, resamples, neighbours, paired)
     n, m = real.shape[0], generated.shape[0]
-    check_positive("neighbours", neighbours)
-    if min(n, m) < MIN_IMAGES:
-        raise ValueError(
-            f"FID and its intervals need at least {MIN_IMAGES} images of both kinds (thousands, to be of use), "
-            f"got {n} real and {m} generated"
-        )
-    if paired and n != m:
-        raise ValueError(f"paired sets have one size, got {n} and {m}; pass paired=False for samples")
-    if resamples < 2:
-        raise ValueError(f"resamples must be at least 2, for an interval, got {resamples}")
     generator = torch.Generator().manual_seed(seed)
     parts1 = _whole_and_halves(n, resamples, generator).to(real.device)
     parts2 = parts1 if paired else _whole_and_halves(m, resamples, generator).to(generated.device)
-    fid = torch.tensor(
-        [frechet_distance(real[a], generated[b]) for a, b in zip(parts1, parts2, strict=True)],
-        dtype=torch.float64,
-    )
-    shares: PrecisionRecall = precision_recall(real, generated, parts1, parts2, neighbours=neighbours)
+    pairs = zip(parts1, parts2, strict=True)
+    fid = torch.tensor([frechet_distance(real[a], generated[b]) for a, b in pairs], dtype=torch.float64)
+    shares = precision_recall(real, generated, parts1, parts2, neighbours=neighbours)
     half = min(n, m) // 2
     scale = math.sqrt(half / (min(n, m) - half))
-    unbounded = torch.cat(
-        [2 * fid[:1] - fid[1:].mean(), fid[1:]]
-    )  # moves as FID does: its halves' mean does too
+    # It moves as FID does, as the mean of the halves does too.
+    unbounded = torch.cat([2 * fid[:1] - fid[1:].mean(), fid[1:]])
     return GenerationMetrics(
         extractor=extractor_name,
         real=n,
@@ -164,6 +151,25 @@ def generation_metrics(
         recall=_estimate(shares.recall, scale, low=0.0, high=1.0),
         neighbours=neighbours,
     )
+
+
+def _checked(
+    real: Tensor, generated: Tensor, resamples: int, neighbours: int, paired: bool
+) -> tuple[Tensor, Tensor]:
+    """Both sets in float64, once they and the numbers are known to fit."""
+    real, generated = check_pair(real, generated)
+    n, m = real.shape[0], generated.shape[0]
+    check_positive("neighbours", neighbours)
+    if min(n, m) < MIN_IMAGES:
+        raise ValueError(
+            f"FID and its intervals need at least {MIN_IMAGES} images of both kinds (thousands, to be of use), "
+            f"got {n} real and {m} generated"
+        )
+    if paired and n != m:
+        raise ValueError(f"paired sets have one size, got {n} and {m}; pass paired=False for samples")
+    if resamples < 2:
+        raise ValueError(f"resamples must be at least 2, for an interval, got {resamples}")
+    return real, generated
 
 
 def reconstruction_metrics(

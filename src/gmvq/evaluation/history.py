@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class History:
@@ -64,12 +66,10 @@ def thin(steps: list[float], values: list[float], most: int = 500) -> tuple[list
     """Replace a curve of more than ``most`` points by the means of equal runs (the last may be shorter)."""
     if len(steps) <= most:
         return steps, values
-    run = math.ceil(len(steps) / most)
-    starts = range(0, len(steps), run)
-    return (
-        [_mean(steps[start : start + run]) for start in starts],
-        [_mean(values[start : start + run]) for start in starts],
-    )
+    starts = range(0, len(steps), math.ceil(len(steps) / most))
+    sizes = np.diff([*starts, len(steps)])
+    means = [np.add.reduceat(np.asarray(curve, float), starts) / sizes for curve in (steps, values)]
+    return means[0].tolist(), means[1].tolist()
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -82,7 +82,3 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

@@ -71,7 +71,7 @@ def decoded_codewords(
         )
     columns = math.ceil(math.sqrt(patches.shape[0]))
     order = _by_similarity(patches, columns)
-    return _sheet([to_picture(patches[i]) for i in order], columns)
+    return sheet([to_picture(patches[i]) for i in order], columns)
 
 
 def _by_similarity(patches: Tensor, columns: int) -> list[int]:
@@ -87,15 +87,16 @@ def _by_similarity(patches: Tensor, columns: int) -> list[int]:
     return order.tolist()
 
 
-def _sheet(pictures: list[Picture], columns: int, gap: int = 1) -> Picture:
+def sheet(pictures: list[Picture], columns: int, *, gap: int = 1, border: bool = True) -> Picture:
+    """Pictures of one size in rows of ``columns``, white lines of ``gap`` pixels between them, or around too."""
     height, width = pictures[0].shape[:2]
-    rows = math.ceil(len(pictures) / columns)
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    rows, edge = math.ceil(len(pictures) / columns), gap if border else 0
+    size = (rows * (height + gap) - gap + 2 * edge, columns * (width + gap) - gap + 2 * edge, 3)
+    whole = np.full(size, 255, dtype=np.uint8)
     for number, picture in enumerate(pictures):
-        y = gap + number // columns * (height + gap)
-        x = gap + number % columns * (width + gap)
-        sheet[y : y + height, x : x + width] = picture
-    return sheet
+        y, x = edge + number // columns * (height + gap), edge + number % columns * (width + gap)
+        whole[y : y + height, x : x + width] = picture
+    return whole
 
 
 def colour_map(values: Tensor, low: float, high: float, *, name: str) -> Picture:

@@ -8,7 +8,6 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..environment import versions
 from ..errors import require
-from ..files import written_whole
+from ..files import write_text
 from . import page, plots
 from .batches import Images, description_of, device_of
-from .codebook import DUPLICATE_ODDS, CodebookReport, code_histogram, inspect_codebook
+from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
 from .history import History, read_history
 from .pictures import decoded_codewords
-from .samples import samples_section
-from .tables import Row, metric_rows
+from .samples import samples
+from .tables import Row, codebook_rows, metric_rows, skipped_by_reason
 
 #: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
 _CURVES = (
@@ -79,44 +79,45 @@ def write_report(
         The path of the report.
 
     Raises:
-        MissingExtraError: matplotlib or Pillow is not installed.
+        MissingExtraError: matplotlib, Jinja2 or Pillow is not installed.
         ValueError: there is no image, or the model does not return images.
     """
-    require("matplotlib", "train")
-    require("PIL.Image", "data")
+    for module, extra in (("matplotlib", "train"), ("jinja2", "train"), ("PIL.Image", "data")):
+        require(module, extra)
     folder = Path(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     metrics, problem = _read_metrics(folder / "metrics.json")
     history = read_history(folder / "history.jsonl")
-    rows = metric_rows(metrics)
-    body = [
-        _header(title, dataset, model, history),
-        page.tiles(_tiles(rows)),
-        samples_section(model, dataset, images),
-        page.section(
-            "Metrics",
-            page.figures_table((row.label, row.value, row.unit) for row in rows),
-            *(page.paragraph(text, soft=True) for text in _remarks(metrics, problem)),
-        ),
-        _codebook_section(model, dataset),
-        _curves_section(history, metrics),
-        _reproduction_section(folder, model, dataset, command),
-    ]
-    target = folder / "report.html"
-    with written_whole(target) as file:
-        file.write_text(page.page(title, body), encoding="utf-8")
-    return target
+    rows, config = metric_rows(metrics), folder / "config.yaml"
+    curves = _curves(history, metrics)
+    text = page.render(
+        "report.html.j2",
+        title=title,
+        facts=_facts(dataset, model, history),
+        tiles=_tiles(rows),
+        samples=samples(model, dataset, images),
+        rows=[(row.label, row.value, row.unit) for row in rows],
+        remarks=_remarks(metrics, problem),
+        codebook=_codebook(model, dataset),
+        curves=curves,
+        training_notes=_training_notes(history, curves),
+        command=command if isinstance(command, str) else shlex.join(command),
+        config=config.read_text(encoding="utf-8", errors="replace").strip() if config.is_file() else "",
+        environment=_environment(dataset, device_of(model)),
+    )
+    write_text(folder / "report.html", text)
+    return folder / "report.html"
 
 
-def _header(title: str, dataset: Images, model: nn.Module, history: History) -> str:
+def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:
     quantizer: Any = getattr(model, "quantizer", None)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    facts = [description_of(dataset)]
-    facts.append(f"{type(quantizer).__name__}, {quantizer.codebook_size:,} codes of {quantizer.dim} features")
-    facts.append(f"{parameters / 1e6:.2f} M parameters")
-    if history.last_step is not None:
-        facts.append(f"{history.last_step:,} steps")
-    return page.header(title, " · ".join(fact for fact in facts if fact))
+    facts = [
+        description_of(dataset),
+        f"{type(quantizer).__name__}, {quantizer.codebook_size:,} codes of {quantizer.dim} features",
+        f"{parameters / 1e6:.2f} M parameters",
+        "" if history.last_step is None else f"{history.last_step:,} steps",
+    ]
+    return [fact for fact in facts if fact]
 
 
 def _tiles(rows: list[Row]) -> list[tuple[str, str, str]]:
@@ -137,131 +138,77 @@ def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
         return [problem]
     what = "MSE, PSNR and SNR" if metrics.get("snr") is not None else "Image metrics"
     remarks = [f"{what} are of reconstructions clamped to [0, 1], data range 1."]
-    reasons: dict[str, list[str]] = {}
-    skipped = metrics.get("skipped")
-    for key, reason in (skipped if isinstance(skipped, dict) else {}).items():
-        reasons.setdefault(str(reason), []).append(str(key))
-    return remarks + [f"Not measured: {', '.join(keys)}: {reason}." for reason, keys in reasons.items()]
+    for reason, keys in skipped_by_reason(metrics).items():
+        remarks.append(f"Not measured: {', '.join(keys)}: {reason}.")
+    return remarks
 
 
-def _curves_section(history: History, metrics: Mapping[str, Any]) -> str:
-    cards = []
+def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Heading and plot of every group of curves that the run has."""
+    found = []
     size = metrics.get("codebook_size")
     for heading, label, log, names in _CURVES:
-        series = []
-        for prefix in _PREFIXES:
-            for name in names:
-                curve = history.curves.get(f"{prefix}/{name}")
-                if curve is not None:
-                    series.append((f"{prefix}/{name}".replace("_", " "), *curve))
-        if not series:
-            continue
+        keys = [f"{prefix}/{name}" for prefix in _PREFIXES for name in names]
+        series = [(key.replace("_", " "), *history.curves[key]) for key in keys if key in history.curves]
         limit = None
         if heading == "Entropies" and isinstance(size, int) and size > 1:
             limit = (f"log {size}", float(np.log(size)))
-        cards.append(page.card(heading, plots.line_chart(series, label=label, log=log, limit=limit)))
-    notes = []
-    if not cards:
-        notes.append("There is no history.jsonl with curves in the folder of the run.")
+        if series:
+            found.append((heading, plots.line_chart(series, label=label, log=log, limit=limit)))
+    return found
+
+
+def _training_notes(history: History, curves: Sequence[Any]) -> list[str]:
+    notes = [] if curves else ["There is no history.jsonl with curves in the folder of the run."]
     if history.broken_lines:
         notes.append(f"{history.broken_lines} line(s) of history.jsonl could not be read and were left out.")
-    return page.section("Training", page.grid(cards), *(page.paragraph(note, soft=True) for note in notes))
+    return notes
 
 
-def _codebook_section(model: nn.Module, dataset: Images) -> str:
-    notes: list[str] = []
-    cards: list[str] = []
-    rows: list[tuple[str, str, str]] = []
-    histogram = None
+def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:
+    tokenizer: Any = model
+    found: dict[str, Any] = {"plots": [], "rows": [], "notes": [], "sheet": None, "caption": ""}
     try:
         report = inspect_codebook(model, dataset)
     except ValueError as error:
-        notes.append(str(error))
+        found["notes"].append(str(error))
         histogram = code_histogram(model, dataset)
     else:
         histogram = report.histogram
-        rows = _codebook_rows(report)
+        found["rows"] = [(row.label, row.value, row.unit) for row in codebook_rows(report.summary())]
         if report.nearest.numel():
             mark = None
             if report.near_duplicates is not None:
                 mark = ("near-duplicate", (-2.0 * float(np.log(DUPLICATE_ODDS))) ** 0.5)
             label = f"distance to the nearest other codeword, {report.unit}"
             chart = plots.distance_chart(report.nearest.numpy(), label=label, mark=mark)
-            cards.append(page.card("Nearest pairs", chart))
-    if histogram is not None:
-        cards.insert(0, page.card("Usage over the data set", plots.usage_chart(histogram.numpy())))
-    sheet = ""
-    tokenizer: Any = model
+            found["plots"].append(("Nearest pairs", chart))
+    assert histogram is not None  # there is a data set
+    found["plots"].insert(0, ("Usage over the data set", plots.usage_chart(histogram.numpy())))
     try:
-        codes = None if histogram is None else histogram.argsort(descending=True, stable=True)
-        picture = decoded_codewords(model, codes=codes)
+        found["sheet"] = decoded_codewords(model, codes=histogram.argsort(descending=True, stable=True))
     except (ValueError, RuntimeError, IndexError) as error:
-        notes.append(f"Codewords cannot be shown as pictures: {error}")
-    else:
-        shown = min(1024, int(tokenizer.quantizer.codebook_size))
-        caption = f"{shown:,} codewords, each decoded as a constant patch of 3 x 3, arranged by similarity"
-        sheet = f'<div class="sheet">{page.captioned(picture, caption, "the decoded codewords")}</div>'
-    return page.section(
-        "Codebook",
-        page.grid(cards),
-        page.figures_table(rows),
-        *(page.paragraph(note, soft=True) for note in notes),
-        sheet,
+        found["notes"].append(f"Codewords cannot be shown as pictures: {error}")
+    shown = min(1024, int(tokenizer.quantizer.codebook_size))
+    found["caption"] = (
+        f"{shown:,} codewords, each decoded as a constant patch of 3 x 3, arranged by similarity"
     )
+    return found
 
 
-def _codebook_rows(report: CodebookReport) -> list[tuple[str, str, str]]:
-    values = report.summary()
-    shown = (
-        ("effective_codes", "effective number of distinct codewords", ",.1f", "codes"),
-        ("effective_codes_used", "the same, weighted by use", ",.1f", "codes"),
-        ("perplexity", "perplexity, for comparison", ",.1f", "codes"),
-        ("near_duplicates", "near-duplicate codewords", ",d", "codes"),
-        ("nearest_median", "nearest other codeword, median", ".3g", "std"),
-        ("nearest_min", "nearest other codeword, least", ".3g", "std"),
-        ("component_std", "component standard deviation", ".3g", "std of latents"),
-        ("weights_perplexity", "perplexity of the mixture weights", ",.1f", "codes"),
-    )
-    mixture = report.component_std is not None
-    return [
-        (label, format(values[key], style), unit if mixture or unit != "std" else "units of latents")
-        for key, label, style, unit in shown
-        if values.get(key) is not None
-    ]
-
-
-def _reproduction_section(
-    folder: Path, model: nn.Module, dataset: Images, command: str | Sequence[str]
-) -> str:
-    line = command if isinstance(command, str) else shlex.join(command)
-    config = folder / "config.yaml"
-    parts = ["<h3>Command</h3>", page.preformatted(line)]
-    if config.is_file():
-        text = config.read_text(encoding="utf-8", errors="replace").strip()
-        parts += ["<h3>Configuration</h3>", page.preformatted(text)]
-    facts = [
-        ("data", description_of(dataset) or type(dataset).__name__),
-        ("device", _device_name(device_of(model))),
-        ("python", platform.python_version()),
-        ("torch", torch.__version__),
-        ("numpy", np.__version__),
-        ("gmvq", _package_version()),
-        ("date", datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")),
-    ]
-    return page.section("Reproduce", *parts, "<h3>Environment</h3>", page.plain_table(facts))
+def _environment(dataset: Images, device: torch.device) -> dict[str, Any]:
+    return {
+        "data": description_of(dataset) or type(dataset).__name__,
+        "device": _device_name(device),
+        **versions("python", "torch", "numpy", "gmvq"),
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+    }
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device}: {torch.cuda.get_device_name(device)}"
     return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _package_version() -> str:
-    try:
-        return version("gmvq")
-    except PackageNotFoundError:
-        return str(getattr(require("gmvq", "all"), "__version__", "unknown (not installed)"))
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Any], str]:

@@ -1,47 +1,34 @@
-"""The report's pictures of single images: original, reconstruction, error and uncertainty; of signals, waveforms."""
+"""What the report shows of single images: original, reconstruction, error and uncertainty; of signals, waveforms."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import page
 from .batches import Images, device_of, evaluating, image_batches
 from .metrics import per_image_mse, psnr
 from .pictures import colour_map, enlarge, to_picture
-from .waveforms import waveforms_section
+from .waveforms import waveforms
 
 _ERROR_MAP, _UNCERTAINTY_MAP = "magma", "viridis"
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Images and what the model made of them; ``log_variance`` is None where there is no uncertainty."""
-
-    names: list[str]
-    images: Tensor
-    reconstructions: Tensor
-    log_variance: Tensor | None
-
-
-def samples_section(model: nn.Module, dataset: Images, count: int) -> str:
-    """Build the section; empty for ``count`` = 0."""
+def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | None:
+    """What the section shows: ``explanation``, ``bars``, ``cards``; None for ``count`` = 0."""
     if count < 1:
-        return ""
+        return None
     names, images = _pick(dataset, count)
     if images.ndim == 3:
-        return waveforms_section(model, dataset, names, images)
-    samples = _collect(model, names, images)
-    mse = per_image_mse(samples.reconstructions, samples.images)
-    clamped = samples.reconstructions.clamp(0.0, 1.0)
-    errors = (clamped - samples.images).square().mean(1).sqrt()
+        return waveforms(model, dataset, names, images)
+    images = images.float()
+    reconstructions, unsure = _reconstruct(model, images)
+    mse = per_image_mse(reconstructions, images)
+    clamped = reconstructions.clamp(0.0, 1.0)
+    errors = (clamped - images).square().mean(1).sqrt()
     error_top = float(errors.flatten().quantile(0.995)) if errors.numel() < 1 << 24 else float(errors.max())
     error_top = max(error_top, 1e-6)
-    unsure = samples.log_variance
     bars = [_bar(_ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")]
     low = high = 0.0
     if unsure is not None:
@@ -49,29 +36,22 @@ def samples_section(model: nn.Module, dataset: Images, count: int) -> str:
         label = "uncertainty: log s², s in standard deviations of the latents"
         bars.append(_bar(_UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
     cards = []
-    for i, name in enumerate(samples.names):
-        height, width = samples.images.shape[2:]
-        strip = [
-            page.captioned(to_picture(samples.images[i]), "original", f"original of {name}"),
-            page.captioned(to_picture(clamped[i]), "reconstruction", f"reconstruction of {name}"),
-        ]
-        picture = colour_map(errors[i], 0.0, error_top, name=_ERROR_MAP)
-        strip.append(page.captioned(picture, "error", f"error of {name}"))
+    for i, name in enumerate(names):
+        pictures = {
+            "original": to_picture(images[i]),
+            "reconstruction": to_picture(clamped[i]),
+            "error": colour_map(errors[i], 0.0, error_top, name=_ERROR_MAP),
+        }
         if unsure is not None:
-            picture = colour_map(enlarge(unsure[i], height, width), low, high, name=_UNCERTAINTY_MAP)
-            strip.append(page.captioned(picture, "uncertainty", f"uncertainty of {name}"))
+            enlarged = enlarge(unsure[i], *images.shape[2:])
+            pictures["uncertainty"] = colour_map(enlarged, low, high, name=_UNCERTAINTY_MAP)
         decibels = f"{psnr(float(mse[i])):.2f} dB"
-        heading = f'<div class="name"><span>{escape(name)}</span><b>{decibels}</b></div>'
-        cards.append(f'<div class="card">{heading}{page.grid(strip, "strip")}</div>')
-    return page.section(
-        "Reconstructions",
-        page.paragraph(_explanation(errors, unsure), soft=True),
-        page.grid(bars, "bars"),
-        page.grid(cards),
-    )
+        cards.append({"name": name, "decibels": decibels, "pictures": pictures, "plot": ""})
+    return {"explanation": _explanation(errors, unsure), "bars": bars, "cards": cards}
 
 
-def _collect(model: nn.Module, names: list[str], images: Tensor) -> _Samples:
+def _reconstruct(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Reconstructions and log-variances of images; None where the uncertainty does not vary."""
     tokenizer: Any = model
     with evaluating(model):
         out = tokenizer(images.to(device_of(model)))
@@ -85,7 +65,7 @@ def _collect(model: nn.Module, names: list[str], images: Tensor) -> _Samples:
         log_variance = log_variance.flatten(3).mean(-1)
     known = log_variance.ndim == 3 and bool(log_variance.isfinite().all())
     flat = not known or float(log_variance.max() - log_variance.min()) < 1e-6
-    return _Samples(names, images.float(), reconstructions, None if flat else log_variance)
+    return reconstructions, None if flat else log_variance
 
 
 def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
@@ -105,9 +85,9 @@ def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
     return [f"item {number}" for number in range(batch.shape[0])], batch
 
 
-def _bar(name: str, label: str, low: str, high: str) -> str:
+def _bar(name: str, label: str, low: str, high: str) -> dict[str, Any]:
     strip = colour_map(torch.linspace(0.0, 1.0, 256)[None].expand(8, -1), 0.0, 1.0, name=name)
-    return page.colour_bar(strip, label, low, high)
+    return {"strip": strip, "label": label, "low": low, "high": high}
 
 
 def _explanation(errors: Tensor, unsure: Tensor | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import written_whole
+from ..files import write_json
 from .evaluate import Evaluation
 
 #: (key, label, unit, format) in the order of printing; a format is that of ``format``.
@@ -44,6 +43,23 @@ _FIGURES = (
 )
 
 
+#: The same of a codebook (``CodebookReport.summary``); "std" is that of a component.
+_CODEBOOK = (
+    ("codes_used", "codes used", "codes", ",d"),
+    ("usage", "usage", "", ".1%"),
+    ("perplexity", "perplexity", "codes", ",.1f"),
+    ("code_entropy", "entropy of the codes", "nats", ".3f"),
+    ("effective_codes", "effective number of distinct codewords", "codes", ",.1f"),
+    ("effective_codes_used", "the same, weighted by use", "codes", ",.1f"),
+    ("near_duplicates", "near-duplicate codewords", "codes", ",d"),
+    ("nearest_min", "nearest other codeword, least", "std", ".3g"),
+    ("nearest_median", "nearest other codeword, median", "std", ".3g"),
+    ("nearest_max", "nearest other codeword, greatest", "std", ".3g"),
+    ("component_std", "component standard deviation", "std of latents", ".3g"),
+    ("weights_perplexity", "perplexity of the mixture weights", "codes", ",.1f"),
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure: its key, label, formatted value and unit."""
@@ -68,6 +84,18 @@ def metric_rows(values: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def codebook_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Format the known figures of a codebook; those absent or None are left out."""
+    mixture = summary.get("component_std") is not None
+    return [
+        Row(
+            key, label, _format(summary[key], style), unit if mixture or unit != "std" else "units of latents"
+        )
+        for key, label, unit, style in _CODEBOOK
+        if summary.get(key) is not None
+    ]
+
+
 def _of_signals(text: str) -> str:
     return text.replace("image", "window").replace("pixel", "sample")
 
@@ -79,12 +107,19 @@ def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
     label_width = max((len(row.label) for row in rows), default=0)
     value_width = max((len(row.value) for row in rows), default=0)
     lines = [f"{row.label:<{label_width}}  {row.value:>{value_width}}  {row.unit}".rstrip() for row in rows]
-    reasons: dict[str, list[str]] = {}
     labels = {key: label for key, label, _, _ in _FIGURES}
-    for key, reason in (values.get("skipped") or {}).items():
-        reasons.setdefault(str(reason), []).append(labels.get(str(key), str(key)))
-    lines += [f"skipped: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    for reason, keys in skipped_by_reason(values).items():
+        lines.append(f"skipped: {', '.join(labels.get(key, key) for key in keys)}: {reason}")
     return "\n".join(lines)
+
+
+def skipped_by_reason(values: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The figures that were not measured, by the reason why."""
+    reasons: dict[str, list[str]] = {}
+    skipped = values.get("skipped")
+    for key, reason in (skipped if isinstance(skipped, Mapping) else {}).items():
+        reasons.setdefault(str(reason), []).append(str(key))
+    return reasons
 
 
 def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping[str, Any]) -> Path:
@@ -93,11 +128,8 @@ def write_metrics(path: str | os.PathLike[str], evaluation: Evaluation | Mapping
     units = {key: f"{label} [{unit}]" if unit else label for key, label, unit, _ in _FIGURES}
     units["mse"] = "MSE of values in [0, 1]"
     values["units"] = {key: unit for key, unit in units.items() if key in values}
-    text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
-    target = Path(path)
-    with written_whole(target) as file:
-        file.write_text(text, encoding="utf-8")
-    return target
+    write_json(path, _finite(values))
+    return Path(path)
 
 
 def _format(value: float, style: str) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import page, plots
+from . import plots
 from .batches import Images, device_of, evaluating
 from .signals import SignalMetrics, sample_rate_of
 
 
-def waveforms_section(
+def waveforms(
     model: nn.Module, dataset: Images, names: list[str], signals: Tensor, shown: int = 1024
-) -> str:
-    """Build the section for windows (B, C, T) on the scale [0, 1].
+) -> dict[str, Any]:
+    """What the section shows of windows (B, C, T) on the scale [0, 1]: ``explanation`` and ``cards``.
 
     Drawn is the first channel, its first ``shown`` samples, in the dataset's own units where it has a ``scale``.
     """
@@ -42,12 +41,11 @@ def waveforms_section(
             label="amplitude" if rate else "value",
         )
         decibels = f"SNR {metrics.compute()['snr']:.2f} dB" if metrics.windows else "silence"
-        heading = f'<div class="name"><span>{escape(name)}</span><b>{decibels}</b></div>'
-        cards.append(f'<div class="card">{heading}{chart}</div>')
+        cards.append({"name": name, "decibels": decibels, "pictures": {}, "plot": chart})
     length = min(shown, signals.shape[-1])
     text = (
         f"Windows spread evenly over the set, each with its signal-to-noise ratio over all {signals.shape[-1]:,} "
         f"samples; drawn are the first {length:,}"
         + (", of the first channel." if signals.shape[1] > 1 else ".")
     )
-    return page.section("Reconstructions", page.paragraph(text, soft=True), page.grid(cards))
+    return {"explanation": text, "bars": [], "cards": cards}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import check_indices
 from .check import Runner
 from .graphs import Signature
 from .onnx import OnnxRunner
@@ -50,9 +51,7 @@ class Exported:
             TypeError: not float32.
             ValueError: a shape that the files do not take.
         """
-        if not isinstance(images, Tensor) or images.dtype != torch.float32:
-            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"expected a float32 tensor of values in [0, 1], got {kind}")
+        _check_dtype(images, torch.float32, "a float32 tensor of values in [0, 1]")
         self.signature.check_images(images.shape)
         return self._runner.encode(images.contiguous())
 
@@ -63,17 +62,16 @@ class Exported:
             TypeError: not int64.
             ValueError: a shape or a value that the files do not take.
         """
-        if not isinstance(indices, Tensor) or indices.dtype != torch.int64:
-            kind = indices.dtype if isinstance(indices, Tensor) else type(indices).__name__
-            raise TypeError(f"expected an int64 tensor of indices, got {kind}")
+        _check_dtype(indices, torch.int64, "an int64 tensor of indices")
         self.signature.check_indices(indices.shape)
-        low, high = int(indices.min()), int(indices.max())
-        if low < -1 or high >= self.signature.codebook_size:
-            raise ValueError(
-                f"indices must lie in [0, {self.signature.codebook_size - 1}] (or be -1 where masked), got values "
-                f"from {low} to {high}"
-            )
+        check_indices(indices, self.signature.codebook_size)
         return self._runner.decode(indices.contiguous())
+
+
+def _check_dtype(values: Tensor, dtype: torch.dtype, expected: str) -> None:
+    if not isinstance(values, Tensor) or values.dtype != dtype:
+        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise TypeError(f"expected {expected}, got {kind}")
 
 
 def load_exported(directory: str | os.PathLike[str]) -> Exported:

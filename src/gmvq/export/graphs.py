@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import one_line
+from ..models.interface import decode_latents, feature_axis
+
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
 
@@ -100,11 +103,11 @@ class EncoderGraph(nn.Module):
     def __init__(self, model: VQAutoencoder) -> None:
         super().__init__()
         self.encoder, self.quantizer = model.encoder, model.quantizer
-        self.feature_axis = 1 if model.layout == "channels_first" else -1
+        self.layout = model.layout
 
     def latents(self, images: Tensor) -> Tensor:
         """(B, *spatial, D)."""
-        return self.encoder(images).movedim(self.feature_axis, -1)
+        return self.encoder(images).movedim(feature_axis(self), -1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.quantizer.encode(self.latents(images))
@@ -116,11 +119,10 @@ class DecoderGraph(nn.Module):
     def __init__(self, model: VQAutoencoder) -> None:
         super().__init__()
         self.quantizer, self.decoder = model.quantizer, model.decoder
-        self.feature_axis = 1 if model.layout == "channels_first" else -1
+        self.layout = model.layout
 
     def forward(self, indices: Tensor) -> Tensor:
-        codes = self.quantizer.get_codes_from_indices(indices)
-        return self.decoder(codes.movedim(-1, self.feature_axis).contiguous())
+        return decode_latents(self, self.quantizer.get_codes_from_indices(indices))
 
 
 def plain_copy(model: VQAutoencoder) -> VQAutoencoder:
@@ -192,11 +194,15 @@ class Graph:
             with torch.no_grad():
                 return torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
         except Exception as error:  # the exporter raises a class for each of its stages
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"the graph from {self.input_name} to {self.output_name} cannot be exported with a free batch and "
-                f"free sizes; torch.export says: {reason}"
+            raise self.failed(
+                "be exported with a free batch and free sizes; torch.export says", error
             ) from error
+
+    def failed(self, what: str, error: Exception) -> ValueError:
+        """The error that says what cannot be done with the graph, and why."""
+        return ValueError(
+            f"the graph from {self.input_name} to {self.output_name} cannot {what}: {one_line(error)}"
+        )
 
 
 def graphs_of(model: VQAutoencoder, signature: Signature) -> tuple[Graph, Graph]:

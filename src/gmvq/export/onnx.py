@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import require
+from ..quiet import quiet
 from .graphs import Graph, Signature
 
 #: One file holds at most 2 GB (a limit of protobuf).
@@ -45,7 +43,7 @@ def write_onnx(
             "ONNX file holds 2 GB; use the format torch-export"
         )
     program = graph.program()
-    with _quiet():
+    with quiet("torch.onnx"):
         try:
             written = torch.onnx.export(
                 program,
@@ -56,11 +54,7 @@ def write_onnx(
                 verbose=False,
             )
         except Exception as error:  # as torch.export, a class for each stage
-            reason = " ".join(str(error).split())[:400]
-            raise ValueError(
-                f"the graph from {graph.input_name} to {graph.output_name} cannot be written as ONNX with opset "
-                f"{opset}: {reason}"
-            ) from error
+            raise graph.failed(f"be written as ONNX with opset {opset}", error) from error
     assert written is not None
     proto = written.model_proto
     _name_axes(proto.graph, signature)
@@ -79,20 +73,6 @@ def _name_axes(graph: Any, signature: Signature) -> None:
             if isinstance(name, str):
                 axis.dim_param = name
     del graph.value_info[:]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on its own parts and on packages that nobody asked for."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 class OnnxRunner:

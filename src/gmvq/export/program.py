@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..quiet import quiet
 from .graphs import Graph
 
 
@@ -20,8 +20,7 @@ def write_program(graph: Graph, file: Path) -> None:
         ValueError: the graph cannot be exported.
     """
     program = graph.program()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about itself
+    with quiet():
         torch.export.save(program, file)
 
 
@@ -37,14 +36,10 @@ def write_aoti(graph: Graph, file: Path) -> None:
     from torch._inductor import aoti_compile_and_package
 
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             aoti_compile_and_package(program, package_path=str(file))
     except Exception as error:  # whatever code generation and the compiler raise
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(
-            f"the graph from {graph.input_name} to {graph.output_name} cannot be compiled: {reason}"
-        ) from error
+        raise graph.failed("be compiled", error) from error
 
 
 def check_compiler() -> None:
@@ -69,8 +64,7 @@ class ProgramRunner:
     @classmethod
     def of_programs(cls, encoder: Path, decoder: Path) -> ProgramRunner:
         """From two files of ``write_program``."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return cls(*(torch.export.load(file).module() for file in (encoder, decoder)))
 
     @classmethod

@@ -9,13 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from ..environment import versions
 from ..errors import check_choice, require
 from ..models.digest import model_digest
 from ..quantizers import GaussianMixtureVQ
@@ -93,23 +92,7 @@ def export_model(
             "the model has no codebook yet: train it, or start it with model.quantizer.init_codebook(latents)"
         )
     signature = signature_of(plain, channels=channels, downsample=downsample, spatial_dims=spatial_dims)
-    notes: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "format": format,
-        "opset": opset if format == "onnx" else None,
-        "signature": signature.to_dict(),
-        "images": {
-            "shape": signature.image_shape(),
-            "dtype": "float32",
-            "values": "[0, 1]; decoded ones are not clamped",
-        },
-        "indices": {"shape": signature.indices_shape(), "dtype": "int64", "masked": -1},
-        "sizes": signature.constraint(),
-        "quantizer": type(model.quantizer).__name__,
-        "model": model_digest(model),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(format),
-    }
+    notes = _notes(model, signature, format, opset)
     target.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=target))
     try:
@@ -126,6 +109,25 @@ def export_model(
     return notes
 
 
+def _notes(model: VQAutoencoder, signature: Signature, format: str, opset: int) -> dict[str, Any]:
+    """What export.json holds before anything is written."""
+    machine = {"machine": f"{platform.system()} {platform.machine()}"} if format == "aoti" else {}
+    values = {"dtype": "float32", "values": "[0, 1]; decoded ones are not clamped"}
+    return {
+        "format_version": FORMAT_VERSION,
+        "format": format,
+        "opset": opset if format == "onnx" else None,
+        "signature": signature.to_dict(),
+        "images": {"shape": signature.image_shape(), **values},
+        "indices": {"shape": signature.indices_shape(), "dtype": "int64", "masked": -1},
+        "sizes": signature.constraint(),
+        "quantizer": type(model.quantizer).__name__,
+        "model": model_digest(model),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {**versions("python", "torch", "gmvq", *_PACKAGES[format]), **machine},
+    }
+
+
 def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]) -> None:
     if notes["format"] == "onnx":
         kept = ("signature", "quantizer", "model", "versions")
@@ -134,15 +136,3 @@ def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]
         write_program(graph, file)
     else:
         write_aoti(graph, file)
-
-
-def _versions(format: str) -> dict[str, str]:
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("gmvq", *_PACKAGES[format]):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from the source tree
-            found[package] = "unknown"
-    if format == "aoti":
-        found["machine"] = f"{platform.system()} {platform.machine()}"
-    return found

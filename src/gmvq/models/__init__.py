@@ -1,9 +1,11 @@
 """Autoencoders around a quantizer: default networks, any other networks, saving and loading."""
 
-from .autoencoder import AutoencoderOutput, QuantizerLike, VQAutoencoder, build_autoencoder
+from .autoencoder import AutoencoderOutput, VQAutoencoder
+from .build import build_autoencoder
 from .card import model_card
 from .diffusers_adapter import GMVQModel
 from .digest import model_digest
+from .interface import QuantizerLike
 from .nets import Decoder, Encoder, build_networks, build_networks_1d
 from .precision import autocast_dtype, recommended_precision
 

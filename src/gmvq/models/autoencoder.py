@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, overload
+from typing import Any, Literal, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +16,7 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
-from .nets import build_networks
-
-
-class QuantizerLike(Protocol):
-    """What the autoencoder asks of a quantizer module; latents are (..., dim)."""
-
-    dim: int
-    codebook_size: int
-
-    def __call__(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
-    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor: ...
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor: ...
-    def parameter_groups(self, lr: float) -> list[dict[str, Any]]: ...
-    def to_config(self) -> dict[str, Any]: ...
+from .interface import QuantizerLike, as_floats, decode_latents, evaluating, feature_axis
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ class VQAutoencoder(nn.Module):
             ValueError: the encoder's feature axis does not have ``quantizer.dim`` entries.
         """
         out = self.quantizer(self._latents(x), mask)
-        return AutoencoderOutput(reconstruction=self._decode(out.quantized), quantizer=out)
+        return AutoencoderOutput(reconstruction=decode_latents(self, out.quantized), quantizer=out)
 
     @overload
     def encode(
@@ -132,7 +119,7 @@ class VQAutoencoder(nn.Module):
     def decode(self, indices: Tensor) -> Tensor:
         """Turn tokens (B, *spatial) into the decoder's output; -1 stands for a masked position."""
         with self._evaluating():
-            return self._decode(self.quantizer.get_codes_from_indices(indices))
+            return decode_latents(self, self.quantizer.get_codes_from_indices(indices))
 
     def reconstruct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``decode(encode(x))``."""
@@ -228,24 +215,19 @@ class VQAutoencoder(nn.Module):
             ValueError: ``repo_id`` is no ``"owner/name"``.
             MissingExtraError: the package huggingface_hub is absent.
         """
-        return hub.push(
-            self,
+        notes = {"repo_id": repo_id, "metadata": metadata, "license": license}
+        return hub.upload(
+            lambda folder: hub.save_repository(self, folder, **notes),
             repo_id,
             private=private,
             token=token,
             commit_message=commit_message,
-            metadata=metadata,
-            license=license,
         )
-
-    @property
-    def _feature_axis(self) -> int:
-        return 1 if self.layout == "channels_first" else -1
 
     def _latents(self, x: Tensor) -> Tensor:
         """Encode to (B, *spatial, D), in float32 at least."""
         latents = self._encoded(x)
-        dim, axis = self.quantizer.dim, self._feature_axis
+        dim, axis = self.quantizer.dim, feature_axis(self)
         if latents.ndim < 2 or latents.shape[axis] != dim:
             other = "channels_last" if self.layout == "channels_first" else "channels_first"
             hint = f"build the encoder with {dim} output features, or the quantizer with dim= the encoder's"
@@ -255,8 +237,7 @@ class VQAutoencoder(nn.Module):
                 f"the quantizer has dim={dim}, but the encoder's output has shape {tuple(latents.shape)}, of "
                 f"which axis {axis} is the feature axis (layout={self.layout!r}); {hint}"
             )
-        latents = latents.movedim(axis, -1)
-        return latents.float() if latents.dtype in (torch.float16, torch.bfloat16) else latents
+        return as_floats(latents.movedim(axis, -1))
 
     def _encoded(self, x: Tensor) -> Tensor:
         """The encoder's output; where x is of another dtype than the weights, an error that says so."""
@@ -273,13 +254,6 @@ class VQAutoencoder(nn.Module):
                 f"x.to({parameter.dtype})"
             ) from error
 
-    def _decode(self, quantized: Tensor) -> Tensor:
-        """Decode from (B, *spatial, D); contiguous, so that equal values take equal paths in the decoder."""
-        parameter = next(self.decoder.parameters(), None)
-        if parameter is not None:
-            quantized = quantized.to(parameter.dtype)
-        return self.decoder(quantized.movedim(-1, self._feature_axis).contiguous())
-
     def _check_codebook(self) -> None:
         """Raise unless there are codes: without them every index would be -1."""
         quantizer: Any = self.quantizer
@@ -294,45 +268,6 @@ class VQAutoencoder(nn.Module):
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
-        training = [module for module in self.modules() if module.training]
-        try:
-            self.eval()
+        with evaluating(self):  # eval mode starts the codebook of a training that was too short for one
             self._check_codebook()
-            with torch.no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
-
-
-def build_autoencoder(
-    name: str = "tiny",
-    *,
-    channels: int = 3,
-    downsample: int = 4,
-    dim: int = 4,
-    codebook_size: int = 256,
-    spatial_dims: int = 2,
-    quantizer: nn.Module | None = None,
-) -> VQAutoencoder:
-    """Build an autoencoder from the default networks and a ``GaussianMixtureVQ``.
-
-    Args:
-        name: size of the networks: ``"tiny"``, ``"small"`` or ``"base"``.
-        channels, downsample, spatial_dims: as in ``build_networks``.
-        dim: features per latent position.
-        codebook_size: number of codes.
-        quantizer: another quantizer, whose ``dim`` then replaces ``dim`` and ``codebook_size``.
-
-    Example:
-        >>> model = build_autoencoder("small", downsample=8, dim=64, codebook_size=1024)
-    """
-    quantizer = GaussianMixtureVQ(dim=dim, codebook_size=codebook_size) if quantizer is None else quantizer
-    encoder, decoder = build_networks(
-        name,
-        channels=channels,
-        dim=quantizer.dim,  # pyright: ignore[reportArgumentType]
-        downsample=downsample,
-        spatial_dims=spatial_dims,
-    )
-    return VQAutoencoder(encoder, quantizer, decoder)
+            yield

@@ -17,28 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from .autoencoder import VQAutoencoder
+from .interface import decode_latents, feature_axis
 
 
 class Config(OrderedDict[str, Any]):
-    """Settings by key and by name, as pipelines read them: ``config["in_channels"]``, ``config.in_channels``."""
+    """Entries by key, by name and by position, as pipelines read settings and results: ``config.in_channels``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self[name]
+            return super().__getitem__(name)
         except KeyError:
-            raise AttributeError(
-                f"the config of GMVQModel has no {name!r}; it has {', '.join(self)}"
-            ) from None
-
-
-class _Output(OrderedDict[str, Any]):
-    """Results by name, by key, and by position in the order of their keys."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
+            raise AttributeError(f"there is no {name!r} here; there are: {', '.join(self)}") from None
 
     def __getitem__(self, key: Any) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
@@ -184,10 +173,10 @@ class GMVQModel(nn.Module):
             An object with ``latents``, or a tuple of them.
         """
         latents = self.model.encoder(x / 2 + 0.5 if self.signed else x)
-        latents = latents if self.model.layout == "channels_last" else latents.movedim(1, -1)
+        latents = latents.movedim(feature_axis(self.model), -1)
         read = getattr(self.model.quantizer, "decoder_units", None)
         latents = (latents if read is None else read(latents)).movedim(-1, 1)
-        return _Output(latents=latents) if return_dict else (latents,)
+        return Config(latents=latents) if return_dict else (latents,)
 
     def decode(
         self,
@@ -209,9 +198,9 @@ class GMVQModel(nn.Module):
             h, loss, _ = self.quantize(h)
         elif self.config.lookup_from_codebook:
             h = self.quantize.get_codebook_entry(h, shape)
-        sample = self._decode(h)
+        sample = decode_latents(self.model, h.movedim(1, -1))
         sample = sample * 2 - 1 if self.signed else sample
-        return _Output(sample=sample, commit_loss=loss) if return_dict else (sample, loss)
+        return Config(sample=sample, commit_loss=loss) if return_dict else (sample, loss)
 
     def forward(self, sample: Tensor, return_dict: bool = True) -> Any:
         """``decode(encode(sample).latents)``."""
@@ -221,9 +210,3 @@ class GMVQModel(nn.Module):
     def latent_std(self, images: Tensor) -> float:
         """Standard deviation of the latents of images in [-1, 1]; see ``scaling_factor``."""
         return float(self.encode(images).latents.float().std())
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        latents = latents.to(self.dtype)
-        if self.model.layout == "channels_last":
-            latents = latents.movedim(1, -1)
-        return self.model.decoder(latents.contiguous())

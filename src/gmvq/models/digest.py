@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import TYPE_CHECKING
-
-from .weights import tensors_digest
-
-if TYPE_CHECKING:
-    from .autoencoder import VQAutoencoder
+from .interface import Tokenizer
+from .weights import described_digest
 
 
-def model_digest(model: VQAutoencoder) -> str:
+def model_digest(model: Tokenizer) -> str:
     """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
 
     The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.
@@ -22,5 +16,4 @@ def model_digest(model: VQAutoencoder) -> str:
         'sha256:4f1c...'
     """
     config = {"layout": model.layout, "quantizer": model.quantizer.to_config()}
-    text = json.dumps(config, sort_keys=True) + tensors_digest(model.state_dict())
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"sha256:{described_digest(config, model.state_dict())}"

@@ -8,21 +8,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import require
-from ..files import written_whole
+from ..errors import one_line, require
+from ..files import PathLike, write_text
 from .card import MARKER, model_card, public_metadata
+from .interface import Tokenizer
 from .pretrained import CONFIG, WEIGHTS, save
-
-if TYPE_CHECKING:
-    from .autoencoder import VQAutoencoder
 
 CARD = "README.md"
 
 
 def resolve(
-    path_or_hub_id: str | os.PathLike[str], *, revision: str | None, token: str | bool | None
+    path_or_hub_id: PathLike, *, revision: str | None = None, token: str | bool | None = None
 ) -> Path:
     """Return the local folder, downloading it if the name is that of a Hub repository."""
     folder = Path(path_or_hub_id)
@@ -42,15 +40,14 @@ def resolve(
         "token=..., and check",
         FileNotFoundError,
     ):
-        return Path(
-            hub.snapshot_download(name, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG])
-        )
+        files = [WEIGHTS, CONFIG]
+        return Path(hub.snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     raise AssertionError("the context raises")
 
 
 def save_repository(
-    model: VQAutoencoder,
-    directory: str | os.PathLike[str],
+    model: Tokenizer,
+    directory: PathLike,
     *,
     repo_id: str | None,
     metadata: dict[str, Any] | None,
@@ -59,27 +56,8 @@ def save_repository(
     """Write what a Hub repository holds: the two files, without local paths in their metadata, and the model card."""
     metadata = public_metadata(metadata)
     save(model, directory, metadata)
-    text = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
-    with written_whole(Path(directory) / CARD) as file:
-        file.write_text(text, encoding="utf-8")
-
-
-def push(
-    model: VQAutoencoder,
-    repo_id: str,
-    *,
-    private: bool,
-    token: str | bool | None,
-    commit_message: str,
-    metadata: dict[str, Any] | None,
-    license: str | None,
-) -> str:
-    """Upload ``model`` with its card; return the commit's address."""
-
-    def write(folder: Path) -> None:
-        save_repository(model, folder, repo_id=repo_id, metadata=metadata, license=license)
-
-    return upload(write, repo_id, private=private, token=token, commit_message=commit_message)
+    card = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
+    write_text(Path(directory) / CARD, card)
 
 
 def upload(
@@ -131,5 +109,4 @@ def _hub_errors(what: str, kind: type[OSError]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # those of its transport derive from nothing in common with its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise kind(f"{what} the name and the network: {reason}") from error
+        raise kind(f"{what} the name and the network: {one_line(error)}") from error

@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import json
-import os
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .. import quantizers
-from ..files import written_whole
+from ..environment import versions
+from ..files import PathLike, atomic_write, write_text
+from .interface import Tokenizer, networks_of
 from .nets import Decoder, Encoder, build_networks
-from .weights import DIGEST, check_parts, fill, misfits, mixed_dtypes, naming, read_weights, tensors_digest
-
-if TYPE_CHECKING:
-    from .autoencoder import VQAutoencoder
+from .weights import DIGEST, build_filled, check_parts, naming, read_weights, tensors_digest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT_VERSION = 1
 _KEYS = ("format_version", "class", "layout", "networks", "quantizer")
-Model = TypeVar("Model", bound="VQAutoencoder")
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: VQAutoencoder, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
+def save(model: Tokenizer, directory: PathLike, metadata: dict[str, Any] | None) -> None:
     """Write the two files of ``model`` into ``directory``."""
+    own = type(model.encoder) is Encoder and type(model.decoder) is Decoder
     config = {
         "format_version": FORMAT_VERSION,
         "class": type(model).__name__,
         "layout": model.layout,
-        "networks": _describe_networks(model),
+        "networks": (own and networks_of(model)) or "custom",
         "quantizer": model.quantizer.to_config(),
-        "versions": {"gmvq": _version(), "torch": torch.__version__},
+        "versions": versions("gmvq", "torch"),
         "metadata": metadata or {},
     }
-    text = json.dumps(config, indent=2) + "\n"  # before anything is written: fails on what JSON cannot hold
+    write_folder(directory, config, model.state_dict())
+
+
+def write_folder(directory: PathLike, config: dict[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write ``model.safetensors`` and ``config.json``; each replaces its predecessor in one step.
+
+    Raises:
+        TypeError: JSON cannot hold the config; nothing is written then.
+    """
+    text = json.dumps(config, indent=2) + "\n"
     # One contiguous copy per entry: safetensors takes neither shared nor strided storage.
     weights = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
+        for name, value in tensors.items()
     }
-    folder = Path(directory)
-    header = {"format": "pt", DIGEST: tensors_digest(weights)}
-    with written_whole(folder / WEIGHTS) as file:
-        save_file(weights, file, metadata=header)
-    with written_whole(folder / CONFIG) as file:
-        file.write_text(text, encoding="utf-8")
+    with atomic_write(Path(directory) / WEIGHTS) as file:
+        save_file(weights, file, metadata={"format": "pt", DIGEST: tensors_digest(weights)})
+    write_text(Path(directory) / CONFIG, text)
 
 
 def load(cls: type[Model], folder: Path, encoder: nn.Module | None, decoder: nn.Module | None) -> Model:
@@ -62,46 +67,45 @@ def load(cls: type[Model], folder: Path, encoder: nn.Module | None, decoder: nn.
             f"build them as they were and pass {' and '.join(f'{name}=...' for name in missing)}"
         )
     weights = read_weights(folder / WEIGHTS)
+    return build_described(cls, config, weights, file, folder / WEIGHTS, encoder, decoder)
+
+
+def build_described(
+    cls: type[Model],
+    config: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    file: object,
+    where: object,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Model:
+    """Build a model by its networks, quantizer and layout, and fill in tensors that have to fit it.
+
+    Args:
+        cls: the model's class.
+        config: the three entries.
+        weights: the tensors.
+        file, where: the files of the two, for errors.
+        encoder, decoder: networks in place of those described.
+
+    Raises:
+        ValueError: an entry cannot be used, or the tensors do not fit.
+    """
 
     def build() -> Model:
-        rebuilt: tuple[nn.Module | None, nn.Module | None] = (None, None)
-        if missing:
+        networks: tuple[nn.Module | None, nn.Module | None] = (None, None)
+        if encoder is None or decoder is None:
             with naming(file, "networks"):
-                rebuilt = build_networks(**config["networks"])
+                networks = build_networks(**config["networks"])
         with naming(file, "quantizer"):
             quantizer = quantizers.from_config(config["quantizer"])
         with naming(file, "layout"):
-            networks = (encoder or rebuilt[0], decoder or rebuilt[1])
-            return cls(networks[0], quantizer, networks[1], layout=config["layout"])  # pyright: ignore
+            parts: Any = (encoder or networks[0], quantizer, decoder or networks[1])
+            return cls(*parts, layout=config["layout"])
 
     check_parts(config["quantizer"], weights, file)
-    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
-        own = build().state_dict()
-    problems = misfits(weights, own) or ([] if config["networks"] == "custom" else mixed_dtypes(weights))
-    if problems:
-        shown = "\n  ".join(problems[:8] + [f"... and {len(problems) - 8} more"] * (len(problems) > 8))
-        raise ValueError(
-            f"{folder / WEIGHTS} does not fit the model of {CONFIG} and the networks passed; build encoder and decoder "
-            f"with the arguments they were saved with:\n  {shown}"
-        )
-    model = build()
-    fill(model, weights)
-    return model
-
-
-def _describe_networks(model: VQAutoencoder) -> dict[str, Any] | str:
-    """Return the arguments of ``build_networks``, or "custom"."""
-    encoder, decoder = model.encoder, model.decoder
-    if type(encoder) is Encoder and type(decoder) is Decoder and encoder.config == decoder.config:
-        return encoder.config
-    return "custom"
-
-
-def _version() -> str:
-    try:
-        return version("gmvq")
-    except PackageNotFoundError:  # run from the source tree
-        return "unknown"
+    hint = "; build encoder and decoder with the arguments they were saved with"
+    return build_filled(build, weights, where, hint=hint, mixed=config["networks"] == "custom")
 
 
 def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> dict[str, Any]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..errors import one_line
+
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
+Module = TypeVar("Module", bound=nn.Module)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -24,8 +28,7 @@ def naming(file: object, entry: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # values of a wrong kind make constructors raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {reason}") from error
+        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {one_line(error)}") from error
 
 
 def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
@@ -55,6 +58,12 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def described_digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over a configuration and every tensor, in hexadecimal digits."""
+    text = json.dumps(config, sort_keys=True) + tensors_digest(tensors)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -117,6 +126,37 @@ def mixed_dtypes(
         if len(kinds) > 1:
             found.append(f"several dtypes: {part}*, got {' and '.join(sorted(kinds))}")
     return found
+
+
+def build_filled(
+    build: Callable[[], Module],
+    weights: Mapping[str, Tensor],
+    where: object,
+    *,
+    hint: str = "",
+    mixed: bool = False,
+) -> Module:
+    """Build a model and fill in its tensors, once they are known to fit.
+
+    Args:
+        build: makes the model with any weights.
+        weights: its tensors.
+        where: the file, for errors.
+        hint: what else the tensors have to fit, and what to do.
+        mixed: whether the encoder or the decoder may have tensors of several dtypes.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
+        own = build().state_dict()
+    problems = misfits(weights, own) or ([] if mixed else mixed_dtypes(weights))
+    if problems:
+        shown = "; ".join(problems[:8] + [f"... and {len(problems) - 8} more"] * (len(problems) > 8))
+        raise ValueError(f"{where} does not fit the model described in it{hint}: {shown}")
+    model = build()
+    fill(model, weights)
+    return model
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

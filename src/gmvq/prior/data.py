@@ -14,6 +14,7 @@ from ..data.loader import ResumableLoader
 from ..data.sampler import StatelessSampler
 from ..errors import check_positive
 from ..tokens import TokenDataset
+from ..training.data import even_batch_size, place_of
 from .spec import TokenSpec
 
 _HELD_OUT = 0.05
@@ -66,8 +67,8 @@ class TokenDataModule(LightningDataModule):
         """Where the tokens are, and what made them."""
         return {
             "path": self.path,
-            "tokenizer": self.manifest.checkpoint_path,
-            "tokenizer_sha256": self.manifest.checkpoint_sha256,
+            "tokenizer": self.manifest.checkpoint.path,
+            "tokenizer_sha256": self.manifest.checkpoint.sha256,
         }
 
     def rows(self, split: str) -> TokenRows:
@@ -78,10 +79,13 @@ class TokenDataModule(LightningDataModule):
         return self._loader("train", self.batch_size)
 
     def val_dataloader(self) -> ResumableLoader:
-        return self._loader("validation", self._even(len(self.rows("validation"))))
+        return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> ResumableLoader:
-        return self._loader("test", self._even(len(self.rows("test"))))
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: str) -> ResumableLoader:
+        return self._loader(split, even_batch_size(len(self.rows(split)), self.batch_size, self.trainer))
 
     def _divide(self) -> dict[str, TokenRows]:
         whole = TokenDataset(self.path)
@@ -112,24 +116,14 @@ class TokenDataModule(LightningDataModule):
             largest = max(largest, int(rows["label"].max()))
         return largest + 1
 
-    def _even(self, length: int) -> int:
-        """The largest batch size whose short last batch still has a row for every process."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        for size in range(self.batch_size, 0, -1):
-            rest = length % (size * world_size)
-            if rest == 0 or rest >= world_size:
-                return size
-        raise ValueError(f"{length} rows of tokens cannot be divided among {world_size} processes")
-
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
-        rows, trainer = self.rows(split), self.trainer
-        world_size = trainer.world_size if trainer else 1
-        train = split == "train"
+        rows, train = self.rows(split), split == "train"
+        rank, world_size = place_of(self.trainer)
         sampler = StatelessSampler(
             len(rows),
             seed=self.seed,
             shuffle=train,
-            rank=trainer.global_rank if trainer else 0,
+            rank=rank,
             world_size=world_size,
             batch_size=batch_size,
             drop_last=train and len(rows) >= batch_size * world_size,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..data.sampler import StatelessSampler
 from ..models.precision import recommended_precision
+from ..quiet import quiet
 from .data import token_loader
 from .module import PriorModule
 from .prior import TokenPrior
@@ -73,7 +70,7 @@ def fit_prior(
     rows = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
     sampler = StatelessSampler(len(rows), seed=seed, batch_size=batch_size, drop_last=len(rows) >= batch_size)
     loader = token_loader(rows, sampler)
-    with _quiet(), torch.random.fork_rng():
+    with quiet("lightning.pytorch", "lightning.fabric"), torch.random.fork_rng():
         trainer = Trainer(
             max_steps=steps,
             precision=recommended_precision(
@@ -89,19 +86,3 @@ def fit_prior(
         )
         trainer.fit(module, loader)
     return module.prior.eval()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning tells developers; levels and filters are as before afterwards."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

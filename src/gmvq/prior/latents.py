@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import check_indices, check_size
 from ..evaluation.batches import device_of, evaluating
+from ..models.interface import decode_latents
 from ..objectives.latent_model import LatentModel, MixtureQuantizer
 
 
@@ -47,8 +48,6 @@ def decode(
     model = LatentModel.of(tokenizer.quantizer)
     generator = torch.Generator(device).manual_seed(seed)
     deviation = noise * (-0.5 * model.log_precision).exp()
-    axis = 1 if tokenizer.layout == "channels_first" else -1
-    parameter = next(tokenizer.decoder.parameters())
     images = []
     with evaluating(tokenizer):
         for part in rows:
@@ -56,8 +55,7 @@ def decode(
             z = means + deviation * torch.randn(
                 means.shape, generator=generator, device=device, dtype=means.dtype
             )
-            read = model.unstandardized(z).to(parameter.dtype)
-            images.append(tokenizer.decoder(read.movedim(-1, axis).contiguous()).float().cpu())
+            images.append(decode_latents(tokenizer, model.unstandardized(z)).float().cpu())
     return torch.cat(images)
 
 

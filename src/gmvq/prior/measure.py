@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..evaluation.metrics import CodebookMetrics
 from .data import TokenRows
 from .prior import TokenPrior
 
@@ -44,18 +45,16 @@ def measure_prior(
     spec = prior.spec
     count = min(len(rows), limit or len(rows))
     nats = 0.0
-    histogram = torch.zeros(spec.levels, spec.codebook_size, dtype=torch.float64)
+    codes = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
     level = torch.arange(spec.length) % spec.levels
     for number, start in enumerate(range(0, count, batch_size)):
         batch = rows.__getitems__([(i, 0) for i in range(start, min(start + batch_size, count))])
         labels = batch["label"] if spec.labels else None
         nats += float(prior.nats(batch["indices"], labels, seed=number).double().sum())
         flat = batch["indices"].flatten(1)
-        for one in range(spec.levels):
-            codes = flat[:, level == one].flatten()
-            histogram[one] += torch.bincount(codes, minlength=spec.codebook_size)
-    p = histogram / histogram.sum(1, keepdim=True)
-    entropy = float(-torch.special.xlogy(p, p).sum(1).mean())
+        for one, metrics in enumerate(codes):
+            metrics.update(flat[:, level == one])
+    entropy = sum(metrics.compute()["code_entropy"] for metrics in codes) / spec.levels
     bits = nats / count / math.log(2)
     pixels = math.prod(rows.tokens.manifest.image_shape[1:])
     return PriorFigures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
 from typing import Any, Literal
 
@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ..errors import check_positive
-from ..training.checkpoint import FORMAT_VERSION, check_fits
+from ..training.checkpoint import check_fits, entry_of
 from ..training.history import is_logged
-from ..training.schedule import learning_rate_factor, seed_step
+from ..training.schedule import scheduled, seed_step, total_steps
 from .prior import TokenPrior
 from .spec import TokenSpec
 
@@ -69,23 +69,13 @@ class PriorModule(LightningModule):
                 "expected dropout in [0, 1), label_dropout and final_lr in [0, 1], weight_decay and warmup_steps >= 0, "
                 f"got {dropout}, {label_dropout}, {final_lr}, {weight_decay} and {warmup_steps}"
             )
-        self.settings: dict[str, Any] = {
-            "kind": kind,
-            "size": size,
-            "dropout": dropout,
-            "label_dropout": label_dropout,
-            "lr": lr,
-            "betas": list(betas),
-            "weight_decay": weight_decay,
-            "warmup_steps": warmup_steps,
-            "final_lr": final_lr,
-            "seed": seed,
-        }
+        names = set(inspect.signature(PriorModule.__init__).parameters) - {"self", "spec"}
+        given = {name: value for name, value in locals().items() if name in names}
+        self.settings: dict[str, Any] = {**given, "betas": list(betas)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.prior = TokenPrior(spec, kind, size, dropout)
         self._batches = 0
-        self._total: int | None = None
         self._sums: Tensor | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -96,25 +86,8 @@ class PriorModule(LightningModule):
             {"params": vectors, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.settings["lr"], betas=tuple(self.settings["betas"]))
-        total, warmup, final = self.total_steps, self.settings["warmup_steps"], self.settings["final_lr"]
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, total=total, warmup=warmup, final=final)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training.
-
-        Raises:
-            ValueError: the trainer has no limit, so the learning rate has no end to fall to.
-        """
-        if self._total is None:
-            steps = self.trainer.estimated_stepping_batches
-            if not 0 < steps < math.inf:
-                raise ValueError(f"give trainer.max_steps or trainer.max_epochs; got {steps} steps")
-            self._total = int(steps)
-        return self._total
+        warmup, final = self.settings["warmup_steps"], self.settings["final_lr"]
+        return scheduled(optimizer, total_steps(self.trainer), warmup=warmup, final=final)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         seed_step(self.settings["seed"], self.global_rank, self._batches, self.device)
@@ -154,14 +127,7 @@ class PriorModule(LightningModule):
         return nats.sum(), torch.tensor(float(len(nats)), device=nats.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the prior, as JSON: the file stays loadable with weights_only=True."""
-        checkpoint["gmvq"] = {
-            "format_version": FORMAT_VERSION,
-            "prior": json.dumps(self.prior.to_config()),
-            "settings": json.dumps(self.settings),
-            "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
-            "batches": self._batches,
-        }
+        checkpoint["gmvq"] = entry_of(self, "prior", self.prior.to_config(), batches=self._batches)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(checkpoint, self.state_dict(), self.settings)

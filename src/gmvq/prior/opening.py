@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..files import PathLike
 from ..models.hub import resolve
-from ..training.checkpoint import find_model, read_checkpoint, read_entry
+from ..training.checkpoint import find_model, read_checkpoint, read_entry, weights_of
 from .prior import TokenPrior
 from .saved import build, load_notes
 
-_PREFIX = "prior."
-
 
 def open_prior(
-    path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu"
+    path: PathLike, *, map_location: str | torch.device = "cpu"
 ) -> tuple[TokenPrior, dict[str, Any]]:
     """Load a prior, in eval mode, and its notes: ``tokens`` (path, tokenizer_sha256), ``step``, ``metrics``.
 
@@ -37,14 +35,10 @@ def open_prior(
             raise ValueError(
                 f"{found} is the checkpoint of a tokenizer; a prior is trained by gmvq prior fit"
             )
-        weights = {
-            name.removeprefix(_PREFIX): value
-            for name, value in checkpoint["state_dict"].items()
-            if isinstance(name, str) and name.startswith(_PREFIX)
-        }
-        prior = build(TokenPrior, read_entry(checkpoint, "prior", found), weights, found)
+        config, weights = read_entry(checkpoint, "prior", found), weights_of(checkpoint, "prior.")
+        prior = build(TokenPrior, config, weights, found)
         tokens = read_entry(checkpoint, "data", found) or {}
         notes = {"tokens": tokens, "step": checkpoint["global_step"], "tokenizer": tokens.get("tokenizer")}
         return prior.to(map_location).eval(), notes
-    folder = resolve(found, revision=None, token=None)
+    folder = resolve(found)
     return TokenPrior.from_pretrained(folder, map_location=map_location), load_notes(folder)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
 from ..evaluation.batches import evaluating
+from ..models.card import public_metadata
+from ..models.hub import upload
 from . import causal, masked, saved
 from .filters import Filters
 from .network import TokenNetwork
@@ -183,14 +185,13 @@ class TokenPrior(nn.Module):
 
         Args and errors as in ``VQAutoencoder.push_to_hub``.
         """
-        return saved.push(
-            self,
+        notes = public_metadata(metadata)
+        return upload(
+            lambda folder: saved.save_repository(self, folder, repo_id, notes, license),
             repo_id,
             private=private,
             token=token,
             commit_message=commit_message,
-            metadata=metadata,
-            license=license,
         )
 
     def _ids(self, indices: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from .dataset import TokenDataset
-from .decode import DecodedBatch, decode_tokens
-from .encode import EncodeResult, encode_dataset
-from .manifest import Manifest
-from .manifest_file import read_manifest
-from .pictures import write_images
-from .recordings import write_signals
-from .sources import DataRecipe
-from .statistics import TokenStatistics, statistics
-from .stream import TokenStream
-from .verify import Verification, verify
+from ..errors import require
+
+require("msgspec", "data")
+
+from .dataset import TokenDataset  # noqa: E402
+from .decode import DecodedBatch, decode_tokens  # noqa: E402
+from .encode import encode_dataset  # noqa: E402
+from .manifest import Manifest  # noqa: E402
+from .reading import read_manifest  # noqa: E402
+from .run import EncodeResult  # noqa: E402
+from .sources import DataRecipe  # noqa: E402
+from .statistics import TokenStatistics, statistics  # noqa: E402
+from .stream import TokenStream  # noqa: E402
+from .verify import Verification, verify  # noqa: E402
+from .writing import write_images, write_signals  # noqa: E402
 
 __all__ = [
     "DataRecipe",

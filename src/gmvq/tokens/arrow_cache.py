@@ -6,7 +6,6 @@ where ``cache_dir`` says. Its name holds the digest of the shards' digests: a fi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import require
+from ..files import atomic_write
 from .folder import CACHE, read_shard
 from .manifest import IndexSpec, Manifest
-from .shard import lists, schema_of
+from .shard import arrays_of, schema_of
 
 _KEY = b"gmvq"
 _VERSION = 1
@@ -36,19 +36,14 @@ def arrow_file(folder: Path, manifest: Manifest, cache_dir: str | os.PathLike[st
     target = place / f"tokens-{key[:24]}.arrow"
     if _is_whole(target, key, manifest):
         return target
-    temporary = place / f".{target.name}.{os.getpid()}.tmp"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        _write(temporary, folder, manifest, key)
-        os.replace(temporary, target)
+        with atomic_write(target, sync=True) as file:
+            _write(file, folder, manifest, key)
     except OSError as error:
         raise OSError(
             error.errno,
             f"the memory-mapped copy of the tokens cannot be written to {place}: {error}; give cache_dir",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     if cache_dir is None:
         for other in place.glob("tokens-*.arrow"):
             if other != target:
@@ -64,7 +59,7 @@ def map_file(path: Path) -> Any:
 
 
 def _key(manifest: Manifest) -> str:
-    whole = [_VERSION, manifest.run, [shard.sha256 for shard in manifest.shards]]
+    whole = [_VERSION, manifest.fingerprint, [shard.sha256 for shard in manifest.shards]]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
@@ -88,9 +83,8 @@ def _notes(manifest: Manifest, key: str) -> dict[str, Any]:
 def _schema(spec: IndexSpec, manifest: Manifest, key: str) -> Any:
     arrow = require("pyarrow", "data")
     kept = [field for field in schema_of(spec) if field.name not in ("name", "split", "label")]
-    label = arrow.field(
-        "label", arrow.int64(), nullable=False
-    )  # -1 where there is none: no bitmap, nothing to copy
+    # Labels are -1 where there is none: no bitmap, nothing to copy.
+    label = arrow.field("label", arrow.int64(), nullable=False)
     return arrow.schema([*kept, label], metadata={_KEY: json.dumps(_notes(manifest, key))})
 
 
@@ -99,20 +93,10 @@ def _write(path: Path, folder: Path, manifest: Manifest, key: str) -> None:
     ipc = require("pyarrow.ipc", "data")
     spec = manifest.indices
     schema = _schema(spec, manifest, key)
-    with path.open("wb") as stream:
-        with ipc.new_file(stream, schema) as writer:
-            for record in manifest.shards:
-                columns = read_shard(folder, record, spec)
-                values = {
-                    "id": arrow.array(columns.ids),
-                    "indices": lists(columns.indices, schema.field("indices").type),
-                    "label": arrow.array(
-                        [-1 if label is None else label for label in columns.labels], arrow.int64()
-                    ),
-                }
-                if columns.log_variance is not None:
-                    values["log_variance"] = lists(columns.log_variance, schema.field("log_variance").type)
-                arrays = [values[name] for name in schema.names]
-                writer.write_batch(arrow.RecordBatch.from_arrays(arrays, schema=schema))
-        stream.flush()
-        os.fsync(stream.fileno())
+    with path.open("wb") as stream, ipc.new_file(stream, schema) as writer:
+        for record in manifest.shards:
+            columns = read_shard(folder, record, spec)
+            labels = [-1 if label is None else label for label in columns.labels]
+            values = arrays_of(columns, schema) | {"label": arrow.array(labels, arrow.int64())}
+            arrays = [values[name] for name in schema.names]
+            writer.write_batch(arrow.RecordBatch.from_arrays(arrays, schema=schema))

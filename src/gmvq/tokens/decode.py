@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..evaluation.batches import device_of
 from .folder import open_run, read_shard
-from .identity import digest_of
-from .manifest import Manifest
+from .manifest import Manifest, digest_of
 
 
 @dataclass
@@ -78,7 +77,7 @@ def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.devi
         FileNotFoundError: it is not there.
         ValueError: it is another model, or the manifest names none.
     """
-    model = manifest.checkpoint_path if model is None else model
+    model = manifest.checkpoint.path if model is None else model
     if model is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
     where = "the model"
@@ -93,9 +92,9 @@ def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.devi
                 f"the checkpoint of the tokens cannot be found ({error}); give it: --checkpoint CKPT"
             ) from error
     digest = digest_of(model)
-    if digest != manifest.checkpoint_sha256:
+    if digest != manifest.checkpoint.sha256:
         raise ValueError(
-            f"{where} is not what made these tokens: expected sha256 {manifest.checkpoint_sha256[:16]}, got "
+            f"{where} is not what made these tokens: expected sha256 {manifest.checkpoint.sha256[:16]}, got "
             f"{digest[:16]}; it may have been trained on since. Give the checkpoint as it was: --checkpoint CKPT"
         )
     return model if device is None else model.to(device)
@@ -117,7 +116,7 @@ def _decode(
         if split not in (None, record.split) or left <= 0:
             continue
         columns = read_shard(path, record, manifest.indices)
-        for ids in record.plan.batches(manifest.batch_size):
+        for ids in record.plan.batches(manifest.options.batch_size):
             low, high = np.searchsorted(columns.ids, [ids.start, ids.stop])
             if low == high or left <= 0:
                 continue

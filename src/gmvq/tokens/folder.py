@@ -6,14 +6,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord
-from .manifest_file import read_manifest
 from .plan import looks_like_shard
+from .reading import read_manifest
 from .shard import Columns, read_columns
 
 LOCK = ".lock"
@@ -21,8 +22,8 @@ CACHE = ".cache"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one writer; the lock ends with the process, however that ends.
+def locked(folder: Path) -> Iterator[Path]:
+    """Hold the folder for one writer, and yield it; the lock ends with the process, however that ends.
 
     Raises:
         ValueError: another process holds it; the message names the process.
@@ -30,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # Windows: no lock
-        yield
+        yield folder
         return
     path = folder / LOCK
     while True:
@@ -54,35 +55,10 @@ def locked(folder: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         with contextlib.suppress(OSError):  # on a full disk the lock holds without its text
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
+        yield folder
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, and rename it.
-
-    Raises:
-        OSError: the disk is full, or anything else; the temporary file is then gone.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError, AttributeError):  # not every file system lets folders be synced
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> list[str]:
@@ -158,13 +134,11 @@ def open_run(folder: str | os.PathLike[str]) -> tuple[Path, Manifest]:
     path = Path(folder).expanduser()
     manifest = read_manifest(path)
     if not manifest.complete:
-        raise ValueError(
-            f"{path} is not finished: {len(manifest.shards)} of {manifest.shard_count} shards; run the same gmvq "
-            "encode again to go on"
-        )
+        raise ValueError(f"{path} {manifest.unfinished}")
     return path, manifest
 
 
 def _is_temporary(name: str) -> bool:
-    inner = name.removeprefix(".").removesuffix(".tmp")
-    return name == f".{inner}.tmp" and (inner == MANIFEST or looks_like_shard(inner))
+    """Whether ``atomic_write`` names a file so (with the number of the process, which release 0.1 left out)."""
+    inner = re.fullmatch(r"\.(.+?)(\.\d+)?\.tmp", name)
+    return inner is not None and (inner[1] == MANIFEST or looks_like_shard(inner[1]))

@@ -1,54 +1,59 @@
 """``manifest.json``: what a folder of tokens holds, where it came from, and the digest of every shard.
 
 It bears no date and no name of a machine, so two runs on the same data with the same model write the same file.
+The structs are the file's objects; ``reading`` checks one that may have been cut short, edited or made up.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta, Struct, structs, to_builtins
+
+from ..models.digest import model_digest
 from . import plan
 from .plan import ShardPlan, SplitRecord
 
 MANIFEST = "manifest.json"
 FORMAT, FORMAT_VERSION = "gmvq-tokens", 1
 
+#: Numbers that sums of are still 64-bit integers.
+Count = Annotated[int, Meta(ge=0, lt=1 << 62)]
+Size = Annotated[int, Meta(ge=1, lt=1 << 62)]
+Shape = Annotated[tuple[Annotated[int, Meta(ge=1, lt=1 << 31)], ...], Meta(min_length=1, max_length=8)]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
-@dataclass(frozen=True)
-class Skipped:
+
+class Skipped(Struct, frozen=True):
     """An image that could not be decoded: it has an id, but no row."""
 
-    id: int
+    id: Count
     name: str
     reason: str
 
 
-@dataclass(frozen=True)
-class ShardRecord:
+class ShardRecord(Struct, frozen=True):
     """A complete shard: its plan, its file's size and SHA-256, and the SHA-256 of its columns."""
 
     file: str
     split: str
-    first_id: int
-    images: int
-    rows: int
-    bytes: int
-    sha256: str
-    content_sha256: str
-    skipped: tuple[Skipped, ...] = ()
+    first_id: Count
+    images: Size
+    rows: Count
+    bytes: Size
+    sha256: Digest
+    content_sha256: Digest
+    skipped: tuple[Skipped, ...]
 
     @property
     def plan(self) -> ShardPlan:
         return ShardPlan(self.file, self.split, self.first_id, self.images)
 
 
-@dataclass(frozen=True)
-class IndexSpec:
+class IndexSpec(Struct, frozen=True):
     """The tokens of one image: indices of shape ``shape`` in [0, K), the levels (if any) on the last axis.
 
     Attributes:
@@ -58,9 +63,9 @@ class IndexSpec:
         log_variance: whether log s_c^2(x) is stored beside the indices.
     """
 
-    shape: tuple[int, ...]
-    codebook_size: int
-    levels: int = 1
+    shape: Shape
+    codebook_size: Annotated[int, Meta(ge=1, le=1 << 31)]
+    levels: Size = 1
     log_variance: bool = False
 
     @property
@@ -74,25 +79,46 @@ class IndexSpec:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Checkpoint(Struct, frozen=True):
+    """The model that made the tokens: where it lay, and the digits of its ``model_digest``."""
+
+    path: str | None
+    sha256: Digest
+
+
+class Source(Struct, frozen=True):
+    """The images: how they were opened, and a fingerprint of what was found."""
+
+    path: str | None
+    split: str
+    column: str | None
+    fingerprint: Digest
+    splits: Annotated[tuple[SplitRecord, ...], Meta(min_length=1)]
+
+
+class Options(Struct, frozen=True):
+    """What a user chose; ``device`` is its kind, such as "cuda"."""
+
+    batch_size: Size
+    rows_per_shard: Size
+    device: str
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
     """Everything about a folder of tokens; see docs/tokens.md for the entries of the file."""
 
-    checkpoint_path: str | None
-    checkpoint_sha256: str
+    checkpoint: Checkpoint
     quantizer: dict[str, Any]
     indices: IndexSpec
-    image_shape: tuple[int, ...]
-    data_path: str | None
-    data_split: str
-    data_column: str | None
-    data_fingerprint: str
-    splits: tuple[SplitRecord, ...]
-    batch_size: int
-    rows_per_shard: int
-    device: str
-    versions: dict[str, Any] = field(default_factory=dict)
+    image_shape: Shape
+    data: Source
+    options: Options
+    versions: dict[str, Any]
     shards: tuple[ShardRecord, ...] = ()
+
+    @property
+    def splits(self) -> tuple[SplitRecord, ...]:
+        return self.data.splits
 
     @property
     def images(self) -> int:
@@ -106,77 +132,94 @@ class Manifest:
 
     @property
     def shard_count(self) -> int:
-        return plan.shard_count(self.splits, self.rows_per_shard)
+        return plan.shard_count(self.splits, self.options.rows_per_shard)
 
     @property
     def complete(self) -> bool:
         return len(self.shards) == self.shard_count
 
     @property
+    def unfinished(self) -> str:
+        """What is missing, and what to do; empty for a complete run."""
+        if self.complete:
+            return ""
+        shards = f"{len(self.shards)} of {self.shard_count} shards"
+        return f"is not finished: {shards}; run the same gmvq encode again to go on"
+
+    @property
     def skipped(self) -> list[Skipped]:
         """Images that could not be decoded, in the order of their ids."""
         return [one for shard in self.shards for one in shard.skipped]
 
+    def plan_of(self, file: str) -> ShardPlan | None:
+        """The shard that has this file name, or None where the run has no such shard."""
+        return plan.shard_named(file, self.splits, self.options.rows_per_shard)
+
     def identity(self) -> dict[str, Any]:
         """What has to be the same for two tries to be one run, by the name that a user knows it by."""
         return {
-            "the checkpoint": f"sha256 {self.checkpoint_sha256[:16]}",
-            "the data": f"fingerprint {self.data_fingerprint[:16]}",
+            "the checkpoint": f"sha256 {self.checkpoint.sha256[:16]}",
+            "the data": f"fingerprint {self.data.fingerprint[:16]}",
             "the splits": ", ".join(f"{split.name} of {split.images} images" for split in self.splits),
             "the images' shape": "x".join(map(str, self.image_shape)),
             "the indices' shape": "x".join(map(str, self.indices.shape)),
             "the codebook": f"{self.indices.codebook_size} codes, {self.indices.levels} level(s)",
             "--log_variance": self.indices.log_variance,
-            "--batch_size": self.batch_size,
-            "--rows_per_shard": self.rows_per_shard,
-            "the kind of --device": self.device,
+            "--batch_size": self.options.batch_size,
+            "--rows_per_shard": self.options.rows_per_shard,
+            "the kind of --device": self.options.device,
         }
 
     @property
-    def run(self) -> str:
-        """The fingerprint of the run, which every shard bears in its metadata."""
-        whole = [self.checkpoint_sha256, self.data_fingerprint, self.identity(), FORMAT_VERSION]
+    def fingerprint(self) -> str:
+        """SHA-256 over what makes a run: ``run`` in the file, and in the metadata of every shard."""
+        whole = [self.checkpoint.sha256, self.data.fingerprint, self.identity(), FORMAT_VERSION]
         return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
     def with_shards(self, records: dict[str, ShardRecord]) -> Manifest:
         """The same with these complete shards, in the order of their ids."""
         ordered = tuple(sorted(records.values(), key=lambda record: record.first_id))
-        return dataclasses.replace(self, shards=ordered)
+        return structs.replace(self, shards=ordered)
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
-        spec = self.indices
+        entries, spec = to_builtins(self), self.indices
+        head = {name: entries.pop(name) for name in ("checkpoint", "quantizer")}
+        entries.pop("indices")
+        indices = {
+            "shape": spec.shape,
+            "dtype": spec.dtype,
+            "codebook_size": spec.codebook_size,
+            "levels": spec.levels,
+            "codebook_size_per_level": [spec.codebook_size] * spec.levels,
+        }
         data = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "complete": self.complete,
             "images": self.images,
             "rows": self.rows,
-            "run": self.run,
-            "checkpoint": {"path": self.checkpoint_path, "sha256": self.checkpoint_sha256},
-            "quantizer": self.quantizer,
-            "indices": {
-                "shape": list(spec.shape),
-                "dtype": spec.dtype,
-                "codebook_size": spec.codebook_size,
-                "levels": spec.levels,
-                "codebook_size_per_level": [spec.codebook_size] * spec.levels,
-            },
+            "run": self.fingerprint,
+            **head,
+            "indices": indices,
             "log_variance": spec.log_variance,
-            "image_shape": list(self.image_shape),
-            "data": {
-                "path": self.data_path,
-                "split": self.data_split,
-                "column": self.data_column,
-                "fingerprint": self.data_fingerprint,
-                "splits": [dataclasses.asdict(split) for split in self.splits],
-            },
-            "options": {
-                "batch_size": self.batch_size,
-                "rows_per_shard": self.rows_per_shard,
-                "device": self.device,
-            },
-            "versions": self.versions,
-            "shards": [dataclasses.asdict(shard) for shard in self.shards],
+            **entries,
         }
         return json.dumps(data, indent=1) + "\n"
+
+
+def digest_of(model: Any) -> str:
+    """The hexadecimal digits of ``model_digest``: one number for a checkpoint and its exports."""
+    return model_digest(model).removeprefix("sha256:")
+
+
+def check_same_run(old: Manifest, new: Manifest, folder: object) -> None:
+    """Raise ValueError unless ``new`` goes on with ``old``; the message names everything that differs."""
+    then, now = old.identity(), new.identity()
+    changed = [f"{key} ({then[key]} there, {now[key]} here)" for key in now if then[key] != now[key]]
+    if changed or old.fingerprint != new.fingerprint:
+        raise ValueError(
+            f"{folder} holds tokens of another run, and the two must not mix. What differs: "
+            f"{'; '.join(changed) or 'the digests'}. Repeat the command as it was, give another --out, or delete the "
+            "folder to encode anew"
+        )

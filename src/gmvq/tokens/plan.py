@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 _FILE = re.compile(r"([a-z0-9_]{1,64})-(\d{5,18})-of-(\d{5,18})\.parquet")
 _SPLIT = re.compile(r"[a-z0-9_]{1,64}")
 
 
-@dataclass(frozen=True)
-class SplitRecord:
+class SplitRecord(Struct, frozen=True):
     """One split of the data: its name, the id of its first image, the number of its images, and what it is."""
 
-    name: str
-    first_id: int
-    images: int
-    description: str = ""
+    name: Annotated[str, Meta(pattern=r"\A[a-z0-9_]{1,64}\Z")]
+    first_id: Annotated[int, Meta(ge=0, lt=1 << 62)]
+    images: Annotated[int, Meta(ge=1, lt=1 << 62)]
+    description: str
 
 
-@dataclass(frozen=True)
-class ShardPlan:
+class ShardPlan(Struct, frozen=True):
     """What one shard holds: ``images`` images of ``split`` from id ``first_id`` on."""
 
     file: str

@@ -7,20 +7,20 @@ cluster has to see the images but not the folder of the tokens.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from ..errors import require
 from ..evaluation.batches import device_of
-from .manifest import Manifest, ShardRecord, Skipped
+from .manifest import Manifest, ShardRecord
 from .plan import ShardPlan
-from .sources import DataRecipe
+from .sources import DataRecipe, open_rows
 from .work import Encoded, encode_shards
 
 
@@ -28,20 +28,18 @@ class ShardWorker:
     """What lives in each worker: the model and the opened data set, which come as references to Ray's store."""
 
     def __init__(self, model: Any, dataset: Any, manifest: Manifest, threads: int) -> None:
-        from .encode import open_rows
-
         ray = require("ray", "ray")
         torch.set_num_threads(threads)  # as in the process that began the run: rounding may depend on it
-        self._model = ray.get(model).to(manifest.device)
+        self._model = ray.get(model).to(manifest.options.device)
         self._rows, self._manifest = open_rows(ray.get(dataset)), manifest
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Encode the shards planned in a batch of Ray Data."""
         out: dict[str, Any] = {"data": [], "record": []}
-        plans = [ShardPlan(**json.loads(text)) for text in batch["plan"]]
+        plans = [msgspec.json.decode(text, type=ShardPlan) for text in batch["plan"]]
         for data, record in encode_shards(self._model, self._rows, plans, self._manifest):
             out["data"].append(data)
-            out["record"].append(json.dumps(dataclasses.asdict(record)))
+            out["record"].append(msgspec.json.encode(record))
         return out
 
 
@@ -51,6 +49,7 @@ def encode_on_ray(
     plans: list[ShardPlan],
     manifest: Manifest,
     *,
+    on_shard: Callable[[int], None],
     workers: int = 0,
     address: str | None = None,
 ) -> Iterator[Encoded]:
@@ -61,6 +60,7 @@ def encode_on_ray(
         dataset: as for ``encode_dataset``; a recipe is opened by every worker for itself.
         plans: which shards.
         manifest: of the run.
+        on_shard: called with the number of images of each shard.
         workers: how many encode at once; default: 2.
         address: of the cluster, as for ``ray.init``; default: one on this machine that ends with the run.
 
@@ -79,7 +79,7 @@ def encode_on_ray(
         shared = ray.put(model.cpu()), ray.put(_portable(dataset))
         model.to(device)
         tasks = data.from_items(
-            [{"plan": json.dumps(dataclasses.asdict(plan))} for plan in plans], override_num_blocks=len(plans)
+            [{"plan": msgspec.json.encode(plan)} for plan in plans], override_num_blocks=len(plans)
         ).map_batches(
             ShardWorker,
             batch_size=1,
@@ -89,7 +89,9 @@ def encode_on_ray(
         )
         try:
             for row in tasks.iter_rows():
-                yield row["data"], _record(row["record"])
+                record = msgspec.json.decode(row["record"], type=ShardRecord)
+                on_shard(record.images)
+                yield row["data"], record
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             lines = [line for line in str(cause).splitlines() if line.strip()]
@@ -122,8 +124,3 @@ def _cluster(ray: Any, workers: int, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _record(text: str) -> ShardRecord:
-    values = json.loads(text)
-    return ShardRecord(**{**values, "skipped": tuple(Skipped(**one) for one in values["skipped"])})

@@ -12,15 +12,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
 
-from ..errors import require
-from .fields import Fields
-from .manifest import IndexSpec, ShardRecord, Skipped
+from ..errors import one_line, require
+from .manifest import Count, Digest, IndexSpec, ShardRecord, Size, Skipped
 from .plan import ShardPlan
+from .reading import decode
 
 _METADATA = b"gmvq"
 _ROW_GROUP = 8192
+
+
+class Notes(Struct, frozen=True):
+    """What a shard says of itself in the metadata of its file; ``run`` is the fingerprint of the run."""
+
+    run: str
+    file: str
+    first_id: Count
+    images: Size
+    rows: Count
+    index_shape: tuple[int, ...]
+    codebook_size: Size
+    content_sha256: Digest
+    skipped: tuple[Skipped, ...]
 
 
 @dataclass
@@ -77,40 +92,39 @@ def write_shard(
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
     content = columns.digest(plan.split)
-    notes = {
-        "run": run,
-        "file": plan.file,
-        "first_id": plan.first_id,
-        "images": plan.images,
-        "rows": len(columns.ids),
-        "index_shape": list(spec.shape),
-        "codebook_size": spec.codebook_size,
-        "content_sha256": content,
-        "skipped": [{"id": one.id, "name": one.name, "reason": one.reason} for one in skipped],
-    }
-    schema = schema_of(spec).with_metadata({_METADATA: json.dumps(notes)})
-    values: dict[str, Any] = {
-        "id": arrow.array(columns.ids),
+    notes = Notes(
+        run,
+        plan.file,
+        plan.first_id,
+        plan.images,
+        len(columns.ids),
+        spec.shape,
+        spec.codebook_size,
+        content,
+        tuple(skipped),
+    )
+    schema = schema_of(spec).with_metadata({_METADATA: json.dumps(to_builtins(notes))})
+    columns_by_name = arrays_of(columns, schema) | {
         "name": arrow.array(columns.names, arrow.string()),
         "split": arrow.array([plan.split] * len(columns.ids), arrow.string()),
-        "indices": lists(columns.indices, schema.field("indices").type),
         "label": arrow.array(columns.labels, arrow.int64()),
     }
-    if columns.log_variance is not None:
-        values["log_variance"] = lists(columns.log_variance, schema.field("log_variance").type)
-    table = arrow.Table.from_arrays([values[name] for name in schema.names], schema=schema)
+    table = arrow.Table.from_arrays([columns_by_name[name] for name in schema.names], schema=schema)
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
     data = sink.getvalue().to_pybytes()
-    record = ShardRecord(
-        **vars(plan),
-        rows=len(columns.ids),
+    return data, _record(plan, data, content, tuple(skipped))
+
+
+def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, ...]) -> ShardRecord:
+    return ShardRecord(
+        **structs.asdict(plan),
+        rows=plan.images - len(skipped),
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         content_sha256=content,
-        skipped=tuple(skipped),
+        skipped=skipped,
     )
-    return data, record
 
 
 def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Columns:
@@ -142,7 +156,7 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
             log_variance=_matrix(table.column("log_variance"), spec.length) if spec.log_variance else None,
         )
     except (arrow.ArrowException, ValueError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is damaged: {_line(error)}") from error
+        raise ValueError(f"{where} is damaged: {one_line(error, 200)}") from error
     if columns.indices.size:
         low, high = int(columns.indices.min()), int(columns.indices.max())
         if low < 0 or high >= spec.codebook_size:
@@ -159,19 +173,9 @@ def adopt(data: bytes, plan: ShardPlan, spec: IndexSpec, run: str, where: str) -
         ValueError: it is damaged, of another run, or its rows are not those of its plan.
     """
     notes = _notes(data, where)
-    if notes.text("run") != run:
+    if notes.run != run:
         raise ValueError(f"{where} belongs to another run")
-    skipped = tuple(
-        Skipped(one.number("id"), one.text("name"), one.text("reason")) for one in notes.tables("skipped")
-    )
-    record = ShardRecord(
-        **vars(plan),
-        rows=plan.images - len(skipped),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        content_sha256=notes.digest("content_sha256"),
-        skipped=skipped,
-    )
+    record = _record(plan, data, notes.content_sha256, notes.skipped)
     problems = problems_of(read_columns(data, spec, plan.split, where), record)
     if problems:
         raise ValueError(f"{where}: {problems[0]}")
@@ -200,10 +204,19 @@ def run_of(data: bytes, where: str) -> str:
     Raises:
         ValueError: it is no shard of tokens.
     """
-    return _notes(data, where).text("run")
+    return _notes(data, where).run
 
 
-def lists(values: NDArray[Any], kind: Any) -> Any:
+def arrays_of(columns: Columns, schema: Any) -> dict[str, Any]:
+    """The numbers of a shard as Arrow arrays by name: id, indices and, where stored, log_variance."""
+    values: dict[str, Any] = {"id": require("pyarrow", "data").array(columns.ids)}
+    for name in ("indices", "log_variance"):
+        if getattr(columns, name) is not None:
+            values[name] = _lists(getattr(columns, name), schema.field(name).type)
+    return values
+
+
+def _lists(values: NDArray[Any], kind: Any) -> Any:
     """Rows (n, length) as an Arrow array of fixed-size lists of this type."""
     arrow = require("pyarrow", "data")
     flat = arrow.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
@@ -229,26 +242,14 @@ def _table(data: bytes, where: str) -> Any:
             arrow.BufferReader(data), use_threads=False, page_checksum_verification=True
         )
     except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is not a whole Parquet file: {_line(error)}") from error
+        raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
 
 
-def _notes(data: bytes, where: str) -> Fields:
+def _notes(data: bytes, where: str) -> Notes:
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
     try:
         metadata = parquet.read_schema(arrow.BufferReader(data)).metadata or {}
-        return Fields(json.loads(metadata[_METADATA].decode("utf-8")), where)
-    except (
-        arrow.ArrowException,
-        KeyError,
-        ValueError,
-        TypeError,
-        OSError,
-        MemoryError,
-        RecursionError,
-    ) as error:
-        raise ValueError(f"{where} is no shard of tokens: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        return decode(metadata[_METADATA], Notes, "its notes")
+    except (arrow.ArrowException, KeyError, ValueError, TypeError, OSError, MemoryError) as error:
+        raise ValueError(f"{where} is no shard of tokens: {one_line(error, 200)}") from error

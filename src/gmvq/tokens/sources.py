@@ -94,6 +94,10 @@ class DataRecipe:
         return dataset
 
 
+DataSets = DataRecipe | Mapping[str, Dataset[Any]] | Dataset[Any]
+"""What can be encoded: a recipe, data sets by split, or one data set."""
+
+
 @dataclass
 class Batch:
     """Consecutive images of one shard: those that could be read (``pixels`` (B, C, ...)), and the others."""
@@ -143,11 +147,6 @@ class Rows:
     def __len__(self) -> int:
         last = self._parts[-1][0]
         return last.first_id + last.images
-
-    @property
-    def unusable(self) -> list[tuple[str, str]]:
-        """Files found to be no images when the data set was opened, with the reason: they have no id."""
-        return list(dict.fromkeys(one for _, part in self._parts for one in getattr(part, "skipped", [])))
 
     def batch(self, ids: range, *, check: bool = True) -> Batch:
         """Read consecutive images of one split.
@@ -223,6 +222,13 @@ class Rows:
         return torch.stack(images) if images else torch.empty(0, *self.image_shape)
 
 
+def open_rows(dataset: DataSets) -> Rows:
+    """The images of a recipe, a data set or several by split."""
+    if isinstance(dataset, DataRecipe):
+        return Rows(dataset.open())
+    return Rows(dataset if isinstance(dataset, Mapping) else {"all": dataset})
+
+
 def _unicode(name: str) -> str:
     """A name that UTF-8 can hold: bytes of a file name that are no UTF-8 become replacement characters."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -248,11 +254,6 @@ def read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator
         batch_size=None,
         sampler=batches,  # pyright: ignore[reportArgumentType]
         num_workers=workers,
-        collate_fn=_as_is,  # pyright: ignore[reportArgumentType]
         generator=torch.Generator(),  # else the global one would be drawn from
     )
     yield from loader
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ..errors import require
 from ..evaluation.metrics import CodebookMetrics
+from ..evaluation.plots import COLOURS
 from .decode import check_split
 from .folder import open_run, read_shard
 from .manifest import Manifest
-
-_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#ef4444", "#0ea5b7")
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def usage_figure(found: TokenStatistics, title: str) -> Any:
         axes.plot(
             np.arange(1, counts.size + 1),
             counts,
-            color=_COLOURS[number % len(_COLOURS)],
+            color=COLOURS[number % len(COLOURS)],
             marker="." if counts.size < 40 else None,
             label=f"{name}perplexity {level.perplexity:,.1f}, {level.codes_used} of {found.codebook_size} used",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .folder import CACHE, LOCK, read_shard
 from .manifest import MANIFEST, Manifest
-from .manifest_file import read_manifest
+from .reading import read_manifest
 from .shard import problems_of
 
 
@@ -39,10 +39,7 @@ def verify(
     manifest = read_manifest(path)
     found = Verification(manifest)
     if not manifest.complete:
-        found.problems.append(
-            f"the run is not finished: {len(manifest.shards)} of {manifest.shard_count} shards; run the same gmvq "
-            "encode again to go on"
-        )
+        found.problems.append(f"the run {manifest.unfinished}")
     start = 0
     for number, record in enumerate(manifest.shards):
         if manifest.complete and record.first_id != start:

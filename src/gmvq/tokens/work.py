@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluation.batches import device_of
-from .manifest import IndexSpec, Manifest, ShardRecord, Skipped
+from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
 from .shard import Columns, write_shard
 from .sources import Batch, Rows, read_batches
@@ -42,16 +42,20 @@ def encode_shards(
         ValueError: an image or what the model makes of it is not as the first one was.
     """
     plans = list(plans)
-    wanted = (ids for plan in plans for ids in plan.batches(manifest.batch_size))
+    wanted = (ids for plan in plans for ids in plan.batches(manifest.options.batch_size))
     batches = read_batches(rows, wanted, workers)
     for plan in plans:
-        parts = _Parts(manifest.indices)
-        for ids in plan.batches(manifest.batch_size):
+        parts: list[tuple[Batch, Tensor, Tensor | None]] = []
+        for ids in plan.batches(manifest.options.batch_size):
             batch = next(batches)
-            parts.add(batch, *encode_batch(model, batch.pixels, log_variance=manifest.indices.log_variance))
+            found = encode_batch(model, batch.pixels, log_variance=manifest.indices.log_variance)
+            batch.pixels = torch.empty(0)  # else a whole shard of them would be held
+            parts.append((batch, *found))
             if on_batch is not None:
                 on_batch(len(ids))
-        yield write_shard(plan, parts.columns(), parts.skipped, manifest.indices, manifest.run)
+        skipped = [one for batch, _, _ in parts for one in batch.skipped]
+        columns = _columns(parts, manifest.indices)
+        yield write_shard(plan, columns, skipped, manifest.indices, manifest.fingerprint)
 
 
 def encode_batch(model: Any, pixels: Tensor, *, log_variance: bool) -> tuple[Tensor, Tensor | None]:
@@ -91,49 +95,28 @@ def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
     )
 
 
-class _Parts:
-    """The batches of one shard; tensors stay on the device until the shard is whole."""
-
-    def __init__(self, spec: IndexSpec) -> None:
-        self._spec = spec
-        self._batches: list[Batch] = []
-        self._indices: list[Tensor] = []
-        self._log_variance: list[Tensor] = []
-        self.skipped: list[Skipped] = []
-
-    def add(self, batch: Batch, indices: Tensor, log_variance: Tensor | None) -> None:
-        self.skipped += batch.skipped
-        batch.pixels = torch.empty(0)  # else a whole shard of them would be held
-        self._batches.append(batch)
-        if not len(batch.ids):
-            return
-        if tuple(indices.shape) != (len(batch.ids), *self._spec.shape):
+def _columns(parts: list[tuple[Batch, Tensor, Tensor | None]], spec: IndexSpec) -> Columns:
+    """The batches of one shard as its columns; tensors stay on the device until the shard is whole."""
+    read = [part for part in parts if len(part[0].ids)]
+    for batch, codes, _ in read:
+        if tuple(codes.shape) != (len(batch.ids), *spec.shape):
             raise ValueError(
-                f"expected indices of shape {(len(batch.ids), *self._spec.shape)}, got {tuple(indices.shape)}"
+                f"expected indices of shape {(len(batch.ids), *spec.shape)}, got {tuple(codes.shape)}"
             )
-        self._indices.append(indices)
-        if log_variance is not None:
-            self._log_variance.append(log_variance)
-
-    def columns(self) -> Columns:
-        spec = self._spec
-        indices = _flat(self._indices, spec.length)
-        if indices.size and not (indices.min() >= 0 and indices.max() < spec.codebook_size):
-            raise ValueError(
-                f"the model gave indices from {indices.min()} to {indices.max()}, outside [0, {spec.codebook_size - 1}]"
-            )
-        return Columns(
-            ids=np.concatenate([batch.ids for batch in self._batches]),
-            names=[name for batch in self._batches for name in batch.names],
-            labels=[label for batch in self._batches for label in batch.labels],
-            indices=indices.astype(spec.dtype),
-            log_variance=_flat(self._log_variance, spec.length).astype(np.float32)
-            if spec.log_variance
-            else None,
+    indices = _flat([codes for _, codes, _ in read], spec.length)
+    if indices.size and not (indices.min() >= 0 and indices.max() < spec.codebook_size):
+        raise ValueError(
+            f"the model gave indices from {indices.min()} to {indices.max()}, outside [0, {spec.codebook_size - 1}]"
         )
+    unsure = _flat([part[2] for part in read if part[2] is not None], spec.length).astype(np.float32)
+    return Columns(
+        ids=np.concatenate([part[0].ids for part in parts]),
+        names=[name for part in parts for name in part[0].names],
+        labels=[label for part in parts for label in part[0].labels],
+        indices=indices.astype(spec.dtype),
+        log_variance=unsure if spec.log_variance else None,
+    )
 
 
 def _flat(parts: list[Tensor], length: int) -> NDArray[Any]:
-    if not parts:
-        return np.empty((0, length))
-    return torch.cat(parts).flatten(1).cpu().numpy()
+    return torch.cat(parts).flatten(1).cpu().numpy() if parts else np.empty((0, length))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import quantizers
+from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
-from ..models.nets import build_networks
-from ..models.pretrained import read_config
-from ..models.weights import check_parts, fill, misfits, mixed_dtypes, naming
+from ..models.hub import is_hub_name, resolve
+from ..models.interface import networks_of
+from ..models.pretrained import CONFIG, build_described, read_config
+from ..models.weights import misfits
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -27,10 +28,8 @@ LAST = Path("checkpoints", "last.ckpt")
 EXPORT = Path("model")
 """Where a run folder keeps the exported model."""
 
-_PREFIX = "model."
 
-
-def load_model(path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu") -> VQAutoencoder:
+def load_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> VQAutoencoder:
     """Load a trained tokenizer, in eval mode, from any of the places where one may lie.
 
     Args:
@@ -54,7 +53,34 @@ def load_model(path: str | os.PathLike[str], *, map_location: str | torch.device
     return VQAutoencoder.from_pretrained(found, map_location=map_location)
 
 
-def find_model(path: str | os.PathLike[str]) -> Path | str:
+@dataclass(frozen=True)
+class Opened:
+    """A model in eval mode, what is known about its training, and the file or folder that it came from.
+
+    Attributes:
+        model: the tokenizer.
+        notes: ``data``, ``likelihood``, ``step`` and, of a finished run, ``metrics``.
+        path: None for a model of the Hub.
+    """
+
+    model: VQAutoencoder
+    notes: dict[str, Any]
+    path: Path | None
+
+
+def open_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> Opened:
+    """``load_model`` and ``load_metadata`` in one reading of the file."""
+    found = find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        checkpoint = read_checkpoint(found)
+        model, notes = rebuild_model(checkpoint, found), _notes_of(checkpoint, found)
+    else:
+        folder = resolve(found)
+        model, notes = VQAutoencoder.from_pretrained(folder), _notes_in(folder)
+    return Opened(model.to(map_location).eval(), notes, found if isinstance(found, Path) else None)
+
+
+def find_model(path: PathLike) -> Path | str:
     """Return what a user's path means: a model folder, a checkpoint file, or a Hub name (as str).
 
     Of a run folder's exported model and its last checkpoint the newer one counts.
@@ -80,8 +106,7 @@ def find_model(path: str | os.PathLike[str]) -> Path | str:
             )
         newest = max(candidates, key=lambda file: file.stat().st_mtime_ns)
         return newest.parent if newest.name == "config.json" else newest
-    looks_like_hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and not here.parent.is_dir()
-    if looks_like_hub and here.suffix != ".ckpt":
+    if is_hub_name(name) and not here.parent.is_dir() and here.suffix != ".ckpt":
         return name
     near = []
     if here.parent.is_dir():
@@ -93,7 +118,7 @@ def find_model(path: str | os.PathLike[str]) -> Path | str:
     )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: PathLike) -> dict[str, Any]:
     """Read a .ckpt file without running any code in it, and check that it is one of this package's, and whole.
 
     Raises:
@@ -142,7 +167,7 @@ def _check_archive(file: Path) -> None:
         raise ValueError(f"the record {damaged} is damaged")
 
 
-def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> VQAutoencoder:
+def rebuild_model(checkpoint: Mapping[str, Any], path: PathLike) -> VQAutoencoder:
     """Build the model described in a checkpoint and fill in its weights.
 
     Raises:
@@ -158,34 +183,16 @@ def rebuild_model(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -
             f"{path}: the model has networks of its own, of which only the weights are stored; build it as it was "
             "and use its load_state_dict"
         )
-    weights = {
-        name.removeprefix(_PREFIX): value
-        for name, value in checkpoint["state_dict"].items()
-        if isinstance(name, str) and name.startswith(_PREFIX)
-    }
-
-    def build() -> VQAutoencoder:
-        with naming(path, "networks"):
-            encoder, decoder = build_networks(**config["networks"])
-        with naming(path, "quantizer"):
-            quantizer = quantizers.from_config(config["quantizer"])
-        with naming(path, "layout"):
-            return VQAutoencoder(encoder, quantizer, decoder, layout=config["layout"])
-
-    check_parts(config["quantizer"], weights, path)
-    with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
-        own = build().state_dict()
-    problems = misfits(weights, own) or mixed_dtypes(weights)
-    if problems:
-        raise ValueError(
-            f"{path}: the tensors do not fit the model described in it: {'; '.join(problems[:5])}"
-        )
-    model = build()
-    fill(model, weights)
-    return model
+    return build_described(VQAutoencoder, config, weights_of(checkpoint, "model."), path, path)
 
 
-def read_entry(checkpoint: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> Any:
+def weights_of(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
+    found = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(name, str)}
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
+def read_entry(checkpoint: Mapping[str, Any], name: str, path: PathLike) -> Any:
     """Return one of the descriptions that a checkpoint holds as JSON: ``model``, ``settings`` or ``data``.
 
     Raises:
@@ -199,15 +206,34 @@ def read_entry(checkpoint: Mapping[str, Any], name: str, path: str | os.PathLike
         ) from error
 
 
+def entry_of(module: Any, name: str, description: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a checkpoint of a module holds beside tensors, as JSON: the file stays loadable with weights_only=True.
+
+    Args:
+        module: in training; its ``settings`` and those of its data are kept.
+        name: of what is trained: ``"model"`` or ``"prior"``.
+        description: what it takes to build it again.
+        more: anything else that torch can save.
+    """
+    data = getattr(getattr(module.trainer, "datamodule", None), "settings", None)
+    texts = {name: description, "settings": module.settings, "data": data}
+    return {
+        "format_version": FORMAT_VERSION,
+        **{key: json.dumps(text) for key, text in texts.items()},
+        **more,
+    }
+
+
 def describe_model(model: VQAutoencoder) -> dict[str, Any]:
     """Return what ``rebuild_model`` needs beside the weights; ``networks`` is None where they are a user's own."""
-    networks = getattr(model.encoder, "config", None)
-    if networks != getattr(model.decoder, "config", None):
-        networks = None
-    return {"networks": networks, "quantizer": model.quantizer.to_config(), "layout": model.layout}
+    return {
+        "networks": networks_of(model) or None,
+        "quantizer": model.quantizer.to_config(),
+        "layout": model.layout,
+    }
 
 
-def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_metadata(path: PathLike) -> dict[str, Any]:
     """Return what is known about the training of a model: ``data``, ``likelihood``, ``step``; {} if nothing.
 
     Args:
@@ -215,22 +241,29 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():
-        checkpoint = read_checkpoint(found)
-        step, data = checkpoint.get("global_step"), read_entry(checkpoint, "data", found)
-        notes = {
-            "step": step if isinstance(step, int) else None,
-            "data": data if isinstance(data, dict) else None,
-        }
-        return {key: value for key, value in notes.items() if value is not None}
-    if isinstance(found, Path):
-        file = found / "config.json"
-    else:
-        from ..models.hub import resolve
+        return _notes_of(read_checkpoint(found), found)
+    return _notes_in(resolve(found))
 
-        file = resolve(found, revision=None, token=None) / "config.json"
-    config = read_config(file, VQAutoencoder.__name__)
-    metadata = config.get("metadata")
+
+def _notes_in(folder: Path) -> dict[str, Any]:
+    metadata = read_config(folder / CONFIG, VQAutoencoder.__name__).get("metadata")
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
+    data, settings = (read_entry(checkpoint, name, path) for name in ("data", "settings"))
+    scale = weights_of(checkpoint, "likelihood.")
+    notes: dict[str, Any] = {"step": checkpoint["global_step"]}
+    if isinstance(data, dict):
+        notes["data"] = data
+    if isinstance(settings, dict) and {"log_scale", "observations"} <= scale.keys():
+        notes["likelihood"] = {
+            "kind": settings.get("likelihood"),
+            "scale": settings.get("likelihood_scale"),
+            "log_scale": float(scale["log_scale"]),
+            "observations": int(scale["observations"]),
+        }
+    return notes
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:

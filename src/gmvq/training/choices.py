@@ -116,16 +116,12 @@ def _is_one_of(kinds: Mapping[str, type]) -> Any:
 def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
     """Build the object that ``value`` describes, or raise ValueError saying what could have been written."""
     try:
-        if isinstance(value, bool) or value is None:
-            raise ValueError("that describes none")
-        if isinstance(value, int | float) and kinds is SCHEDULES:
-            return Constant(float(value))
         if isinstance(value, Mapping):
             name = str(value.get("class_path", "")).rpartition(".")[2]
             return _call(name, (), dict(value.get("init_args") or {}), kinds)
-        if isinstance(value, str):
-            return _evaluate(ast.parse(value.strip(), mode="eval").body, kinds)
-        raise ValueError("that describes none")
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError("that describes none")
+        return _evaluate(ast.parse(str(value).strip(), mode="eval").body, kinds)
     except SyntaxError:
         reason = "that does not read as a call"
     except (ValueError, TypeError) as error:
@@ -138,25 +134,22 @@ def _evaluate(node: ast.expr, kinds: Mapping[str, type]) -> Any:
     """Build what a name, a call by name, or a number stands for; nothing else is evaluated."""
     if isinstance(node, ast.Name):
         return _call(node.id, (), {}, kinds)
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name):
-            raise ValueError("that is not the name of one")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         arguments = [_argument(item) for item in node.args]
         named = {str(item.arg): _argument(item.value) for item in node.keywords}
         return _call(node.func.id, arguments, named, kinds)
-    number = _number(node)
+    number = None if isinstance(node, ast.Call) else _argument(node)
     if kinds is SCHEDULES and number is not None:
         return Constant(number)
     raise ValueError("that is not the name of one")
 
 
 def _argument(node: ast.expr) -> Any:
-    return _evaluate(node, SCHEDULES) if isinstance(node, ast.Name | ast.Call) else _number(node)
-
-
-def _number(node: ast.expr) -> float | None:
+    """A schedule, a number or None."""
+    if isinstance(node, ast.Name | ast.Call):
+        return _evaluate(node, SCHEDULES)
     value = ast.literal_eval(node)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise ValueError(f"its arguments are numbers, got {value!r}")
     return None if value is None else float(value)
 

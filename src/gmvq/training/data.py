@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 
 from ..data import SignalDataset, TrainingSet, make_loader, open_dataset
 from ..data.loader import ResumableLoader
@@ -103,17 +103,10 @@ class ImageDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
-        """Take the largest batch size whose short last batch still has an image for every process."""
-        _, world_size = self._place()
-        length = len(self.dataset(split))
-        for batch_size in range(self.batch_size, 0, -1):
-            rest = length % (batch_size * world_size)
-            if rest == 0 or rest >= world_size:
-                return self._loader(split, batch_size)
-        raise ValueError(f"{length} {split} items cannot be divided among {world_size} processes")
+        return self._loader(split, even_batch_size(len(self.dataset(split)), self.batch_size, self.trainer))
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
-        rank, world_size = self._place()
+        rank, world_size = place_of(self.trainer)
         return make_loader(
             self.dataset(split),
             batch_size=batch_size,
@@ -126,8 +119,21 @@ class ImageDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _place(self) -> tuple[int, int]:
-        """Rank and number of processes; one process where there is no trainer."""
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+
+def place_of(trainer: Trainer | None) -> tuple[int, int]:
+    """Rank and number of processes; one process where there is no trainer."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def even_batch_size(length: int, largest: int, trainer: Trainer | None) -> int:
+    """The largest batch size whose short last batch still has an item for every process.
+
+    Raises:
+        ValueError: there are more processes than items.
+    """
+    _, world_size = place_of(trainer)
+    for size in range(largest, 0, -1):
+        rest = length % (size * world_size)
+        if rest == 0 or rest >= world_size:
+            return size
+    raise ValueError(f"{length} items cannot be divided among {world_size} processes")

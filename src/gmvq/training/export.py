@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,16 @@ from typing import Any
 import torch
 
 from ..evaluation import Evaluation, evaluate, write_metrics, write_report
-from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood
-from .checkpoint import EXPORT, find_model, load_metadata, read_checkpoint
+from ..files import PathLike
+from ..objectives import Likelihood
+from .checkpoint import EXPORT, load_metadata
 from .data import ImageDataModule
 from .module import TokenizerModule
-
-_KINDS: dict[str, type[Likelihood]] = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
+from .parts import LIKELIHOODS
 
 
 def export_run(
-    run_dir: str | os.PathLike[str],
+    run_dir: PathLike,
     module: TokenizerModule,
     data: ImageDataModule,
     *,
@@ -82,28 +81,21 @@ def describe_likelihood(module: TokenizerModule) -> dict[str, Any]:
     }
 
 
-def load_likelihood(path: str | os.PathLike[str]) -> Likelihood | None:
+def load_likelihood(path: PathLike) -> Likelihood | None:
     """Rebuild the likelihood that a model was trained with, for its bounds; None where none was stored.
 
     Args:
         path: as in ``load_model``.
     """
-    found = find_model(path)
-    if isinstance(found, Path) and found.is_file():
-        checkpoint = read_checkpoint(found)
-        settings = json.loads(checkpoint["gmvq"]["settings"])
-        weights: Mapping[str, Any] = {
-            name.removeprefix("likelihood."): value
-            for name, value in checkpoint["state_dict"].items()
-            if name.startswith("likelihood.")
-        }
-        likelihood = _KINDS[settings["likelihood"]](settings["likelihood_scale"])
-        likelihood.load_state_dict(weights)
-        return likelihood
-    stored = load_metadata(path).get("likelihood")
-    if not isinstance(stored, dict) or stored.get("kind") not in _KINDS:
+    return likelihood_of(load_metadata(path))
+
+
+def likelihood_of(notes: Mapping[str, Any]) -> Likelihood | None:
+    """The same from what is known about the training of a model."""
+    stored = notes.get("likelihood")
+    if not isinstance(stored, dict) or stored.get("kind") not in LIKELIHOODS:
         return None
-    likelihood = _KINDS[stored["kind"]](stored["scale"])
+    likelihood = LIKELIHOODS[stored["kind"]](stored["scale"])
     with torch.no_grad():
         likelihood.log_scale.fill_(stored["log_scale"])
         likelihood.observations.fill_(stored["observations"])

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..files import written_whole
+from ..files import atomic_write
 
 
 class HistoryWriter(Logger):
@@ -71,7 +71,7 @@ class HistoryWriter(Logger):
             for line in self.path.read_text(encoding="utf-8").splitlines()
             if (number := _step_of(line)) is not None and number <= step
         ]
-        with written_whole(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 

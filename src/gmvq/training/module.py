@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import json
-import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -19,16 +18,17 @@ from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
 from ..models.autoencoder import VQAutoencoder
 from ..models.nets import build_networks
-from ..objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
-from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
+from ..objectives import negative_evidence
+from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
 from ..quantizers.start import Pool
-from .checkpoint import FORMAT_VERSION, check_fits, describe_model
+from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
 from .history import is_logged
-from .schedule import learning_rate_factor, seed_step
+from .optimizer import build_optimizer, channels_last, in_fastest_format
+from .parts import LIKELIHOODS, build_quantizer
+from .schedule import scheduled, seed_step, total_steps
 
-_LIKELIHOODS = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
 _QUANTIZER = {name: p.default for name, p in inspect.signature(GaussianMixtureVQ).parameters.items()}
 
 
@@ -109,7 +109,7 @@ class TokenizerModule(LightningModule):
         given = {name: value for name, value in locals().items() if name in _arguments()}
         self.settings = {name: as_plain(value) for name, value in given.items()}
         check_positive("lr", lr)
-        check_choice("likelihood", likelihood, tuple(_LIKELIHOODS))
+        check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
         if warmup_steps < 0 or weight_decay < 0 or not 0 <= final_lr <= 1:
             raise ValueError(
                 "expected warmup_steps >= 0, weight_decay >= 0 and 0 <= final_lr <= 1, got "
@@ -117,35 +117,12 @@ class TokenizerModule(LightningModule):
             )
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.final_lr, self.seed = warmup_steps, final_lr, seed
-        if autoencoder is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                encoder, decoder = build_networks(
-                    network, channels=channels, dim=dim, downsample=downsample, spatial_dims=spatial_dims
-                )
-                quantizer = _build_quantizer(
-                    dim,
-                    codebook_size,
-                    num_quantizers,
-                    groups,
-                    shared_codebook,
-                    level_dropout,
-                    codebook_dim=codebook_dim,
-                    objective=objective,
-                    precision=precision,
-                    variance=variance,
-                    estimator=estimator,
-                    mixture_weights=mixture_weights,
-                    standardize=standardize,
-                )
-                autoencoder = VQAutoencoder(encoder, quantizer, decoder)
-        self.model = autoencoder
+        self.model = autoencoder or _build_model(**given)
         for net in (self.model.encoder, self.model.decoder):
-            _channels_last(net)
-        self.likelihood = _LIKELIHOODS[likelihood](likelihood_scale)
+            channels_last(net)
+        self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
         self._batches = 0  # batches this process has trained on since training began
         self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
-        self._total: int | None = None
         self._validation: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -159,37 +136,14 @@ class TokenizerModule(LightningModule):
         scale = [parameter for parameter in self.likelihood.parameters() if parameter.requires_grad]
         if scale:
             groups.append({"params": scale, "lr": self.lr, "weight_decay": 0.0})
-        # One fused pass per parameter. Lightning refuses to clip gradients for it, so clipping keeps the plain one.
-        fused = True if _can_fuse(groups) and not self._clips_gradients else None
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, weight_decay=0.0, fused=fused)
-        optimizer.register_load_state_dict_post_hook(_match_memory_formats)
-        total, warmup, final = self.total_steps, self.warmup_steps, self.final_lr
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, total=total, warmup=warmup, final=final)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        clips = self._trainer is not None and bool(self._trainer.gradient_clip_val)
+        optimizer = build_optimizer(groups, lr=self.lr, betas=self.betas, clips=clips)
+        return scheduled(optimizer, self.total_steps, warmup=self.warmup_steps, final=self.final_lr)
 
-    @property
-    def _clips_gradients(self) -> bool:
-        trainer = self._trainer
-        return trainer is not None and bool(trainer.gradient_clip_val)
-
-    @property
+    @cached_property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole training, by the trainer's max_steps and max_epochs.
-
-        Raises:
-            ValueError: the trainer has no such limit, so schedules have no end to aim at.
-        """
-        if self._total is None:
-            steps = self.trainer.estimated_stepping_batches
-            if not 0 < steps < math.inf:
-                raise ValueError(
-                    f"the schedules need to know how long training is, got {steps} steps; "
-                    "give trainer.max_steps or trainer.max_epochs"
-                )
-            self._total = int(steps)
-        return self._total
+        """Optimizer steps of the whole training (see ``total_steps`` of ``schedule``)."""
+        return total_steps(self.trainer)
 
     def _mixtures(self) -> dict[str, GaussianMixtureVQ]:
         found = self.model.named_modules()
@@ -220,7 +174,7 @@ class TokenizerModule(LightningModule):
             advance(min(1.0, self.global_step / self.total_steps))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        images = _in_fastest_format(batch)
+        images = in_fastest_format(batch)
         out = self.model(images)
         reconstruction = out.reconstruction.float()
         nats = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
@@ -243,7 +197,7 @@ class TokenizerModule(LightningModule):
         }
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        images = _in_fastest_format(batch)
+        images = in_fastest_format(batch)
         out = self.model(images)
         error = out.reconstruction.float().clamp(0.0, 1.0) - images
         indices = out.quantizer.indices.flatten()
@@ -266,15 +220,9 @@ class TokenizerModule(LightningModule):
         self.log_dict(values, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what is needed to rebuild the model, as JSON: the file stays loadable with weights_only=True."""
-        checkpoint["gmvq"] = {
-            "format_version": FORMAT_VERSION,
-            "model": json.dumps(describe_model(self.model)),
-            "settings": json.dumps(self.settings),
-            "data": json.dumps(getattr(getattr(self.trainer, "datamodule", None), "settings", None)),
-            "batches": self._batches,
-            "pools": {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool},
-        }
+        pools = {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool}
+        more = {"batches": self._batches, "pools": pools}
+        checkpoint["gmvq"] = entry_of(self, "model", describe_model(self.model), **more)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this configuration, before Lightning copies its tensors."""
@@ -283,63 +231,19 @@ class TokenizerModule(LightningModule):
         self._pools = dict(checkpoint["gmvq"].get("pools", {}))
 
 
-def _build_quantizer(
-    dim: int,
-    codebook_size: int,
-    num_quantizers: int,
-    groups: int,
-    shared_codebook: bool,
-    level_dropout: bool,
-    **options: Any,
-) -> Quantizer:
-    """One mixture, a residual quantizer or a grouped one.
-
-    Raises:
-        ValueError: levels and groups at once, or an option of a composition without one.
-    """
-    if num_quantizers > 1 and groups > 1:
-        raise ValueError(f"give num_quantizers or groups, not both; got {num_quantizers} and {groups}")
-    if level_dropout and num_quantizers == 1:
-        raise ValueError("level_dropout needs levels: num_quantizers=2 or more")
-    if shared_codebook and num_quantizers == groups == 1:
-        raise ValueError(
-            "shared_codebook needs several levels or groups: num_quantizers or groups of 2 or more"
+def _build_model(
+    *, network: str, channels: int, downsample: int, spatial_dims: int, seed: int, **options: Any
+) -> VQAutoencoder:
+    """Networks and quantizer with weights from ``seed``; arguments of other things are left aside."""
+    names = inspect.signature(build_quantizer).parameters.keys() | set(_QUANTIZER) - {"options"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, decoder = build_networks(
+            network, channels=channels, dim=options["dim"], downsample=downsample, spatial_dims=spatial_dims
         )
-    if num_quantizers != 1:
-        shared = {"shared_codebook": shared_codebook, "level_dropout": level_dropout}
-        return ResidualGMVQ(dim, codebook_size, num_quantizers, **shared, **options)
-    if groups != 1:
-        return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
-    return GaussianMixtureVQ(dim, codebook_size, **options)
+        quantizer = build_quantizer(**{name: value for name, value in options.items() if name in names})
+    return VQAutoencoder(encoder, quantizer, decoder)
 
 
 def _arguments() -> set[str]:
     return set(inspect.signature(TokenizerModule.__init__).parameters) - {"self", "autoencoder"}
-
-
-def _can_fuse(groups: list[dict[str, Any]]) -> bool:
-    """Whether torch's fused Adam takes these parameters."""
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-
-
-def _match_memory_formats(optimizer: torch.optim.Optimizer) -> None:
-    """Lay loaded averages out like their parameters: fused Adam on a CPU reads memory in order, whatever the strides.
-
-    (Gradients are laid out so by autograd.)
-    """
-    for parameter, averages in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            if name in averages and averages[name].stride() != parameter.stride():
-                averages[name] = torch.empty_like(parameter).copy_(averages[name])
-
-
-def _in_fastest_format(batch: Tensor) -> Tensor:
-    """Images (B, C, H, W) in the memory format of the convolutions' weights; anything else contiguous."""
-    return batch.contiguous(memory_format=torch.channels_last if batch.ndim == 4 else torch.contiguous_format)
-
-
-def _channels_last(net: nn.Module) -> None:
-    """Give the weights of 2-d convolutions the memory format in which they are fastest."""
-    if all(parameter.ndim in (1, 2, 4) for parameter in net.parameters()):
-        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

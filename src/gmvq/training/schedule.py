@@ -8,6 +8,8 @@ import random
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 
 def learning_rate_factor(step: int, *, total: int, warmup: int, final: float) -> float:
@@ -22,6 +24,31 @@ def learning_rate_factor(step: int, *, total: int, warmup: int, final: float) ->
     rise = min(1.0, (step + 1) / (warmup + 1))
     fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(total, 1))))
     return rise * (final + (1.0 - final) * fall)
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimizer steps of a whole training, by the trainer's max_steps and max_epochs.
+
+    Raises:
+        ValueError: the trainer has no such limit, so schedules have no end to aim at.
+    """
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
+        raise ValueError(
+            f"the schedules need to know how long training is, got {steps} steps; give trainer.max_steps or "
+            "trainer.max_epochs"
+        )
+    return int(steps)
+
+
+def scheduled(
+    optimizer: torch.optim.Optimizer, total: int, *, warmup: int, final: float
+) -> OptimizerLRScheduler:
+    """An optimizer with the learning rate of ``learning_rate_factor``, as Lightning takes it."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, total=total, warmup=warmup, final=final)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def seed_step(seed: int, rank: int, batch: int, device: torch.device | None = None) -> None:

@@ -1,0 +1,83 @@
+"""What saving, exporting and measuring ask of a tokenizer, and its decoder run on latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..types import QuantizerOutput
+
+
+class QuantizerLike(Protocol):
+    """What the autoencoder asks of a quantizer module; latents are (..., dim)."""
+
+    dim: int
+    codebook_size: int
+
+    def __call__(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
+    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor: ...
+    def get_codes_from_indices(self, indices: Tensor) -> Tensor: ...
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]: ...
+    def to_config(self) -> dict[str, Any]: ...
+
+
+class Tokenizer(Protocol):
+    """What saving, describing and publishing ask of a model: its parts, its layout and its tensors."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+    quantizer: QuantizerLike
+    layout: str
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+def feature_axis(model: Any) -> int:
+    """The axis of the features in what the encoder puts out and the decoder takes, by the model's ``layout``."""
+    return 1 if getattr(model, "layout", "channels_first") == "channels_first" else -1
+
+
+def decode_latents(model: Any, latents: Tensor) -> Tensor:
+    """Run a model's decoder on latents (B, *spatial, D), in the dtype of its weights and in its layout.
+
+    They are made contiguous, so that equal values take equal paths in the decoder.
+    """
+    parameter = next(model.decoder.parameters(), None)
+    if parameter is not None and latents.dtype != parameter.dtype:
+        latents = latents.to(parameter.dtype)
+    return model.decoder(latents.movedim(-1, feature_axis(model)).contiguous())
+
+
+def networks_of(model: Tokenizer) -> dict[str, Any]:
+    """The arguments of ``build_networks`` that a model's networks were built with; {} for networks of one's own."""
+    config = getattr(model.encoder, "config", None)
+    return config if isinstance(config, dict) and config == getattr(model.decoder, "config", None) else {}
+
+
+def as_floats(latents: Tensor) -> Tensor:
+    """Latents in float32 at least: what a quantizer computes in."""
+    return latents.float() if latents.dtype in (torch.float16, torch.bfloat16) else latents
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the model's first parameter or buffer; the CPU for a model without any."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every submodule's mode is restored, those frozen in eval included."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

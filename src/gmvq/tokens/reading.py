@@ -1,0 +1,113 @@
+"""Reading ``manifest.json`` and the notes of shards: JSON that may have been cut short, edited or made up.
+
+msgspec checks every entry's type and range and says where it stands; what is left here is how entries belong together.
+A shard's name is accepted only if it is the one that the run's plan gives it, so no entry leads out of the folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
+
+Kind = TypeVar("Kind")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a folder of tokens.
+
+    Raises:
+        FileNotFoundError: no such folder, or no manifest in it.
+        ValueError: the manifest is cut short, of another kind or version, or contradicts itself.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        what = "no manifest.json in it" if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(f"{folder} is no folder of tokens: {what}; gmvq encode writes one")
+    return parse_manifest(file.read_bytes(), str(file))
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """Check the text of a manifest; ``where`` names it in errors.
+
+    Raises:
+        ValueError: no JSON; or an entry is missing, of another type, out of range, or in contradiction to another.
+    """
+    hint = "delete it and run the same gmvq encode again: it takes over the shards that are there"
+    data = _named(where, lambda: msgspec.json.decode(text), f"is not valid JSON; {hint}")
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ValueError(f"{where} is no manifest of tokens: expected the entry 'format' to be {FORMAT!r}")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{where}: expected format_version {FORMAT_VERSION}, got {data.get('format_version')!r:.80}; a higher one "
+            "comes from a newer gmvq: upgrade with pip install -U gmvq"
+        )
+    if isinstance(data.get("indices"), dict) and "log_variance" in data:
+        data["indices"]["log_variance"] = data["log_variance"]
+    manifest = _named(where, lambda: msgspec.convert(data, Manifest))
+    for problem in (_of_indices(manifest), _of_splits(manifest), _of_shards(manifest)):
+        if problem:
+            raise ValueError(f"{where}: {problem}")
+    for key, value in (("rows", manifest.rows), ("images", manifest.images), ("complete", manifest.complete)):
+        if data.get(key) != value:
+            raise ValueError(
+                f"{where} contradicts itself: {key!r} is {data.get(key)!r:.80}, its parts say {value!r}"
+            )
+    return manifest
+
+
+def decode(text: bytes, kind: type[Kind], where: str) -> Kind:
+    """Parse JSON as a struct.
+
+    Raises:
+        ValueError: no JSON, or an entry is missing, of another type or out of range; ``where`` is named.
+    """
+    return _named(where, lambda: msgspec.json.decode(text, type=kind))
+
+
+def _named(where: str, parse: Any, what: str = "") -> Any:
+    try:
+        return parse()
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ValueError(f"{where}{f' {what}' if what else ''}: {error}") from error
+
+
+def _of_indices(manifest: Manifest) -> str:
+    spec = manifest.indices
+    if spec.length >= 1 << 31 or (spec.levels > 1 and spec.shape[-1] != spec.levels):
+        return f"indices of shape {spec.shape} with {spec.levels} level(s) cannot be"
+    return ""
+
+
+def _of_splits(manifest: Manifest) -> str:
+    start = 0
+    for split in manifest.splits:
+        if split.first_id != start:
+            return f"expected another split, beginning with id {start}; got {split}"
+        start += split.images
+    names = [split.name for split in manifest.splits]
+    return "" if len(set(names)) == len(names) else f"a split is there twice: {', '.join(names)}"
+
+
+def _of_shards(manifest: Manifest) -> str:
+    last = -1
+    for record in manifest.shards:
+        if manifest.plan_of(record.file) != record.plan:
+            return (
+                f"{record.file!r} with images {record.first_id} to {record.first_id + record.images - 1} is no shard "
+                "of this run"
+            )
+        ids = [one.id for one in record.skipped]
+        inside = range(record.first_id, record.first_id + record.images)
+        ordered = ids == sorted(set(ids)) and all(i in inside for i in ids)
+        if not ordered or record.rows + len(ids) != record.images:
+            return (
+                f"{record.file}: {record.rows} rows and {len(ids)} skipped images do not make {record.images}"
+            )
+        if record.first_id <= last:
+            return f"{record.file!r} is out of order, or there twice"
+        last = record.first_id
+    return ""

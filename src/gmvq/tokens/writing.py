@@ -1,0 +1,173 @@
+"""Decoded images and signals as files: one of each in a folder, or one Parquet table or .npy array of all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data import SignalScale
+from ..data.wav import wav_bytes
+from ..errors import require
+from ..evaluation.pictures import png_bytes, to_picture
+from ..files import PathLike, atomic_write, write_bytes
+from .decode import DecodedBatch
+
+Progress = Callable[[int], None]
+_ROW_GROUP = 100  # rows; what the Hub's viewer and our own reader like
+_FEATURES = {
+    "id": {"dtype": "int64", "_type": "Value"},
+    "name": {"dtype": "string", "_type": "Value"},
+    "split": {"dtype": "string", "_type": "Value"},
+    "image": {"_type": "Image"},
+    "label": {"dtype": "int64", "_type": "Value"},
+}
+
+
+def write_images(batches: Iterable[DecodedBatch], out: PathLike, *, progress: Progress | None = None) -> int:
+    """Write decoded images as PNG, rounded to 8 bits: ``out/00000012.png`` by id, or a table if out ends in .parquet.
+
+    The table has the columns id, name, split, image (bytes and path, as ``datasets`` and ``open_images`` read it)
+    and label.
+
+    Args:
+        batches: of ``decode_tokens``.
+        out: a folder that is new or empty, or the name of a .parquet file that does not exist.
+        progress: called with the number of images written so far.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ValueError: something is there already: nothing is overwritten.
+    """
+    target = check_target(out, signals=False)
+    if target.suffix.lower() == ".parquet":
+        return _write_table(batches, target, progress)
+    target.mkdir(parents=True, exist_ok=True)
+
+    def write(batch: DecodedBatch) -> None:
+        for i, image in zip(batch.ids.tolist(), batch.images, strict=True):
+            write_bytes(target / f"{i:08d}.png", image_file(image))
+
+    return _write(batches, write, progress)
+
+
+def write_signals(
+    batches: Iterable[DecodedBatch], out: PathLike, scale: SignalScale, *, progress: Progress | None = None
+) -> int:
+    """Write decoded windows in their own units: ``out/00000012.wav`` by id, or all in one array if out ends in .npy.
+
+    Sound becomes 16-bit WAV files at its sample rate, a series .npy files, float32 (channels, T). The single array is
+    (N, channels, T), in the order of the ids; it is held in memory.
+
+    Args:
+        batches: of ``decode_tokens``.
+        out: a folder that is new or empty, or the name of an .npy file that does not exist.
+        scale: of the model's training.
+        progress: called with the number of windows written so far.
+
+    Returns:
+        The number of windows.
+
+    Raises:
+        ValueError: something is there already: nothing is overwritten.
+    """
+    target = check_target(out, signals=True)
+    parts: list[NDArray[np.float32]] = []
+
+    def write(batch: DecodedBatch) -> None:
+        windows = in_own_units(batch.images, scale)
+        if target.suffix.lower() == ".npy":
+            parts.append(windows)
+            return
+        for i, window in zip(batch.ids.tolist(), windows, strict=True):
+            rate = scale.sample_rate
+            data = npy_bytes(window) if rate is None else wav_bytes(window, rate)
+            write_bytes(target / f"{i:08d}{'.npy' if rate is None else '.wav'}", data)
+
+    count = _write(batches, write, progress)
+    if target.suffix.lower() == ".npy":
+        write_bytes(target, npy_bytes(np.concatenate(parts) if parts else np.empty((0, 0, 0), np.float32)))
+    return count
+
+
+def check_target(out: PathLike, *, signals: bool) -> Path:
+    """The path that images or signals go to.
+
+    Raises:
+        ValueError: they would meet something that is there, or signals are to be a table.
+    """
+    target, single = Path(out).expanduser(), ".npy" if signals else ".parquet"
+    if signals and target.suffix.lower() == ".parquet":
+        raise ValueError("a .parquet table is for images; give --out a new folder, or an .npy file")
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        what = "exists" if target.is_file() else "is not empty"
+        raise ValueError(
+            f"{target} {what}, and nothing is overwritten; give --out a new folder, or the name of a new {single} file"
+        )
+    return target
+
+
+def in_own_units(signals: Tensor, scale: SignalScale) -> NDArray[np.float32]:
+    """From the decoder's output (..., C, T) to float32 in the signal's units, clamped to the scale."""
+    return scale.from_unit(signals.detach().float().cpu().clamp(0.0, 1.0)).numpy()
+
+
+def npy_bytes(values: NDArray[np.float32]) -> bytes:
+    """The contents of an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def image_file(image: Tensor) -> bytes:
+    """The contents of a PNG file with an image (C, H, W); one of a single channel is grey."""
+    picture = to_picture(image)
+    return png_bytes(picture[..., 0] if image.shape[0] == 1 else picture)
+
+
+def _write(
+    batches: Iterable[DecodedBatch], write: Callable[[DecodedBatch], None], progress: Progress | None
+) -> int:
+    count = 0
+    for batch in batches:
+        write(batch)
+        count += len(batch.ids)
+        if progress is not None:
+            progress(count)
+    return count
+
+
+def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progress | None) -> int:
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    kinds = {"int64": arrow.int64(), "string": arrow.string()}
+    cell = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    columns = [(name, kinds[of["dtype"]] if "dtype" in of else cell) for name, of in _FEATURES.items()]
+    schema = arrow.schema(columns, {"huggingface": json.dumps({"info": {"features": _FEATURES}})})
+    with (
+        atomic_write(target) as file,
+        parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
+    ):
+
+        def write(batch: DecodedBatch) -> None:
+            ids = batch.ids.tolist()
+            values: dict[str, Any] = {
+                "id": ids,
+                "name": batch.names,
+                "split": [batch.split] * len(ids),
+                "image": [
+                    {"bytes": image_file(image), "path": f"{i:08d}.png"}
+                    for i, image in zip(ids, batch.images, strict=True)
+                ],
+                "label": batch.labels,
+            }
+            writer.write_table(arrow.table(values, schema), row_group_size=_ROW_GROUP)
+
+        return _write(batches, write, progress)

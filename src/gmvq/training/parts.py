@@ -1,0 +1,40 @@
+"""What a configuration names: the likelihoods by name, and the quantizer that several options describe together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood
+from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
+
+
+def build_quantizer(
+    dim: int,
+    codebook_size: int,
+    num_quantizers: int,
+    groups: int,
+    shared_codebook: bool,
+    level_dropout: bool,
+    **options: Any,
+) -> Quantizer:
+    """One mixture, a residual quantizer or a grouped one.
+
+    Raises:
+        ValueError: levels and groups at once, or an option of a composition without one.
+    """
+    if num_quantizers > 1 and groups > 1:
+        raise ValueError(f"give num_quantizers or groups, not both; got {num_quantizers} and {groups}")
+    if level_dropout and num_quantizers == 1:
+        raise ValueError("level_dropout needs levels: num_quantizers=2 or more")
+    if shared_codebook and num_quantizers == groups == 1:
+        raise ValueError(
+            "shared_codebook needs several levels or groups: num_quantizers or groups of 2 or more"
+        )
+    if num_quantizers != 1:
+        shared = {"shared_codebook": shared_codebook, "level_dropout": level_dropout}
+        return ResidualGMVQ(dim, codebook_size, num_quantizers, **shared, **options)
+    if groups != 1:
+        return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
+    return GaussianMixtureVQ(dim, codebook_size, **options)
