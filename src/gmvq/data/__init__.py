@@ -2,12 +2,11 @@
 
 from gmvq.data.dataset import ImageDataset
 from gmvq.data.loader import make_loader
-from gmvq.data.opening import open_images
+from gmvq.data.opening import open_dataset, open_images, open_signals
+from gmvq.data.pictures import Source
 from gmvq.data.sampler import StatelessSampler
 from gmvq.data.scale import SignalScale
-from gmvq.data.signal_opening import open_dataset, open_signals
 from gmvq.data.signals import SignalDataset, TrainingSet
-from gmvq.data.source import Source
 
 __all__ = [
     "ImageDataset",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import SignalScale
-from ..data.wav import wav_bytes
+from ..data.audio import wav_bytes
 from ..files import written_whole
 from .decode import DecodedBatch
 
