@@ -54,8 +54,9 @@ class UnreadableImageError(ValueError):
 def decode(data: Path | bytes, channels: int) -> Image:
     """Decode a file or its bytes, upright, in mode L (channels = 1) or RGB (channels = 3).
 
-    EXIF rotation is applied. Transparency, of a palette too, is laid on white. Of 16 bits the upper 8 count, rounded
-    for grey. CMYK is converted by PIL's formula, without a colour profile. Of an animation the first frame is taken.
+    EXIF rotation is applied. Transparency, of a palette too, is laid on white. Grey of 16 bits is divided by 257 and
+    rounded, of colour of 16 bits the upper 8 are taken. CMYK is converted by PIL's formula, without a colour profile.
+    Of an animation the first frame is taken.
 
     Raises:
         UnreadableImageError: not an image, truncated, without pixels, or of more than ``MAX_PIXELS``.
