@@ -1,4 +1,4 @@
-"""What the commands around a trained model share: their parser, the model with its notes, the data to use."""
+"""What the commands around a trained model share: their parser, the model with its notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from ..data import SignalScale, TrainingSet
+    from ..data import SignalScale
     from ..models import VQAutoencoder
 
 
@@ -32,27 +32,6 @@ def parser_for_model(command: str, description: str) -> Parser:
         "--device", help="where to compute, such as cpu or cuda; default: cuda if there is one"
     )
     return parser
-
-
-def add_data_options(parser: Parser, *, default: str) -> None:
-    """Add the options that say which images to use; ``default`` explains what happens without --data."""
-    parser.add_argument(
-        "--data", metavar="PATH", help=f"images or signals, as --data.path of gmvq fit; default: {default}"
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        help="part of the data (default: test; for other images than those of training, all that no folder or file "
-        "name sets aside)",
-    )
-    parser.add_argument(
-        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
-    )
-    parser.add_argument(
-        "--column",
-        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
-    )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
 
 
 def positive(text: str) -> int:
@@ -126,49 +105,6 @@ def load(options: argparse.Namespace) -> Loaded:
     found = find_model(options.checkpoint)
     model = load_model(options.checkpoint, map_location=device)
     return Loaded(model, load_metadata(options.checkpoint), found if isinstance(found, Path) else None)
-
-
-def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
-    """Open the images or signals of a command line; what it leaves open is as in training.
-
-    Raises:
-        ValueError: neither the command line nor the model's metadata says which, or signals have another sample rate
-            than those of training.
-    """
-    from ..data import SignalDataset, open_dataset
-    from ..data.signals import check_sample_rate
-
-    trained: dict[str, Any] = loaded.notes.get("data") or {}
-    path = options.data or trained.get("path")
-    if not path:
-        raise ValueError("the model does not say what it was trained on; give --data PATH")
-    same = path == trained.get("path")
-    if options.split is None:
-        options.split = "all" if not same and _is_undivided(path) else "test"
-    everything = options.split == "all"
-    scale = loaded.scale
-    dataset = open_dataset(
-        path,
-        spatial_dims=loaded.spatial_dims,
-        value_range=None if scale is None else (scale.low, scale.high),
-        split="train" if everything else options.split,
-        split_fractions=(0.0, 0.0) if everything else (0.1, 0.1),
-        size=options.size or trained.get("size") or 8 * loaded.downsample,
-        channels=loaded.channels,
-        augment=False,
-        column=options.column or (trained.get("column") if same else None),
-    )
-    if isinstance(dataset, SignalDataset) and scale is not None:
-        check_sample_rate(dataset, scale.sample_rate)
-    return dataset
-
-
-def _is_undivided(path: str) -> bool:
-    """Whether ``path`` is a file or folder that names no test split of its own."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return not any(entry.name.lower().startswith(("test", "t10k")) for entry in place.iterdir())
-    return place.is_file()
 
 
 def say(text: str) -> None:

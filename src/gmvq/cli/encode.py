@@ -6,13 +6,14 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .common import Loaded, load, parser_for_model, positive, say
+from .common import Parser, load, parser_for_model, positive, say
+from .data_options import add_data_options, data_recipe
 from .rate import Rate
 
 if TYPE_CHECKING:
-    from ..tokens import DataRecipe, EncodeResult
+    from ..tokens import EncodeResult
 
 
 def run(argv: Sequence[str]) -> int:
@@ -22,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..tokens import encode_dataset
 
-    recipe = _recipe(options, loaded)
+    recipe = data_recipe(options, loaded)
     try:
         result = encode_dataset(
             loaded.model,
@@ -43,32 +44,14 @@ def run(argv: Sequence[str]) -> int:
     return _report(options, result)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = parser_for_model(
         "encode",
         "Encode a set of images or signals to Parquet shards of tokens. A run that was stopped or killed goes on where "
         "it was when the same command is given again.",
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the shards and manifest.json")
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="images or signals, as --data.path of gmvq fit; default: what the model was trained on",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test", "all"),
-        default="all",
-        help="part of the data (default: all, each row with the name of its split)",
-    )
-    parser.add_argument(
-        "--size", type=positive, help="height and width in pixels, or samples; default: that of training"
-    )
-    parser.add_argument(
-        "--column",
-        help="column of a table with the images, where its name is not a usual one; columns of a .csv file",
-    )
-    parser.add_argument("--batch_size", type=positive, default=64, help="images at a time (default: 64)")
+    add_data_options(parser, default="what the model was trained on", split="all")
     parser.add_argument(
         "--rows_per_shard",
         type=positive,
@@ -100,26 +83,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
-
-
-def _recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
-    """Which images; what the command line leaves open is as in training."""
-    from ..tokens import DataRecipe
-
-    trained: dict[str, Any] = loaded.notes.get("data") or {}
-    path = options.data or trained.get("path")
-    if not path:
-        raise ValueError("the model does not say what it was trained on; give --data PATH")
-    same = path == trained.get("path")
-    return DataRecipe(
-        path=path,
-        split=options.split,
-        size=options.size or trained.get("size") or 8 * loaded.downsample,
-        channels=loaded.channels,
-        column=options.column or (trained.get("column") if same else None),
-        divided=same,
-        scale=loaded.scale,
-    )
 
 
 def _report(options: argparse.Namespace, result: EncodeResult) -> int:

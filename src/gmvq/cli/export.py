@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, Parser, add_data_options, load, open_data, positive, say
+from .common import Loaded, Parser, load, positive, say
+from .data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import Parser, load, open_data, positive, say
+from .common import Parser, load, positive, say
+from .data_options import open_data
 from .runs import write_text
 
 if TYPE_CHECKING:

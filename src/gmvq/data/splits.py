@@ -19,6 +19,10 @@ SPLIT_ALIASES = {
 }
 
 
+class NoSuchSplitError(ValueError):
+    """A set does not come with the split asked for, and none is taken out of its train split."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is asked of a set of images or signals, as ``open_images`` and ``open_signals`` explain it.
@@ -68,7 +72,7 @@ def choose_split(
     if split != "train" and split in keys:
         return split, np.arange(len(keys[split])), "its own split"
     if "train" not in keys:
-        raise ValueError(
+        raise NoSuchSplitError(
             f"there is no split 'train' to take {split!r} from; there is: {', '.join(keys) or 'nothing'}"
         )
     validation, test = wanted.fractions
@@ -139,7 +143,7 @@ def _splits_with_share(split: str, fractions: tuple[float, float]) -> list[str]:
     shares = dict(zip(SPLITS, (1.0 - validation - test, validation, test), strict=True))
     wanted = [name for name in SPLITS if shares[name] > 0]
     if split not in wanted:
-        raise ValueError(
+        raise NoSuchSplitError(
             f"split {split!r} is empty: its share is 0 (split_fractions={fractions}); "
             "raise its share, or use a set that has such a split"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..data import DataRecipe
 from .dataset import TokenDataset
 from .decode import DecodedBatch, decode_tokens
 from .encode import EncodeResult, encode_dataset
@@ -9,7 +10,6 @@ from .manifest import Manifest
 from .manifest_file import read_manifest
 from .pictures import write_images
 from .recordings import write_signals
-from .sources import DataRecipe
 from .statistics import TokenStatistics, statistics
 from .stream import TokenStream
 from .verify import Verification, verify

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from ..data import DataRecipe
 from ..errors import check_choice, check_size, require
 from ..evaluation.batches import device_of
 from . import plan
@@ -24,7 +25,7 @@ from .manifest import MANIFEST, Manifest, ShardRecord
 from .manifest_file import read_manifest
 from .plan import ShardPlan
 from .shard import adopt, run_of
-from .sources import DataRecipe, Rows
+from .sources import Rows
 from .work import Encoded, encode_shards, index_spec
 
 Source = DataRecipe | Mapping[str, Dataset[Any]] | Dataset[Any]

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from ..data import DataRecipe
 from ..errors import require
 from ..evaluation.batches import device_of
 from .manifest import Manifest, ShardRecord, Skipped
 from .plan import ShardPlan
-from .sources import DataRecipe
 from .work import Encoded, encode_shards
 
 
