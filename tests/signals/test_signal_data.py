@@ -214,7 +214,7 @@ def _write(folder: Path, kind: str, tone: Tone) -> Path:
         ("nan", "1 NaN or infinite values of 2"),
         ("objects", r"expected numbers of shape \(T,\), \(N, T\) or \(N, channels, T\)"),
         ("constant", "every value of the train split is 1.0"),
-        ("gap", r"row 3, column 'b': expected a number, got ''"),
+        ("gap", r"column 'b', row 3: expected a number, got ''"),
         ("words", "no column of numbers"),
         ("nothing", "no .wav, .flac, .ogg, .npy or .csv file"),
     ],

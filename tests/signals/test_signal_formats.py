@@ -90,7 +90,7 @@ def test_a_file_that_breaks_later_is_named(tmp_path: Path, tone: Tone) -> None:
 )
 def test_decimal_commas_are_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(ValueError, match=r"row \d, column '.*' has a decimal comma; write numbers with"):
+    with pytest.raises(ValueError, match=r"column '.*', row \d: .*; write numbers with a decimal point"):
         read_csv(tmp_path / "a.csv")
     if content.startswith("t;"):
         np.testing.assert_array_equal(read_csv(tmp_path / "a.csv", "t"), [[0, 1]])
@@ -99,10 +99,10 @@ def test_decimal_commas_are_an_error(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("t,x\n0,1,5\n1,2,5\n", "row 2: expected 2 cells, got 3; decimal commas"),
+        ("t,x\n0,1,5\n1,2,5\n", "row 2: expected 2 cells, got 3; are there decimal commas"),
         ("a,b\n1,2\n3\n", "row 3: expected 2 cells, got 1"),
-        ("a,b\n1,\n3,4\n", r"row 2, column 'b': expected a number, got ''"),
-        ("a,b\n1,2\n3,x\n", r"row 3, column 'b': expected a number, got 'x'"),
+        ("a,b\n1,\n3,4\n", r"column 'b', row 2: expected a number, got ''"),
+        ("a,b\n1,2\n3,x\n", r"column 'b', row 3: expected a number, got 'x'"),
         ("", "has no row of numbers"),
         ("a,b\n", "has no row of numbers"),
         ("day,word\n2024-01-01,x\n", "has no column of numbers; its first row is 2024-01-01, x"),

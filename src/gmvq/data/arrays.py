@@ -42,33 +42,49 @@ Arrays = dict[str, NDArray[Any]]
 """Arrays by their split; the key "all" means not divided."""
 
 
-def open_npy(path: Path, wanted: Wanted) -> Pictures:
-    """Open one split of an .npy file; uint8 stays on disk (memory-mapped), floats become uint8 in memory.
+def open_arrays(path: Path, wanted: Wanted) -> Pictures:
+    """Open one split of an .npy, .npz or IDX file, or of a folder of IDX files.
+
+    An .npz has the key images, x or data, or is divided by keys such as train and test or x_train and x_test. In a
+    folder, the names of IDX files begin with their split. An .npy of uint8 stays on disk (memory-mapped).
 
     Raises:
-        ValueError: the file is no array of images, or holds pickled objects.
+        ValueError: the file cannot be read, none of these keys is there, or the arrays are no images.
     """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {error}; {_EXPECTED}") from error
-    return _choose({"all": _check_pixels(array, path.name)}, {}, wanted, path.name)
-
-
-def open_npz(path: Path, wanted: Wanted) -> Pictures:
-    """Open one split of an .npz file with the key images, x or data, or with train/test or x_train/x_test.
-
-    Raises:
-        ValueError: none of these keys is there, or the arrays are no images.
-    """
-    images, there = read_npz(path, NPZ_KEYS)
+    framing: Framing = "crop"
+    if path.suffix.lower() == ".npy":
+        images, labels, there = {"all": read_npy(path, _EXPECTED, mapped=True)}, {}, ""
+    elif path.suffix.lower() == ".npz":
+        images, there = read_npz(path, NPZ_KEYS)
+        labels, _ = read_npz(path, _NPZ_LABELS)
+    else:
+        framing = "whole"
+        images, labels, there = _read_idx_files(path)
     if not images:
         raise ValueError(
             f"{path} holds the keys {there}; expected images, x or data, or a pair such as train and test or "
             "x_train and x_test"
         )
-    pixels = {name: _check_pixels(array, f"{path.name}[{name}]") for name, array in images.items()}
-    return _choose(pixels, read_npz(path, _NPZ_LABELS)[0], wanted, path.name)
+    alone = len(images) == 1
+    pixels = {
+        part: _check_pixels(array, path.name if alone else f"{path.name}[{part}]")
+        for part, array in images.items()
+    }
+    if framing == "whole":
+        pixels = {part: _padded(array, wanted.size) for part, array in pixels.items()}
+    return _choose(pixels, labels, wanted, path.name, framing)
+
+
+def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
+    """Read an .npy file.
+
+    Raises:
+        ValueError: it is none, or holds pickled objects; the message ends with what was ``expected``.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"cannot read {path}: {error}; {expected}") from error
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
@@ -94,30 +110,17 @@ def is_idx(name: str) -> bool:
     return _IDX_NAME.search(name.lower()) is not None
 
 
-def open_idx(path: Path, wanted: Wanted) -> Pictures:
-    """Open one split of an IDX file of images, or of a folder of them (train-..., t10k-... or test-...).
-
-    Raises:
-        ValueError: not an IDX file of uint8 images, truncated, or no such file in the folder.
-    """
-    alone = path.is_file()
-    files = (
-        [path] if alone else sorted(file for file in path.iterdir() if file.is_file() and is_idx(file.name))
-    )
-    pixels: Arrays = {}
-    labels: Arrays = {}
+def _read_idx_files(path: Path) -> tuple[Arrays, Arrays, str]:
+    """Images and labels of an IDX file, or of a folder of them, by split; and the names of the files."""
+    if path.is_file():
+        return {"all": read_idx(path)}, {}, path.name
+    files = sorted(file for file in path.iterdir() if file.is_file() and is_idx(file.name))
+    found: tuple[Arrays, Arrays] = {}, {}
     for file in files:
         name = file.name.lower()
-        part = "all" if alone else SPLIT_ALIASES.get(re.split(r"[^a-z0-9]+", name)[0], "all")
-        if not alone and re.search(r"labels|idx1", name):
-            labels[part] = read_idx(file)
-        else:
-            pixels[part] = _padded(_check_pixels(read_idx(file), file.name), wanted.size)
-    if not pixels:
-        raise ValueError(
-            f"{path} holds no IDX file of images, only: {', '.join(file.name for file in files)}"
-        )
-    return _choose(pixels, labels, wanted, path.name, "whole")
+        part = SPLIT_ALIASES.get(re.split(r"[^a-z0-9]+", name)[0], "all")
+        found[re.search(r"labels|idx1", name) is not None][part] = read_idx(file)
+    return *found, ", ".join(file.name for file in files)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -153,21 +156,16 @@ def open_fashion_mnist(wanted: Wanted) -> Pictures:
             "or give the folder with its four IDX files"
         )
     home = "t10k" if wanted.split == "test" else "train"
-    pixels = _padded(read_idx(FASHION_MNIST / f"{home}-images-idx3-ubyte.gz")[..., None], wanted.size)
-    rows = np.arange(len(pixels))
-    rule = "official test split"
+    images, labels = (
+        read_idx(FASHION_MNIST / f"{home}-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1")
+    )
+    rows, rule = np.arange(len(images)), "official test split"
     if home == "train":
         rows = rows[:-_FASHION_VALIDATION] if wanted.split == "train" else rows[-_FASHION_VALIDATION:]
         rule = "validation = last 5,000 of the official train split"
-    return Pictures(
-        read=partial(_rows, pixels, wanted.channels),
-        rows=rows,
-        names=f"fashion_mnist[{home}]",
-        description=f"fashion_mnist ({wanted.split}; {rule})",
-        labels=read_idx(FASHION_MNIST / f"{home}-labels-idx1-ubyte.gz"),
-        framing="whole",
-        decoded=True,
-    )
+    read = partial(_rows, _padded(images[..., None], wanted.size), wanted.channels)
+    title = f"fashion_mnist ({wanted.split}; {rule})"
+    return Pictures(read, rows, f"fashion_mnist[{home}]", title, labels, "whole", decoded=True)
 
 
 def _rows(pixels: NDArray[np.uint8], channels: int, rows: int | NDArray[np.int64]) -> NDArray[np.uint8]:

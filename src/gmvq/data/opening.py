@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gmvq.data.arrays import is_idx, open_fashion_mnist, open_idx, open_npy, open_npz
+from gmvq.data.arrays import is_idx, open_arrays, open_fashion_mnist
 from gmvq.data.audio import AUDIO_SUFFIXES, open_audio, open_speech
 from gmvq.data.dataset import ImageDataset, check_channels
 from gmvq.data.emoji import find_font, open_emoji
@@ -159,15 +159,13 @@ def _pictures(name: str, wanted: Wanted) -> Source:
     path = _existing(name, (*_IMAGES, "hf:NAME"), "images")
     if path.is_dir():
         return _folder_of_pictures(path, wanted)
-    if suffix == ".npy":
-        return open_npy(path, wanted)
-    if suffix == ".npz":
-        return open_npz(path, wanted)
     if suffix == ".parquet":
         return open_parquet(path, [], wanted)
     if suffix in _FONTS:
         return open_emoji(path, wanted)
-    return open_idx(path, wanted) if is_idx(path.name) else open_image(path, wanted)
+    if suffix in (".npy", ".npz") or is_idx(path.name):
+        return open_arrays(path, wanted)
+    return open_image(path, wanted)
 
 
 def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
@@ -178,7 +176,7 @@ def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
     if is_saved(listing.files):
         return open_saved(path, wanted)
     if any("/" not in file and is_idx(file) for file in listing.files):
-        return open_idx(path, wanted)
+        return open_arrays(path, wanted)
     try:
         return open_folder(path, listing, wanted)
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gmvq.data.arrays import NPZ_KEYS, read_npz
+from gmvq.data.arrays import NPZ_KEYS, read_npy, read_npz
 from gmvq.data.csv_table import read_csv
 from gmvq.data.folders import Listing, summary
 from gmvq.data.scale import SignalScale
@@ -79,11 +79,7 @@ def read_series(path: Path, column: str | None = None) -> Series:
         raise ValueError(
             f"cannot use {path}: signals are .wav, .flac, .ogg, .npy, .npz or .csv files, or folders of them"
         )
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {error}; {_EXPECTED}") from error
-    return _series(array, path.name)
+    return _series(read_npy(path, _EXPECTED), path.name)
 
 
 def _choose(

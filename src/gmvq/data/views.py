@@ -35,6 +35,7 @@ class TileView:
         small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
         source.skipped.extend((self._names[i], f"smaller than {size} x {size}") for i in sorted(small))
         self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
+        self._order = list(self._photos)
         if not self._photos:
             raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
         self._grid = [
@@ -61,7 +62,7 @@ class TileView:
         return None
 
     def _draw(self, chance: NDArray[np.float64]) -> tuple[int, int, int]:
-        i = list(self._photos)[int(chance[0] * len(self._photos))]
+        i = self._order[int(chance[0] * len(self._order))]
         height, width = (side - self._size + 1 for side in self._photos[i].shape[:2])
         return i, int(chance[1] * height), int(chance[2] * width)
 
