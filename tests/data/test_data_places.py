@@ -76,6 +76,25 @@ def test_fifos_are_not_opened(tmp_path: Path, picture, suffix: str) -> None:
             open_any(folder / f"pipe{suffix}")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_every_kind_of_folder_says_what_is_left_out(tmp_path: Path, picture) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    buffer = io.BytesIO()
+    Image.fromarray(picture(0, 8, 8)).save(buffer, format="PNG")
+    for name in ("tables", "series", "idx"):
+        (tmp_path / name).mkdir()
+        os.mkfifo(tmp_path / name / "pipe")
+    pq.write_table(pa.table({"image": [buffer.getvalue()]}), tmp_path / "tables" / "x.parquet")
+    np.save(tmp_path / "series" / "x.npy", np.arange(20.0))
+    (tmp_path / "idx" / "train-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3]) + b"\0\0\0\1" * 3 + b"\0")
+    for dataset in (
+        open_images(tmp_path / "tables", **ALL),
+        open_images(tmp_path / "idx", **ALL),
+        open_signals(tmp_path / "series", **ALL),
+    ):
+        assert dataset.skipped == [("pipe", "a FIFO, socket or device: not opened")]
+
+
 def test_folders_that_may_not_be_listed_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shut").mkdir()
     (tmp_path / "0.png").touch()

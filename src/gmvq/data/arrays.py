@@ -39,7 +39,7 @@ _NPZ_LABELS = {
     "all": ("labels", "y"),
 }
 Arrays = dict[str, NDArray[Any]]
-"""Arrays by their split; the key "all" means not divided."""
+"""Arrays by their split; what is not divided is all train."""
 
 
 def open_arrays(path: Path, wanted: Wanted) -> Pictures:
@@ -53,7 +53,7 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
     """
     framing: Framing = "crop"
     if path.suffix.lower() == ".npy":
-        images, labels, there = {"all": read_npy(path, _EXPECTED, mapped=True)}, {}, ""
+        images, labels, there = {"train": read_npy(path, _EXPECTED, mapped=True)}, {}, ""
     elif path.suffix.lower() == ".npz":
         images, there = read_npz(path, NPZ_KEYS)
         labels, _ = read_npz(path, _NPZ_LABELS)
@@ -100,8 +100,9 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
             there = ", ".join(archive.files)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
-    if "train" in arrays or "test" in arrays:
-        arrays.pop("all", None)
+    undivided = arrays.pop("all", None)
+    if undivided is not None and not {"train", "test"} & arrays.keys():
+        arrays["train"] = undivided
     return arrays, there
 
 
@@ -113,12 +114,12 @@ def is_idx(name: str) -> bool:
 def _read_idx_files(path: Path) -> tuple[Arrays, Arrays, str]:
     """Images and labels of an IDX file, or of a folder of them, by split; and the names of the files."""
     if path.is_file():
-        return {"all": read_idx(path)}, {}, path.name
+        return {"train": read_idx(path)}, {}, path.name
     files = sorted(file for file in path.iterdir() if file.is_file() and is_idx(file.name))
     found: tuple[Arrays, Arrays] = {}, {}
     for file in files:
         name = file.name.lower()
-        part = SPLIT_ALIASES.get(re.split(r"[^a-z0-9]+", name)[0], "all")
+        part = SPLIT_ALIASES.get(re.split(r"[^a-z0-9]+", name)[0], "train")
         found[re.search(r"labels|idx1", name) is not None][part] = read_idx(file)
     return *found, ", ".join(file.name for file in files)
 
@@ -176,16 +177,14 @@ def _choose(
     pixels: Arrays, labels: Mapping[str, NDArray[Any]], wanted: Wanted, name: str, framing: Framing = "crop"
 ) -> Pictures:
     """Make the source of one split from the arrays that a file came with."""
-    keys = {"train" if part == "all" else part: range(len(array)) for part, array in pixels.items()}
-    home, rows, rule = choose_split(keys, wanted)
-    part = home if home in pixels else "all"
-    known, count = labels.get(part), len(pixels[part])
+    home, rows, rule = choose_split({part: range(len(array)) for part, array in pixels.items()}, wanted)
+    known, count = labels.get(home), len(pixels[home])
     if known is not None and (known.shape != (count,) or known.dtype.kind not in "iu"):
         raise ValueError(
             f"labels of {name} must be {count} integers, got {known.dtype} of shape {known.shape}"
         )
     return Pictures(
-        read=partial(_rows, pixels[part], wanted.channels),
+        read=partial(_rows, pixels[home], wanted.channels),
         rows=rows,
         names=f"{name}[{home}]" if len(pixels) > 1 else name,
         description=f"{name} ({wanted.split}; {rule})",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,15 @@ def _pictures(name: str, wanted: Wanted) -> Source:
 def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
     listing = walk(path)
     parquet = [file for file in listing.files if file.endswith(".parquet")]
+    found = None
     if parquet:
-        return open_parquet(path, parquet, wanted)
-    if is_saved(listing.files):
-        return open_saved(path, wanted)
-    if any("/" not in file and is_idx(file) for file in listing.files):
-        return open_arrays(path, wanted)
+        found = open_parquet(path, parquet, wanted)
+    elif is_saved(listing.files):
+        found = open_saved(path, wanted)
+    elif any("/" not in file and is_idx(file) for file in listing.files):
+        found = open_arrays(path, wanted)
+    if found is not None:
+        return replace(found, skipped=listing.skipped)
     try:
         return open_folder(path, listing, wanted)
     except ValueError as error:

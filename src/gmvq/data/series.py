@@ -38,27 +38,28 @@ def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     Raises:
         ValueError: no series, NaN, or other channels.
     """
+    skipped: list[tuple[str, str]] = []
     if path.suffix.lower() == ".npz":
         parts = _read_npz(path)
-        keys = {"train" if part == "all" else part: range(len(series)) for part, series in parts.items()}
+        keys = {part: range(len(some)) for part, some in parts.items()}
+        prefix = {part: f"{path.name}[{part}]" if len(parts) > 1 else path.name for part in parts}
         named = {
-            "train" if part == "all" else part: [
-                (f"{path.name}[{part}]:{i}" if len(parts) > 1 else f"{path.name}:{i}", one)
-                for i, one in enumerate(series)
-            ]
-            for part, series in parts.items()
+            part: [(f"{prefix[part]}:{i}", one) for i, one in enumerate(some)] for part, some in parts.items()
         }
         return _choose(keys, named, path.name, wanted)
     if path.is_dir():
         files = [file for file in listing.files if file.lower().endswith(SERIES_SUFFIXES)]
+        rest = sorted(set(listing.files) - set(files))
+        other = [(file, f"no series: {Path(file).suffix}") for file in rest]
+        skipped = sorted(other + listing.skipped)
         if not files:
-            other = [(file, f"no series: {Path(file).suffix}") for file in listing.files] + listing.skipped
-            raise ValueError(f"no .wav, .flac, .ogg, .npy or .csv file in {path}: found {summary(other)}")
+            raise ValueError(f"no .wav, .flac, .ogg, .npy or .csv file in {path}: found {summary(skipped)}")
         series = [(file, one) for file in files for one in _one(path / file, wanted.column)]
     else:
         found = read_series(path, wanted.column)
         series = [(f"{path.name}:{i}" if len(found) > 1 else path.name, one) for i, one in enumerate(found)]
-    return _choose({"train": [name for name, _ in series]}, {"train": series}, path.name, wanted)
+    keys = {"train": [name for name, _ in series]}
+    return replace(_choose(keys, {"train": series}, path.name, wanted), skipped=skipped)
 
 
 def open_synthetic_ecg(wanted: Wanted) -> SignalSource:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,10 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     def load(name: str) -> Any:
         datasets = require("datasets", "data")
         escaped = [glob.escape(str(file.absolute())) for file in by_split[name]]
+        shown = datasets.is_progress_bar_enabled()
         try:
+            if shown and not sys.stderr.isatty():
+                datasets.disable_progress_bars()
             return datasets.Dataset.from_parquet(escaped, columns=columns)
         # The library raises its own errors, those of Arrow, and those of a full disk.
         except Exception as error:
@@ -64,6 +68,9 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
             raise ValueError(
                 f"cannot read {path} as Parquet: {reason}; a copy of it goes to the folder HF_DATASETS_CACHE"
             ) from error
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
 
     return _choose({name: some for name, some in rows.items() if some}, load, wanted, path.name, str(path))
 
