@@ -93,7 +93,7 @@ def test_reconstruct_a_recording_of_any_length(
     assert result.code == 1
     assert "1 reconstructed, mean SNR" in result.out
     assert "16000 Hz" in result.err
-    assert "no recording that can be read" in result.err
+    assert "not a recording that can be read" in result.err
     rate, samples = read(tmp_path / "out" / "in.wav")
     assert (rate, samples.shape) == (RATE, (1, 333))
     model = VQAutoencoder.from_pretrained(sound_run / "model")

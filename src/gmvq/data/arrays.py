@@ -1,4 +1,7 @@
-"""Images already decoded: .npy and .npz arrays, IDX files (MNIST and its relatives), Fashion-MNIST of Debian."""
+"""Images already decoded: .npy and .npz arrays, IDX files (MNIST and its relatives), Fashion-MNIST of Debian.
+
+numpy reads and maps them; through ``datasets`` every array would be copied into its cache.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Recordings (WAV, FLAC, Ogg): a file, a folder of them, and the spoken prompts of a telephone exchange of Debian.
 
-``soundfile`` reads them. Ours is what it does not do: refuse a file that is cut short, and round as it reads.
+``soundfile`` reads them. Ours are two things that it does not do: it takes a WAV file that is cut short for a shorter
+one, and it writes 16-bit samples by another factor than it reads them by.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import struct
 import wave
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
 
 
-@dataclass(frozen=True)
-class AudioHeader:
+class AudioHeader(NamedTuple):
     """What a file holds: ``frames`` samples of each of ``channels`` at ``rate`` Hz."""
 
     rate: int
@@ -60,11 +60,11 @@ def read_header(path: Path) -> AudioHeader:
                 raise ValueError(f"announces {file.frames} samples and holds fewer")
             return AudioHeader(file.samplerate, file.channels, file.frames)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"no recording that can be read: {error.error_string}") from error
+        raise ValueError(f"not a recording that can be read: {error.error_string}") from error
 
 
 def _check_whole(path: Path) -> None:
-    """Raise ValueError if a WAV file holds fewer bytes than it announces, which libsndfile takes for a shorter one."""
+    """Raise ValueError if a WAV file holds fewer bytes of samples than it announces."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
@@ -107,7 +107,7 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
 def wav_bytes(samples: NDArray[np.float32], rate: int) -> bytes:
     """Write samples (channels, T) in [-1, 1] as a 16-bit WAV file; values outside are clipped.
 
-    The inverse of ``read_samples`` on 16-bit files, x * 2^15 rounded, which libsndfile is not. It needs no extra.
+    Samples are x * 2^15, rounded: the inverse of ``read_samples`` on 16-bit files. No extra is needed.
     """
     values = np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype("<i2")
     buffer = io.BytesIO()
