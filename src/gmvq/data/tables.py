@@ -39,7 +39,8 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     by_split: dict[str, list[Path]] = {}
-    for file in files:
+    # In the order of their folders, on which the rows of the splits depend.
+    for file in sorted(files, key=lambda file: file.split("/")):
         by_split.setdefault(_split_in(file), []).append(path / file)
     if not files:
         by_split["train"] = [path]
@@ -54,25 +55,29 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     chosen = _image_column(names, wanted.column, str(path))
     columns = [chosen, *filter(None, [_label_column(names)])]
 
-    def load(name: str) -> Any:
-        datasets = require("datasets", "data")
-        escaped = [glob.escape(str(file.absolute())) for file in by_split[name]]
-        shown = datasets.is_progress_bar_enabled()
-        try:
-            if shown and not sys.stderr.isatty():
-                datasets.disable_progress_bars()
-            return datasets.Dataset.from_parquet(escaped, columns=columns)
-        # The library raises its own errors, those of Arrow, and those of a full disk.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error.__cause__ or error}"
-            raise ValueError(
-                f"cannot read {path} as Parquet: {reason}; a copy of it goes to the folder HF_DATASETS_CACHE"
-            ) from error
-        finally:
-            if shown:
-                datasets.enable_progress_bars()
+    there = {name: some for name, some in rows.items() if some}
+    return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
 
-    return _choose({name: some for name, some in rows.items() if some}, load, wanted, path.name, str(path))
+
+def _mapped(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Any:
+    """The copy of some Parquet files in the cache of ``datasets``, made if need be, with a bar on a terminal."""
+    datasets, bars = require("datasets", "data"), require("datasets.utils", "data")
+    shown = not bars.are_progress_bars_disabled()
+    try:
+        if shown and not sys.stderr.isatty():
+            bars.disable_progress_bars()
+        # Brackets and stars in a path would be taken for a pattern.
+        escaped = [glob.escape(str(file.absolute())) for file in files]
+        return datasets.Dataset.from_parquet(escaped, columns=list(columns))
+    # The library raises its own errors, those of Arrow, and those of a full disk.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error.__cause__ or error}"
+        raise ValueError(
+            f"cannot read {path} as Parquet: {reason}; a copy of it goes to the folder HF_DATASETS_CACHE"
+        ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bars()
 
 
 def is_saved(listing: Sequence[str]) -> bool:
