@@ -29,7 +29,18 @@ OPTIONAL = {
         "rich",
         "matplotlib",
     ),
-    *("PIL", "skimage", "sklearn", "scipy", "pandas", "datasets", "pyarrow", "fontTools", "huggingface_hub"),
+    *(
+        "PIL",
+        "skimage",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "datasets",
+        "pyarrow",
+        "fontTools",
+        "soundfile",
+        "huggingface_hub",
+    ),
     *("transformers", "gradio", "ray", "vector_quantize_pytorch"),
 }
 

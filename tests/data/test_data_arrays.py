@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from gmvq.data import open_images
-from gmvq.data.idx import FASHION_MNIST
+from gmvq.data.arrays import FASHION_MNIST
 
 pytest.importorskip("PIL", reason="pillow is not installed")
 
@@ -188,6 +188,6 @@ def test_fashion_mnist() -> None:
 
 
 def test_fashion_mnist_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gmvq.data.idx.FASHION_MNIST", tmp_path / "none")
+    monkeypatch.setattr("gmvq.data.arrays.FASHION_MNIST", tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
         open_images("fashion_mnist")

@@ -140,3 +140,10 @@ def test_a_failing_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match="cannot load hf:a/b: ConnectionError: no route; check the name and the network"
     ):
         open_images("hf:a/b")
+
+
+def test_rows_come_in_the_order_of_the_folders(tmp_path: Path, picture) -> None:
+    for number, folder in enumerate(("part", "part-1", "part.2")):
+        write(tmp_path / folder / "x.parquet", {"image": cells(picture, 1), "label": [number]})
+    dataset = open_images(tmp_path, augment=False, split_fractions=(0, 0))
+    assert [dataset.label(i) for i in range(3)] == [0, 1, 2]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gmvq.cli.main import main
-from gmvq.data.wav import wav_bytes
+from gmvq.data.audio import wav_bytes
 
 RATE = 8000
 SMALL = [

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="the prior needs the extra 'prior'")
 
-from gmvq.data.wav import read_header
+from gmvq.data.audio import read_header
 
 SMALL = [
     "--trainer.max_steps",

@@ -1,4 +1,4 @@
-"""What the commands around a trained model share: their parser, the model with its notes, the data to use."""
+"""What the commands around a trained model share: their parser, the model with its notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from ..data import SignalScale, TrainingSet
+    from ..data import SignalScale
     from ..models import VQAutoencoder
 
 
@@ -55,27 +55,6 @@ def add_checkpoint(parser: Parser, **options: Any) -> None:
 def add_device(parser: Parser) -> None:
     """Add the option that says where to compute."""
     option(parser, "--device", "where to compute, such as cpu or cuda; default: cuda if there is one")
-
-
-def add_data_options(parser: Parser, *, default: str, split: str | None = None) -> None:
-    """Add the options that say which images to use.
-
-    Args:
-        parser: of a command on a model.
-        default: explains what happens without --data.
-        split: what --split is if it is not given; None: as ``open_data`` has it.
-    """
-    option(
-        parser, "--data", f"images or signals, as --data.path of gmvq fit; default: {default}", metavar="PATH"
-    )
-    text = "part of the data"
-    if split is None:
-        text += " (default: test; for other images than those of training, all that no folder or file name sets aside)"
-    option(parser, "--split", text, default=split, choices=("train", "validation", "test", "all"))
-    option(parser, "--size", "height and width in pixels, or samples; default: that of training", positive)
-    text = "column of a table with the images, where its name is not a usual one; columns of a .csv file"
-    option(parser, "--column", text)
-    option(parser, "--batch_size", "images at a time", positive, 64)
 
 
 def add_fid_options(parser: Parser, what: str) -> None:
@@ -172,68 +151,6 @@ def load(options: argparse.Namespace) -> Loaded:
     return Loaded(opened.model, opened.notes, opened.path)
 
 
-def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
-    """Open the images or signals of a command line; what it leaves open is as in training.
-
-    Raises:
-        ValueError: neither the command line nor the model's metadata says which, or signals have another sample rate
-            than those of training.
-    """
-    from ..data import SignalDataset, open_dataset
-    from ..data.signals import check_sample_rate
-
-    path, same, size, column = data_of(options, loaded)
-    if options.split is None:
-        options.split = "all" if not same and _is_undivided(path) else "test"
-    everything = options.split == "all"
-    scale = loaded.scale
-    dataset = open_dataset(
-        path,
-        spatial_dims=loaded.spatial_dims,
-        value_range=None if scale is None else (scale.low, scale.high),
-        split="train" if everything else options.split,
-        split_fractions=(0.0, 0.0) if everything else (0.1, 0.1),
-        size=size,
-        channels=loaded.channels,
-        augment=False,
-        column=column,
-    )
-    if isinstance(dataset, SignalDataset) and scale is not None:
-        check_sample_rate(dataset, scale.sample_rate)
-    return dataset
-
-
-def data_of(options: argparse.Namespace, loaded: Loaded) -> tuple[str, bool, int, str | None]:
-    """Which data a command line means: path, whether it is that of training, size and column.
-
-    Raises:
-        ValueError: neither the command line nor the model's metadata says which.
-    """
-    path = options.data or loaded.data.get("path")
-    if not path:
-        raise ValueError("the model does not say what it was trained on; give --data PATH")
-    same = path == loaded.data.get("path")
-    size = options.size or loaded.data.get("size") or 8 * loaded.downsample
-    return path, same, size, options.column or (loaded.data.get("column") if same else None)
-
-
-def data_if_here(
-    options: argparse.Namespace, loaded: Loaded, otherwise: str, purpose: str
-) -> TrainingSet | None:
-    """The images of --data, or those of training where they are on this machine; else say what happens otherwise."""
-    trained = str(loaded.data.get("path") or "")
-    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
-        say(f"{otherwise}; give --data PATH to {purpose}")
-        return None
-    try:
-        return open_data(options, loaded)
-    except (OSError, ValueError, ImportError) as error:
-        if options.data:
-            raise
-        say(f"{otherwise}: {error}")
-        return None
-
-
 def new_folder(name: str) -> Path:
     """The folder of --out, which has to be new or empty.
 
@@ -244,14 +161,6 @@ def new_folder(name: str) -> Path:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty, and nothing is overwritten; give --out a new folder")
     return folder
-
-
-def _is_undivided(path: str) -> bool:
-    """Whether ``path`` is a file or folder that names no test split of its own."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        return not any(entry.name.lower().startswith(("test", "t10k")) for entry in place.iterdir())
-    return place.is_file()
 
 
 def say(text: str) -> None:

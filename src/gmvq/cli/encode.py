@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .common import Loaded, add_data_options, data_of, load, option, parser_for_model, positive, say, switch
+from .common import Parser, load, option, parser_for_model, positive, say, switch
+from .data_options import add_data_options, data_recipe
 
 if TYPE_CHECKING:
-    from ..tokens import DataRecipe, EncodeResult
+    from ..tokens import EncodeResult
 
 
 def run(argv: Sequence[str]) -> int:
@@ -22,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
 
     from ..tokens import encode_dataset
 
-    recipe = _recipe(options, loaded)
+    recipe = data_recipe(options, loaded)
     try:
         with Progress(quiet=options.quiet) as progress:
             result = encode_dataset(
@@ -44,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     return _report(options, result)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = parser_for_model(
         "encode",
         "Encode a set of images or signals to Parquet shards of tokens. A run that was stopped or killed goes on where "
@@ -68,14 +69,6 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
-
-
-def _recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
-    """Which images; what the command line leaves open is as in training."""
-    from ..tokens import DataRecipe
-
-    path, same, size, column = data_of(options, loaded)
-    return DataRecipe(path, options.split, size, loaded.channels, column, divided=same, scale=loaded.scale)
 
 
 def _report(options: argparse.Namespace, result: EncodeResult) -> int:

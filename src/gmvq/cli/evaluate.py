@@ -10,18 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
-from .common import (
-    Loaded,
-    add_data_options,
-    add_fid_options,
-    check_fid,
-    load,
-    open_data,
-    option,
-    parser_for_model,
-    positive,
-    say,
-)
+from .common import Loaded, add_fid_options, check_fid, load, option, parser_for_model, positive, say
+from .data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
     from torch import nn

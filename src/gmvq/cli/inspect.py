@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import Loaded, add_data_options, data_if_here, load, option, parser_for_model, say
+from .common import Loaded, load, option, parser_for_model, say
+from .data_options import add_data_options, data_if_here
 
 
 def run(argv: Sequence[str]) -> int:

@@ -49,9 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "reconstruct",
         "Encode images or signals to tokens and decode them again, each at its own size, and say how much was lost.",
     )
-    text = (
-        "files of what the model was trained on: images, .wav, or series in .npy or .csv; or folders of them"
-    )
+    text = "files of what the model was trained on: images, recordings, or series in .npy or .csv; or folders of them"
     parser.add_argument("files", metavar="FILES", nargs="+", help=text)
     text = "folder of the results; nothing in it is overwritten"
     option(parser, "--out", text, metavar="DIR", required=True)
@@ -64,26 +62,29 @@ Reconstruct = Callable[[Path, Loaded, Path], tuple[float, Path]]
 
 def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
     """How to reconstruct what the model was trained on, its files' suffixes and kind, and what the decibels are of."""
-    from ..errors import require
+    from ..data.audio import AUDIO_SUFFIXES
+    from ..data.decode import image_suffixes
+    from ..data.series import SERIES_SUFFIXES
     from .reconstruct_signals import reconstruct_series, reconstruct_sound
 
     scale = loaded.scale
     if scale is None:
-        return _reconstruct, require("PIL.Image", "data").registered_extensions(), "image", "PSNR"
+        return _reconstruct, image_suffixes(), "image", "PSNR"
     if scale.sample_rate is None:
-        return reconstruct_series, (".npy", ".csv"), ".npy or .csv file", "SNR"
-    return reconstruct_sound, (".wav",), ".wav file", "SNR"
+        return reconstruct_series, SERIES_SUFFIXES, ".npy or .csv file", "SNR"
+    return reconstruct_sound, AUDIO_SUFFIXES, "recording", "SNR"
 
 
 def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
     """List the files named, and those with one of the suffixes in the folders named; then what is not there."""
+    from ..data.folders import walk
+
     files: list[Path] = []
     missing: list[tuple[Path, str]] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-            files += sorted(file for file in inside if file.suffix.lower() in suffixes)
+            files += [path / name for name in walk(path).files if Path(name).suffix.lower() in suffixes]
         elif path.is_file():
             files.append(path)
         else:

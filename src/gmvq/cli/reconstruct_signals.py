@@ -14,13 +14,12 @@ from .common import Loaded
 
 
 def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
-    """Write the reconstruction of a WAV file as a 16-bit WAV file; return the SNR in dB and the file.
+    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB and the file.
 
     Raises:
         ValueError: the file cannot be read, or has another sample rate or other channels than the model takes.
     """
-    from ..data.recordings import to_channels
-    from ..data.wav import read_header, read_samples, wav_bytes
+    from ..data.audio import read_header, read_samples, to_channels, wav_bytes
 
     assert loaded.scale is not None
     header = read_header(file)
@@ -28,7 +27,7 @@ def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pat
         raise ValueError(
             f"it is at {header.rate} Hz, and the model was trained at {loaded.scale.sample_rate} Hz; resample it"
         )
-    samples = to_channels(read_samples(file, header, 0, header.frames), loaded.channels)
+    samples = to_channels(read_samples(file, 0, header.frames), loaded.channels)
     result = _reconstruct(samples, loaded)
     target = write_new(out, file.stem, ".wav", wav_bytes(result, header.rate))
     return _snr(samples, result), target

@@ -18,12 +18,12 @@ from .common import (
     check_fid,
     load,
     new_folder,
-    open_data,
     option,
     parser_of,
     positive,
     say,
 )
+from .data_options import open_data
 
 if TYPE_CHECKING:
     from torch import Tensor

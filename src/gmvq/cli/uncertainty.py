@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, add_data_options, load, open_data, parser_for_model, positive, say
+from .common import Loaded, load, parser_for_model, positive, say
+from .data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
     from ..evaluation.scores import Scores

@@ -1,15 +1,16 @@
 """Images and signals for training and measuring: one function for every kind of source, one resumable loader."""
 
-from gmvq.data.dataset import ImageDataset
-from gmvq.data.loader import make_loader
-from gmvq.data.opening import open_images
-from gmvq.data.sampler import StatelessSampler
-from gmvq.data.scale import SignalScale
-from gmvq.data.signal_opening import open_dataset, open_signals
-from gmvq.data.signals import SignalDataset, TrainingSet
-from gmvq.data.source import Source
+from .dataset import ImageDataset
+from .loader import make_loader
+from .opening import open_dataset, open_images, open_signals
+from .pictures import Source
+from .recipe import DataRecipe
+from .sampler import StatelessSampler
+from .scale import SignalScale
+from .signals import SignalDataset, TrainingSet
 
 __all__ = [
+    "DataRecipe",
     "ImageDataset",
     "SignalDataset",
     "SignalScale",

@@ -1,18 +1,30 @@
-"""Images already decoded: .npy and .npz files, and the in-memory source they share with IDX files."""
+"""Images already decoded: .npy and .npz arrays, IDX files (MNIST and its relatives), Fashion-MNIST of Debian.
+
+numpy reads and maps them; through ``datasets`` every array would be copied into its cache.
+"""
 
 from __future__ import annotations
 
+import gzip
+import math
+import re
 import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmvq.data.decode import convert_channels
-from gmvq.data.source import Framing, split_rows, split_rule
+from .decode import convert_channels
+from .pictures import Framing, Pictures
+from .splits import SPLIT_ALIASES, Wanted, choose_split
 
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_FASHION_VALIDATION = 5_000
+_IDX_NAME = re.compile(r"idx\d(-ubyte)?(\.gz)?$|-ubyte(\.gz)?$")
 _EXPECTED = (
     "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, as uint8 or as floats in [0, 1]"
 )
@@ -29,107 +41,163 @@ _NPZ_LABELS = {
     "test": ("y_test", "test_labels"),
     "all": ("labels", "y"),
 }
+Arrays = dict[str, NDArray[Any]]
+"""Arrays by their split; what is not divided is all train."""
 
 
-@dataclass
-class PixelArray:
-    """Rows of one uint8 array of shape (N, H, W, 1, 3 or 4), converted to ``channels`` as they are read."""
+def open_arrays(path: Path, wanted: Wanted) -> Pictures:
+    """Open one split of an .npy, .npz or IDX file, or of a folder of IDX files.
 
-    pixels: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64] | None
-    channels: int
-    prefix: str
-    description: str
+    An .npz has the key images, x or data, or is divided by keys such as train and test or x_train and x_test. In a
+    folder, the names of IDX files begin with their split. An .npy of uint8 stays on disk (memory-mapped).
+
+    Raises:
+        ValueError: the file cannot be read, none of these keys is there, or the arrays are no images.
+    """
     framing: Framing = "crop"
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return convert_channels(np.asarray(self.pixels[self.rows[index]]), self.channels)
-
-    def stack(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return convert_channels(np.asarray(self.pixels[self.rows[indices]]), self.channels)
-
-    def name(self, index: int) -> str:
-        return f"{self.prefix}:{self.rows[index]}"
-
-    def label(self, index: int) -> int | None:
-        return None if self.labels is None else int(self.labels[self.rows[index]])
-
-
-def open_npy(path: Path, split: str, channels: int, fractions: tuple[float, float]) -> PixelArray:
-    """Open one split of an .npy file; uint8 stays on disk (memory-mapped), floats become uint8 in memory.
-
-    Raises:
-        ValueError: the file is no array of images, or holds pickled objects.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {error}; {_EXPECTED}") from error
-    pixels = check_pixels(array, path.name)
-    return choose_rows({"all": pixels}, {}, split, channels, fractions, path.name)
-
-
-def open_npz(path: Path, split: str, channels: int, fractions: tuple[float, float]) -> PixelArray:
-    """Open one split of an .npz file with the key images, x or data, or with train/test or x_train/x_test.
-
-    Raises:
-        ValueError: none of these keys is there, or the arrays are no images.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {name: _first(archive, keys) for name, keys in NPZ_KEYS.items()}
-            images = {name: archive[key] for name, key in found.items() if key is not None}
-            keys = {name: _first(archive, _NPZ_LABELS[name]) for name in images}
-            labels = {name: archive[key] for name, key in keys.items() if key is not None}
-            there = ", ".join(archive.files)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
+    if path.suffix.lower() == ".npy":
+        images, labels, there = {"train": read_npy(path, _EXPECTED, mapped=True)}, {}, ""
+    elif path.suffix.lower() == ".npz":
+        images, there = read_npz(path, NPZ_KEYS)
+        labels, _ = read_npz(path, _NPZ_LABELS)
+    else:
+        framing = "whole"
+        images, labels, there = _read_idx_files(path)
     if not images:
         raise ValueError(
             f"{path} holds the keys {there}; expected images, x or data, or a pair such as train and test or "
             "x_train and x_test"
         )
-    if "train" in images or "test" in images:
-        images.pop("all", None)
-    pixels = {name: check_pixels(array, f"{path.name}[{name}]") for name, array in images.items()}
-    return choose_rows(pixels, labels, split, channels, fractions, path.name)
+    alone = len(images) == 1
+    pixels = {
+        part: _check_pixels(array, path.name if alone else f"{path.name}[{part}]")
+        for part, array in images.items()
+    }
+    if framing == "whole":
+        pixels = {part: _padded(array, wanted.size) for part, array in pixels.items()}
+    return _choose(pixels, labels, wanted, path.name, framing)
 
 
-def choose_rows(
-    pixels: Mapping[str, NDArray[np.uint8]],
-    labels: Mapping[str, NDArray[np.generic]],
-    split: str,
-    channels: int,
-    fractions: tuple[float, float],
-    name: str,
-    framing: Framing = "crop",
-) -> PixelArray:
-    """Make the source of one split from the arrays a file came with (the key "all": not divided yet)."""
-    sizes = {"train" if key == "all" else key: len(array) for key, array in pixels.items()}
-    home, rows = split_rows(sizes, split, fractions)
-    key = home if home in pixels else "all"
-    known = labels.get(key)
-    if known is not None and (known.shape != (len(pixels[key]),) or known.dtype.kind not in "iu"):
+def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
+    """Read an .npy file.
+
+    Raises:
+        ValueError: it is none, or holds pickled objects; the message ends with what was ``expected``.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"cannot read {path}: {error}; {expected}") from error
+
+
+def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
+    """Read for every split the array under the first of its keys that is there; return also all keys of the file.
+
+    Raises:
+        ValueError: the file is no .npz, or holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {part: next((key for key in some if key in archive), None) for part, some in keys.items()}
+            arrays = {part: archive[key] for part, key in found.items() if key is not None}
+            there = ", ".join(archive.files)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
+    undivided = arrays.pop("all", None)
+    if undivided is not None and not {"train", "test"} & arrays.keys():
+        arrays["train"] = undivided
+    return arrays, there
+
+
+def is_idx(name: str) -> bool:
+    """Tell an IDX file by its name, such as train-images-idx3-ubyte.gz or images.idx3."""
+    return _IDX_NAME.search(name.lower()) is not None
+
+
+def _read_idx_files(path: Path) -> tuple[Arrays, Arrays, str]:
+    """Images and labels of an IDX file, or of a folder of them, by split; and the names of the files."""
+    if path.is_file():
+        return {"train": read_idx(path)}, {}, path.name
+    files = sorted(file for file in path.iterdir() if file.is_file() and is_idx(file.name))
+    found: tuple[Arrays, Arrays] = {}, {}
+    for file in files:
+        name = file.name.lower()
+        part = SPLIT_ALIASES.get(re.split(r"[^a-z0-9]+", name)[0], "train")
+        found[re.search(r"labels|idx1", name) is not None][part] = read_idx(file)
+    return *found, ", ".join(file.name for file in files)
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Read an IDX file of unsigned bytes, plain or gzipped, of any shape.
+
+    Raises:
+        ValueError: another magic number or type, or fewer bytes than the header announces.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot read {path}: {error}; is the download complete?") from error
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
         raise ValueError(
-            f"labels of {name} must be {len(pixels[key])} integers, got {known.dtype} of shape {known.shape}"
+            f"{path} is no IDX file of unsigned bytes: it begins with {data[:4].hex(' ') or 'nothing'}"
         )
-    return PixelArray(
-        pixels=pixels[key],
+    shape = tuple(np.frombuffer(data, dtype=">u4", count=data[3], offset=4).tolist())
+    body = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * data[3])
+    if len(body) != math.prod(shape):
+        raise ValueError(f"{path} announces the shape {shape} but holds {len(body)} bytes; is it complete?")
+    return body.reshape(shape)
+
+
+def open_fashion_mnist(wanted: Wanted) -> Pictures:
+    """Open Fashion-MNIST: its own test split; validation is the last 5,000 of its train split.
+
+    Raises:
+        FileNotFoundError: the Debian package is not installed.
+    """
+    if not FASHION_MNIST.is_dir():
+        raise FileNotFoundError(
+            f"Fashion-MNIST is not at {FASHION_MNIST}; install it with: apt install dataset-fashion-mnist, "
+            "or give the folder with its four IDX files"
+        )
+    home = "t10k" if wanted.split == "test" else "train"
+    images, labels = (
+        read_idx(FASHION_MNIST / f"{home}-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1")
+    )
+    rows, rule = np.arange(len(images)), "official test split"
+    if home == "train":
+        rows = rows[:-_FASHION_VALIDATION] if wanted.split == "train" else rows[-_FASHION_VALIDATION:]
+        rule = "validation = last 5,000 of the official train split"
+    read = partial(_rows, _padded(images[..., None], wanted.size), wanted.channels)
+    title = f"fashion_mnist ({wanted.split}; {rule})"
+    return Pictures(read, rows, f"fashion_mnist[{home}]", title, labels, "whole", decoded=True)
+
+
+def _rows(pixels: NDArray[np.uint8], channels: int, rows: int | NDArray[np.int64]) -> NDArray[np.uint8]:
+    return convert_channels(np.asarray(pixels[rows]), channels)
+
+
+def _choose(
+    pixels: Arrays, labels: Mapping[str, NDArray[Any]], wanted: Wanted, name: str, framing: Framing = "crop"
+) -> Pictures:
+    """Make the source of one split from the arrays that a file came with."""
+    home, rows, rule = choose_split({part: range(len(array)) for part, array in pixels.items()}, wanted)
+    known, count = labels.get(home), len(pixels[home])
+    if known is not None and (known.shape != (count,) or known.dtype.kind not in "iu"):
+        raise ValueError(
+            f"labels of {name} must be {count} integers, got {known.dtype} of shape {known.shape}"
+        )
+    return Pictures(
+        read=partial(_rows, pixels[home], wanted.channels),
         rows=rows,
-        labels=None if known is None else known.astype(np.int64),
-        channels=channels,
-        prefix=f"{name}[{home}]" if len(pixels) > 1 else name,
-        description=f"{name} ({split}; {split_rule(sizes, split, fractions)})",
+        names=f"{name}[{home}]" if len(pixels) > 1 else name,
+        description=f"{name} ({wanted.split}; {rule})",
+        labels=known,
         framing=framing,
+        decoded=True,
     )
 
 
-def check_pixels(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
+def _check_pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Return any accepted array as uint8 of shape (N, H, W, C); floats are rounded to 8 bits.
 
     Raises:
@@ -144,7 +212,7 @@ def check_pixels(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
         hint = "; series of numbers: pass --model.spatial_dims 1" if array.ndim < 3 else ""
         raise ValueError(f"{got}; {_EXPECTED}{hint}")
     if array.dtype == np.uint8:
-        return array.astype(np.uint8, copy=False)
+        return array
     if array.dtype.kind != "f":
         raise ValueError(f"{got}; {_EXPECTED}; convert it with array.astype(numpy.uint8)")
     pixels = np.empty(array.shape, dtype=np.uint8)
@@ -161,5 +229,8 @@ def check_pixels(array: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _first(archive: Mapping[str, object], keys: tuple[str, ...]) -> str | None:
-    return next((key for key in keys if key in archive), None)
+def _padded(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Give 28 x 28 images a black border when 32 x 32 is asked for, as the field does; else leave them."""
+    if size == 32 and pixels.shape[1:3] == (28, 28):
+        return np.pad(pixels, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    return pixels

@@ -1,22 +1,32 @@
-"""A .csv file as one series: a row for every time, a column for every channel."""
+"""A .csv file as one series: a row for every time, a column for every channel.
+
+``pyarrow.csv`` reads it. Ours are the choice of columns and the errors: which cell is no number, and what to do.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import require
+
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?[\d.]*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
 def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
     """Read columns of a .csv file: float32 (channels, T), in the order of ``column`` or of the file.
 
-    A first row that holds no number names the columns; without one they are called 0, 1, ... Columns whose first
-    value is no number, such as dates, are left out, and so are lines that begin with #.
+    A first row that holds no number names the columns; without one they are called 0, 1, ... Columns without a
+    number, such as dates, are left out, and so are lines that begin with #. Decimal commas are an error.
 
     Args:
-        path: the file; separated by commas, or by semicolons or tabs if the first row says so.
+        path: the file; separated by semicolons or tabs if the first row has one, else by commas.
         column: names of columns, separated by commas; default: all that hold numbers.
 
     Raises:
@@ -25,45 +35,72 @@ def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [line for line in file if line.strip() and not line.startswith("#")]
-        delimiter = max(",;\t", key=lines[0].count) if lines else ","
-        rows = list(csv.reader(lines, delimiter=delimiter))
+        # A semicolon or tab outside of quotes separates cells: a comma may then be the decimal sign.
+        bare = re.sub(r'"[^"]*"', "", lines[0]) if lines else ""
+        delimiter = next((sign for sign in ";\t" if sign in bare), ",")
+        first = next(csv.reader(lines, delimiter=delimiter), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot read {path} as .csv: {error}") from error
-    named = bool(rows) and not any(_is_number(cell) for cell in rows[0])
-    names = (
-        [cell.strip() for cell in rows[0]] if named else [str(i) for i in range(len(rows[0]) if rows else 0)]
-    )
-    body = rows[1:] if named else rows
-    if not body:
+    named = not any(map(_is_number, first))
+    if len(lines) <= named:
         raise ValueError(
             f"{path} has no row of numbers; expected a row for every time, a column for every channel"
         )
-    numeric = [i for i, cell in enumerate(body[0]) if _is_number(cell)]
-    chosen = _find(names, column, path) if column else numeric
-    if not chosen:
-        raise ValueError(f"{path} has no column of numbers; its first row is {', '.join(body[0])[:80]}")
-    values = np.empty((len(chosen), len(body)), dtype=np.float32)
-    for time, row in enumerate(body):
-        line = time + 1 + named
-        if len(row) != len(names):
-            raise ValueError(f"{path}, row {line}: expected {len(names)} cells, got {len(row)}")
-        for place, i in enumerate(chosen):
-            try:
-                values[place, time] = float(row[i])
-            except ValueError:
-                raise ValueError(
-                    f"{path}, row {line}, column {names[i]!r}: expected a number, got {row[i]!r}; fill the gap, or "
-                    "choose other columns with --data.column"
-                ) from None
-    return values
-
-
-def _find(names: list[str], column: str, path: Path) -> list[int]:
-    wanted = [name.strip() for name in column.split(",")]
+    names = [cell.strip() if named else str(i) for i, cell in enumerate(first)]
+    wanted = [name.strip() for name in column.split(",")] if column else names
     missing = [name for name in wanted if name not in names]
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; it has {', '.join(names)}")
-    return [names.index(name) for name in wanted]
+    columns = _parse(path, "".join(lines[named:]), delimiter, len(names), 1 + named)
+    chosen = [names.index(name) for name in wanted] if column else range(len(names))
+    values = [_numbers(columns[i], f"{path}, column {names[i]!r}", 1 + named, bool(column)) for i in chosen]
+    kept = [one for one in values if one is not None]
+    if not kept:
+        shown = ", ".join(str(some[0]) for some in columns)[:80]
+        raise ValueError(f"{path} has no column of numbers; its first row is {shown}")
+    return np.stack(kept)
+
+
+def _parse(path: Path, text: str, delimiter: str, count: int, first_row: int) -> list[Any]:
+    """The columns, each of the type that pyarrow finds, with nulls for empty cells."""
+    arrow, tables = require("pyarrow", "data"), require("pyarrow.csv", "data")
+    wrong: list[Any] = []
+    try:
+        table = tables.read_csv(
+            io.BytesIO(text.encode()),
+            tables.ReadOptions(column_names=[str(i) for i in range(count)], use_threads=False),
+            tables.ParseOptions(
+                delimiter=delimiter, invalid_row_handler=lambda row: wrong.append(row) or "error"
+            ),
+            tables.ConvertOptions(null_values=[""], strings_can_be_null=True),
+        )
+    except arrow.ArrowInvalid as error:
+        if not wrong:
+            raise ValueError(f"cannot read {path} as .csv: {error}") from error
+        row, found = first_row + wrong[0].number - 1, wrong[0].actual_columns
+        hint = "; are there decimal commas?" if delimiter == "," else ""
+        raise ValueError(f"{path}, row {row}: expected {count} cells, got {found}{hint}") from error
+    return table.columns
+
+
+def _numbers(cells: Any, where: str, first_row: int, asked: bool) -> NDArray[np.float32] | None:
+    """A column as numbers; None if it holds none and was not asked for."""
+    types = require("pyarrow", "data").types
+    if (types.is_integer(cells.type) or types.is_floating(cells.type)) and not cells.null_count:
+        return cells.to_numpy().astype(np.float32)
+    texts = ["" if cell is None else str(cell) for cell in cells.to_pylist()]
+    good = [_is_number(text) for text in texts]
+    commas = [bool(_DECIMAL_COMMA.fullmatch(text)) for text in texts]
+    if all(good):
+        return np.array(texts, dtype=np.float32)
+    if not (asked or any(good) or any(commas)):
+        return None
+    bad = commas.index(True) if any(commas) else good.index(False)
+    advice = "write numbers with a decimal point" if any(commas) else "fill the gap"
+    raise ValueError(
+        f"{where}, row {first_row + bad}: expected a number, got {texts[bad]!r}; {advice}, or choose other columns "
+        "with --data.column"
+    )
 
 
 def _is_number(cell: str) -> bool:

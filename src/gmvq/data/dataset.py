@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmvq.data.randomness import uniforms
-from gmvq.data.source import Source
-from gmvq.data.views import PictureView, TileView, View
-from gmvq.errors import check_positive
+from ..errors import check_positive
+from .pictures import Source
+from .randomness import uniforms
+from .views import PictureView, TileView
 
 Index = int | tuple[int, int]
 """An item's number, or the pair (item, draw)."""
@@ -50,14 +51,10 @@ class ImageDataset(Dataset[Tensor]):
     ) -> None:
         check_positive("size", size)
         check_channels(channels)
-        self.size = size
-        self.channels = channels
-        self._source = source
-        self._augment = augment
-        self._flip = flip
-        self._seed = seed
+        self.size, self.channels = size, channels
+        self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
         if source.framing == "tiles":
-            self._view: View = TileView(source, size)
+            self._view: TileView | PictureView = TileView(source, size)
         else:
             self._view = PictureView(source, size, crops=source.framing == "crop")
 
@@ -69,19 +66,14 @@ class ImageDataset(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
         """Fetch many items at once; the data loader calls this."""
-        pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
-        items = [self._position(number) for number, _ in pairs]
-        chance = None
-        if self._augment:
-            draws = [item if draw is None else draw for item, (_, draw) in zip(items, pairs, strict=True)]
-            chance = uniforms(self._seed, np.array(draws, dtype=np.int64), 4)
-        pixels = self._view.batch(np.array(items, dtype=np.int64), None if chance is None else chance[:, 1:])
+        items, draws = items_and_draws(indices, len(self))
+        chance = uniforms(self._seed, draws, 4) if self._augment else None
+        pixels = self._view.batch(items, None if chance is None else chance[:, 1:])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
             planes[mirrored] = planes[mirrored][..., ::-1]
-        images = torch.from_numpy(planes).to(torch.float32)
-        return list(images.div_(255).unbind())
+        return list(torch.from_numpy(planes).to(torch.float32).div_(255).unbind())
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -101,20 +93,30 @@ class ImageDataset(Dataset[Tensor]):
 
     def item_name(self, index: int) -> str:
         """Return what item ``index`` is called: its file, row, glyph, or place in a photograph."""
-        return self._view.name(self._position(index))
+        return self._view.name(position(index, len(self)))
 
     def label(self, index: int) -> int | None:
         """Return the class of item ``index``, or None where there are no classes."""
-        return self._view.label(self._position(index))
-
-    def _position(self, index: int) -> int:
-        position, length = operator.index(index), len(self._view)
-        if not -length <= position < length:
-            raise IndexError(f"index {position} is out of range for a dataset of {length} images")
-        return position % length
+        return self._view.label(position(index, len(self)))
 
 
 def check_channels(channels: int) -> None:
     """Raise ValueError unless ``channels`` is 1 or 3."""
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3 (RGB) or 1 (luminance), got {channels}")
+
+
+def items_and_draws(indices: Sequence[Index], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """From what a loader asks for to the items' numbers and draws; without a draw, it is the item's number."""
+    pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
+    items = [position(number, length) for number, _ in pairs]
+    draws = [item if draw is None else draw for item, (_, draw) in zip(items, pairs, strict=True)]
+    return np.array(items, dtype=np.int64), np.array(draws, dtype=np.int64)
+
+
+def position(index: int, length: int) -> int:
+    """An item's number from 0 on; negative ones count from the end, as in a list."""
+    found = operator.index(index)
+    if not -length <= found < length:
+        raise IndexError(f"index {found} is out of range for a dataset of {length} items")
+    return found % length

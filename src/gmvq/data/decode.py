@@ -1,4 +1,7 @@
-"""From any picture PIL can read, or any uint8 array, to 8-bit grey or RGB."""
+"""From a picture in one of ``FORMATS``, or any uint8 array, to 8-bit grey or RGB, by rules of our own.
+
+``datasets`` decodes with PIL as it comes: every format, EPS through Ghostscript, and without these rules of modes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from gmvq.errors import require
+from ..errors import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +25,26 @@ if TYPE_CHECKING:
 #: Largest picture that is read, width times height (PIL warns above it): a guard against decompression bombs, files of
 #: a few kilobytes that unpack to gigabytes.
 MAX_PIXELS = 89_478_485
-#: Formats that PIL reads by running another program on the file (Ghostscript), or that are no pictures.
-_NOT_READ = {"EPS", "PDF", "MPEG"}
+#: The formats that are read, of those that the installed PIL knows: no others, as some run other programs on a file.
+FORMATS = (
+    *(
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "ICO",
+        "JPEG",
+        "JPEG2000",
+        "MPO",
+        "PCX",
+        "PNG",
+        "PPM",
+        "QOI",
+        "SGI",
+        "TGA",
+    ),
+    *("TIFF", "WEBP"),
+)
 
 
 class UnreadableImageError(ValueError):
@@ -33,8 +54,9 @@ class UnreadableImageError(ValueError):
 def decode(data: Path | bytes, channels: int) -> Image:
     """Decode a file or its bytes, upright, in mode L (channels = 1) or RGB (channels = 3).
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit values keep their scale, and of an
-    animation the first frame is taken.
+    EXIF rotation is applied. Transparency, of a palette too, is laid on white. Grey of 16 bits is divided by 257 and
+    rounded, of colour of 16 bits the upper 8 are taken. CMYK is converted by PIL's formula, without a colour profile.
+    Of an animation the first frame is taken.
 
     Raises:
         UnreadableImageError: not an image, truncated, without pixels, or of more than ``MAX_PIXELS``.
@@ -43,11 +65,11 @@ def decode(data: Path | bytes, channels: int) -> Image:
     try:
         with _open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
-            _check_size(
-                image
-            )  # of what was inside: some formats hold pictures of another size than they declare
+            # Some formats hold a picture of another size than they declare.
+            _check_size(image)
             return _to_mode(ops.exif_transpose(image), channels)
-    except Exception as error:  # a broken file makes the decoders raise almost anything
+    # A broken file makes the decoders raise almost anything.
+    except Exception as error:
         raise UnreadableImageError(reason(error)) from error
 
 
@@ -58,7 +80,7 @@ def header_problem(path: Path) -> str | None:
     try:
         with _open(path):
             return None
-    except Exception as error:  # as above
+    except Exception as error:
         return reason(error)
 
 
@@ -78,7 +100,14 @@ def _open(source: Path | io.BytesIO) -> Iterator[Image]:
 def _formats() -> tuple[str, ...]:
     pil = require("PIL.Image", "data")
     pil.init()
-    return tuple(name for name in pil.ID if name not in _NOT_READ)
+    return tuple(name for name in FORMATS if name in pil.OPEN)
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of the files that are read, such as .png."""
+    suffixes = require("PIL.Image", "data").registered_extensions()
+    return frozenset(suffix for suffix, name in suffixes.items() if name in _formats())
 
 
 def _check_size(image: Image) -> None:

@@ -3,84 +3,32 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmvq.data.decode import UnreadableImageError, reason
-from gmvq.data.source import Framing, hash_split
-from gmvq.errors import require
+from ..errors import require
+from .decode import UnreadableImageError, reason
+from .pictures import Pictures
+from .splits import Wanted, hash_split
 
 NAME = "NotoColorEmoji.ttf"
 _FONT_FOLDERS = (
-    "/usr/share/fonts",
-    "/usr/local/share/fonts",
-    "~/.local/share/fonts",
-    "~/.fonts",
-    "~/Library/Fonts",
+    *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "~/Library/Fonts"),
 )
 _JOINERS = {0x200D, 0xFE0F, 0x2640, 0x2642, 0x27A1, *range(0x1F3FB, 0x1F400)}
 """Code points that only vary a picture: joiner, variation selector, gender and direction, skin tones."""
+#: Man, woman: person. Boy, girl: child. Old man, old woman: older person. Couples holding hands, with heart, with kiss.
 _ALIKE = {
-    0x1F468: (0x1F9D1,),  # man, woman: person
-    0x1F469: (0x1F9D1,),
-    0x1F466: (0x1F9D2,),  # boy, girl: child
-    0x1F467: (0x1F9D2,),
-    0x1F474: (0x1F9D3,),  # old man, old woman: older person
-    0x1F475: (0x1F9D3,),
-    0x1F46B: (0x1F9D1, 0x1F91D),  # couples holding hands
-    0x1F46C: (0x1F9D1, 0x1F91D),
-    0x1F46D: (0x1F9D1, 0x1F91D),
-    0x1F491: (0x1F9D1, 0x2764),  # couples with heart and with kiss
+    **dict.fromkeys((0x1F468, 0x1F469), (0x1F9D1,)),
+    **dict.fromkeys((0x1F466, 0x1F467), (0x1F9D2,)),
+    **dict.fromkeys((0x1F474, 0x1F475), (0x1F9D3,)),
+    **dict.fromkeys((0x1F46B, 0x1F46C, 0x1F46D), (0x1F9D1, 0x1F91D)),
+    0x1F491: (0x1F9D1, 0x2764),
     0x1F48F: (0x1F9D1, 0x2764, 0x1F48B),
 }
-
-
-class Glyphs:
-    """Bitmaps of a font, laid on white, padded to a square, scaled to ``size``; each decoded once."""
-
-    framing: Framing = "whole"
-
-    def __init__(
-        self, names: list[str], data: list[bytes], channels: int, size: int, description: str
-    ) -> None:
-        self.description = description
-        self.skipped: list[tuple[str, str]] = []
-        self._names = names
-        self._data = data
-        self._mode = "L" if channels == 1 else "RGB"
-        self._size = size
-        self._decoded: dict[int, NDArray[np.uint8]] = {}
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        if index not in self._decoded:
-            self._decoded[index] = self._decode(self._data[index])
-        return self._decoded[index]
-
-    def stack(self, indices: NDArray[np.int64]) -> None:
-        return None
-
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def label(self, index: int) -> int | None:
-        return None
-
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        pil = require("PIL.Image", "data")
-        try:
-            glyph = pil.open(io.BytesIO(data)).convert("RGBA")
-        except Exception as error:  # PIL's decoders raise almost anything
-            raise UnreadableImageError(reason(error)) from error
-        side = max(glyph.size)
-        square = pil.new("RGBA", (side, side), "white")
-        square.alpha_composite(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-        scaled = square.convert(self._mode).resize((self._size, self._size), pil.Resampling.LANCZOS)
-        return np.asarray(scaled).reshape(self._size, self._size, -1)
 
 
 def find_font() -> Path:
@@ -99,8 +47,8 @@ def find_font() -> Path:
     )
 
 
-def open_emoji(path: Path, split: str, channels: int, size: int, fractions: tuple[float, float]) -> Glyphs:
-    """Open one split of a font's distinct bitmaps (its largest CBDT strike).
+def open_emoji(path: Path, wanted: Wanted) -> Pictures:
+    """Open one split of a font's distinct bitmaps (its largest CBDT strike), each on white, padded to a square.
 
     The split goes by a fixed hash of what a glyph shows: variants in skin tone, gender and direction of one
     picture always fall into the same split.
@@ -122,11 +70,33 @@ def open_emoji(path: Path, split: str, channels: int, size: int, fractions: tupl
             groups = _groups(font, list(distinct.values()))
     except fonts.TTLibError as error:
         raise ValueError(f"cannot read {path} as a font: {error}") from error
-    rows = hash_split(groups, split, fractions)
-    items = [(name, data) for data, name in distinct.items()]
-    names, data = [items[i][0] for i in rows], [items[i][1] for i in rows]
-    rule = "split by what the glyph shows, variants together"
-    return Glyphs(names, data, channels, size, f"{path.name} ({split}; {rule})")
+    mode = "L" if wanted.channels == 1 else "RGB"
+    return Pictures(
+        read=partial(_glyph, list(distinct), mode, wanted.size, {}),
+        rows=hash_split(groups, wanted.split, wanted.fractions),
+        names=list(distinct.values()),
+        description=f"{path.name} ({wanted.split}; split by what the glyph shows, variants together)",
+        framing="whole",
+    )
+
+
+def _glyph(
+    data: list[bytes], mode: str, size: int, decoded: dict[int, NDArray[np.uint8]], row: int
+) -> NDArray[np.uint8]:
+    """One bitmap at the size asked for; each is decoded once."""
+    if row not in decoded:
+        pil = require("PIL.Image", "data")
+        try:
+            glyph = pil.open(io.BytesIO(data[row]), formats=["PNG"]).convert("RGBA")
+        # PIL's decoders raise almost anything.
+        except Exception as error:
+            raise UnreadableImageError(reason(error)) from error
+        side = max(glyph.size)
+        square = pil.new("RGBA", (side, side), "white")
+        square.alpha_composite(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+        scaled = square.convert(mode).resize((size, size), pil.Resampling.LANCZOS)
+        decoded[row] = np.asarray(scaled).reshape(size, size, -1)
+    return decoded[row]
 
 
 def _groups(font: object, names: list[str]) -> list[str]:

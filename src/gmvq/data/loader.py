@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gmvq.data.sampler import Position, StatelessSampler
-from gmvq.data.signals import TrainingSet
-from gmvq.errors import check_positive
+from .sampler import Position, StatelessSampler
+from .signals import TrainingSet
 
 
 class ResumableLoader(DataLoader[Tensor]):
@@ -69,8 +68,7 @@ def make_loader(
         shuffle: a new order for every epoch.
         seed: of the order, and of the workers.
         num_workers: processes that fetch ahead; they live as long as the loader.
-        rank: of this process.
-        world_size: number of processes. Lightning then needs Trainer(use_distributed_sampler=False).
+        rank, world_size: of this process, of all; Lightning then needs Trainer(use_distributed_sampler=False).
         drop_last: leave out the short last batch; None means when shuffling a set that fills a whole batch.
         pin_memory: copy batches into pinned memory, for a GPU.
 
@@ -82,9 +80,6 @@ def make_loader(
         raise TypeError(
             f"dataset must be an ImageDataset or a SignalDataset, as open_dataset returns, got {type(dataset).__name__}"
         )
-    check_positive("batch_size", batch_size)
-    if drop_last is None:
-        drop_last = shuffle and len(dataset) >= batch_size * world_size
     sampler = StatelessSampler(
         len(dataset),
         seed=seed,
@@ -92,15 +87,14 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         batch_size=batch_size,
-        drop_last=drop_last,
+        drop_last=shuffle and len(dataset) >= batch_size * world_size if drop_last is None else drop_last,
     )
-    # With a generator of its own the loader does not draw its workers' seeds from the global one.
-    generator = torch.Generator().manual_seed(seed)
     return ResumableLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        generator=generator,
+        # Else the loader would draw its workers' seeds from the global generator.
+        generator=torch.Generator().manual_seed(seed),
     )

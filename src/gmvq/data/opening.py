@@ -1,24 +1,31 @@
-"""`open_images`: from a name or a path to a data set, by looking at what is there."""
+"""`open_images`, `open_signals`, `open_dataset`: from a name or a path to a data set, by looking at what is there."""
 
 from __future__ import annotations
 
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from gmvq.data.arrays import open_npy, open_npz
-from gmvq.data.dataset import ImageDataset, check_channels
-from gmvq.data.emoji import find_font, open_emoji
-from gmvq.data.folder import open_folder, open_image
-from gmvq.data.hub import open_hub
-from gmvq.data.idx import is_idx, open_fashion_mnist, open_idx
-from gmvq.data.parquet import open_parquet
-from gmvq.data.photos import open_photos
-from gmvq.data.source import SPLITS, Source
-from gmvq.errors import check_choice, check_positive
+from .arrays import is_idx, open_arrays, open_fashion_mnist
+from .audio import AUDIO_SUFFIXES, open_audio, open_speech
+from .dataset import ImageDataset, check_channels
+from .emoji import find_font, open_emoji
+from .folders import Listing, open_folder, open_image, walk
+from .photos import open_photos
+from .pictures import Source
+from .scale import SignalScale
+from .series import open_series, open_synthetic_ecg
+from .signals import SignalDataset, SignalSource, TrainingSet
+from .splits import Wanted
+from .tables import is_saved, open_hub, open_parquet, open_saved
 
-BUILT_IN = ("photos", "fashion_mnist", "emoji")
-SIGNALS = ("speech", "synthetic_ecg")
+_IMAGES = ("photos", "fashion_mnist", "emoji")
+_SIGNALS = ("speech", "synthetic_ecg")
+_FONTS = (".ttf", ".otf", ".ttc")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".parquet", *_FONTS)
+_NO_FILES = Listing([], [])
 
 
 def open_images(
@@ -37,14 +44,14 @@ def open_images(
 
     Args:
         path: "photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of a folder of images, an
-            image, .npy, .npz, IDX or Parquet (file or folder), or font. Names come first: a folder called
-            photos is "./photos".
+            image, .npy, .npz, IDX or Parquet (file or folder), a folder that ``datasets`` saved, or a font. Names come
+            first: a folder called photos is "./photos".
         split: "train", "validation" or "test".
         size: height and width of every item, in pixels.
         channels: 3 for RGB, 1 for luminance.
         augment: random crops and flips; None means for the train split only.
         flip: include mirror images in the augmentation.
-        column: the table column with the images, where its name is not a usual one (Parquet and hf: only).
+        column: the table column with the images, where its name is not a usual one.
         seed: of the augmentation.
         split_fractions: shares of validation and test, where the set does not come divided.
 
@@ -58,100 +65,172 @@ def open_images(
         >>> dataset[0].shape
         torch.Size([3, 64, 64])
     """
-    check_choice("split", split, SPLITS)
-    check_positive("size", size)
     check_channels(channels)
-    fractions = check_fractions(split_fractions)
-    source = _source(os.fspath(path), split, size, channels, column, fractions)
-    return ImageDataset(
-        source,
-        size=size,
-        channels=channels,
-        augment=split == "train" if augment is None else augment,
-        flip=flip,
-        seed=seed,
+    source = _pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
+    augment = split == "train" if augment is None else augment
+    return ImageDataset(source, size=size, channels=channels, augment=augment, flip=flip, seed=seed)
+
+
+def open_signals(
+    path: str | os.PathLike[str] = "speech",
+    *,
+    split: str = "train",
+    size: int = 1024,
+    channels: int = 1,
+    augment: bool | None = None,
+    column: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    seed: int = 0,
+    split_fractions: tuple[float, float] = (0.1, 0.1),
+) -> SignalDataset:
+    """Open one split of recordings or series as windows of shape (channels, size), on the scale [0, 1].
+
+    Args:
+        path: "speech" (8 kHz, from a Debian package), "synthetic_ecg" (built in), or the path of a folder of .wav,
+            .flac and .ogg files, of .npy and .csv files, or of one of these or an .npz file.
+        split: "train", "validation" or "test". Recordings and series are divided whole; a single one in time.
+        size: samples of every window.
+        channels: of the signals; 1 takes the mean over the channels of a recording.
+        augment: windows that begin anywhere; None means for the train split only.
+        column: columns of a .csv file, separated by commas.
+        value_range: values that become 0 and 1; default: -1 and 1 for recordings, the range of the train split, a
+            tenth wider at either end, for series.
+        seed: of the augmentation.
+        split_fractions: shares of validation and test, where the set does not come divided.
+
+    Raises:
+        FileNotFoundError: no such path; the message lists the names there are.
+        ValueError: an argument is out of range, or what lies there holds no signals, several sample rates, NaN, or
+            other channels.
+
+    Example:
+        >>> dataset = open_signals("synthetic_ecg", split="test", size=512)
+        >>> dataset[0].shape
+        torch.Size([1, 512])
+    """
+    limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+    if limits is not None:
+        SignalScale(*limits)
+    source = _signals(os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits))
+    augment = split == "train" if augment is None else augment
+    return SignalDataset(source, size=size, channels=channels, augment=augment, seed=seed)
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    spatial_dims: int = 2,
+    flip: bool = True,
+    value_range: tuple[float, float] | None = None,
+    **options: Any,
+) -> TrainingSet:
+    """Open what a model of so many spatial dimensions takes: signals for 1, images for 2.
+
+    Args:
+        path: as in ``open_images`` or ``open_signals``.
+        spatial_dims: of the model's networks.
+        flip: for images.
+        value_range: for signals.
+        options: of both.
+
+    Raises:
+        ValueError: there is no data of other dimensions; and as ``open_images`` and ``open_signals``.
+    """
+    if spatial_dims == 1:
+        return open_signals(path, value_range=value_range, **options)
+    if spatial_dims == 2:
+        return open_images(path, flip=flip, **options)
+    raise ValueError(
+        f"data is of 1 (signals) or 2 (images) spatial dimensions, and the model takes {spatial_dims}"
     )
 
 
-def check_fractions(fractions: tuple[float, float]) -> tuple[float, float]:
-    """Raise ValueError unless these can be the shares of validation and test."""
-    validation, test = fractions
-    if not (validation >= 0 and test >= 0 and validation + test < 1):
-        raise ValueError(
-            f"split_fractions are the shares of validation and test: not negative, in sum below 1; got {fractions}"
-        )
-    return validation, test
-
-
-def _source(
-    name: str, split: str, size: int, channels: int, column: str | None, fractions: tuple[float, float]
-) -> Source:
+def _pictures(name: str, wanted: Wanted) -> Source:
     if name == "photos":
-        return open_photos(split, channels)
+        return open_photos(wanted)
     if name == "fashion_mnist":
-        return open_fashion_mnist(split, channels, size)
+        return open_fashion_mnist(wanted)
     if name == "emoji":
-        return open_emoji(find_font(), split, channels, size, fractions)
+        return open_emoji(find_font(), wanted)
     if name.startswith("hf:"):
-        return open_hub(name.removeprefix("hf:"), split, channels, column, fractions)
-    path = Path(name).expanduser()
-    if name in SIGNALS or path.suffix.lower() in (".wav", ".csv"):
-        raise ValueError(_signals(name))
-    if not name or not path.exists():
-        raise FileNotFoundError(missing(name, path, BUILT_IN, "images"))
+        return open_hub(name.removeprefix("hf:"), wanted)
+    suffix = Path(name).suffix.lower()
+    if name in _SIGNALS or suffix in (*AUDIO_SUFFIXES, ".csv"):
+        raise ValueError(_these_are_signals(name))
+    path = _existing(name, (*_IMAGES, "hf:NAME"), "images")
     if path.is_dir():
-        return _folder(path, split, size, channels, column, fractions)
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return open_npy(path, split, channels, fractions)
-    if suffix == ".npz":
-        return open_npz(path, split, channels, fractions)
+        return _folder_of_pictures(path, wanted)
     if suffix == ".parquet":
-        return open_parquet(path, split, channels, column, fractions)
-    if suffix in (".ttf", ".otf", ".ttc"):
-        return open_emoji(path, split, channels, size, fractions)
-    if is_idx(path):
-        return open_idx(path, split, channels, size, fractions)
-    return open_image(path, channels)
+        return open_parquet(path, [], wanted)
+    if suffix in _FONTS:
+        return open_emoji(path, wanted)
+    if suffix in (".npy", ".npz") or is_idx(path.name):
+        return open_arrays(path, wanted)
+    return open_image(path, wanted)
 
 
-def _folder(
-    path: Path, split: str, size: int, channels: int, column: str | None, fractions: tuple[float, float]
-) -> Source:
-    if next(path.rglob("*.parquet"), None) is not None:
-        return open_parquet(path, split, channels, column, fractions)
-    if any(is_idx(child) for child in path.iterdir()):
-        return open_idx(path, split, channels, size, fractions)
+def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
+    listing = walk(path)
+    parquet = [file for file in listing.files if file.endswith(".parquet")]
+    found = None
+    if parquet:
+        found = open_parquet(path, parquet, wanted)
+    elif is_saved(listing.files):
+        found = open_saved(path, wanted)
+    elif any("/" not in file and is_idx(file) for file in listing.files):
+        found = open_arrays(path, wanted)
+    if found is not None:
+        return replace(found, skipped=listing.skipped)
     try:
-        return open_folder(path, split, channels, fractions)
+        return open_folder(path, listing, wanted)
     except ValueError as error:
-        if any(file.suffix.lower() in (".wav", ".csv") for file in path.rglob("*")):
-            raise ValueError(f"{error}. {_signals(str(path))}") from error
+        if any(file.lower().endswith((*AUDIO_SUFFIXES, ".csv")) for file in listing.files):
+            raise ValueError(f"{error}. {_these_are_signals(str(path))}") from error
         raise
 
 
-def _signals(name: str) -> str:
+def _signals(name: str, wanted: Wanted) -> SignalSource:
+    if name == "speech":
+        return open_speech(wanted)
+    if name == "synthetic_ecg":
+        return open_synthetic_ecg(wanted)
+    if name in _IMAGES or name.startswith("hf:") or Path(name).suffix.lower() in _IMAGE_SUFFIXES:
+        raise ValueError(
+            f"{name!r} holds images, and the model takes signals (--model.spatial_dims 1); leave that at 2, or give "
+            f"{' or '.join(_SIGNALS)}, a .wav, .flac, .ogg, .npy, .npz or .csv file, or a folder of them"
+        )
+    path = _existing(name, _SIGNALS, "signals (.wav, .flac, .ogg, .npy, .npz, .csv)")
+    listing = walk(path) if path.is_dir() else _NO_FILES
+    if any(file.lower().endswith(AUDIO_SUFFIXES) for file in listing.files or [path.name]):
+        return open_audio(path, listing, wanted)
+    return open_series(path, listing, wanted)
+
+
+def _these_are_signals(name: str) -> str:
     return (
         f"{name!r} holds signals, and the model takes images; pass --model.spatial_dims 1 and --model.channels of the "
         "signals (in Python: open_signals)"
     )
 
 
-def missing(name: str, path: Path, names: tuple[str, ...], what: str) -> str:
-    """What to say of a path that does not exist: the names and files that may have been meant.
+def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
+    """The path that a name means.
 
-    Args:
-        name, path: as given, and as a path.
-        names: of the built-in sets.
-        what: a file or folder is to hold.
+    Raises:
+        FileNotFoundError: it does not exist; the message says which names and files may have been meant.
+        ValueError: it is a FIFO, socket or device, which is not opened.
     """
+    path = Path(name).expanduser()
+    if name and (path.is_dir() or path.is_file()):
+        return path
+    if name and path.exists():
+        raise ValueError(f"{path} is a FIFO, socket or device, and is not opened; give a file or a folder")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if path.name and path.parent.is_dir():
         children = [child.name for child in path.parent.iterdir()]
         near += [str(path.parent / child) for child in difflib.get_close_matches(path.name, children, n=3)]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    hub = ", hf:NAME" if names is BUILT_IN else ""
-    return (
+    raise FileNotFoundError(
         f"there is no {name!r} (looked in {Path.cwd()}).{hint} "
-        f"Names: {', '.join(names)}{hub}; or give the path of a file or folder of {what}."
+        f"Names: {', '.join(names)}; or give the path of a file or folder of {what}."
     )

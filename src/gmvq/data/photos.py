@@ -8,75 +8,66 @@ motorcycle_left, is not used. The files are read where pip put them; nothing is 
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gmvq.data.decode import decode
-from gmvq.data.source import Framing
-from gmvq.errors import require
+from ..errors import require
+from .decode import decode
+from .pictures import Pictures
+from .splits import Wanted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets/images")
 PHOTOS: dict[str, dict[str, tuple[str, str]]] = {
-    "train": {
-        "chelsea.png": _SKIMAGE,
-        "hubble_deep_field.jpg": _SKIMAGE,
-        "ihc.png": _SKIMAGE,
-        "motorcycle_left.png": _SKIMAGE,
-        "retina.jpg": _SKIMAGE,
-        "rocket.jpg": _SKIMAGE,
-    },
+    "train": dict.fromkeys(
+        (
+            "chelsea.png",
+            "hubble_deep_field.jpg",
+            "ihc.png",
+            "motorcycle_left.png",
+            "retina.jpg",
+            "rocket.jpg",
+        ),
+        _SKIMAGE,
+    ),
     "validation": {"coffee.png": _SKIMAGE},
     "test": {"astronaut.png": _SKIMAGE, "china.jpg": _SKLEARN, "flower.jpg": _SKLEARN},
 }
 
 
-class TiledPhotographs:
-    """A few large photographs, to be cut into tiles."""
-
-    framing: Framing = "tiles"
-
-    def __init__(self, paths: list[Path], channels: int, description: str) -> None:
-        self.description = description
-        self.skipped: list[tuple[str, str]] = []
-        self._paths = paths
-        self._channels = channels
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        pixels = np.asarray(decode(self._paths[index], self._channels))
-        return pixels[..., None] if pixels.ndim == 2 else pixels
-
-    def stack(self, indices: NDArray[np.int64]) -> None:
-        return None
-
-    def name(self, index: int) -> str:
-        return self._paths[index].name
-
-    def label(self, index: int) -> int | None:
-        return None
-
-
-def open_photos(split: str, channels: int) -> TiledPhotographs:
+def open_photos(wanted: Wanted) -> Pictures:
     """Open one split of the built-in photographs.
 
     Raises:
         MissingExtraError: scikit-image or scikit-learn is not installed.
         FileNotFoundError: an installed wheel no longer holds one of the photographs.
     """
-    paths = [_wheel_folder(package) / folder / file for file, (package, folder) in PHOTOS[split].items()]
+    places = PHOTOS[wanted.split].items()
+    paths = [_wheel_folder(package) / folder / file for file, (package, folder) in places]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(
                 f"the built-in photograph {path} is missing; reinstall scikit-image and scikit-learn: "
                 "pip install --force-reinstall scikit-image scikit-learn"
             )
-    names = ", ".join(path.stem for path in paths)
-    return TiledPhotographs(paths, channels, f"photos ({split}; split by photograph: {names})")
+    stems = ", ".join(path.stem for path in paths)
+    return Pictures(
+        read=partial(_read, paths, wanted.channels),
+        rows=np.arange(len(paths)),
+        names=[path.name for path in paths],
+        description=f"photos ({wanted.split}; split by photograph: {stems})",
+        framing="tiles",
+    )
+
+
+def _read(paths: list[Path], channels: int, row: int) -> Image:
+    return decode(paths[row], channels)
 
 
 def _wheel_folder(package: str) -> Path:

@@ -1,4 +1,7 @@
-"""`StatelessSampler`: batch number n as a pure function of (seed, n), for any number of processes."""
+"""`StatelessSampler`: batch number n as a pure function of (seed, n), for any number of processes.
+
+Our own, as the samplers of torch draw from a generator, whose draws would have to be replayed to go on at batch n.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-from gmvq.data.randomness import permutation
-from gmvq.errors import check_positive
+from ..errors import check_positive
+from .randomness import permutation
 
 Batch = list[tuple[int, int]]
 

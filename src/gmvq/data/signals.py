@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,26 +11,71 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gmvq.data.dataset import ImageDataset, Index
-from gmvq.data.randomness import uniforms
-from gmvq.data.scale import SignalScale
-from gmvq.errors import check_positive
+from ..errors import check_positive
+from .dataset import ImageDataset, Index, items_and_draws, position
+from .randomness import uniforms
+from .scale import SignalScale
+from .splits import Wanted, choose_split, time_block
+
+Spans = NDArray[np.int64]
+"""Parts of signals (n, 3): the number of the signal, its first sample, the one behind its last."""
 
 
-class SignalSource(Protocol):
-    """A numbered collection of signals in their own units, all with the same channels; no randomness, no windows."""
+@dataclass
+class SignalSource:
+    """A numbered collection of signals in their own units, all with the same channels; no randomness, no windows.
 
-    description: str
-    skipped: list[tuple[str, str]]
+    Args:
+        read_span: samples (channels, stop - start) from the number of a signal, start and stop; worker processes are
+            sent it.
+        spans: what belongs to the split.
+        names: of all signals, by their number.
+        scale: of all.
+        description: what they are and by which rule this split was made.
+        skipped: what could not be used, with the reason.
+    """
+
+    read_span: Callable[[int, int, int], NDArray[np.float32]]
+    spans: Spans
+    names: Sequence[str]
     scale: SignalScale
-    lengths: NDArray[np.int64]
-    """Samples of each signal, at least 1."""
+    description: str
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Samples of each signal, at least 1."""
+        return self.spans[:, 2] - self.spans[:, 1]
 
     def read(self, index: int, start: int, stop: int) -> NDArray[np.float32]:
         """Samples ``start`` to ``stop`` of a signal: (channels, stop - start)."""
-        ...
+        number, first, _ = self.spans[index].tolist()
+        return self.read_span(number, first + start, first + stop)
 
-    def name(self, index: int) -> str: ...
+    def name(self, index: int) -> str:
+        return self.names[int(self.spans[index, 0])]
+
+
+def choose_spans(
+    keys: Mapping[str, Sequence[str | int]], lengths: Mapping[str, Sequence[int]], wanted: Wanted, what: str
+) -> tuple[str, Spans, str]:
+    """Divide signals whole, as ``choose_split`` does, or a single one that does not come divided in time.
+
+    Args:
+        keys: of the signals of every split that exists.
+        lengths: their samples, of all splits that may be read.
+        wanted: the split.
+        what: the signals are, for errors.
+
+    Returns:
+        The split to read, what belongs to the one asked for, and the rule in words.
+    """
+    if list(keys) == ["train"] and len(keys["train"]) == 1:
+        first, last, rule = time_block(lengths["train"][0], wanted.split, wanted.fractions)
+        return "train", np.array([[0, first, last]]), rule
+    home, rows, rule = choose_split(keys, wanted, what)
+    stops = np.asarray(lengths[home], dtype=np.int64)[rows]
+    return home, np.stack([rows, np.zeros_like(rows), stops], axis=1), rule
 
 
 class SignalDataset(Dataset[Tensor]):
@@ -58,8 +102,9 @@ class SignalDataset(Dataset[Tensor]):
         check_positive("size", size)
         self.size, self.channels, self.scale = size, channels, source.scale
         self._source, self._augment, self._seed = source, augment, seed
-        self._window_ends = np.cumsum(-(-source.lengths // size))
-        self._start_ends = np.cumsum(np.maximum(source.lengths - size, 0) + 1)
+        self._lengths = source.lengths
+        self._window_ends = np.cumsum(-(-self._lengths // size))
+        self._start_ends = np.cumsum(np.maximum(self._lengths - size, 0) + 1)
 
     def __len__(self) -> int:
         return int(self._window_ends[-1])
@@ -69,15 +114,12 @@ class SignalDataset(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
         """Fetch many items at once; the data loader calls this."""
-        pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
-        items = [self._position(number) for number, _ in pairs]
+        items, draws = items_and_draws(indices, len(self))
         if self._augment:
-            draws = [item if draw is None else draw for item, (_, draw) in zip(items, pairs, strict=True)]
-            chance = uniforms(self._seed, np.array(draws, dtype=np.int64), 1)[:, 0]
-            starts = (chance * self._start_ends[-1]).astype(np.int64)
+            starts = (uniforms(self._seed, draws, 1)[:, 0] * self._start_ends[-1]).astype(np.int64)
             places = [_place(self._start_ends, int(start)) for start in starts]
         else:
-            places = [self._window(item) for item in items]
+            places = [self._window(int(item)) for item in items]
         windows = np.stack([self._read(number, start) for number, start in places])
         return list(torch.from_numpy(self.scale.to_unit(windows)).unbind())
 
@@ -94,7 +136,7 @@ class SignalDataset(Dataset[Tensor]):
     @property
     def description(self) -> str:
         """One line: what the signals are, how many windows, and by which rule this split was made."""
-        count, total = len(self._source.lengths), int(self._source.lengths.sum())
+        count, total = len(self._lengths), int(self._lengths.sum())
         rate = self.sample_rate
         length = f"{total:,} samples" if rate is None else f"{total / rate:,.1f} s at {rate} Hz"
         skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
@@ -105,7 +147,7 @@ class SignalDataset(Dataset[Tensor]):
 
     def item_name(self, index: int) -> str:
         """Return what item ``index`` is called: its file or series, and where it begins."""
-        number, start = self._window(self._position(index))
+        number, start = self._window(position(index, len(self)))
         return f"{self._source.name(number)}[t={start}]"
 
     def label(self, index: int) -> None:
@@ -118,15 +160,9 @@ class SignalDataset(Dataset[Tensor]):
         return number, place * self.size
 
     def _read(self, number: int, start: int) -> NDArray[np.float32]:
-        stop = min(start + self.size, int(self._source.lengths[number]))
+        stop = min(start + self.size, int(self._lengths[number]))
         window = self._source.read(number, start, stop)
         return np.pad(window, ((0, 0), (0, self.size - window.shape[1])), mode="edge")
-
-    def _position(self, index: int) -> int:
-        position, length = operator.index(index), len(self)
-        if not -length <= position < length:
-            raise IndexError(f"index {position} is out of range for a dataset of {length} windows")
-        return position % length
 
 
 TrainingSet = ImageDataset | SignalDataset

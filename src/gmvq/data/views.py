@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmvq.data.decode import UnreadableImageError
-from gmvq.data.source import Source
-from gmvq.errors import require
+from ..errors import require
+from .decode import UnreadableImageError
+from .pictures import Source
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Pixels = NDArray[np.uint8]
 Uniforms = NDArray[np.float64]
+"""The chance of each draw, (B, 3); None in eval."""
 ZOOM = 1.25
 """Training crops show between 1 / ZOOM and the whole of the shorter side."""
-
-
-class View(Protocol):
-    """Items of one size from a source; ``chance`` (B, 3) holds the uniforms of each draw, None in eval."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> NDArray[np.uint8]:
-        """The items, a new uint8 array of shape (B, size, size, C)."""
-        ...
-
-    def name(self, index: int) -> str: ...
-
-    def label(self, index: int) -> int | None: ...
 
 
 class TileView:
@@ -42,21 +30,17 @@ class TileView:
     """
 
     def __init__(self, source: Source, size: int) -> None:
-        self._size = size
-        self._names: list[str] = []
-        self._photos: list[NDArray[np.uint8]] = []
-        for i in range(len(source)):
-            photo = np.asarray(source.image(i))
-            if min(photo.shape[:2]) < size:
-                source.skipped.append((source.name(i), f"smaller than {size} x {size}"))
-                continue
-            self._photos.append(photo)
-            self._names.append(source.name(i))
+        self._size, self._names = size, [source.name(i) for i in range(len(source))]
+        photos = [_array(source.image(i)) for i in range(len(source))]
+        small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
+        source.skipped.extend((self._names[i], f"smaller than {size} x {size}") for i in sorted(small))
+        self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
+        self._order = list(self._photos)
         if not self._photos:
             raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
         self._grid = [
-            (number, y, x)
-            for number, photo in enumerate(self._photos)
+            (i, y, x)
+            for i, photo in self._photos.items()
             for y in range(0, photo.shape[0] - size + 1, size)
             for x in range(0, photo.shape[1] - size + 1, size)
         ]
@@ -64,33 +48,23 @@ class TileView:
     def __len__(self) -> int:
         return len(self._grid)
 
-    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> NDArray[np.uint8]:
+    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+        """The items, a new array of shape (B, size, size, C)."""
+        places = [self._grid[i] for i in indices] if chance is None else map(self._draw, chance)
         size = self._size
-        out = np.empty((len(indices), size, size, self._photos[0].shape[2]), dtype=np.uint8)
-        if chance is None:
-            places = [self._grid[i] for i in indices]
-        else:
-            numbers = (chance[:, 0] * len(self._photos)).astype(np.int64)
-            places = [
-                (
-                    n,
-                    int(u * (self._photos[n].shape[0] - size + 1)),
-                    int(v * (self._photos[n].shape[1] - size + 1)),
-                )
-                for n, u, v in zip(
-                    numbers.tolist(), chance[:, 1].tolist(), chance[:, 2].tolist(), strict=True
-                )
-            ]
-        for row, (number, y, x) in zip(out, places, strict=True):
-            row[:] = self._photos[number][y : y + size, x : x + size]
-        return out
+        return np.stack([self._photos[i][y : y + size, x : x + size] for i, y, x in places])
 
     def name(self, index: int) -> str:
-        number, y, x = self._grid[index]
-        return f"{self._names[number]}[y={y},x={x}]"
+        i, y, x = self._grid[index]
+        return f"{self._names[i]}[y={y},x={x}]"
 
     def label(self, index: int) -> int | None:
         return None
+
+    def _draw(self, chance: NDArray[np.float64]) -> tuple[int, int, int]:
+        i = self._order[int(chance[0] * len(self._order))]
+        height, width = (side - self._size + 1 for side in self._photos[i].shape[:2])
+        return i, int(chance[1] * height), int(chance[2] * width)
 
 
 class PictureView:
@@ -101,15 +75,15 @@ class PictureView:
     """
 
     def __init__(self, source: Source, size: int, *, crops: bool) -> None:
-        self._source = source
-        self._size = size
-        self._crops = crops
+        self._source, self._size, self._crops = source, size, crops
         self._broken: set[int] = set()
+        self.name, self.label = source.name, source.label
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> NDArray[np.uint8]:
+    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+        """The items, a new array of shape (B, size, size, C)."""
         stacked = self._source.stack(indices)
         if stacked is not None and stacked.shape[1:3] == (self._size, self._size):
             return stacked
@@ -117,13 +91,7 @@ class PictureView:
         squares = [frame(self._read(int(i)), self._size, u) for i, u in zip(indices, draws, strict=True)]
         return np.stack(squares)
 
-    def name(self, index: int) -> str:
-        return self._source.name(index)
-
-    def label(self, index: int) -> int | None:
-        return self._source.label(index)
-
-    def _read(self, index: int) -> NDArray[np.uint8] | Image:
+    def _read(self, index: int) -> Pixels | Image:
         count = len(self._source)
         for candidate in (i % count for i in range(index, index + count)):
             if candidate in self._broken:
@@ -140,7 +108,7 @@ class PictureView:
         raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
 
 
-def frame(picture: NDArray[np.uint8] | Image, size: int, chance: Uniforms | None) -> NDArray[np.uint8]:
+def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:
     """Scale and crop one picture to (size, size, C), antialiased (Lanczos).
 
     Args:
@@ -149,11 +117,8 @@ def frame(picture: NDArray[np.uint8] | Image, size: int, chance: Uniforms | None
         chance: three uniforms for scale and place; None takes the largest square in the centre.
     """
     pil = require("PIL.Image", "data")
-    image = (
-        pil.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture)
-        if isinstance(picture, np.ndarray)
-        else picture
-    )
+    # PIL's grey pictures have no axis of channels.
+    image = picture if not isinstance(picture, np.ndarray) else pil.fromarray(_without_grey_axis(picture))
     width, height = image.size
     if (width, height) != (size, size):
         side = float(min(width, height))
@@ -162,5 +127,13 @@ def frame(picture: NDArray[np.uint8] | Image, size: int, chance: Uniforms | None
             side /= 1 + (ZOOM - 1) * chance[0]
             x, y = int(chance[1] * (width - side)), int(chance[2] * (height - side))
         image = image.resize((size, size), pil.Resampling.LANCZOS, box=(x, y, x + side, y + side))
-    pixels = np.asarray(image)
+    return _array(image)
+
+
+def _array(picture: Pixels | Image) -> Pixels:
+    pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _without_grey_axis(pixels: Pixels) -> Pixels:
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

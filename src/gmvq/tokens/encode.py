@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from ..data import DataRecipe
 from ..environment import versions
 from ..errors import check_choice, check_size, require
 from ..evaluation.batches import device_of
 from .folder import locked
 from .manifest import Checkpoint, Manifest, Options, Source, digest_of
 from .run import EncodeResult, Run
-from .sources import DataRecipe, DataSets, Rows, open_rows
+from .sources import DataSets, Rows, open_rows
 from .work import encode_shards, index_spec
 
 Progress = Callable[[int, int], None]

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 import torch
 
+from ..data import DataRecipe
 from ..errors import require
 from ..evaluation.batches import device_of
 from .manifest import Manifest, ShardRecord
 from .plan import ShardPlan
-from .sources import DataRecipe, open_rows
+from .sources import open_rows
 from .work import Encoded, encode_shards
 
 

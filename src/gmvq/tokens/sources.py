@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,82 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import SignalDataset, SignalScale, TrainingSet, open_dataset
-from ..data.signals import check_sample_rate
+from ..data import DataRecipe
 from .manifest import Skipped
 from .plan import SplitRecord, check_split_name
 
-SPLITS = ("train", "validation", "test")
-_TRAINING_FRACTIONS = (0.1, 0.1)  # what gmvq fit sets aside where a set does not come divided
 _SAMPLE = 64
-_NOT_THERE = ("its share is 0", "there is no split 'train'")
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    """How to open the images or signals of a run, on this machine or another.
-
-    Args:
-        path, size, channels, column: as in ``open_images`` or ``open_signals``.
-        split: "train", "validation", "test", or "all": the three one after the other, or, where the set does not
-            come divided, everything once, as a split called "all".
-        divided: divide a set that does not come divided by the fixed hash of ``gmvq fit``; for the set that a
-            model was trained on, so that its tokens keep to the same splits.
-        scale: of signals: that of the model's training; None for images.
-    """
-
-    path: str
-    split: str = "all"
-    size: int = 32
-    channels: int = 3
-    column: str | None = None
-    divided: bool = False
-    scale: SignalScale | None = None
-
-    def open(self) -> dict[str, TrainingSet]:
-        """Open the splits, by name.
-
-        Raises:
-            FileNotFoundError, ValueError, MissingExtraError: as ``open_images`` or ``open_signals``; signals of another
-                sample rate.
-        """
-        if self.split != "all":
-            return {self.split: self._open(self.split, _TRAINING_FRACTIONS)}
-        place = Path(self.path).expanduser()
-        if place.is_file() and place.suffix.lower() != ".npz":  # one table, array, font or image: one set
-            whole = self._open("train", (0.0, 0.0))
-            if not self.divided or len(whole) < len(SPLITS):
-                return {"all": whole}
-        fractions = _TRAINING_FRACTIONS if self.divided else (0.0, 0.0)
-        found: dict[str, TrainingSet] = {}
-        absent: ValueError | None = None
-        for split in SPLITS:
-            try:
-                found[split] = self._open(split, fractions)
-            except ValueError as error:
-                if not any(text in str(error) for text in _NOT_THERE):
-                    raise
-                absent = error
-        if absent is not None and not found:
-            raise absent
-        return {"all": found["train"]} if list(found) == ["train"] else found
-
-    def _open(self, split: str, fractions: tuple[float, float]) -> TrainingSet:
-        scale = self.scale
-        dataset = open_dataset(
-            self.path,
-            spatial_dims=2 if scale is None else 1,
-            value_range=None if scale is None else (scale.low, scale.high),
-            split=split,
-            size=self.size,
-            channels=self.channels,
-            augment=False,
-            column=self.column,
-            split_fractions=fractions,
-        )
-        if isinstance(dataset, SignalDataset) and scale is not None:
-            check_sample_rate(dataset, scale.sample_rate)
-        return dataset
 
 
 DataSets = DataRecipe | Mapping[str, Dataset[Any]] | Dataset[Any]

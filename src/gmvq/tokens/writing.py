@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import SignalScale
-from ..data.wav import wav_bytes
+from ..data.audio import wav_bytes
 from ..errors import require
 from ..evaluation.pictures import png_bytes, to_picture
 from ..files import PathLike, atomic_write, write_bytes

@@ -1,0 +1,97 @@
+"""The options that say which data a command uses: their one place, but for ``gmvq fit``, which has ``--data.path``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .common import Loaded, Parser, option, positive, say
+
+if TYPE_CHECKING:
+    from ..data import DataRecipe, TrainingSet
+
+
+def add_data_options(parser: Parser, *, default: str, split: str | None = None) -> None:
+    """Add the options that say which images or signals to use.
+
+    Args:
+        parser: of the command.
+        default: what happens without --data, for the help.
+        split: the default of --split; None chooses it by the data.
+    """
+    text = f"images or signals, as --data.path of gmvq fit; default: {default}"
+    option(parser, "--data", text, metavar="PATH")
+    by_data = (
+        "test; for other images than those of training, all that no folder or file name sets aside"
+        if split is None
+        else "all, each row with the name of its split"
+    )
+    splits = ("train", "validation", "test", "all")
+    parser.add_argument(
+        "--split", choices=splits, default=split, help=f"part of the data (default: {by_data})"
+    )
+    option(parser, "--size", "height and width in pixels, or samples; default: that of training", positive)
+    text = "column of a table with the images, where its name is not a usual one; columns of a .csv file"
+    option(parser, "--column", text)
+    option(parser, "--batch_size", "images at a time", positive, 64)
+
+
+def data_recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
+    """Which data a command line means; what it leaves open is as in training.
+
+    Raises:
+        ValueError: neither the command line nor the model's metadata says which.
+    """
+    from ..data import DataRecipe
+
+    trained: dict[str, Any] = loaded.notes.get("data") or {}
+    path = options.data or trained.get("path")
+    if not path:
+        raise ValueError("the model does not say what it was trained on; give --data PATH")
+    same = path == trained.get("path")
+    return DataRecipe(
+        path=path,
+        split=options.split or ("all" if not same and _is_undivided(path) else "test"),
+        size=options.size or trained.get("size") or 8 * loaded.downsample,
+        channels=loaded.channels,
+        column=options.column or (trained.get("column") if same else None),
+        divided=same,
+        scale=loaded.scale,
+    )
+
+
+def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
+    """Open the data of a command line as one set; ``options.split`` then says which part it is.
+
+    Raises:
+        ValueError: as ``data_recipe``; or signals have another sample rate than those of training.
+    """
+    recipe = data_recipe(options, loaded)
+    options.split = recipe.split
+    return recipe.open_one(recipe.split)
+
+
+def data_if_here(
+    options: argparse.Namespace, loaded: Loaded, otherwise: str, purpose: str
+) -> TrainingSet | None:
+    """The images of --data, or those of training where they are on this machine; else say what happens otherwise."""
+    trained = str(loaded.data.get("path") or "")
+    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
+        say(f"{otherwise}; give --data PATH to {purpose}")
+        return None
+    try:
+        return open_data(options, loaded)
+    except (OSError, ValueError, ImportError) as error:
+        if options.data:
+            raise
+        say(f"{otherwise}: {error}")
+        return None
+
+
+def _is_undivided(path: str) -> bool:
+    """Whether ``path`` is a file or folder that names no test split of its own."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return not any(entry.name.lower().startswith(("test", "t10k")) for entry in place.iterdir())
+    return place.is_file()

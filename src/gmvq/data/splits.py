@@ -1,0 +1,150 @@
+"""Which items of a set belong to a split: its own division, a fixed hash of names, or, for one signal, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import check_choice, check_positive
+from .randomness import fraction_of
+
+SPLITS = ("train", "validation", "test")
+SPLIT_ALIASES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
+
+
+class NoSuchSplitError(ValueError):
+    """A set does not come with the split asked for, and none is taken out of its train split."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a set of images or signals, as ``open_images`` and ``open_signals`` explain it.
+
+    Raises:
+        ValueError: there is no such split, the size or the channels are not positive, or the shares are no shares.
+    """
+
+    split: str
+    size: int
+    channels: int
+    column: str | None = None
+    fractions: tuple[float, float] = (0.1, 0.1)
+    limits: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, SPLITS)
+        check_positive("size", self.size)
+        check_positive("channels", self.channels)
+        validation, test = self.fractions
+        if not (validation >= 0 and test >= 0 and validation + test < 1):
+            raise ValueError(
+                "split_fractions are the shares of validation and test: not negative, in sum below 1; got "
+                f"{self.fractions}"
+            )
+
+
+def choose_split(
+    keys: Mapping[str, Sequence[object]], wanted: Wanted, what: str = "images"
+) -> tuple[str, NDArray[np.int64], str]:
+    """Find a split among those that a set comes with, or take the missing one out of its train split.
+
+    Items are drawn by the hash of their key and not from the end, as many sets are sorted by class.
+
+    Args:
+        keys: one key for each item of every split that exists; a set that is not divided is all "train".
+        wanted: the split, and the shares of validation and test, used only for those that do not exist.
+        what: the items are, for the error.
+
+    Returns:
+        The split to read, the positions in it that belong to the one asked for, and the rule in words.
+
+    Raises:
+        ValueError: there is no such split and none to take it from, or too few items.
+    """
+    split = wanted.split
+    if split != "train" and split in keys:
+        return split, np.arange(len(keys[split])), "its own split"
+    if "train" not in keys:
+        raise NoSuchSplitError(
+            f"there is no split 'train' to take {split!r} from; there is: {', '.join(keys) or 'nothing'}"
+        )
+    validation, test = wanted.fractions
+    shares = (0.0 if "validation" in keys else validation, 0.0 if "test" in keys else test)
+    taken = [f"{share:.0%} {name}" for name, share in zip(SPLITS[1:], shares, strict=True) if share > 0]
+    start = "its own split" if len(keys) > 1 else "all"
+    rule = f"split by a fixed hash, {', '.join(taken)}" if taken else start
+    if split == "train" and not taken:
+        return "train", np.arange(len(keys["train"])), rule
+    return "train", hash_split([str(key) for key in keys["train"]], split, shares, what), rule
+
+
+def hash_split(
+    keys: Sequence[str], split: str, fractions: tuple[float, float], what: str = "images"
+) -> NDArray[np.int64]:
+    """Return the positions of the items that fall into ``split``, by a fixed hash of each item's key.
+
+    Items with equal keys stay together, and adding items never moves old ones (but for sets so small that a
+    split would be empty: it is then given one key of the largest split).
+
+    Raises:
+        ValueError: the split has the share 0, or there are fewer keys than splits.
+    """
+    validation, test = fractions
+    wanted = _splits_with_share(split, fractions)
+    members: dict[str, list[str]] = {name: [] for name in SPLITS}
+    place = {key: fraction_of(key) for key in set(keys)}
+    for key in sorted(place, key=lambda key: (place[key], key)):
+        value = place[key]
+        members["test" if value < test else "validation" if value < test + validation else "train"].append(
+            key
+        )
+    if len(place) < len(wanted):
+        raise ValueError(
+            f"{len(place)} {what} cannot be divided into {', '.join(wanted)}; add {what}, "
+            "or take them all: split='train', split_fractions=(0, 0); in gmvq evaluate and inspect --split all"
+        )
+    for name in wanted:
+        if not members[name]:
+            members[name].append(max(members.values(), key=len).pop())
+    chosen = set(members[split])
+    return np.array([i for i, key in enumerate(keys) if key in chosen], dtype=np.int64)
+
+
+def time_block(length: int, split: str, fractions: tuple[float, float]) -> tuple[int, int, str]:
+    """Return the part of one signal that is ``split``: its first sample, the one behind its last, the rule in words.
+
+    Train comes first, then validation, then test: what is measured lies after what was learned from.
+
+    Raises:
+        ValueError: the split has the share 0, or would have no sample.
+    """
+    _splits_with_share(split, fractions)
+    test = length - round(fractions[1] * length)
+    validation = test - round(fractions[0] * length)
+    begin, end = {"train": (0, validation), "validation": (validation, test), "test": (test, length)}[split]
+    if begin == end:
+        raise ValueError(
+            f"{length} samples cannot be divided in time: {split!r} would be empty; give a longer signal"
+        )
+    shares = f"the last {fractions[0]:.0%} and {fractions[1]:.0%} validation, test"
+    return begin, end, f"one signal, divided in time: {shares}" if any(fractions) else "one signal, whole"
+
+
+def _splits_with_share(split: str, fractions: tuple[float, float]) -> list[str]:
+    """The splits that are not empty; ValueError if ``split`` is none of them."""
+    validation, test = fractions
+    shares = dict(zip(SPLITS, (1.0 - validation - test, validation, test), strict=True))
+    wanted = [name for name in SPLITS if shares[name] > 0]
+    if split not in wanted:
+        raise NoSuchSplitError(
+            f"split {split!r} is empty: its share is 0 (split_fractions={fractions}); "
+            "raise its share, or use a set that has such a split"
+        )
+    return wanted

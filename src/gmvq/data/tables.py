@@ -1,0 +1,208 @@
+"""Encoded images in tables: Parquet, folders of ``datasets.save_to_disk``, data sets of the Hub (hf:NAME).
+
+``datasets`` reads them, memory-mapped; of Parquet it first writes a copy into its own cache (HF_DATASETS_CACHE), once,
+so that random order costs no more than any other. A name of the Hub is the only thing that uses the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import require
+from .decode import UnreadableImageError, decode
+from .pictures import Pictures
+from .splits import SPLIT_ALIASES, Wanted, choose_split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_COLUMNS = ("image", "img", "images", "picture")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+#: Aligned CelebA, which is used as the field does: the central square, then resized, in training too.
+_CELEBA = (178, 218)
+
+
+def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
+    """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split.
+
+    Raises:
+        ValueError: not Parquet, no image column, or cells that are not bytes; the message lists the columns.
+    """
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    by_split: dict[str, list[Path]] = {}
+    # In the order of their folders, on which the rows of the splits depend.
+    for file in sorted(files, key=lambda file: file.split("/")):
+        by_split.setdefault(_split_in(file), []).append(path / file)
+    if not files:
+        by_split["train"] = [path]
+    try:
+        rows = {
+            name: range(sum(parquet.read_metadata(file).num_rows for file in some))
+            for name, some in by_split.items()
+        }
+        names = parquet.read_schema(next(iter(by_split.values()))[0]).names
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
+        raise ValueError(f"cannot read {path} as Parquet: {error}") from error
+    chosen = _image_column(names, wanted.column, str(path))
+    columns = [chosen, *filter(None, [_label_column(names)])]
+
+    there = {name: some for name, some in rows.items() if some}
+    return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
+
+
+def _mapped(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Any:
+    """The copy of some Parquet files in the cache of ``datasets``, made if need be, with a bar on a terminal."""
+    datasets, bars = require("datasets", "data"), require("datasets.utils", "data")
+    shown = not bars.are_progress_bars_disabled()
+    try:
+        if shown and not sys.stderr.isatty():
+            bars.disable_progress_bars()
+        # Brackets and stars in a path would be taken for a pattern.
+        escaped = [glob.escape(str(file.absolute())) for file in files]
+        return datasets.Dataset.from_parquet(escaped, columns=list(columns))
+    # The library raises its own errors, those of Arrow, and those of a full disk.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error.__cause__ or error}"
+        raise ValueError(
+            f"cannot read {path} as Parquet: {reason}; a copy of it goes to the folder HF_DATASETS_CACHE"
+        ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bars()
+
+
+def is_saved(listing: Sequence[str]) -> bool:
+    """Tell a folder that ``datasets`` wrote by what lies in it."""
+    return "dataset_dict.json" in listing or {"dataset_info.json", "state.json"} <= set(listing)
+
+
+def open_saved(path: Path, wanted: Wanted) -> Pictures:
+    """Open one split of a folder that ``save_to_disk`` of ``datasets`` wrote.
+
+    Raises:
+        ValueError: it is damaged, or there is no image column.
+    """
+    datasets = require("datasets", "data")
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:
+        raise ValueError(
+            f"cannot read {path}, which looks like a data set saved by datasets: {type(error).__name__}: {error}"
+        ) from error
+    tables = loaded if isinstance(loaded, dict) else {"train": loaded}
+    return _choose_table(tables, wanted, path.name, str(path))
+
+
+def open_hub(name: str, wanted: Wanted) -> Pictures:
+    """Open one split of a data set of the Hub, downloaded on first use into the Hub's own cache.
+
+    Raises:
+        ValueError: no such data set or column, or no network and nothing in the cache.
+    """
+    datasets = require("datasets", "data")
+    if not name:
+        raise ValueError("'hf:' needs the name of a data set, such as hf:uoft-cs/cifar10")
+    try:
+        loaded = datasets.load_dataset(name)
+    # The library raises its own errors, the Hub's, and the HTTP client's.
+    except Exception as error:
+        raise ValueError(
+            f"cannot load hf:{name}: {type(error).__name__}: {error}; check the name and the network, "
+            "or give the path of a folder of Parquet files"
+        ) from error
+    return _choose_table(loaded, wanted, f"hf:{name}", f"hf:{name}")
+
+
+def _choose_table(loaded: Mapping[str, Any], wanted: Wanted, title: str, where: str) -> Pictures:
+    tables = {SPLIT_ALIASES[key]: table for key, table in loaded.items() if key in SPLIT_ALIASES}
+    if not tables:
+        raise ValueError(f"{where} has the splits {', '.join(loaded)}; expected train, validation or test")
+    rows = {key: range(len(table)) for key, table in tables.items()}
+    return _choose(rows, tables.__getitem__, wanted, title, where)
+
+
+def _choose(
+    sizes: Mapping[str, range], load: Callable[[str], Any], wanted: Wanted, title: str, where: str
+) -> Pictures:
+    """Make the source of one split from the splits there are and a function that loads one as a table."""
+    home, rows, rule = choose_split(sizes, wanted)
+    table = load(home)
+    column, classes = (
+        _image_column(table.column_names, wanted.column, where),
+        _label_column(table.column_names),
+    )
+    kind = table.data.schema.field(column).type
+    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
+    if str(cell) not in ("binary", "large_binary"):
+        raise ValueError(
+            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
+        )
+    labels = None if classes is None else np.asarray(table[classes][:])
+    cells = table.select_columns([column])
+    if type(cells.features[column]).__name__ == "Image":
+        # Else datasets would decode the images itself, in any format.
+        cells = cells.cast_column(column, require("datasets", "data").Image(decode=False))
+    first = cells[int(rows[0])][column]
+    if isinstance(first, dict) and first.get("bytes") is None and first.get("path"):
+        raise ValueError(
+            f"{title}[{home}]:{rows[0]} holds only the path of its image; write the table with embedded images"
+        )
+    pictures = Pictures(
+        read=partial(_read, cells, column, wanted.channels),
+        rows=rows,
+        names=f"{title}[{home}]",
+        description=f"{title} ({wanted.split}; {rule})",
+        labels=labels if labels is not None and labels.dtype.kind in "iu" else None,
+    )
+    with contextlib.suppress(UnreadableImageError):
+        pictures.framing = "whole" if pictures.read(int(rows[0])).size == _CELEBA else "crop"
+    return pictures
+
+
+def _read(cells: Any, column: str, channels: int, row: int) -> Image:
+    cell = cells[row][column]
+    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(data, bytes):
+        raise UnreadableImageError("the cell holds no bytes")
+    return decode(data, channels)
+
+
+def _split_in(name: str) -> str:
+    """Find a split's name in a file's name, else in its folders'; without one, everything is train."""
+    for part in reversed(name.split("/")):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in SPLIT_ALIASES:
+                return SPLIT_ALIASES[word]
+    return "train"
+
+
+def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
+    """Choose the column that holds the images.
+
+    Raises:
+        ValueError: the column asked for is not there, or none has a usual name; the message lists them.
+    """
+    there = ", ".join(map(repr, columns))
+    if asked is not None and asked not in columns:
+        raise ValueError(f"{where} has no column {asked!r}; it has: {there}")
+    found = asked or next((name for name in IMAGE_COLUMNS if name in columns), None)
+    if found is None:
+        usual = ", ".join(map(repr, IMAGE_COLUMNS))
+        raise ValueError(
+            f"{where} has none of the columns {usual}; it has: {there}; name one with column=..."
+        )
+    return found
+
+
+def _label_column(columns: Sequence[str]) -> str | None:
+    """Choose the column that holds the classes, if there is one."""
+    return next((name for name in LABEL_COLUMNS if name in columns), None)
