@@ -1,11 +1,13 @@
-"""``written_whole``: a file that a reader sees whole or not at all, whatever happens to its writer."""
+"""Files that a reader sees whole or not at all, whatever happens to their writer."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -26,3 +28,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with written_whole(path) as file:
+        file.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def save_figure(path: Path, figure: Any, dpi: float = 120) -> None:
+    """Save a matplotlib figure, whole or not at all. The suffix of the name is the format."""
+    with written_whole(path) as file:
+        figure.savefig(file, dpi=dpi, format=path.suffix.lstrip(".") or "png")

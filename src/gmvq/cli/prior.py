@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
+from ..files import write_text
 from .common import Parser, say
-from .runs import run_name, write_text
+from .runs import run_name
 from .training_run import add_run_options, plan, quieten
 
 if TYPE_CHECKING:

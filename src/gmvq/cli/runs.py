@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..files import written_whole
-
 LAST = Path("checkpoints", "last.ckpt")
 ROOT = Path("runs")
 
@@ -64,12 +62,6 @@ def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path:
 def run_dir_of(checkpoint: Path) -> Path:
     """Return the run folder that a checkpoint lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == LAST.parent.name else checkpoint.parent
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    with written_whole(path) as file:
-        file.write_text(text, encoding="utf-8")
 
 
 def _known() -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
+from ..files import write_text
 from .common import Parser, load, open_data, positive, say
-from .runs import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -39,15 +39,15 @@ def _stats(options: argparse.Namespace) -> int:
     found = statistics(options.dir, split=options.split, top=options.top)
     print("\n".join(_lines(found)))
     if options.plot:
-        from ..bench.results import save_figure
+        from ..files import save_figure
         from ..tokens.statistics import usage_figure
 
         save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
         say(f"written to {options.plot}")
     if options.json:
-        from ..bench.results import write
+        from ..files import write_json
 
-        write(Path(options.json), found.summary())
+        write_json(Path(options.json), found.summary())
         say(f"written to {options.json}")
     return 0
 

