@@ -45,3 +45,32 @@ def save_figure(path: Path, figure: Any, dpi: float = 120) -> None:
     """Save a matplotlib figure, whole or not at all. The suffix of the name is the format."""
     with written_whole(path) as file:
         figure.savefig(file, dpi=dpi, format=path.suffix.lstrip(".") or "png")
+
+
+def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
+    """Write a file in one step under a name that is not taken: stem.png, stem-2.png, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{os.getpid()}.tmp"
+    temporary.write_bytes(data)
+    try:
+        for target in _names(folder, stem, suffix):
+            try:
+                os.link(temporary, target)  # fails where the name is taken
+            except FileExistsError:
+                continue
+            except OSError:  # a file system without hard links
+                if target.exists():
+                    continue
+                os.replace(temporary, target)
+            return target
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise AssertionError("the names do not end")
+
+
+def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
+    yield folder / f"{stem}{suffix}"
+    number = 2
+    while True:
+        yield folder / f"{stem}-{number}{suffix}"
+        number += 1

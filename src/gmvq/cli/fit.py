@@ -21,7 +21,8 @@ def run(argv: Sequence[str]) -> int:
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
     quieten()
-    from .options import build_parser, build_run, config_files
+    from .options import build_parser, build_run
+    from .parsing import config_files
 
     planned = plan(
         "gmvq fit",

@@ -137,7 +137,7 @@ def _fit_parser() -> LightningArgumentParser:
 
 
 def _name(config: Namespace, argv: Sequence[str]) -> str:
-    from .options import config_files
+    from .parsing import config_files
 
     tokens = config.tokens or config.data.path or "tokens"
     if config.name or config_files(argv):

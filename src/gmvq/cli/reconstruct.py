@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,7 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     from ..data.decode import decode
     from ..evaluation.metrics import per_image_mse, psnr
     from ..evaluation.pictures import png_bytes, to_picture
+    from ..files import write_new
 
     pixels: Any = decode(file, loaded.channels)
     flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
@@ -124,34 +125,3 @@ def _pad(image: Tensor, multiple: int) -> Tensor:
 
     height, width = image.shape[-2:]
     return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
-    """Write a file in one step under a name that is not taken: stem.png, stem-2.png, ..."""
-    import os
-
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{os.getpid()}.tmp"
-    temporary.write_bytes(data)
-    try:
-        for target in _names(folder, stem, suffix):
-            try:
-                os.link(temporary, target)  # fails where the name is taken
-            except FileExistsError:
-                continue
-            except OSError:  # a file system without hard links
-                if target.exists():
-                    continue
-                os.replace(temporary, target)
-            return target
-    finally:
-        temporary.unlink(missing_ok=True)
-    raise AssertionError("the names do not end")
-
-
-def _names(folder: Path, stem: str, suffix: str) -> Iterator[Path]:
-    yield folder / f"{stem}{suffix}"
-    number = 2
-    while True:
-        yield folder / f"{stem}-{number}{suffix}"
-        number += 1

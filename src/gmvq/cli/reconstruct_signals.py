@@ -20,7 +20,7 @@ def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pat
     """
     from ..data.recordings import to_channels
     from ..data.wav import read_header, read_samples, wav_bytes
-    from .reconstruct import write_new
+    from ..files import write_new
 
     assert loaded.scale is not None
     header = read_header(file)
@@ -43,8 +43,8 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
         ValueError: the file cannot be read, or a series has other channels than the model takes.
     """
     from ..data.series import read_series
+    from ..files import write_new
     from ..tokens.recordings import npy_bytes
-    from .reconstruct import write_new
 
     table = file.suffix.lower() == ".csv"
     series = read_series(file, (loaded.notes.get("data") or {}).get("column") if table else None)

@@ -172,7 +172,7 @@ def plan(
         argv: what follows the command.
         name_of: the name of a run with a configuration.
     """
-    from .options import config_files, parse_options
+    from .parsing import config_files, parse_options
 
     config = parse_options(parser, argv)
     name = name_of(config)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -16,16 +17,31 @@ from ..models.card import MARKER, public_metadata
 from ..models.hub import CARD, resolve, upload
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config
 from ..models.weights import DIGEST, fill, misfits, naming, read_weights, tensors_digest
-
-if TYPE_CHECKING:
-    from .prior import TokenPrior
+from .spec import TokenSpec
 
 CLASS = "TokenPrior"
 _KEYS = ("format_version", "class", "prior")
-Prior = TypeVar("Prior", bound="TokenPrior")
 
 
-def save(prior: TokenPrior, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
+class Savable(Protocol):
+    """What is saved of a prior, and how it is built again."""
+
+    kind: str
+    config: dict[str, Any]
+    spec: TokenSpec
+
+    def to_config(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self: ...
+
+    def state_dict(self) -> dict[str, torch.Tensor]: ...
+
+
+Prior = TypeVar("Prior", bound=Savable)
+
+
+def save(prior: Savable, directory: str | os.PathLike[str], metadata: dict[str, Any] | None) -> None:
     """Write the two files of ``prior`` into ``directory``."""
     config = {
         "format_version": FORMAT_VERSION,
@@ -65,7 +81,7 @@ def build(cls: type[Prior], config: Any, weights: dict[str, torch.Tensor], file:
         raise ValueError(
             f"{file}: the tensors do not fit the prior described in it: {'; '.join(problems[:5])}"
         )
-    prior = cls.from_config(config)
+    prior: Any = cls.from_config(config)
     fill(prior, weights)
     return prior
 
@@ -76,14 +92,14 @@ def load_notes(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def digest(prior: TokenPrior) -> str:
+def digest(prior: Savable) -> str:
     """SHA-256 over the configuration and every tensor, in hexadecimal digits."""
     text = json.dumps(prior.to_config(), sort_keys=True) + tensors_digest(prior.state_dict())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def push(
-    prior: TokenPrior,
+    prior: Savable,
     repo_id: str,
     *,
     private: bool,
@@ -103,7 +119,7 @@ def push(
     return upload(write, repo_id, private=private, token=token, commit_message=commit_message)
 
 
-def card(prior: TokenPrior, repo_id: str, notes: dict[str, Any], license: str | None) -> str:
+def card(prior: Savable, repo_id: str, notes: dict[str, Any], license: str | None) -> str:
     """The README.md of a Hub repository with a prior: what it is, its figures, how to draw from it."""
     spec, metrics = prior.spec, notes.get("metrics") or {}
     shape = " x ".join(map(str, spec.shape))

@@ -85,6 +85,7 @@ def show_robust(path: Path, out: Path | None) -> None:
 
 def list_robust() -> None:
     """Print the suites with their sizes."""
+    from ..robust.costs import seconds
     from ..robust.methods import RATES, methods_of
     from ..robust.suite import SUITES, settings_of
 
@@ -92,7 +93,7 @@ def list_robust() -> None:
         settings = settings_of(name)
         runs = sum(len(methods_of(s)) for s in settings)
         trainings = {s: len(methods_of(s)) + (len(RATES) - 1) * s.more_rivals for s in settings}
-        hours = sum(s.cost * count for s, count in trainings.items()) / 3600
+        hours = sum(seconds(s) * count for s, count in trainings.items()) / 3600
         print(f"{name}: {SUITES[name]}")
         print(f"    {len(settings)} settings, {runs} runs for each seed, about {hours:.1f} hours of one core")
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .design import Setting
+from .setting import Setting
 
 
 def seconds(setting: Setting) -> float:

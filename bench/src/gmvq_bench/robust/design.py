@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from .costs import seconds
+from .setting import ENDINGS, LOSSES, NETWORKS, Setting
 
-NETWORKS = ("conv", "conv-group", "conv-batch", "vit", "mlp", "tokenizer", "sound")
-#: In the order in which they apply: a zero-initialised last layer, LayerNorm, tanh, times 100, plus 10.
-ENDINGS = ("zero", "layernorm", "tanh", "scale", "shift")
-LOSSES = ("mse", "sum", "l1", "perceptual")
 IMAGES = {"photos": 3, "fashion_mnist": 1, "emoji": 3, "drawings": 1}
 SOUNDS = {"speech": 1, "tones": 1}
 #: Each ending, drawn on its own, comes in one setting of so many.
@@ -29,79 +26,6 @@ _LONG = (10, 11)
 _SECONDS = (15.0, 60.0)
 _MOST = 75.0
 _TRIES = 300
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One network and recipe; the quantizer is what is compared.
-
-    Attributes:
-        number: in the design; even: for decisions, odd: for reports.
-        network: of ``NETWORKS``.
-        endings: of ``ENDINGS``: what the encoder ends in.
-        dim, codebook_size: D and K.
-        downsample: image pixels (or samples) per latent position, along each side.
-        width: channels of the network.
-        data, size, channels: the data, its side in pixels or its length in samples, its channels.
-        batch, steps, lr, optimizer: "adam", "adamw" (weight decay of 0.05 on everything) or "sgd" (momentum of 0.9).
-        loss: "mse", "sum" (squared error summed over an example), "l1" or "perceptual".
-    """
-
-    number: int
-    network: str
-    endings: tuple[str, ...]
-    dim: int
-    codebook_size: int
-    downsample: int
-    width: int
-    data: str
-    size: int
-    channels: int
-    batch: int
-    steps: int
-    lr: float
-    optimizer: str
-    loss: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.number:02d}-{self.network}-{self.data}"
-
-    @property
-    def parity(self) -> str:
-        return "odd" if self.number % 2 else "even"
-
-    @property
-    def spatial_dims(self) -> int:
-        return 1 if self.network == "sound" else 2
-
-    @property
-    def stages(self) -> int:
-        """How often the size is halved."""
-        return round(math.log2(self.downsample))
-
-    @property
-    def positions(self) -> int:
-        """Latent positions of an example."""
-        return (self.size // self.downsample) ** self.spatial_dims
-
-    @property
-    def cost(self) -> float:
-        """A guess of the seconds that a training takes on one core."""
-        return seconds(self)
-
-    @property
-    def more_rivals(self) -> bool:
-        """Whether further rivals run here: a quarter of the settings."""
-        return self.number % 8 in (0, 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "endings": list(self.endings)}
-
-
-def from_dict(values: dict[str, Any]) -> Setting:
-    """The inverse of ``Setting.to_dict``."""
-    return Setting(**{**values, "endings": tuple(values["endings"])})
 
 
 def draw(seed: int = 0, count: int = 48) -> list[Setting]:
@@ -128,7 +52,7 @@ def _spread(settings: list[Setting], wanted: int = 6) -> list[Setting]:
 
         def price(setting: Setting, seen: set[str] = seen) -> float:
             news = _shown(setting) - seen
-            return setting.cost / 4.0 ** (len(news) + 2 * len(news & {setting.network, setting.data}))
+            return seconds(setting) / 4.0 ** (len(news) + 2 * len(news & {setting.network, setting.data}))
 
         chosen.append(min(left, key=price))
     return chosen
@@ -151,7 +75,7 @@ def _draw(seed: int, number: int) -> Setting:
         for _ in range(_TRIES):
             setting = _sized(setting, random)
             enough = setting.batch * setting.positions >= setting.codebook_size
-            if enough and least <= setting.cost <= most:
+            if enough and least <= seconds(setting) <= most:
                 return setting
             most = min(most * 1.01, _MOST)
         steps = setting.steps if number in _LONG else max(300, setting.steps // 2)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import blocks
-from .design import Setting
+from .setting import Setting
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _PERCEPTUAL = 0.5

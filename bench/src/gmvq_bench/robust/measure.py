@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Data
-from .design import Setting
+from .setting import Setting
 
 _POSITIONS = 5000
 _PER_CODE = 4

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..peer import peer
 from ..rivals import build_baseline
-from .design import Setting
 from .dressed import Dressed
+from .setting import Setting
 
 Build = Callable[[int, int], nn.Module]
 """(dim, codebook_size) -> a module that maps latents (..., D) to (quantized, indices, loss)."""

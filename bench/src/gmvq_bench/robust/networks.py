@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import blocks
-from .design import Setting
+from .setting import Setting
 from .transformer import VitDecoder, VitEncoder
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import gmvq
 
 from ..results import package_version
-from .design import Setting, from_dict
 from .methods import OURS, methods_of
+from .setting import Setting, from_dict
 from .train import train
 
 Run = dict[str, Any]

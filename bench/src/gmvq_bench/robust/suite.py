@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..comparison.results import environment_of, rounded
-from .design import Setting, draw, draw_small
+from .design import draw, draw_small
 from .methods import METHODS
+from .setting import Setting
 
 KIND = "gmvq compare robust"
 SUITES = {

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from .data import Data, load
-from .design import SGD_FACTOR, Setting
+from .design import SGD_FACTOR
 from .losses import reconstruction_loss
 from .measure import measure, mse_of_mean
 from .methods import RATES, Build, build_method
 from .networks import build
+from .setting import Setting
 
 
 class DivergedError(RuntimeError):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .design import Setting
+from .setting import Setting
 
 _HEADS, _BLOCKS = 4, 2
 
