@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gmvq_bench.comparison.statistics import best_rival, finals, holm, mean_interval, paired, problem
+from gmvq_bench.comparison.runs import best_rival, finals, problem
+from gmvq_bench.statistics import holm, mean_interval, paired
 
 # 97.5 % quantiles of Student's t, from a printed table
 T1, T2, T4 = 12.7062, 4.30265, 2.77645

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gmvq_bench.documents import uncertainty
-from gmvq_bench.documents.pages import _between
+from gmvq_bench.documents.pages import write_parts
 
 ENVIRONMENT = {"device": "a CPU", "threads": 1, "torch": "2"}
 
@@ -68,7 +68,7 @@ def test_the_page_is_written_from_what_is_there(tmp_path: Path) -> None:
     names = ("uncertainty", "bottleneck")
     text = [f"<!-- {n}: gmvq document -->\nold\n<!-- end of {n} -->\n" for n in names]
     page.write_text("before\n" + "".join(text))
-    uncertainty.write(tmp_path, _between)
+    write_parts(tmp_path)
     assert page.read_text().count("old") == 2  # nothing is there
 
     head = {"command": "python x.py", "environment": ENVIRONMENT}
@@ -85,7 +85,7 @@ def test_the_page_is_written_from_what_is_there(tmp_path: Path) -> None:
     (results / "bottleneck.json").write_text(
         json.dumps({**head, "settings": settings, "records": [pixels, *runs]})
     )
-    uncertainty.write(tmp_path, _between)
+    write_parts(tmp_path)
     text = page.read_text()
     assert "old" not in text
     assert text.startswith("before")

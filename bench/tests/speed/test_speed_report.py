@@ -12,10 +12,11 @@ import pytest
 
 from gmvq_bench.cli import bench
 from gmvq_bench.commands import main
+from gmvq_bench.markdown import table
 from gmvq_bench.speed.bars import bars, row_of, slope, sweep
 from gmvq_bench.speed.grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 from gmvq_bench.speed.layer import KIND
-from gmvq_bench.speed.table import render, table
+from gmvq_bench.speed.table import render
 
 BARS = 14
 

@@ -25,9 +25,9 @@ def run(argv: Sequence[str]) -> int:
         if not options.report.is_file():
             raise FileNotFoundError(f"there is no results file {options.report}")
         results = read(options.report, KIND)
-    from ..rate_distortion.report import bounds_table, codec_table, plot, table
+    from ..rate_distortion.report import plot, tables
 
-    text = f"{table(results)}\nBits per dimension, upper bounds:\n\n{bounds_table(results)}\n{codec_table(results)}"
+    text = tables(results)
     print(text)
     write_text(options.out / "rd.md", text)
     plot(results, options.out / "rd.png")

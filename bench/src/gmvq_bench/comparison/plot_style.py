@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from .statistics import Finals, mean_mse
+from .runs import Finals, mean_mse
 
 _OURS = "#D55E00"
 _BEST = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito

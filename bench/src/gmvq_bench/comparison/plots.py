@@ -13,8 +13,9 @@ import numpy as np
 
 from gmvq.files import save_figure
 
+from ..statistics import mean_interval
 from .plot_style import Style, draw_labels, log_ticks, panels, styles
-from .statistics import Finals, figures, finals, mean_interval
+from .runs import Finals, figures, finals
 
 Panel = Callable[[Any, Finals, dict[str, Style]], None]
 

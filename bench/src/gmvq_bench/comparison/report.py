@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..speed.table import table
+from ..markdown import table
+from ..statistics import mean_interval, paired
 from .report_tables import (
     NONE,
     ablation_table,
@@ -21,19 +22,7 @@ from .report_tables import (
     why_missing,
     with_interval,
 )
-from .statistics import (
-    Finals,
-    best_rival,
-    complete,
-    figures,
-    finals,
-    is_rival,
-    mean_interval,
-    mean_mse,
-    paired,
-    problem,
-    takes_part,
-)
+from .runs import Finals, best_rival, complete, figures, finals, is_rival, mean_mse, problem, takes_part
 
 #: How far below the best rival's test MSE ours is meant to be, in percent, with a higher perplexity.
 TARGET = 10.0

@@ -8,21 +8,9 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..speed.table import table
-from .statistics import (
-    Finals,
-    Paired,
-    complete,
-    figures,
-    finals,
-    holm,
-    is_rival,
-    mean_interval,
-    mean_mse,
-    paired,
-    problem,
-    takes_part,
-)
+from ..markdown import table
+from ..statistics import Paired, holm, mean_interval, paired
+from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
 
 NONE = "-"
 #: Figures of the test split: heading, name, factor, significant digits, whether it is one of codes.

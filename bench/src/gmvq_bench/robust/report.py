@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..speed.table import table
+from ..markdown import table
 from .methods import DRESSED, METHODS, MORE, OURS, PUBLISHED
 from .score import Duel, duel, figures, geometric_mean, properties, summary
 

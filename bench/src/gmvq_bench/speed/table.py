@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from ..markdown import table
 from .bars import PEER, bars, find, row_of, slope, sweep
 from .contestants import CONTESTANTS
 from .grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
@@ -12,16 +12,6 @@ from .grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 #: Cores that others may keep busy in a run that is to be shown.
 DISTURBED = 0.1
 _TITLES = {"train": "forward+backward", "forward": "forward", "eval": "eval", "search": "search"}
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table with aligned columns."""
-    lines = [list(header), *(list(row) for row in rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines
-    )
 
 
 def render(results: dict[str, Any], *, provenance: bool = False) -> str:

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 
-from gmvq.errors import check_size
 from gmvq.evaluation.batches import check_codes, device_of, evaluating, image_batches
 
 #: Strengths of the L2 penalty, as scikit-learn's C, that a probe chooses from on a held-out fifth of its training set.
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)
-_ITERATIONS = 200
-_BLOCK_VALUES = 1 << 24  # entries of one block of comparisons
+NEIGHBOURS = 5
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Probe:
         linear_latents: logistic regression on the flattened quantized latents, features standardised.
         linear_codes: the same on the codes, one-hot for each position: P K features.
         linear_histogram: the same on how often each code occurs, K features: where a code stands is lost.
-        knn_latents, knn_latents_cosine: neighbours by Euclidean distance and by cosine.
+        knn_latents: neighbours by Euclidean distance.
+        knn_latents_cosine: neighbours by cosine.
         knn_codes: neighbours by Hamming distance, the number of positions with another code.
     """
 
@@ -72,13 +74,14 @@ def encode_labelled(
         ValueError: an image has no label, or there is no codebook.
     """
     tokenizer: Any = model
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    found: list[tuple[Tensor, ...]] = []
     with evaluating(model):
         for x in image_batches(dataset, batch_size=batch_size, device=device_of(model), limit=limit):
             out = tokenizer(x).quantizer
             check_codes(out.indices)
-            parts = out.quantized.float(), out.indices, x.float()
-            found.append((parts[0].flatten(1).cpu(), parts[1].flatten(1).cpu(), parts[2].flatten(1).cpu()))
+            found.append(
+                tuple(part.flatten(1).cpu() for part in (out.quantized.float(), out.indices, x.float()))
+            )
     latents, indices, pixels = (torch.cat(part) for part in zip(*found, strict=True))
     labels = [dataset.label(i) for i in range(len(indices))]
     if any(label is None for label in labels):
@@ -86,110 +89,74 @@ def encode_labelled(
     return Encoded(latents, indices, torch.tensor(labels), pixels)
 
 
-def probe(train: Encoded, test: Encoded, codebook_size: int, *, neighbours: int = 5) -> Probe:
+def probe(train: Encoded, test: Encoded, codebook_size: int) -> Probe:
     """Measure what classifiers on codes and latents reach; they are fitted to ``train`` alone."""
-    sets = train.labels, test.labels
-    truth = train.labels.numpy(), test.labels.numpy()
-    counts = histogram(train.indices, codebook_size), histogram(test.indices, codebook_size)
-    codes = one_hot(train.indices, codebook_size), one_hot(test.indices, codebook_size)
-    unit = nn.functional.normalize(train.latents), nn.functional.normalize(test.latents)
+    labels = train.labels.numpy(), test.labels.numpy()
+    latents = train.latents.numpy(), test.latents.numpy()
+    codes = train.indices.numpy(), test.indices.numpy()
+    counts = histogram(codes[0], codebook_size), histogram(codes[1], codebook_size)
+    one_hot = OneHotEncoder(
+        categories=[np.arange(codebook_size)] * codes[0].shape[1], handle_unknown="ignore"
+    )
     return Probe(
-        linear_latents=linear_accuracy(*_standardised(train.latents, test.latents), *truth),
-        linear_codes=linear_accuracy(*codes, *truth),
-        linear_histogram=linear_accuracy(*_standardised(*counts), *truth),
-        knn_latents=knn_accuracy(train.latents, test.latents, *sets, neighbours=neighbours),
-        knn_latents_cosine=knn_accuracy(*unit, *sets, neighbours=neighbours),
-        knn_codes=knn_accuracy(train.indices, test.indices, *sets, neighbours=neighbours),
+        linear_latents=linear_accuracy(*latents, *labels, StandardScaler()),
+        linear_codes=linear_accuracy(*codes, *labels, one_hot),
+        linear_histogram=linear_accuracy(*counts, *labels, StandardScaler()),
+        knn_latents=knn_accuracy(*latents, *labels),
+        knn_latents_cosine=knn_accuracy(*latents, *labels, metric="cosine"),
+        knn_codes=knn_accuracy(*codes, *labels, metric="hamming"),
     )
 
 
-def probe_pixels(train: Encoded, test: Encoded, *, neighbours: int = 5) -> dict[str, float]:
+def probe_pixels(train: Encoded, test: Encoded) -> dict[str, float]:
     """The same classifiers on the images themselves: ``linear_pixels`` and ``knn_pixels``."""
-    features = _standardised(train.pixels, test.pixels)
-    return {
-        "linear_pixels": linear_accuracy(*features, train.labels.numpy(), test.labels.numpy()),
-        "knn_pixels": knn_accuracy(
-            train.pixels, test.pixels, train.labels, test.labels, neighbours=neighbours
-        ),
-    }
+    sets = train.pixels.numpy(), test.pixels.numpy(), train.labels.numpy(), test.labels.numpy()
+    return {"linear_pixels": linear_accuracy(*sets, StandardScaler()), "knn_pixels": knn_accuracy(*sets)}
 
 
-def linear_accuracy(train: Any, test: Any, labels: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+def linear_accuracy(train: Any, test: Any, labels: Labels, truth: Labels, features: Any) -> float:
     """Accuracy of multinomial logistic regression with an L2 penalty chosen from ``STRENGTHS``.
 
     Args:
-        train, test: (N, F) and (M, F), arrays or sparse matrices.
+        train, test: (N, F) and (M, F).
         labels, truth: the classes, (N,) and (M,).
+        features: a transformer of scikit-learn for them.
     """
-    make = LogisticRegression
     held = np.arange(len(labels)) % 5 == 0
 
     def fitted(c: float, rows: NDArray[np.bool_]) -> Any:
+        model = make_pipeline(features, LogisticRegression(C=c, max_iter=200, tol=1e-3))
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # a fit that stops at the limit: the strength is chosen by what it reaches
-            return make(C=c, max_iter=_ITERATIONS, tol=1e-3).fit(train[rows], labels[rows])
+            # A fit may stop at the limit of its steps: a strength is chosen by what it reaches.
+            warnings.simplefilter("ignore")
+            return model.fit(train[rows], labels[rows])
 
     best = max(STRENGTHS, key=lambda c: fitted(c, ~held).score(train[held], labels[held]))
     return float(fitted(best, np.ones_like(held)).score(test, truth))
 
 
-def knn_accuracy(train: Tensor, test: Tensor, labels: Tensor, truth: Tensor, *, neighbours: int = 5) -> float:
-    """Accuracy of the vote of the nearest training vectors; of equal votes the class of the nearest one wins.
+def knn_accuracy(
+    train: Any,
+    test: Any,
+    labels: Labels,
+    truth: Labels,
+    *,
+    metric: str = "euclidean",
+    neighbours: int = NEIGHBOURS,
+) -> float:
+    """Accuracy of the vote of the nearest training vectors; of equal votes the class of the nearest one wins."""
 
-    Args:
-        train, test: (N, F) and (M, F); of floating point: by Euclidean distance, of integers: by Hamming distance.
-        labels, truth: the classes.
-        neighbours: k.
+    def votes(distance: Any) -> Any:
+        # The fractions decide between equal votes alone.
+        return np.tile(1.0 + 0.25 * 0.5 ** np.arange(neighbours), (len(distance), 1))
 
-    Raises:
-        ValueError: fewer training vectors than neighbours.
-    """
-    check_size("neighbours", neighbours)
-    if train.shape[0] < neighbours:
-        raise ValueError(f"{neighbours} neighbours need as many training images, got {train.shape[0]}")
-    classes = int(labels.max()) + 1
-    right = 0
-    block = max(1, _BLOCK_VALUES // train.shape[0])
-    for rows, true in zip(test.split(block), truth.split(block), strict=True):
-        floating = train.is_floating_point()
-        distance = torch.cdist(rows, train) if floating else _hamming(rows, train).float()
-        near = labels[
-            distance.topk(neighbours, largest=False, sorted=True).indices
-        ]  # (B, k), the nearest first
-        order = 1.0 + 0.25 * 0.5 ** torch.arange(neighbours)  # the fractions decide between equal votes alone
-        votes = torch.zeros(len(rows), classes).scatter_add_(1, near, order.expand(len(rows), -1))
-        right += int((votes.argmax(1) == true).sum())
-    return right / len(truth)
+    weights: Any = votes
+    model: Any = KNeighborsClassifier(neighbours, weights=weights, metric=metric, algorithm="brute")
+    return float(model.fit(train, labels).score(test, truth))
 
 
-def _hamming(first: Tensor, second: Tensor) -> Tensor:
-    """Positions with different codes, (N, P) and (M, P) -> (N, M), int16; one position at a time, to stay small."""
-    counts = torch.zeros(first.shape[0], second.shape[0], dtype=torch.int16)
-    for a, b in zip(first.T, second.T.contiguous(), strict=True):
-        counts += a[:, None] != b
-    return counts
-
-
-def one_hot(indices: Tensor, codebook_size: int) -> Any:
-    """Codes (N, P) as a sparse matrix (N, P K) with P ones in a row; -1 (masked) is no one."""
-    count, positions = indices.shape
-    valid = indices >= 0
-    columns = (indices + codebook_size * torch.arange(positions))[valid].numpy()
-    starts = np.concatenate([[0], valid.sum(1).cumsum(0).numpy()])
-    ones = np.ones(len(columns), dtype=np.float32)
-    return sparse.csr_matrix((ones, columns, starts), shape=(count, positions * codebook_size))
-
-
-def histogram(indices: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs in an image, (N, P) -> (N, K), float32."""
-    counts = torch.zeros(indices.shape[0], codebook_size)
-    return counts.scatter_add_(1, indices.clamp_min(0), (indices >= 0).float())
-
-
-def _standardised(train: Tensor, test: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both by the mean and standard deviation of the training set; what does not vary there becomes 0."""
-    mean, std = train.mean(0), train.std(0)
-    scale = torch.where(std > 1e-6, 1.0 / std.clamp_min(1e-6), 0.0)
-    return ((train - mean) * scale).numpy(), ((test - mean) * scale).numpy()
+def histogram(indices: NDArray[np.int64], codebook_size: int) -> NDArray[np.float32]:
+    """How often each code occurs in an image, (N, P) -> (N, K); -1 (masked) is no code."""
+    counts = np.zeros((len(indices), codebook_size + 1), dtype=np.float32)
+    np.add.at(counts, (np.arange(len(indices))[:, None], indices), 1.0)
+    return counts[:, :codebook_size]

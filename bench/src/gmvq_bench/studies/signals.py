@@ -1,17 +1,13 @@
-"""docs/signals.md's figures: from two run folders to a results file, a table and a plot.
+"""docs/signals.md's figures: from two run folders to a results file and a plot; nothing is trained.
 
-    gmvq fit --config configs/speech.yaml --out runs/speech
-    gmvq fit --config configs/series.yaml --out runs/series
-    gmvq study signals runs/speech runs/series
-
-writes bench/results/signals.json, docs/figures/signals.png and the table between the markers of docs/signals.md.
-Nothing is trained. Without run folders the table alone is written again.
+gmvq fit --config configs/speech.yaml --out runs/speech
+gmvq fit --config configs/series.yaml --out runs/series
+gmvq study signals runs/speech runs/series; gmvq document
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,40 +16,24 @@ import torch
 from matplotlib.figure import Figure
 
 from gmvq import VQAutoencoder
+from gmvq.cli.common import Parser
 from gmvq.data import SignalDataset, SignalScale, open_signals
 from gmvq.evaluation.signals import SignalMetrics
-from gmvq.files import write_text
+from gmvq.files import save_figure, write_json
 
-ROOT = Path(__file__).resolve().parents[4]
-RESULTS = ROOT / "bench" / "results" / "signals.json"
-NAMES: tuple[str, ...] = ("speech", "series")
-#: (heading, key of metrics.json, factor, format)
-COLUMNS = (
-    ("MSE x 1e-3", "mse", 1000, ".3f"),
-    ("SNR, dB", "snr", 1, ".1f"),
-    ("per window, dB", "snr_per_window", 1, ".1f"),
-    ("log-spectral distance, dB", "log_spectral_distance", 1, ".1f"),
-    ("perplexity", "perplexity", 1, ".0f"),
-    ("bits/sample", "bits_per_pixel_fixed", 1, ".2f"),
-    ("entropy coded", "bits_per_pixel_entropy", 1, ".2f"),
-    ("bits/second, entropy coded", "bits_per_second_entropy", 1, ",.0f"),
-)
+from .records import RESULTS
+
+NAMES = ("speech", "series")
 
 
-def run(folders: Sequence[str]) -> int:
-    """Write results, plot and table; return the exit code."""
-    if folders:
-        runs: dict[str, Path] = dict(zip(NAMES, map(Path, folders), strict=True))
-        write_text(
-            RESULTS, json.dumps({name: record(name, run) for name, run in runs.items()}, indent=1) + "\n"
-        )
-        draw(runs, ROOT / "docs" / "figures" / "signals.png")
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    page = ROOT / "docs" / "signals.md"
-    begin, end = "<!-- figures: gmvq study signals -->", "<!-- end of figures -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    text = f"{begin}\n\n{table(results)}\n\n{end}"
-    write_text(page, pattern.sub(lambda _: text, page.read_text(encoding="utf-8")))
+def run(argv: Sequence[str]) -> int:
+    """Write the results file and the plot; return the exit code."""
+    parser = Parser(prog="gmvq study signals", description="Figures of two runs.", allow_abbrev=False)
+    for name in NAMES:
+        parser.add_argument(name, type=Path, help=f"run folder of configs/{name}.yaml")
+    runs = vars(parser.parse_args(list(argv)))
+    write_json(RESULTS / "signals.json", {name: record(name, folder) for name, folder in runs.items()})
+    draw(runs, Path("docs", "figures", "signals.png"))
     return 0
 
 
@@ -63,20 +43,6 @@ def record(name: str, run: Path) -> dict[str, Any]:
     about = {key: last[key] for key in ("started", "device", "device_name", "threads", "versions")}
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     return {"command": f"gmvq fit --config configs/{name}.yaml", "seed": 0, **about, "metrics": metrics}
-
-
-def table(results: dict[str, Any]) -> str:
-    lines = [
-        "| set | " + " | ".join(heading for heading, *_ in COLUMNS) + " |",
-        "| --- " * (len(COLUMNS) + 1) + "|",
-    ]
-    for name, result in results.items():
-        values = [
-            "-" if (value := result["metrics"].get(key)) is None else format(factor * value, style)
-            for _, key, factor, style in COLUMNS
-        ]
-        lines.append(f"| `configs/{name}.yaml` | {' | '.join(values)} |")
-    return "\n".join(lines)
 
 
 def draw(runs: dict[str, Path], target: Path) -> None:
@@ -89,36 +55,31 @@ def draw(runs: dict[str, Path], target: Path) -> None:
         made = model.reconstruct(window[None])[0].clamp(0, 1)
         metrics = SignalMetrics()
         metrics.update(made[None], window[None])
-        rate = data.sample_rate or 128
-        time = torch.arange(window.shape[1]) / rate
+        time = torch.arange(window.shape[1]) / (data.sample_rate or 128)
+        signal, copy = data.scale.from_unit(window)[0], data.scale.from_unit(made)[0]
         for label, values, colour in (
-            ("original", data.scale.from_unit(window)[0], "#3b82f6"),
-            ("reconstruction", data.scale.from_unit(made)[0], "#f97316"),
-            ("error", (data.scale.from_unit(made) - data.scale.from_unit(window))[0], "#10b981"),
+            ("original", signal, "#3b82f6"),
+            ("reconstruction", copy, "#f97316"),
+            ("error", copy - signal, "#10b981"),
         ):
             axes.plot(time, values, label=label, color=colour, linewidth=0.8, alpha=0.85)
-        axes.set_title(
-            f"{name}: {data.item_name(item)}, SNR {metrics.compute()['snr']:.1f} dB", fontsize=9, loc="left"
-        )
+        snr = metrics.compute()["snr"]
+        axes.set_title(f"{name}: {data.item_name(item)}, SNR {snr:.1f} dB", fontsize=9, loc="left")
         axes.set_xlabel("seconds", fontsize=8)
         axes.set_ylabel("amplitude" if data.sample_rate else "mV", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.margins(x=0)
         axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=80)
-    temporary.replace(target)
+    save_figure(target, figure, dpi=80)
 
 
 def test_windows(run: Path) -> SignalDataset:
+    """The test split that a run was measured on."""
     notes = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["metadata"]["data"]
     scale = SignalScale.from_settings(notes)
     assert scale is not None
-    limits = (scale.low, scale.high)
-    return open_signals(
-        notes["path"], split="test", size=notes["size"], channels=notes["channels"], value_range=limits
-    )
+    shape = {"size": notes["size"], "channels": notes["channels"]}
+    return open_signals(notes["path"], split="test", value_range=(scale.low, scale.high), **shape)
 
 
 def loud(data: SignalDataset) -> int:

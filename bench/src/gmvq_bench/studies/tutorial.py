@@ -1,11 +1,10 @@
 """How long the tutorial of docs/generation.md takes: its lines, one after the other, in a folder of their own.
 
-gmvq study tutorial --out runs/tutorial --json bench/results/tutorial.json
+gmvq study tutorial --out runs/tutorial
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import subprocess
@@ -16,26 +15,24 @@ from pathlib import Path
 
 import torch
 
+from gmvq.cli.common import Parser
 from gmvq.files import write_json
 
 from ..results import environment
-
-ROOT = Path(__file__).resolve().parents[4]
+from .records import RESULTS
 
 
 def run(argv: Sequence[str]) -> int:
     """Make the study; return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument(
-        "--out", type=Path, required=True, help="an empty folder for runs, tokens and samples"
-    )
-    parser.add_argument("--json", type=Path, required=True)
+    parser = Parser(prog="gmvq study tutorial", description="Time the tutorial.", allow_abbrev=False)
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for runs, tokens and samples")
+    parser.add_argument("--json", type=Path, default=RESULTS / "tutorial.json", metavar="FILE")
     parser.add_argument("--note", default="", help="what else the machine did, for the page")
     options = parser.parse_args(list(argv))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "configs").symlink_to(ROOT / "configs")
+    (options.out / "configs").symlink_to(Path("configs").resolve())
     steps = []
-    for command in commands((ROOT / "docs" / "generation.md").read_text(encoding="utf-8")):
+    for command in commands(Path("docs", "generation.md").read_text(encoding="utf-8")):
         started = time.perf_counter()
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(shlex.split(command), cwd=options.out, check=True, env={**os.environ, "PATH": path})

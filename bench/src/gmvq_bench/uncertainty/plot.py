@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gmvq.evaluation.plots import COLOURS
-from gmvq.files import written_whole
+from gmvq.files import save_figure
 
 from .measure import LABELS, Bin, Uncertainty
 from .ranks import Estimate
@@ -34,7 +34,8 @@ def plot_uncertainty(path: str | os.PathLike[str], found: Uncertainty) -> Path:
             f"AUROC against {re.split('[(,:]', found.out_dataset)[0].strip() or 'others'}",
             0.5,
         )
-    return save(Path(path), figure)
+    save_figure(Path(path), figure)
+    return Path(path)
 
 
 def draw_calibration(ax: Any, series: Sequence[tuple[str, Sequence[Bin]]]) -> None:
@@ -71,13 +72,6 @@ def draw_estimates(ax: Any, values: Mapping[str, Estimate], label: str, nothing:
     ax.axvline(nothing, color="grey", linewidth=0.8)
     ax.set_xlabel(label, fontsize=8)
     _plain(ax)
-
-
-def save(path: Path, figure: Any) -> Path:
-    """Save a figure, whole or not at all; the suffix says the format."""
-    with written_whole(path) as file:
-        figure.savefig(file, dpi=120, format=path.suffix.lstrip(".") or "png")
-    return path
 
 
 def _plain(ax: Any) -> None:
