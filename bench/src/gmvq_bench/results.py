@@ -114,3 +114,14 @@ def _source_digest() -> str:
             if file.name not in ("bars.py", "table.py", "plots.py", "step.py"):
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def rounded(value: Any) -> Any:
+    """Plain data with every float rounded to five digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return value

@@ -76,7 +76,7 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
         raise ValueError(f"--device {options.device} cannot be used here: {reason}") from error
     results = run(
         options.json,
-        which="quick" if options.quick else "full" if options.full else "default",
+        which="quick" if options.quick else "default",
         device=torch.device(options.device),
         threads=options.threads,
         limits=None if options.memory is None else Limits(1e9 * options.memory),
@@ -95,9 +95,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results file; resumed if it exists")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a few cases, about a minute")
-    size.add_argument("--full", action="store_true", help="every size and number type, many hours")
+    parser.add_argument("--quick", action="store_true", help="a few cases, about a minute")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmvq.cli.common import Parser, positive, say
-from gmvq.files import write_text
+from gmvq.files import write_json, write_text
 
 from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
 
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(options: Namespace, argv: Sequence[str]) -> int:
     from ..comparison.execute import Records, run_suite
-    from ..comparison.results import assemble, save
+    from ..comparison.results import assemble
     from ..comparison.suite import load_suite
 
     suite = narrowed(load_suite(options.suite), options)
@@ -63,7 +63,7 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
         date=datetime.now().astimezone().date().isoformat(),
         gradients=gradients,
     )
-    save(out / f"{suite.name}.json", results)
+    write_json(out / f"{suite.name}.json", results)
     say(f"written to {out / suite.name}.json")
     _show(results, out)
     failed = sum(bool(record["error"]) for record in done)
@@ -76,7 +76,6 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
 
 def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
     """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
-    from gmvq.files import write_json
     from gmvq.quantizers import GaussianMixtureVQ
 
     from ..gradients.study import run_study
@@ -164,7 +163,7 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
 
     text = render(results)
     if results.get("gradients"):
-        from ..gradients.study import table
+        from ..gradients.report import table
 
         text += "\n" + table(results["gradients"])
     print(text)
@@ -172,7 +171,7 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
         write_text(out / f"{results['suite']['name']}.md", text)
         files = plot_all(results, out)
         if results.get("gradients"):
-            from ..gradients.study import plot
+            from ..gradients.report import plot
 
             files.append(out / f"{results['suite']['name']}_gradients.png")
             plot(results["gradients"], files[-1])

@@ -1,8 +1,7 @@
-"""Pictures of a results file: MSE against perplexity, learning curves, rate and distortion, entropy over steps."""
+"""Pictures of a results file: MSE against perplexity, learning curves, entropy over steps."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -31,7 +30,6 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     figures_by_name = {
         "mse_perplexity": _per_setting(results, by_setting, look, _mse_perplexity),
         "learning_curves": _per_setting(results, _with_curve(by_setting, "mse"), look, _learning_curves),
-        "rate_distortion": _rate_distortion(results, by_setting, look),
         "conditional_entropy": _per_setting(
             results, _with_curve(by_setting, "conditional_entropy"), look, _conditional_entropy
         ),
@@ -142,54 +140,3 @@ def _with_curve(by_setting: dict[str, Finals], field: str) -> dict[str, Finals]:
         for setting, runs in by_setting.items()
     }
     return {setting: runs for setting, runs in kept.items() if runs}
-
-
-def _rate_distortion(results: dict[str, Any], by_setting: dict[str, Finals], look: dict[str, Style]) -> Any:
-    """Per group of settings that differ in K alone, with at least three K: rate against PSNR and against MSE."""
-    groups: dict[str, list[str]] = {}
-    for name in by_setting:
-        what = results["suite"]["settings"][name]
-        rest = {k: v for k, v in what.items() if k not in ("codebook_size", "tuned_as", "needs")}
-        groups.setdefault(json.dumps(rest, sort_keys=True), []).append(name)
-    size = {name: results["suite"]["settings"][name]["codebook_size"] for name in by_setting}
-    kept = [sorted(names, key=size.__getitem__) for names in groups.values()]
-    kept = [names for names in kept if len({size[name] for name in names}) >= 3]
-    if not kept:
-        return None
-    figure, axes = panels(2 * len(kept), columns=2)
-    for row, names in enumerate(kept):
-        what = results["suite"]["settings"][names[0]]
-        codes = ", ".join(f"{size[name]}" for name in names)
-        for ax, field in zip(axes[2 * row : 2 * row + 2], ("psnr", "mse"), strict=True):
-            _rate_panel(ax, [by_setting[name] for name in names], look, field)
-            ax.set_title(f"{what['data']}, {what['size']} px; K = {codes}", fontsize=10)
-    _caption(figure, results)
-    return figure
-
-
-def _rate_panel(ax: Any, sizes: list[Finals], look: dict[str, Style], field: str) -> None:
-    ends, heights = [], []
-    factor = 1e3 if field == "mse" else 1
-    names = {name for runs in sizes for name in runs if runs[name]}
-    for name in sorted(names, key=lambda name: look[name].order, reverse=True):
-        if look[name].ceiling:
-            continue
-        points = [_point(runs.get(name) or {}, field) for runs in sizes]
-        points = [(x, factor * y) for x, y in filter(None, points)]
-        if points:
-            xs, ys = zip(*points, strict=True)
-            ax.plot(xs, ys, **(look[name].line() | {"marker": look[name].shape, "markersize": 5}))
-            ends.append((name, xs[-1], ys[-1]))
-            heights += ys
-    ax.set(xlabel="bits per pixel (entropy of the codes)")
-    ax.set_ylabel("PSNR, dB" if field == "psnr" else "MSE x 1e-3, test (log)")
-    if field == "mse":
-        log_ticks(ax, heights)
-    draw_labels(ax, ends, look)
-
-
-def _point(runs: dict[int, dict[str, Any]], field: str) -> tuple[float, float] | None:
-    rate, value = figures(runs, "bits_per_pixel_entropy"), figures(runs, field)
-    if not rate or not value:
-        return None
-    return mean_interval(rate.values())[0], mean_interval(value.values())[0]

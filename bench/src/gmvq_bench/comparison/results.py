@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from gmvq.files import write_json
-
-from ..results import package_version
+from ..results import package_version, rounded
 from .suite import Suite
 
 KIND = "gmvq compare"
@@ -38,11 +35,6 @@ def assemble(
     }
 
 
-def save(path: Path, results: dict[str, Any]) -> None:
-    """Write a results file whole or not at all."""
-    write_json(path, results)
-
-
 def environment_of(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Devices, threads and versions of the runs."""
     devices = sorted({r["environment"]["device"] for r in records})
@@ -54,14 +46,3 @@ def environment_of(records: list[dict[str, Any]]) -> dict[str, Any]:
         "gmvq": package_version("gmvq"),
         "vector-quantize-pytorch": package_version("vector-quantize-pytorch"),
     }
-
-
-def rounded(value: Any) -> Any:
-    """Plain data with every float rounded to five digits."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,128 +11,57 @@ from matplotlib.figure import Figure
 
 from gmvq.files import save_figure
 
+from ..markdown import render
 from .statistics import CORRELATIONS, MEASURES, RATIOS
 
 _MEASURED = {"all": "all codes", "4": "4 codes"}
+_OF_OBJECTIVES = (
+    "absolute error",
+    "relative error",
+    "relative bias",
+    "1 - cosine",
+    "batch bias",
+    "batch cosine",
+)
 
 
 def table(study: dict[str, Any]) -> str:
     """The findings as Markdown: correlations, ALBO against the others, objectives, estimators."""
-    seeds = len(study["settings"]["seeds"])
-    parts = [
-        f"{seeds} seeds; ± and brackets are 95 % intervals over seeds. Errors are root mean squares per image; in the "
-        "tables after the correlations, medians over images. `layer`: the Gumbel-softmax at the layer's temperature of "
-        "the step. A bias of 0 is one that Monte Carlo noise hides.",
-        "**Correlation with H(q(c|x)), all objectives and checkpoints**",
-        _pooled(study),
-        "**The same per objective: Spearman, Gumbel-softmax at 0.5**",
-        _per_objective(study),
-    ]
-    if study["comparisons"]:
-        parts += [
-            "**One objective against another, mean over training.** Errors as ratios, the rest as differences.",
-            _comparisons(study),
-        ]
-    parts += ["**Objectives, mean over training, Gumbel-softmax at 0.5**", _objectives(study)]
-    parts += ["**Estimators, default objective, end of training**", _estimators(study)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _rows(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _r(value: dict[str, Any]) -> str:
-    if value["low"] is None:
-        return f"{value['mean']:.2f}"
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-
-
-def _pm(value: dict[str, Any], digits: int = 3) -> str:
-    half = "" if value["half"] is None else f" ± {value['half']:.{digits}g}"
-    return f"{value['mean']:.{digits}g}{half}"
-
-
-def _ratio(value: dict[str, Any]) -> str:
-    """A ratio with its interval, from log2 of it."""
-    mean, half = value["mean"], value["half"]
-    return f"{2**mean:.2f}" + (
-        "" if half is None else f" [{2 ** (mean - half):.2f}, {2 ** (mean + half):.2f}]"
+    rows = study["correlations"]
+    whole = len({row["objective"] for row in rows}) == 1
+    single = [row for row in rows if row["temperature"] == "0.5" and row["objective"] != "pooled"]
+    groups = itertools.groupby(single, lambda row: (row["support"], row["objective"]))
+    return render(
+        "gradients.md.j2",
+        study=study,
+        measured=_MEASURED,
+        measures=MEASURES,
+        ratios=RATIOS,
+        correlations=CORRELATIONS,
+        pooled=[row for row in rows if whole or row["objective"] == "pooled"],
+        single=[(*key, list(found)) for key, found in groups],
+        objectives={"names": _OF_OBJECTIVES, "rows": _objectives(study["runs"])},
     )
 
 
-def _pooled(study: dict[str, Any]) -> str:
-    whole = {row["objective"] for row in study["correlations"]}
-    rows = [
-        [_MEASURED[row["support"]], row["temperature"], row["measure"]]
-        + [_r(row[name]) if name in row else "-" for name in CORRELATIONS]
-        for row in study["correlations"]
-        if row["objective"] == "pooled" or len(whole) == 1
-    ]
-    return _rows(["q(c|x) on", "temperature", "of", *(name.capitalize() for name in CORRELATIONS)], rows)
-
-
-def _per_objective(study: dict[str, Any]) -> str:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in study["correlations"]:
-        if row["temperature"] == "0.5" and row["objective"] != "pooled":
-            groups.setdefault((row["support"], row["objective"]), []).append(_r(row["spearman"]))
-    rows = [[_MEASURED[support], objective, *found] for (support, objective), found in groups.items()]
-    return _rows(["q(c|x) on", "objective", *MEASURES], rows)
-
-
-def _comparisons(study: dict[str, Any]) -> str:
-    gaps = ("relative bias", "1 - cosine", "batch bias", "batch cosine")
-    rows = [
-        [_MEASURED[row["support"]], row["pair"], row["temperature"], _pm(row["entropy"]["mean"])]
-        + [_ratio(row[name]["mean"]) if name in row else "-" for name in RATIOS]
-        + [_pm(row[name]["mean"], 2) if name in row else "-" for name in gaps]
-        for row in study["comparisons"]
-    ]
-    return _rows(["q(c|x) on", "pair", "temperature", "H(q), nats", *RATIOS, *gaps], rows)
-
-
-def _objectives(study: dict[str, Any]) -> str:
-    names = ("absolute error", "relative error", "relative bias", "1 - cosine", "batch bias", "batch cosine")
+def _objectives(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds of every objective on every support."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for run in study["runs"]:
+    for run in runs:
         groups.setdefault((run["support"], run["objective"]), []).append(run)
     rows = []
-    for (support, objective), runs in groups.items():
-        means = [np.mean([np.mean(run["cells"]["0.5"][name]) for run in runs]) for name in names]
-        entropies = [
-            np.mean([run["entropy"][i] for run in runs]) for i in (0, len(runs[0]["entropy"]) // 2, -1)
-        ]
-        mse = np.mean([run["mse"][-1] for run in runs]) * 1e3
+    for (support, objective), found in groups.items():
+        entropy = np.mean([run["entropy"] for run in found], axis=0)
         rows.append(
-            [_MEASURED[support], objective, *[f"{h:.2f}" for h in entropies], f"{mse:.1f}"]
-            + [f"{mean:.3g}" for mean in means]
+            {
+                "support": support,
+                "objective": objective,
+                "entropy": [entropy[0], entropy[len(entropy) // 2], entropy[-1]],
+                "mse": 1e3 * np.mean([run["mse"][-1] for run in found]),
+                "means": [np.mean([run["cells"]["0.5"][name] for run in found]) for name in _OF_OBJECTIVES],
+            }
         )
-    head = [
-        "q(c|x) on",
-        "objective",
-        "H(q) at the start",
-        "half of the checkpoints",
-        "end",
-        "test MSE x 1e-3",
-    ]
-    return _rows([*head, *names], rows)
-
-
-def _estimators(study: dict[str, Any]) -> str:
-    names = ("relative bias", "relative error", "1 - cosine", "batch bias", "batch error", "batch cosine")
-    rows = [
-        [
-            f"{_MEASURED[row['support']]}, against {row['against']}",
-            _MEASURED[row["trained on"]],
-            *(row["estimator"], f"{row['temperature']:g}"),
-            *(_ratio(row[name]) if name in RATIOS else _pm(row[name], 2) for name in names),
-        ]
-        for row in study["grid"]
-        if row["step"] == study["settings"]["steps"]
-    ]
-    return _rows(["q(c|x) on", "trained on", "estimator", "tau", *names], rows)
+    return rows
 
 
 def plot(study: dict[str, Any], path: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+
+from ..results import rounded
+from ..statistics import mean_interval
 
 Array = NDArray[np.float64]
 MEASURES = ("absolute error", "absolute bias", "relative error", "relative bias", "1 - cosine")
@@ -16,12 +20,9 @@ CELLS = ("layer", "0.5", "0.5, logits")
 #: Over images and checkpoints; of mean H and median error over checkpoints alone; over images at each checkpoint.
 CORRELATIONS = ("pearson", "pearson of logs", "spearman", "pearson of checkpoints", "spearman at one step")
 BATCH_MEASURES = ("batch error", "batch bias", "batch cosine")
-RATIOS = (
-    "absolute error",
-    "relative error",
-    "batch error",
-)  # are averaged and compared in log2
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+#: These are averaged and compared in log2.
+RATIOS = ("absolute error", "relative error", "batch error")
+_PAIRS = (("albo", "elbo"), ("albo, beta = 1", "elbo, beta = 1"), ("albo", "none"))
 _POINTS = 150
 #: Images whose exact gradient is smaller than this, in units of the batch's largest, are left out: their posterior is
 #: one-hot for every purpose, and a relative error means nothing.
@@ -30,37 +31,22 @@ NEGLIGIBLE = 1e-9
 
 def interval(values: Iterable[float]) -> dict[str, float | None]:
     """Mean and half-width of the 95 % t-interval over seeds; None for one seed."""
-    numbers = np.array([*values], dtype=float)
-    half = None
-    if len(numbers) > 1:
-        half = _T.get(len(numbers) - 1, 2.2) * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    return {"mean": float(numbers.mean()), "half": half}
+    return dict(zip(("mean", "half"), mean_interval(values), strict=True))
 
 
 def correlation_interval(values: Sequence[float]) -> dict[str, float | None]:
     """Mean correlation over seeds with its 95 % interval: a t-interval of Fisher's z = artanh r, transformed back."""
-    z = interval(np.arctanh(np.clip(values, -1 + 1e-9, 1 - 1e-9)))
-    centre, half = z["mean"] or 0.0, z["half"]
+    centre, half = mean_interval(np.arctanh(np.clip(values, -1 + 1e-9, 1 - 1e-9)))
     low, high = (None, None) if half is None else (math.tanh(centre - half), math.tanh(centre + half))
     return {"mean": math.tanh(centre), "low": low, "high": high}
 
 
-def pearson(x: Array, y: Array) -> float:
-    """Pearson's correlation; 0 where one side is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else 0.0
-
-
-def ranks(x: Array) -> Array:
-    """Ranks from 0, ties sharing their mean."""
-    _, group, count = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count + 1) / 2)[group]
-
-
-def spearman(x: Array, y: Array) -> float:
-    """Spearman's rank correlation."""
-    return pearson(ranks(x), ranks(y))
+def correlation(x: Array, y: Array, *, ranks: bool = False) -> float:
+    """Pearson's or, by ranks, Spearman's correlation; 0 where one side is constant."""
+    if x.size < 2 or not np.ptp(x) or not np.ptp(y):
+        return 0.0
+    found: Any = stats.spearmanr(x, y) if ranks else stats.pearsonr(x, y)
+    return float(found.statistic)
 
 
 def summarise(runs: list[dict[str, Any]], grid: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,34 +63,23 @@ def summarise(runs: list[dict[str, Any]], grid: list[dict[str, Any]]) -> dict[st
     objectives = list(dict.fromkeys(run["objective"] for run in runs))
     supports = list(dict.fromkeys(run["support"] for run in runs))
     curves = [_curves(run) for run in runs]
-    found = {
-        "runs": curves,
-        "correlations": [
-            row
-            for support in supports
-            for objective in [*objectives, *(["pooled"] if len(objectives) > 1 else [])]
-            for row in _correlations(runs, support, objective)
-        ],
-        "comparisons": [
-            row
-            for support in supports
-            for first, second in (("albo", "elbo"), ("albo, beta = 1", "elbo, beta = 1"), ("albo", "none"))
-            if first in objectives and second in objectives
-            for row in _comparisons(curves, support, first, second)
-        ],
-        "grid": _averaged(grid),
-        "points": [_points(run) for run in runs if run["seed"] == runs[0]["seed"]],
-    }
-    return _rounded(found)
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to five digits."""
-    if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    pooled = ["pooled"] if len(objectives) > 1 else []
+    correlations, comparisons = [], []
+    for support in supports:
+        for objective in [*objectives, *pooled]:
+            correlations += _correlations(runs, support, objective)
+        for first, second in _PAIRS:
+            if first in objectives and second in objectives:
+                comparisons += _comparisons(curves, support, first, second)
+    return rounded(
+        {
+            "runs": curves,
+            "correlations": correlations,
+            "comparisons": comparisons,
+            "grid": _averaged(grid),
+            "points": [_points(run) for run in runs if run["seed"] == runs[0]["seed"]],
+        }
+    )
 
 
 def _values(run: dict[str, Any], cell: str, measure: str) -> Array:
@@ -114,10 +89,6 @@ def _values(run: dict[str, Any], cell: str, measure: str) -> Array:
 
 def _entropies(run: dict[str, Any]) -> Array:
     return np.stack([point["entropy"] for point in run["checkpoints"]])
-
-
-def _logs(values: Array) -> Array:
-    return np.log(np.maximum(values, 1e-30))
 
 
 def _usable(run: dict[str, Any]) -> NDArray[np.bool_]:
@@ -131,70 +102,80 @@ def _medians(values: Array, usable: NDArray[np.bool_]) -> list[float]:
 
 
 def _curves(run: dict[str, Any]) -> dict[str, Any]:
-    points = run["checkpoints"]
-    curves = {key: [point[key] for point in points] for key in ("step", "temperature", "mse")}
-    usable = _usable(run)
+    points, usable = run["checkpoints"], _usable(run)
     cells = {
         cell: {m: _medians(_values(run, cell, m), usable) for m in (*MEASURES, "norm")}
         | {m: _values(run, cell, m).tolist() for m in BATCH_MEASURES if m in points[0]["cells"][cell]}
         for cell in CELLS
     }
-    names = {key: run[key] for key in ("objective", "support", "seed")}
-    entropy = {"entropy": _entropies(run).mean(-1).tolist(), "left out": (1.0 - usable.mean(-1)).tolist()}
-    return {**names, **curves, **entropy, "cells": cells}
+    return {
+        **{key: run[key] for key in ("objective", "support", "seed")},
+        **{key: [point[key] for point in points] for key in ("step", "temperature", "mse")},
+        "entropy": _entropies(run).mean(-1).tolist(),
+        "left out": (1.0 - usable.mean(-1)).tolist(),
+        "cells": cells,
+    }
 
 
 def _correlations(runs: list[dict[str, Any]], support: str, objective: str) -> list[dict[str, Any]]:
     chosen = [r for r in runs if r["support"] == support and objective in (r["objective"], "pooled")]
-    by_seed = [[r for r in chosen if r["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in chosen)]
+    groups = [[r for r in chosen if r["seed"] == seed] for seed in dict.fromkeys(r["seed"] for r in chosen)]
+    names = {"support": support, "objective": objective}
     rows = []
     for cell in CELLS:
         for measure in MEASURES:
-            found: dict[str, list[float]] = {name: [] for name in CORRELATIONS}
-            if not measure.endswith("error"):  # a bias may be zero
-                del found["pearson of logs"]
-            for group in by_seed:
-                entropy = np.concatenate([_entropies(r) for r in group], axis=1)
-                values = np.concatenate([_values(r, cell, measure) for r in group], axis=1)
-                usable = np.concatenate([_usable(r) for r in group], axis=1)
-                found["pearson"].append(pearson(entropy[usable], values[usable]))
-                found["spearman"].append(spearman(entropy[usable], values[usable]))
-                if "pearson of logs" in found:
-                    found["pearson of logs"].append(pearson(_logs(entropy[usable]), _logs(values[usable])))
-                means = np.concatenate([_entropies(r).mean(-1) for r in group])
-                medians = np.concatenate([_medians(_values(r, cell, measure), _usable(r)) for r in group])
-                found["pearson of checkpoints"].append(pearson(means, medians))
-                steps = [
-                    spearman(h[u], v[u]) for h, v, u in zip(entropy, values, usable, strict=True) if u.any()
-                ]
-                found["spearman at one step"].append(float(np.mean(steps)) if steps else 0.0)
-            names = {"support": support, "objective": objective, "temperature": cell, "measure": measure}
-            rows.append(names | {name: correlation_interval(values) for name, values in found.items()})
+            found = [_correlations_of(group, cell, measure) for group in groups]
+            values = {name: correlation_interval([one[name] for one in found]) for name in found[0]}
+            rows.append({**names, "temperature": cell, "measure": measure, **values})
     return rows
 
 
-def _comparisons(curves: list[dict[str, Any]], support: str, first: str, second: str) -> list[dict[str, Any]]:
-    def pick(name: str) -> list[dict[str, Any]]:
-        return [run for run in curves if run["support"] == support and run["objective"] == name]
+def _correlations_of(group: list[dict[str, Any]], cell: str, measure: str) -> dict[str, float]:
+    """Every correlation of one seed."""
+    entropy = np.concatenate([_entropies(r) for r in group], axis=1)
+    values = np.concatenate([_values(r, cell, measure) for r in group], axis=1)
+    usable = np.concatenate([_usable(r) for r in group], axis=1)
+    h, v = entropy[usable], values[usable]
+    means = np.concatenate([_entropies(r).mean(-1) for r in group])
+    medians = np.concatenate([_medians(_values(r, cell, measure), _usable(r)) for r in group])
+    steps = [
+        correlation(a[u], b[u], ranks=True)
+        for a, b, u in zip(entropy, values, usable, strict=True)
+        if u.any()
+    ]
+    found = {"pearson": correlation(h, v), "spearman": correlation(h, v, ranks=True)}
+    if measure.endswith("error"):
+        # A bias may be zero, an error not.
+        found["pearson of logs"] = correlation(*(np.log(np.maximum(x, 1e-30)) for x in (h, v)))
+    found["pearson of checkpoints"] = correlation(means, medians)
+    found["spearman at one step"] = float(np.mean(steps)) if steps else 0.0
+    return found
 
-    pairs = list(zip(pick(first), pick(second), strict=True))
+
+def _comparisons(curves: list[dict[str, Any]], support: str, first: str, second: str) -> list[dict[str, Any]]:
+    pick = {
+        name: [c for c in curves if (c["support"], c["objective"]) == (support, name)]
+        for name in (first, second)
+    }
+    pairs = list(zip(pick[first], pick[second], strict=True))
+
+    def compared(values: Any, measure: str = "") -> dict[str, Any]:
+        gaps = [_scaled(values(a), measure) - _scaled(values(b), measure) for a, b in pairs]
+        return {"mean": interval(g.mean() for g in gaps), "last": interval(g[-1] for g in gaps)}
+
     rows = []
     for cell in CELLS:
         row: dict[str, Any] = {"support": support, "pair": f"{first} / {second}", "temperature": cell}
-        gaps = [np.subtract(a["entropy"], b["entropy"]) for a, b in pairs]
-        row["entropy"] = {"mean": interval(g.mean() for g in gaps), "last": interval(g[-1] for g in gaps)}
+        row["entropy"] = compared(lambda curve: curve["entropy"])
         for measure in (*MEASURES, *BATCH_MEASURES):
-            if measure not in pairs[0][0]["cells"][cell]:
-                continue
-            scale = _scaled(measure)
-            gaps = [scale(a["cells"][cell][measure]) - scale(b["cells"][cell][measure]) for a, b in pairs]
-            row[measure] = {"mean": interval(g.mean() for g in gaps), "last": interval(g[-1] for g in gaps)}
+            if measure in pairs[0][0]["cells"][cell]:
+                row[measure] = compared(lambda c, cell=cell, m=measure: c["cells"][cell][m], measure)
         rows.append(row)
     return rows
 
 
-def _scaled(measure: str) -> Callable[[Any], Any]:
-    return np.log2 if measure in RATIOS else np.asarray
+def _scaled(values: Any, measure: str) -> Any:
+    return np.log2(values) if measure in RATIOS else np.asarray(values)
 
 
 def _averaged(grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -206,7 +187,7 @@ def _averaged(grid: list[dict[str, Any]]) -> list[dict[str, Any]]:
     figures = (*MEASURES, *BATCH_MEASURES)
     return [
         dict(zip(names, key, strict=True))
-        | {name: interval(_scaled(name)(row[name]) for row in rows) for name in figures}
+        | {name: interval(float(_scaled(row[name], name)) for row in rows) for name in figures}
         for key, rows in groups.items()
     ]
 
@@ -215,8 +196,8 @@ def _points(run: dict[str, Any]) -> dict[str, Any]:
     usable = _usable(run)
     entropy = _entropies(run)[usable]
     chosen = np.random.default_rng(0).permutation(len(entropy))[:_POINTS]
-    names = {"objective": run["objective"], "support": run["support"], "entropy": entropy[chosen].tolist()}
     values = {
         m: _values(run, "0.5", m)[usable][chosen].tolist() for m in ("relative error", "absolute error")
     }
-    return names | values
+    names = {key: run[key] for key in ("objective", "support")}
+    return {**names, "entropy": entropy[chosen].tolist(), **values}

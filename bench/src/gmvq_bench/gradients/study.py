@@ -27,21 +27,8 @@ from gmvq.functional.schedules import Constant
 from gmvq.objectives.likelihoods import GaussianLikelihood, negative_evidence
 from gmvq.quantizers.parts import Objective
 
-from .error import GradientError, estimator_error, exact_gradient
-from .report import plot, table
 from .statistics import summarise
 from .tokenizer import CODES, DIM, ESTIMATORS, POSITIONS, SIZE, GradientTokenizer, measure
-
-__all__ = [
-    "OBJECTIVES",
-    "GradientError",
-    "estimator_error",
-    "exact_gradient",
-    "measure",
-    "plot",
-    "run_study",
-    "table",
-]
 
 OBJECTIVES: dict[str, Objective] = {
     "albo": Objective("albo"),

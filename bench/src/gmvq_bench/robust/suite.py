@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..comparison.results import environment_of, rounded
+from ..comparison.results import environment_of
+from ..results import rounded
 from .design import draw, draw_small
 from .methods import METHODS
 from .setting import Setting

@@ -1,4 +1,4 @@
-"""Which cases are measured, and who takes part in each: the default grid, a quick one and the full one.
+"""Which cases are measured, and who takes part in each: the default grid and a quick one.
 
 The default grid holds every case that a bar of ``bars`` needs, on a CPU of two cores in about ten minutes.
 """
@@ -12,7 +12,7 @@ import torch
 
 from .contestants import CONTESTANTS, Case
 
-GRIDS = ("default", "quick", "full")
+GRIDS = ("default", "quick")
 #: The size of the comparison with the peer.
 MAIN: dict[str, Any] = {"n": 8192, "k": 1024, "d": 64}
 #: The sweep over K.
@@ -31,10 +31,6 @@ GPU_TARGET: dict[str, Any] = {"n": 65536, "k": 16384, "d": 64}
 
 _OURS = ("gm-vq", "gm-vq support=8", "gm-vq support=32", "gm-vq dense chunked", "gm-vq dense triton")
 _PEERS = ("VectorQuantize", "VectorQuantize learnable", "SimVQ")
-_FULL_N, _FULL_D = (2048, 8192, 32768, 65536), (8, 16, 64, 256)
-_FULL_K = (256, 1024, 4096, 16384, 65536, 262144)
-#: The most pairs of latent and code that a case of the full grid has on a CPU.
-_CPU_PAIRS = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -65,11 +61,7 @@ def grid(which: str, device: torch.device) -> list[Entry]:
         raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {which!r}")
     if which == "quick":
         return _quick(device)
-    entries = _default(device)
-    if which == "full":
-        known = {entry.case.name for entry in entries}
-        entries += [entry for entry in _full(device) if entry.case.name not in known]
-    return entries
+    return _default(device)
 
 
 def _default(device: torch.device) -> list[Entry]:
@@ -98,17 +90,3 @@ def _quick(device: torch.device) -> list[Entry]:
         Entry(Case("train", 2048, MAIN["k"], MAIN["d"], device=device), few),
         *(Entry(Case("train", 1024, k, SWEEP["d"], device=device), few) for k in CODES[:3]),
     ]
-
-
-def _full(device: torch.device) -> list[Entry]:
-    entries = []
-    for n in _FULL_N:
-        for k in _FULL_K:
-            if device.type == "cpu" and n * k > _CPU_PAIRS:
-                continue
-            for d in _FULL_D:
-                for dtype in ("fp32", "bf16"):
-                    for mode in ("train", "forward", "eval", "search"):
-                        names = searches() if mode == "search" else layers()
-                        entries.append(Entry(Case(mode, n, k, d, dtype, device), names))
-    return sorted(entries, key=lambda entry: entry.case.n * entry.case.k * entry.case.d)

@@ -57,7 +57,7 @@ def run(
 
     Args:
         path: results file, JSON.
-        which: ``"default"``, ``"quick"`` or ``"full"``; ``entries`` in its place.
+        which: ``"default"`` or ``"quick"``; ``entries`` in its place.
         threads: of torch and faiss; default: torch's.
         limits: default 6 GB on a CPU, 80 % of the memory of a GPU.
         command: for the head of the file.

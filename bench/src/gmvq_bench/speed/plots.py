@@ -18,7 +18,9 @@ _FLOORS = {"matmul x 1": ":", "matmul x 3": "--", "bandwidth": "-."}
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Draw the sweep over K of a results file to ``path``; the ending says the format.
-    ValueError: the file holds no sweep.
+
+    Raises:
+        ValueError: the file holds no sweep.
     """
     if len(sweep(results, "gm-vq")) < 2:
         raise ValueError(

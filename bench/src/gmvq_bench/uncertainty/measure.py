@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from gmvq.errors import check_size
+from gmvq.evaluation.generation import Estimate
 
-from .ranks import Estimate, Ranking, Values, Weights, auroc, bootstrap, spearman
 from .scores import Scores
 
+Values = NDArray[np.float64]
 #: What each score is called in tables.
 LABELS = {
     "log_variance": "log s²",
@@ -98,83 +104,87 @@ def measure_uncertainty(
     if scores.log_variance.numel() < bins:
         raise ValueError(f"{scores.log_variance.numel()} positions do not fill {bins} bins; give more images")
     whole = {name: v.numpy() for name, v in scores.per_image().items()}
-    found = _bins(scores, bins, resamples, seed)
-    figures: dict[str, Any] = {}
-    if out is not None:
-        other = {name: v.numpy() for name, v in out.per_image().items()}
-        areas, advantages = _detection(whole, other, resamples, seed)
-        figures = {
-            "out_images": out.images,
-            "out_dataset": out.dataset,
-            "auroc": areas,
-            "advantage": advantages,
-        }
+    names = [name for name in _LOCAL if name in whole]
+    error, drawn = scores.error.numpy(), (resamples, seed)
+    positions = {name: getattr(scores, name).numpy() for name in names}
+    found = _bins(positions["log_variance"], error, bins, drawn)
     return Uncertainty(
         images=scores.images,
-        positions=scores.error.shape[1],
-        local={
-            name: _correlation(getattr(scores, name).numpy(), scores.error.numpy(), resamples, seed)
-            for name in _LOCAL
-            if name in whole
-        },
-        partial=_partial(scores, resamples, seed),
-        whole={
-            name: _correlation(whole[name][:, None], whole["mse"][:, None], resamples, seed)
-            for name in _LOCAL
-            if name in whole
-        },
+        positions=error.shape[1],
+        local={name: _correlation(positions[name], error, drawn) for name in names},
+        partial=_partial(positions["log_variance"], error, positions["contrast"], drawn),
+        whole={name: _correlation(whole[name], whole["mse"], drawn) for name in names},
         bins=found,
         slope=_slope(found),
         dataset=scores.dataset,
-        **figures,
+        **({} if out is None else _detection(whole, out, drawn)),
     )
 
 
-def _correlation(score: Values, error: Values, resamples: int, seed: int) -> Estimate:
-    """Spearman over all entries (N, P), resampled by rows."""
-    first, second = Ranking(score.ravel()), Ranking(error.ravel())
-    width = score.shape[1]
+def bootstrap(statistic: Callable[..., float], sizes: list[int], drawn: tuple[int, int]) -> Estimate:
+    """A statistic of the numbers of images, with its percentile interval, 2.5 to 97.5 %.
 
-    def statistic(weights: Weights) -> float:
-        return spearman(first, second, np.repeat(weights, width))
+    Args:
+        statistic: called with an array of numbers for each set of images.
+        sizes: images of each set; each is drawn from separately.
+        drawn: number of resamples, and their seed: two statistics with one seed see the same resamples.
+    """
+    sets: Any = tuple(np.arange(size) for size in sizes)
 
-    return bootstrap(statistic, [score.shape[0]], resamples, seed)
+    def of(*numbers: Values) -> float:
+        with warnings.catch_warnings():
+            # A rank correlation of values that do not vary is NaN.
+            warnings.simplefilter("ignore")
+            return statistic(*(n.astype(int) for n in numbers))
+
+    found = stats.bootstrap(
+        sets,
+        of,
+        n_resamples=drawn[0],
+        vectorized=False,
+        method="percentile",
+        rng=np.random.default_rng(drawn[1]),
+    ).bootstrap_distribution
+    low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (np.nan, np.nan)
+    return Estimate(of(*sets), float(low), float(high))
 
 
-def _partial(scores: Scores, resamples: int, seed: int) -> Estimate:
-    """Spearman of log s^2 and the error given the contrast: (r_se - r_sc r_ec) / sqrt((1 - r_sc^2)(1 - r_ec^2))."""
-    variance, error, contrast = (
-        Ranking(values.numpy().ravel()) for values in (scores.log_variance, scores.error, scores.contrast)
-    )
-    width = scores.error.shape[1]
+def spearman(first: Values, second: Values) -> float:
+    """Spearman's rank correlation of all entries; NaN where one side does not vary."""
+    found: Any = stats.spearmanr(first.ravel(), second.ravel())
+    return float(found.statistic)
 
-    def statistic(weights: Weights) -> float:
-        repeated = np.repeat(weights, width)
-        direct, first, second = (
-            spearman(*pair, repeated) for pair in ((variance, error), (variance, contrast), (error, contrast))
-        )
+
+def _correlation(score: Values, error: Values, drawn: tuple[int, int]) -> Estimate:
+    """Spearman over all entries (N, P) or (N,), resampled by rows."""
+    return bootstrap(lambda rows: spearman(score[rows], error[rows]), [len(score)], drawn)
+
+
+def _partial(score: Values, error: Values, given: Values, drawn: tuple[int, int]) -> Estimate:
+    """Spearman of score and error given the contrast: (r_se - r_sc r_ec) / sqrt((1 - r_sc^2)(1 - r_ec^2))."""
+
+    def statistic(rows: Any) -> float:
+        pairs = ((score, error), (score, given), (error, given))
+        direct, first, second = (spearman(a[rows], b[rows]) for a, b in pairs)
         rest = (1.0 - first**2) * (1.0 - second**2)
         return (direct - first * second) / math.sqrt(rest) if rest > 0 else float("nan")
 
-    return bootstrap(statistic, [scores.images], resamples, seed)
+    return bootstrap(statistic, [len(score)], drawn)
 
 
-def _bins(scores: Scores, count: int, resamples: int, seed: int) -> list[Bin]:
+def _bins(variance: Values, error: Values, count: int, drawn: tuple[int, int]) -> list[Bin]:
     """Quantile bins of log s^2 over positions; the error's interval is by resampling images."""
-    variance, error = scores.log_variance.numpy(), scores.error.numpy()
-    order = np.argsort(variance, axis=None, kind="stable")
     number = np.empty(variance.size, dtype=np.int64)
-    number[order] = np.arange(variance.size) * count // variance.size
-    number = number.reshape(variance.shape)
+    number[np.argsort(variance, axis=None, kind="stable")] = np.arange(variance.size) * count // variance.size
     bins = []
     for i in range(count):
-        inside = number == i
-        counts, sums = inside.sum(1).astype(float), (error * inside).sum(1)
+        inside = (number == i).reshape(variance.shape)
+        counts, sums = inside.sum(1), (error * inside).sum(1)
 
-        def mean(weights: Weights, counts: Values = counts, sums: Values = sums) -> float:
-            return float(weights @ sums) / max(float(weights @ counts), 1e-300)
+        def mean(rows: Any, counts: Values = counts, sums: Values = sums) -> float:
+            return float(sums[rows].sum() / max(counts[rows].sum(), 1e-300))
 
-        bins.append(Bin(float(variance[inside].mean()), bootstrap(mean, [len(counts)], resamples, seed)))
+        bins.append(Bin(float(variance[inside].mean()), bootstrap(mean, [len(counts)], drawn)))
     return bins
 
 
@@ -186,24 +196,25 @@ def _slope(bins: list[Bin]) -> float:
     return float(x @ (y - y.mean()) / (x @ x)) if x @ x > 0 else float("nan")
 
 
-def _detection(
-    inside: dict[str, Values], outside: dict[str, Values], resamples: int, seed: int
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    sizes = [inside["mse"].size, outside["mse"].size]
-    positive: NDArray[np.bool_] = np.repeat([False, True], sizes)
+def _detection(inside: dict[str, Values], out: Scores, drawn: tuple[int, int]) -> dict[str, Any]:
+    """How well each score tells the other images apart, by the area under the ROC curve."""
+    outside = {name: v.numpy() for name, v in out.per_image().items()}
     names = [name for name in LABELS if name in inside and name in outside]
-    rankings = {name: Ranking(np.concatenate([inside[name], outside[name]])) for name in names}
+    sizes = [inside["mse"].size, outside["mse"].size]
 
-    def area(name: str, weights: Weights) -> float:
-        return auroc(rankings[name], positive, weights)
+    def area(name: str, rows: Any, others: Any) -> float:
+        values = np.concatenate([inside[name][rows], outside[name][others]])
+        return float(roc_auc_score(np.repeat([False, True], [len(rows), len(others)]), values))
 
-    areas = {n: bootstrap(lambda w, n=n: area(n, w), sizes, resamples, seed) for n in names}
-    advantages = {
-        n: bootstrap(lambda w, n=n: area(n, w) - area("mse", w), sizes, resamples, seed)
-        for n in names
-        if n != "mse"
+    def gain(name: str, rows: Any, others: Any) -> float:
+        return area(name, rows, others) - area("mse", rows, others)
+
+    return {
+        "out_images": out.images,
+        "out_dataset": out.dataset,
+        "auroc": {name: bootstrap(partial(area, name), sizes, drawn) for name in names},
+        "advantage": {name: bootstrap(partial(gain, name), sizes, drawn) for name in names if name != "mse"},
     }
-    return areas, advantages
 
 
 def format_uncertainty(found: Uncertainty) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from gmvq.evaluation.generation import Estimate
 from gmvq.evaluation.plots import COLOURS
 from gmvq.files import save_figure
 
 from .measure import LABELS, Bin, Uncertainty
-from .ranks import Estimate
 
 _HEIGHT = 3.2  # inches
 
