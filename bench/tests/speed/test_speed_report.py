@@ -13,12 +13,10 @@ import pytest
 from gmvq_bench.cli import bench
 from gmvq_bench.commands import main
 from gmvq_bench.markdown import table
-from gmvq_bench.speed.bars import bars, row_of, slope, sweep
+from gmvq_bench.speed.figures import row_of, slope, sweep
 from gmvq_bench.speed.grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 from gmvq_bench.speed.layer import KIND
 from gmvq_bench.speed.table import render
-
-BARS = 14
 
 
 def figures(ms: float, peak: float = 1e6, kept: float = 1e5, **more: Any) -> dict[str, Any]:
@@ -87,56 +85,6 @@ def results() -> dict[str, Any]:
     return {**head, "correctness": [check], "cases": cases}
 
 
-def by_name(results: dict[str, Any], start: str) -> Any:
-    return next(bar for bar in bars(results) if bar.what.startswith(start))
-
-
-def test_every_bar_passes_where_the_figures_do(results: dict[str, Any]) -> None:
-    verdicts = {bar.what: bar.verdict for bar in bars(results)}
-    assert len(verdicts) == BARS
-    assert set(verdicts.values()) == {"pass"}, verdicts
-    assert by_name(results, "forward+backward against V").value == "0.25 x"
-    assert by_name(results, "slope").value.startswith("1 ")
-
-
-@pytest.mark.parametrize(
-    ("start", "mode", "size", "name", "change"),
-    [
-        ("forward+backward against V", "train", MAIN, "VectorQuantize", {"median_ms": 19.9}),
-        ("forward+backward against GM-VQ", "train", MAIN, "gm-vq eager", {"median_ms": 49.0}),
-        ("eval against", "eval", MAIN, "gm-vq", {"median_ms": 3.1}),
-        ("extra memory of", "train", MAIN, "gm-vq", {"peak_bytes": 0.31 * 4 * MAIN["n"] * MAIN["k"]}),
-        ("extra memory at", "train", LARGE, "gm-vq", {"peak_bytes": 0.06 * 4 * LARGE["n"] * LARGE["k"]}),
-        ("K=262144, N=4096, D=16: extra", "train", {**SWEEP, "k": CODES[-1]}, "gm-vq", {"peak_bytes": 2.1e9}),
-        ("K=262144, N=4096, D=16: time", "train", {**SWEEP, "k": CODES[-1]}, "gm-vq", {"products": 1}),
-        ("slope", "train", {**SWEEP, "k": CODES[-1]}, "gm-vq", {"median_ms": 5000.0}),
-        ("growth", "train", {**MAIN, "n": ROWS[-1]}, "gm-vq", {"transient_bytes": 2e8}),
-        ("search against faiss IndexFlatL2, K=16384", "search", SEARCH[1], "gm-vq search", {"median_ms": 2.1}),
-    ],
-)  # fmt: skip
-def test_each_bar_fails_on_its_own_figure(
-    results: dict[str, Any], start: str, mode: str, size: dict[str, int], name: str, change: dict[str, Any]
-) -> None:
-    wanted = {"mode": mode, **size}
-    found = next(c for c in results["cases"] if all(c[key] == wanted[key] for key in wanted))
-    found["contestants"][name] |= change
-    assert by_name(results, start).verdict == "FAIL"
-
-
-def test_a_search_that_is_farther_and_an_inexact_result_fail(results: dict[str, Any]) -> None:
-    results["cases"][-1]["identity"]["faiss IndexFlatL2"]["theirs_closer"] = 1
-    results["correctness"][0]["passed"] = False
-    assert by_name(results, "indices").verdict == by_name(results, "exactness").verdict == "FAIL"
-
-
-def test_bars_without_figures_are_not_measured(results: dict[str, Any]) -> None:
-    empty = {**results, "cases": [], "correctness": []}
-    assert {bar.verdict for bar in bars(empty)} == {"not measured"}
-    assert "not measured" in render(empty)
-    results["environment"]["device_type"] = "cuda"
-    assert bars(results)[-1].verdict == "not measured"
-
-
 def test_same_as_is_followed_and_skipped_has_no_figures(results: dict[str, Any]) -> None:
     main_case = results["cases"][0]
     row = row_of(main_case, "gm-vq dense chunked")
@@ -195,7 +143,6 @@ def test_report_and_plot_from_the_command_line(
         (["layers"], "there is no benchmark 'layers'"),
         (["layer"], "give --json FILE"),
         (["layer", "--json", "a", "--report", "b"], "give --json FILE"),
-        (["layer", "--json", "a", "--quick", "--full"], "not allowed"),
         (["layer", "--json", "a", "--memory", "-1"], "positive number of GB"),
         (["layer", "--json", "a", "--threads", "0"], "positive whole number"),
         (["layer", "--report", "absent.json"], "absent.json"),
@@ -242,7 +189,7 @@ def test_the_options_reach_the_run(
     assert (got["path"], got["which"], got["threads"]) == (Path(target), "quick", 2)
     assert got["limits"].memory == 3e9
     assert got["command"] == f"gmvq bench layer --json '{target}' --quick --threads 2 --memory 3"
-    assert "### Bars" in capsys.readouterr().out
+    assert "### The layer at" in capsys.readouterr().out
 
 
 def test_help_lists_both_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:

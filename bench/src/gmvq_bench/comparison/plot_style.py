@@ -1,4 +1,4 @@
-"""How methods look in every picture: colours for the colour-blind, panels, labels that do not overlap."""
+"""How methods look in every picture: colours for the colour-blind, panels, a legend."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .runs import Finals, mean_mse
 
@@ -108,64 +109,10 @@ def log_ticks(ax: Any, heights: list[float]) -> None:
     ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def draw_labels(ax: Any, points: list[tuple[str, float | None, float]], look: dict[str, Style]) -> None:
-    """Names in a column to the right, at the height of their points where there is room, tied to them by a line.
-
-    Args:
-        points: (method, x, y); x None is the right edge.
-    """
-    ax.autoscale_view()
-    right = ax.get_xlim()[1]
-    places = [(name, right if x is None else x, y) for name, x, y in points]
-    heights = [_fraction(ax, x, y) for _, x, y in places]
-    room = min(1.45 * _FONT / (72 * 0.78 * _HEIGHT), 1.1 / max(1, len(places)))
-    for (name, x, y), height in zip(places, spread(heights, room), strict=True):
-        style = look[name]
-        weight = {"fontweight": "bold"} if style.ours else {}
-        slant = {"fontstyle": "italic"} if style.ceiling else {}
-        ax.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.05, height),
-            textcoords="axes fraction",
-            fontsize=_FONT + style.ours,
-            color=style.color if style.coloured else "#444444",
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": style.color,
-                "alpha": 0.45,
-                "linewidth": 0.6,
-                "relpos": (0, 0.5),
-            },
-            **weight,
-            **slant,
-        )
-
-
-def _fraction(ax: Any, x: float, y: float) -> float:
-    """Height of a point in its axes, 0 to 1."""
-    height = ax.transLimits.transform(ax.transScale.transform((x, y)))[1]
-    return min(1.0, max(0.0, float(height)))
-
-
-def spread(heights: list[float], room: float) -> list[float]:
-    """Move heights apart to at least ``room``, in their order, within 0 to 1 as far as they fit.
-
-    A block of neighbours stays centred on what it holds.
-    """
-    blocks: list[tuple[list[int], float]] = []  # members, lowest position
-    for i in sorted(range(len(heights)), key=heights.__getitem__):
-        members, low = [i], heights[i]
-        while blocks and blocks[-1][1] + len(blocks[-1][0]) * room > low:
-            members = blocks.pop()[0] + members
-            centre = sum(heights[j] for j in members) / len(members)
-            length = room * (len(members) - 1)
-            low = max(0.0, min(centre - length / 2, 1 - length))
-        blocks.append((members, low))
-    moved = [0.0] * len(heights)
-    for members, low in blocks:
-        for place, i in enumerate(members):
-            moved[i] = low + place * room
-    return moved
+def name_methods(figure: Any, names: list[str], look: dict[str, Style]) -> None:
+    """One legend to the right of all panels, ours first, then by MSE."""
+    shown: dict[str, Any] = {name: look[name].line() | {"marker": look[name].shape} for name in names}
+    handles = [
+        Line2D([], [], **shown[name], label=name) for name in sorted(names, key=lambda name: look[name].order)
+    ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=_FONT, frameon=False)

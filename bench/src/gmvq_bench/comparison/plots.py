@@ -13,7 +13,7 @@ import numpy as np
 from gmvq.files import save_figure
 
 from ..statistics import mean_interval
-from .plot_style import Style, draw_labels, log_ticks, panels, styles
+from .plot_style import Style, log_ticks, name_methods, panels, styles
 from .runs import Finals, figures, finals
 
 Panel = Callable[[Any, Finals, dict[str, Style]], None]
@@ -51,6 +51,7 @@ def _per_setting(
     for ax, (setting, runs) in zip(axes, by_setting.items(), strict=True):
         draw(ax, {name: found for name, found in runs.items() if found}, look)
         ax.set_title(setting, fontsize=10)
+    name_methods(figure, list({name for runs in by_setting.values() for name in runs if runs[name]}), look)
     _caption(figure, results)
     return figure
 
@@ -63,7 +64,7 @@ def _caption(figure: Any, results: dict[str, Any]) -> None:
 
 def _mse_perplexity(ax: Any, runs: Finals, look: dict[str, Style]) -> None:
     """A marker per method with 95 % intervals; methods without codes as lines."""
-    points, heights = [], []
+    heights = []
     for name, found in runs.items():
         style = look[name]
         y, dy = mean_interval(1e3 * v for v in figures(found, "mse").values())
@@ -71,15 +72,12 @@ def _mse_perplexity(ax: Any, runs: Finals, look: dict[str, Style]) -> None:
         heights += [y - (dy or 0), y + (dy or 0)]
         if style.ceiling or not widths:
             ax.axhline(y, color=style.color, linestyle=":", linewidth=1.2)
-            points.append((name, None, y))
             continue
         x, dx = mean_interval(widths.values())
         ax.errorbar(x, y, xerr=dx, yerr=_error(y, dy), **style.marker(), elinewidth=1, capsize=2)
-        points.append((name, x, y))
     ax.set(xlabel="perplexity of the codes, test", ylabel="MSE x 1e-3, test (log)")
     ax.margins(x=0.06)
     log_ticks(ax, heights)
-    draw_labels(ax, points, look)
 
 
 def _error(y: float, half: float | None) -> Any:
@@ -99,7 +97,7 @@ def _conditional_entropy(ax: Any, runs: Finals, look: dict[str, Style]) -> None:
 
 def _curves(ax: Any, runs: Finals, look: dict[str, Style], field: str, factor: float, *, log: bool) -> None:
     """Median over seeds and the band between the extremes."""
-    ends, late = [], []
+    late = []
     for name in sorted(runs, key=lambda name: look[name].order, reverse=True):
         steps, values = _stacked(runs[name], field)
         if not steps.size:
@@ -111,12 +109,10 @@ def _curves(ax: Any, runs: Finals, look: dict[str, Style], field: str, factor: f
             ax.fill_between(
                 steps, values.min(axis=0), values.max(axis=0), color=style.color, alpha=0.18, lw=0
             )
-        ends.append((name, steps[-1], float(middle[-1])))
         late += list(middle[len(middle) // 8 :])  # the first steps would squeeze the rest
     ax.margins(x=0)
     if log:
         log_ticks(ax, late)
-    draw_labels(ax, ends, look)
 
 
 def _stacked(runs: dict[int, dict[str, Any]], field: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..markdown import table
+from ..markdown import escaped, label, table
 from ..statistics import Paired, holm, mean_interval, paired
 from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
 
@@ -25,18 +25,6 @@ _COLUMNS: tuple[tuple[str, str, float, int, bool], ...] = (
     ("bits per pixel (entropy)", "bits_per_pixel_entropy", 1, 4, True),
 )
 _COST = (("steps/s", "steps_per_second"), ("peak memory, MB", "peak_memory_mb"))
-
-
-def escaped(text: str) -> str:
-    """Text of others, such as an error, on one line and without a meaning in Markdown."""
-    for character in "\\`*_[]<>|#~":
-        text = text.replace(character, "\\" + character)
-    return " ".join(text.split())
-
-
-def label(name: str) -> str:
-    """A name from the suite in a cell; only what would break the table is escaped."""
-    return " ".join(name.split()).replace("|", "\\|").replace("*", "\\*")
 
 
 def setting_table(results: dict[str, Any], setting: str) -> str:

@@ -189,7 +189,7 @@ def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
 
 _VQ = {"forward": 5.0, "train": 6.0, "eval": 4.0}
 _PACKAGE = "vector_quantize_pytorch"
-#: In the order of the tables. The first of ours is what the bars are about, "VectorQuantize" is the peer.
+#: In the order of the tables. The first of ours is the layer as it comes, "VectorQuantize" is the peer.
 CONTESTANTS: dict[str, Contestant] = {
     c.name: c
     for c in (

@@ -1,6 +1,6 @@
 """Which cases are measured, and who takes part in each: the default grid and a quick one.
 
-The default grid holds every case that a bar of ``bars`` needs, on a CPU of two cores in about ten minutes.
+The default grid takes about ten minutes on a CPU of two cores.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def searches() -> tuple[str, ...]:
 
 
 def grid(which: str, device: torch.device) -> list[Entry]:
-    """The cases of a grid, those of the bars first and the largest last.
+    """The cases of a grid, the smallest first.
 
     Raises:
         ValueError: an unknown name.

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from gmvq.files import save_figure
 
-from .bars import find, slope, sweep
 from .contestants import CONTESTANTS
+from .figures import find, slope, sweep
 from .grid import CODES, SWEEP
 
 _FLOORS = {"matmul x 1": ":", "matmul x 3": "--", "bandwidth": "-."}

@@ -1,12 +1,12 @@
-"""A results file as tables: the bars, the comparison at the main size, the sweeps over K and N, the searches."""
+"""A results file as tables: the comparison at the main size, the sweeps over K and N, the searches."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..markdown import table
-from .bars import PEER, bars, find, row_of, slope, sweep
 from .contestants import CONTESTANTS
+from .figures import PEER, find, row_of, slope, sweep
 from .grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 
 #: Cores that others may keep busy in a run that is to be shown.
@@ -24,7 +24,6 @@ def render(results: dict[str, Any], *, provenance: bool = False) -> str:
 def _sections(results: dict[str, Any]) -> list[tuple[str, str]]:
     main = f"N = {MAIN['n']}, K = {MAIN['k']}, D = {MAIN['d']}"
     return [
-        ("Bars", _bars(results)),
         (f"The layer at {main}, float32", _main(results, "fp32")),
         (f"The layer at {main}, bfloat16 latents in autocast", _main(results, "bf16")),
         (f"Forward+backward over K, D = {SWEEP['d']}", _codes(results)),
@@ -44,11 +43,6 @@ def _provenance(results: dict[str, Any]) -> str:
         f"`{results['command']}`: {env['device']}, {env['threads']} threads; {versions}; source {env['source']}. "
         "Medians of interleaved repetitions."
     )
-
-
-def _bars(results: dict[str, Any]) -> str:
-    rows = [(bar.what, bar.value, bar.bar, bar.verdict) for bar in bars(results)]
-    return table(("what", "measured", "bar", "verdict"), rows)
 
 
 def _ms(value: float) -> str:
