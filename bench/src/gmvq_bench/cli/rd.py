@@ -12,6 +12,22 @@ from pathlib import Path
 from gmvq.cli.common import Parser, positive, say
 from gmvq.files import write_text
 
+#: What the fields of a study are.
+_TEXTS = {
+    "data": "images, as --data.path of gmvq fit",
+    "size": "height and width in pixels",
+    "channels": "3 (RGB) or 1 (grey)",
+    "downsample": "pixels per latent position along each axis",
+    "dim": "features per latent position",
+    "network": "tiny, small or base",
+    "steps": "of the tokenizer's training",
+    "batch_size": "images per step",
+    "lr": "learning rate of the tokenizer",
+    "prior_steps": "of the prior's training",
+    "prior_size": "tiny, small or base",
+    "images": "test images at most, spread over the test split",
+}
+
 
 def run(argv: Sequence[str]) -> int:
     """Measure or report; return 0, or 1 if a round trip was not exact."""
@@ -87,24 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds per point (default: 1)")
     parser.add_argument("--no_flip", action="store_true", help="do not show mirror images while training")
     parser.add_argument("--device", default="cpu", help="where to train (default: cpu)")
-    texts = {
-        "data": "images, as --data.path of gmvq fit",
-        "size": "height and width in pixels",
-        "channels": "3 (RGB) or 1 (grey)",
-        "downsample": "pixels per latent position along each axis",
-        "dim": "features per latent position",
-        "network": "tiny, small or base",
-        "steps": "of the tokenizer's training",
-        "batch_size": "images per step",
-        "lr": "learning rate of the tokenizer",
-        "prior_steps": "of the prior's training",
-        "prior_size": "tiny, small or base",
-        "images": "test images at most, spread over the test split",
-    }
     for field in dataclasses.fields(Study):
         if field.name != "flip":
             default = field.default
             kind = positive if isinstance(default, int) else type(default)
-            help_text = f"{texts[field.name]} (default: {default})"
+            help_text = f"{_TEXTS[field.name]} (default: {default})"
             parser.add_argument(f"--{field.name}", type=kind, default=default, help=help_text)  # pyright: ignore
     return parser

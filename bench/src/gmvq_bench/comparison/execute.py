@@ -80,18 +80,16 @@ def execute(
     """Make every run that ``records`` does not hold; return the records of all, in order.
 
     Args:
-        devices: one worker for each entry, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; none: nothing is
-            run, and the records are those that are there.
+        devices: one worker for each entry, such as ``["cpu", "cpu"]``; none: nothing is run.
         threads: CPU threads of a worker.
         say: told about every run that ends.
-        train_one: (run, device) -> figures; default ``train.train_run``. A module-level function.
+        train_one: (run, device) -> figures; default ``train.train_run``.
         key: of a run's record.
     """
     keys = [key(run) for run in runs]
     todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
     queue, lock, done = list(todo.items()), threading.Lock(), [0]
-    failure: list[BaseException] = []
-    pools: list[_Worker] = []
+    failure, pools = list[BaseException](), list[_Worker]()
 
     def serve(device: str) -> None:
         pool = _Worker(threads)
@@ -115,7 +113,14 @@ def execute(
         finally:
             pool.close()
 
-    workers = [threading.Thread(target=serve, args=(device,), daemon=True) for device in devices[: len(todo)]]
+    threads_of = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
+    _together(threads_of, failure, pools)
+    found = [records.get(name) for name in keys]
+    return [{**record, **_names(run)} for record, run in zip(found, runs, strict=True) if record is not None]
+
+
+def _together(workers: list[threading.Thread], failure: list[BaseException], pools: list[_Worker]) -> None:
+    """Start all threads and wait for them; an interruption ends every run, a failure is raised."""
     try:
         for worker in workers:
             worker.start()
@@ -129,8 +134,6 @@ def execute(
         raise
     if failure:
         raise failure[0]
-    found = [records.get(name) for name in keys]
-    return [{**record, **_names(run)} for record, run in zip(found, runs, strict=True) if record is not None]
 
 
 def _names(run: Run) -> dict[str, Any]:

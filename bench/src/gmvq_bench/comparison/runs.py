@@ -60,9 +60,3 @@ def complete(suite: dict[str, Any], runs: Mapping[int, Record]) -> bool:
 def mean_mse(runs: Mapping[int, Record]) -> float:
     """Mean test MSE over seeds."""
     return mean_interval(figures(runs, "mse").values())[0]
-
-
-def best_rival(runs: Finals, suite: dict[str, Any]) -> str | None:
-    """The rival with the lowest mean test MSE among those with all seeds; None if there is none."""
-    names = [name for name in runs if is_rival(suite, name) and complete(suite, runs[name])]
-    return min(names, key=lambda name: mean_mse(runs[name]), default=None)

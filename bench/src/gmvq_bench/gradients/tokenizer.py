@@ -64,14 +64,12 @@ def measure(
         cells: pairs of a name in ``ESTIMATORS`` and a temperature.
         samples, seed: of ``estimator_error``; every cell has the same noise.
         support: k of the posterior, None for all codes.
+        against_all_codes: compare with the exact gradient of the posterior on all codes.
         of_logits: measure gradients with respect to the logits, not to the encoder's parameters.
-        against_all_codes: compare with the exact gradient of the posterior on all codes, not with the support's own.
 
     Returns:
-        H(q(c|x)) in nats per image, mean over positions, (B,), and for each cell a dictionary: per image, (B,),
-        ``relative error``, ``relative bias``, ``absolute error``, ``absolute bias``, ``1 - cosine`` and ``norm`` of the
-        exact gradient; and ``batch bias``, ``batch error`` (relative) and ``batch cosine`` of the summed gradient,
-        unless ``of_logits``.
+        H(q(c|x)) in nats per image, mean over positions, (B,), and for each cell the figures per image, (B,), of
+        ``_per_image`` and, unless ``of_logits``, those of ``_of_the_batch``.
     """
     model = copy.deepcopy(model).double()
     images, quantizer = images.double(), model.quantizer
@@ -83,24 +81,18 @@ def measure(
     slope = codebook[index] * (
         quantizer.log_precision.detach().exp() * quantizer.sharpening / quantizer.scale
     )
-    metric = None
-    if not of_logits:
-        metric = torch.einsum("bpkd,bpdqe,bqje->bpkqj", slope, _kernel(model, images), slope)
+    kernel = None if of_logits else _kernel(model, images)
+    metric = None if kernel is None else torch.einsum("bpkd,bpdqe,bqje->bpkqj", slope, kernel, slope)
     codes, loss = codebook[index], _decode_loss(model, images, all_logits)
-    exact = None
-    if against_all_codes:
-        exact = exact_gradient(logits, codes, loss)[1]
-        logits[..., k:] = -1e4
+    exact = exact_gradient(logits, codes, loss)[1] if against_all_codes else None
+    logits[..., k:] = -1e4
     found: dict[tuple[str, float], dict[str, Any]] = {}
-    for name, temperature in cells:
-        generator = torch.Generator().manual_seed(seed)
-        estimator = ESTIMATORS[name]()
-        error = estimator_error(
-            logits, codes, loss, estimator, temperature, samples, generator, metric=metric, exact=exact
-        )
-        found[name, temperature] = _per_image(error)
-        if metric is not None:
-            found[name, temperature] |= _of_the_batch(error, model, encoded, slope)
+    for cell in cells:
+        chance = torch.Generator().manual_seed(seed)
+        of_cell = (logits, codes, loss, ESTIMATORS[cell[0]](), cell[1], samples, chance)
+        error = estimator_error(*of_cell, metric=metric, exact=exact)
+        batch = {} if metric is None else _of_the_batch(error, model, encoded, slope)
+        found[cell] = {**_per_image(error), **batch}
     return entropy_from_logits(logits).mean(-1), found
 
 

@@ -1,4 +1,15 @@
-"""One point of the curve: a tokenizer with some K and beta, a prior on its tokens, and the bytes that these take."""
+"""One point of the curve: a tokenizer with some K and beta, a prior on its tokens, and the bytes that these take.
+
+Rates are in bits per pixel (a pixel is one place, whatever its channels), P positions on n pixels:
+
+==================== =========================================================================
+``fixed``            P log2 K / n
+``aggregate``        P H(qbar) / n, qbar the mean of the posteriors q(c|x) over the test images
+``entropy``          P H / n of the histogram of the test images' codes
+``prior``            mean of -log2 p(tokens) under the prior / n
+``coded``            bits of the range coder / n
+==================== =========================================================================
+"""
 
 from __future__ import annotations
 
@@ -11,7 +22,7 @@ from torch import Tensor
 
 from gmvq.data import open_images
 from gmvq.errors import check_choice, check_positive, check_size
-from gmvq.evaluation import evaluate
+from gmvq.evaluation import Evaluation, evaluate
 from gmvq.evaluation.batches import device_of, image_batches
 from gmvq.objectives import GaussianLikelihood
 from gmvq.prior import TokenPrior, compress, decompress, fit_prior
@@ -92,16 +103,6 @@ class Point:
 def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, Any]:
     """Train, encode, fit the prior, code the test images' tokens and decode them again.
 
-    Rates are in bits per pixel (a pixel is one place, whatever its channels), P positions on n pixels:
-
-    ==================== =========================================================================
-    ``fixed``            P log2 K / n
-    ``aggregate``        P H(qbar) / n, qbar the mean of the posteriors q(c|x) over the test images
-    ``entropy``          P H / n of the histogram of the test images' codes
-    ``prior``            mean of -log2 p(tokens) under the prior / n
-    ``coded``            bits of the range coder / n
-    ==================== =========================================================================
-
     ``bits_per_dimension`` are the negative bounds on log p(x) of ``gmvq.evaluation.evaluate`` over the test images, at
     the likelihood's scale that is best for training images.
 
@@ -128,7 +129,6 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
     held = encode(model, test)
     nats = torch.cat([prior.nats(part).cpu() for part in held.split(256)]).double()
     data = compress(prior, held)
-    pixels = math.prod(figures.image_shape[1:])
     return {
         "point": asdict(point),
         "images": figures.images,
@@ -145,15 +145,20 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
         "prior_steps": prior_steps,
         "exact": torch.equal(decompress(prior, data), held),
         "coded_bytes": len(data),
-        "rates": {
-            "fixed": figures.bits_per_pixel_fixed,
-            "aggregate": None
-            if figures.aggregate_entropy is None
-            else figures.positions_per_image * figures.aggregate_entropy / math.log(2) / pixels,
-            "entropy": figures.bits_per_pixel_entropy,
-            "prior": float(nats.mean()) / math.log(2) / pixels,
-            "coded": payload_bits(data) / len(held) / pixels,
-        },
+        "rates": _rates(figures, float(nats.mean()), payload_bits(data) / len(held)),
+    }
+
+
+def _rates(figures: Evaluation, nats: float, bits: float) -> dict[str, float | None]:
+    """Every rate in bits per pixel, from the prior's nats and the coder's bits per image."""
+    pixels, aggregate = math.prod(figures.image_shape[1:]), figures.aggregate_entropy
+    per_image = None if aggregate is None else figures.positions_per_image * aggregate / math.log(2)
+    return {
+        "fixed": figures.bits_per_pixel_fixed,
+        "aggregate": None if per_image is None else per_image / pixels,
+        "entropy": figures.bits_per_pixel_entropy,
+        "prior": nats / math.log(2) / pixels,
+        "coded": bits / pixels,
     }
 
 

@@ -62,6 +62,10 @@ SETTINGS = [
 ]
 
 
+#: Steps of fit between two of them.
+_EVERY = {"checkpoint": 200, "validation": 250}
+
+
 def profile_step(
     settings: StepSettings = StepSettings(),
     *,
@@ -78,26 +82,49 @@ def profile_step(
     Args:
         settings: what is trained.
         steps: measured, rounded up to whole blocks.
-        warmup: steps before, among them the one that starts the codebook.
+        warmup: steps before.
         run_dir: folder for what the run writes; default: a temporary one.
 
     Returns:
-        JSON-able: the settings, environment; ``seconds`` per step and phase, ``step`` their sum,
-        ``shares`` of it by phase, ``parts`` by what phases count as (``PHASES``; the optimizer divided),
-        ``outside_quantizer``: the same as shares of what is not quantizer, ``occasional`` seconds per step.
+        JSON-able: settings, environment; ``seconds`` per step and phase, ``step`` their sum, ``shares`` of it by phase,
+        ``parts`` by what phases count as, ``outside_quantizer``: of what is not quantizer, ``occasional`` seconds.
     """
     if run_dir is None:
         with tempfile.TemporaryDirectory() as folder:
             return profile_step(settings, steps=steps, warmup=warmup, run_dir=Path(folder))
     block = TRAINER_DEFAULTS["log_every_n_steps"]
     steps = -(-max(steps, 1) // block) * block
-    precision = settings.precision or default_precision(settings.accelerator)
-    last = warmup + steps + 1
-    options = {
-        **TRAINER_DEFAULTS,
-        **{"accelerator": settings.accelerator, "devices": 1, "precision": precision},
-        **{"max_steps": last, "val_check_interval": last},
+    clock, module, trainer = _train(settings, warmup + steps + 1, run_dir)
+    measured = clock.steps[1 + warmup : 1 + warmup + steps]  # the first lap is everything before training
+    blocks = [measured[start : start + block] for start in range(0, steps, block)]
+    seconds = {phase: _typical(blocks, phase) for phase in PHASES}
+    share = _quantizer_share(trainer.optimizers[0], module.model.quantizer)
+    parts = _parts(seconds, share)
+    total = sum(seconds.values())
+    rest = total - parts["quantizer"]
+    return {
+        **asdict(settings),
+        "precision": settings.precision or default_precision(settings.accelerator),
+        "environment": {
+            **environment(trainer.strategy.root_device),
+            "lightning": package_version("lightning"),
+        },
+        "steps": steps,
+        "step": total,
+        "seconds": seconds,
+        "shares": {phase: value / total for phase, value in seconds.items()},
+        "parts": {part: value / total for part, value in parts.items()},
+        "outside_quantizer": {p: value / rest for p, value in parts.items() if p != "quantizer"},
+        "optimizer_share_of_quantizer": share,
+        "occasional": {n: clock.steps[-1].get(n, 0.0) / every for n, every in _EVERY.items()},
     }
+
+
+def _train(settings: StepSettings, last: int, run_dir: Path) -> tuple[Clock, TimedModule, Any]:
+    """The clock of a training of ``last`` steps, its module and its trainer."""
+    options = TRAINER_DEFAULTS | {"accelerator": settings.accelerator, "devices": 1, "max_steps": last}
+    options["precision"] = settings.precision or default_precision(settings.accelerator)
+    options["val_check_interval"] = last
     module = TimedModule(settings.network, dim=settings.dim, codebook_size=settings.codebook_size)  # pyright: ignore
     quantizer: Any = module.model.quantizer
     quantizer.start_after = 0  # what is timed has codes
@@ -112,28 +139,7 @@ def profile_step(
         warnings.simplefilter("ignore")
         trainer.fit(module, data)
     clock.lap()
-    measured = clock.steps[1 + warmup : 1 + warmup + steps]  # the first lap is everything before training
-    blocks = [measured[start : start + block] for start in range(0, steps, block)]
-    seconds = {phase: _typical(blocks, phase) for phase in PHASES}
-    share = _quantizer_share(trainer.optimizers[0], module.model.quantizer)
-    parts = _parts(seconds, share)
-    total, rest = sum(seconds.values()), sum(seconds.values()) - parts["quantizer"]
-    return {
-        **asdict(settings),
-        "precision": precision,
-        "environment": {**environment(device), "lightning": package_version("lightning")},
-        "steps": steps,
-        "step": total,
-        "seconds": seconds,
-        "shares": {phase: value / total for phase, value in seconds.items()},
-        "parts": {part: value / total for part, value in parts.items()},
-        "outside_quantizer": {p: value / rest for p, value in parts.items() if p != "quantizer"},
-        "optimizer_share_of_quantizer": share,
-        "occasional": {
-            "checkpoint": clock.steps[-1].get("checkpoint", 0.0) / 200,
-            "validation": clock.steps[-1].get("validation", 0.0) / 250,
-        },
-    }
+    return clock, module, trainer
 
 
 def _typical(blocks: list[list[dict[str, float]]], phase: str) -> float:

@@ -72,21 +72,19 @@ def image_scores(
     cell counts for its neighbours; the reconstruction is clamped to [0, 1].
 
     Args:
-        model: a ``VQAutoencoder`` around a ``GaussianMixtureVQ`` with adaptive variance, or, to compare with, around
-            any quantizer whose codewords stand for latents.
+        model: a ``VQAutoencoder`` around a ``GaussianMixtureVQ``, or any quantizer whose codewords stand for latents.
         images: a dataset, a loader or a tensor in [0, 1], (N, C, *space).
-        likelihood: of the ELBO, at its stored scale; None leaves that out, as does a quantizer that is no mixture.
+        likelihood: of the ELBO, at its stored scale; None leaves that out.
         batch_size, limit: as elsewhere.
         seed: of the ELBO's samples; the global generators are left alone.
 
     Raises:
-        ValueError: the variance of the mixture is not adaptive, and so the same for all images; the quantizer's
-            codewords are no points among the latents; or there is no codebook.
+        ValueError: the variance of the mixture is not adaptive; the quantizer's codewords are no points among the
+            latents; or there is no codebook.
     """
     tokenizer: Any = model
     quantizer = tokenizer.quantizer
     densities = _densities(quantizer)
-    read = getattr(quantizer, "decoder_units", lambda latents: latents)
     likelihood = None if densities is None else likelihood
     generator = torch.Generator(device_of(model)).manual_seed(seed)
     found: list[tuple[Tensor, ...]] = []
@@ -94,44 +92,36 @@ def image_scores(
         for x in image_batches(images, batch_size=batch_size, device=device_of(model), limit=limit):
             out = tokenizer(x)
             latents = caught.pop()
-            grid = latents.shape[1:-1]
             caught.clear()
             check_codes(out.quantizer.indices)
             bound = x.new_zeros(x.shape[0])
-            if densities is None:
-                distance = (read(latents) - out.quantizer.quantized).square().mean(-1)
-                variance, entropy = (distance / 2.0).clamp_min(MIN_VARIANCE).log(), torch.zeros_like(distance)
-            else:
-                variance, entropy = out.quantizer.log_variance, _entropy(densities, latents)
             if densities is not None and likelihood is not None:
-                terms = elbo(
-                    densities, latents, x, decoder_of(tokenizer), likelihood.to(x.device), generator=generator
-                )
+                scale = likelihood.to(x.device)
+                terms = elbo(densities, latents, x, decoder_of(tokenizer), scale, generator=generator)
                 bound = -terms.value
-            squared = (out.reconstruction.clamp(0.0, 1.0) - x).square()
-            mean = _cells(x, grid)
-            found.append(
-                (
-                    variance.flatten(1),
-                    entropy.flatten(1),
-                    _cells(squared, grid).mean(1).flatten(1),
-                    (_cells(x.square(), grid) - mean.square()).clamp_min(0.0).mean(1).flatten(1),
-                    per_image_mse(out.reconstruction, x),
-                    bound,
-                )
-            )
-    variance, entropy, error, contrast, mse, bound = (
-        torch.cat(parts).double().cpu() for parts in zip(*found, strict=True)
-    )
-    return Scores(
-        log_variance=variance,
-        entropy=None if densities is None else entropy,
-        error=error,
-        contrast=contrast,
-        mse=mse,
-        negative_elbo=None if likelihood is None else bound,
-        dataset=description_of(images),
-    )
+            places = _of_places(quantizer, densities, x, latents, out)
+            found.append((*places, per_image_mse(out.reconstruction, x), bound))
+    columns = [torch.cat(parts).double().cpu() for parts in zip(*found, strict=True)]
+    variance, entropy, error, contrast, mse, bound = columns
+    entropy = None if densities is None else entropy
+    bound = None if likelihood is None else bound
+    return Scores(variance, entropy, error, contrast, mse, bound, description_of(images))
+
+
+def _of_places(
+    quantizer: Any, densities: LatentModel | None, x: Tensor, latents: Tensor, out: Any
+) -> tuple[Tensor, ...]:
+    """log s^2, H(q(c|x)), squared error and contrast of every latent position, (B, P) each."""
+    if densities is None:
+        read = getattr(quantizer, "decoder_units", lambda latents: latents)
+        distance = (read(latents) - out.quantizer.quantized).square().mean(-1)
+        variance, entropy = (distance / 2.0).clamp_min(MIN_VARIANCE).log(), torch.zeros_like(distance)
+    else:
+        variance, entropy = out.quantizer.log_variance, _entropy(densities, latents)
+    grid = latents.shape[1:-1]
+    error = _cells((out.reconstruction.clamp(0.0, 1.0) - x).square(), grid).mean(1)
+    contrast = (_cells(x.square(), grid) - _cells(x, grid).square()).clamp_min(0.0).mean(1)
+    return tuple(values.flatten(1) for values in (variance, entropy, error, contrast))
 
 
 def _densities(quantizer: Any) -> LatentModel | None:
