@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,22 +53,19 @@ class VectorQuantizePeer(PackageQuantizer):
     """``VectorQuantize``: EMA or learnable codebooks, with the codebook as it stands after affine parameters.
 
     Args:
-        sync_update_v: nu of the synchronous update z + sg[e - z] + nu (e - sg[e]) of arXiv 2305.08842, added here. The
-            package's own option adds nu (q - sg[q]) of the straight-through result q, whose gradient goes to the
-            encoder a second time and never to the codebook.
+        options: those of the package, and sync_update_v: nu of the synchronous update z + sg[e - z] + nu (e - sg[e]) of
+            arXiv 2305.08842, added here. The package's own option adds nu (q - sg[q]) of the straight-through result
+            q, whose gradient goes to the encoder a second time and never to the codebook.
+        settings: further ones of the package, which the user does not choose.
     """
 
     def __init__(
-        self,
-        dim: int,
-        codebook_size: int,
-        name: str,
-        options: dict[str, Any],
-        *,
-        sync_update_v: float = 0.0,
-        **settings: Any,
+        self, dim: int, codebook_size: int, name: str, options: dict[str, Any], **settings: Any
     ) -> None:
-        settings = {**{k: v for k, v in options.items() if k != "sync_update_v"}, **settings}
+        sync_update_v = options.get("sync_update_v", 0.0)
+        if sync_update_v < 0.0:
+            raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
+        settings |= {key: value for key, value in options.items() if key != "sync_update_v"}
         layer = _layer("VectorQuantize", dim, codebook_size, **settings)
         super().__init__(dim, codebook_size, name, options, layer)
         self.sync_update_v = sync_update_v
@@ -122,113 +120,56 @@ class ImplicitPeer(PackageQuantizer):
         return self.layer(rows.to(self.codewords().dtype)[None])[1][0].long()
 
 
+@dataclass(frozen=True)
+class Peer:
+    """Builds a layer of the package; ``defaults`` are the options that the user may choose."""
+
+    make: Callable[[int, int, dict[str, Any]], PackageQuantizer]
+    defaults: dict[str, Any]
+
+    def __call__(self, dim: int, codebook_size: int, **options: Any) -> PackageQuantizer:
+        return self.make(dim, codebook_size, {**self.defaults, **options})
+
+
+def _vq(name: str, defaults: dict[str, Any], **settings: Any) -> Peer:
+    return Peer(lambda dim, k, options: VectorQuantizePeer(dim, k, name, options, **settings), defaults)
+
+
 _EMA = {"ema_update": True, "learnable_codebook": False}
 _LEARNED = {"ema_update": False, "learnable_codebook": True}
+_COMMITMENT = {"commitment_weight": 1.0}
+_REPLACED = {"kmeans_init": True, "threshold_ema_dead_code": 2}
+_MOVING = {**_COMMITMENT, "decay": 0.8}
+_AFFINE = {"sync_update_v": 0.2, "affine_param_batch_decay": 0.99, "affine_param_codebook_decay": 0.9}
 
-
-def vq(dim: int, codebook_size: int, *, commitment_weight: float = 1.0) -> PackageQuantizer:
-    """A learnable codebook, straight-through. The package gives the codebook's term the same weight as the encoder's;
-    under Adam the codebook, which has no other gradient, does not notice."""
-    options = {"commitment_weight": commitment_weight}
-    return VectorQuantizePeer(dim, codebook_size, "vq", options, rotation_trick=False, **_LEARNED)
-
-
-def vq_ema(
-    dim: int, codebook_size: int, *, commitment_weight: float = 1.0, decay: float = 0.8
-) -> PackageQuantizer:
-    """A codebook of moving averages, straight-through."""
-    options = {"commitment_weight": commitment_weight, "decay": decay}
-    return VectorQuantizePeer(dim, codebook_size, "vq-ema", options, rotation_trick=False, **_EMA)
-
-
-def _replacing(name: str, **fixed: Any) -> Callable[..., PackageQuantizer]:
-    def build(
-        dim: int,
-        codebook_size: int,
-        *,
-        commitment_weight: float = 1.0,
-        decay: float = 0.8,
-        kmeans_init: bool = True,
-        threshold_ema_dead_code: float = 2,
-    ) -> PackageQuantizer:
-        options = {
-            "commitment_weight": commitment_weight,
-            "decay": decay,
-            "kmeans_init": kmeans_init,
-            "threshold_ema_dead_code": threshold_ema_dead_code,
-        }
-        return VectorQuantizePeer(dim, codebook_size, name, options, **fixed, **_EMA)
-
-    return build
-
-
+#: A learnable codebook, straight-through. The package gives the codebook's term the same weight as the encoder's;
+#: under Adam the codebook, which has no other gradient, does not notice.
+vq = _vq("vq", _COMMITMENT, rotation_trick=False, **_LEARNED)
+#: A codebook of moving averages, straight-through.
+vq_ema = _vq("vq-ema", _MOVING, rotation_trick=False, **_EMA)
 #: Moving averages, k-means start, dead codes replaced by latents of the batch.
-vq_ema_replace = _replacing("vq-ema-replace", rotation_trick=False)
+vq_ema_replace = _vq("vq-ema-replace", _MOVING | _REPLACED, rotation_trick=False, **_EMA)
 #: The same on the unit sphere; the decoder gets unit vectors.
-vq_cosine = _replacing("vq-cosine", rotation_trick=False, use_cosine_sim=True)
+vq_cosine = _vq("vq-cosine", _MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, **_EMA)
 #: The same with the rotation trick in the place of straight-through.
-vq_rotation = _replacing("vq-rotation", rotation_trick=True)
-
-
-def vq_affine(
-    dim: int,
-    codebook_size: int,
-    *,
-    commitment_weight: float = 1.0,
-    sync_update_v: float = 0.2,
-    affine_param_batch_decay: float = 0.99,
-    affine_param_codebook_decay: float = 0.9,
-    kmeans_init: bool = True,
-    threshold_ema_dead_code: float = 2,
-) -> PackageQuantizer:
-    """A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update."""
-    if sync_update_v < 0.0:
-        raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
-    options = {
-        "commitment_weight": commitment_weight,
-        "sync_update_v": sync_update_v,
-        "affine_param_batch_decay": affine_param_batch_decay,
-        "affine_param_codebook_decay": affine_param_codebook_decay,
-        "kmeans_init": kmeans_init,
-        "threshold_ema_dead_code": threshold_ema_dead_code,
-    }
-    fixed: dict[str, Any] = {"affine_param": True, "rotation_trick": False, **_LEARNED}
-    return VectorQuantizePeer(dim, codebook_size, "vq-affine", options, sync_update_v=sync_update_v, **fixed)
-
-
-def diveq(
-    dim: int,
-    codebook_size: int,
-    *,
-    directional_reparam_variance: float = 5e-3,
-    kmeans_init: bool = True,
-    threshold_ema_dead_code: float = 2,
-) -> PackageQuantizer:
-    """The code reached along a noisy direction at the exact distance; no loss of its own."""
-    options = {
-        "directional_reparam_variance": directional_reparam_variance,
-        "kmeans_init": kmeans_init,
-        "threshold_ema_dead_code": threshold_ema_dead_code,
-    }
-    fixed: dict[str, Any] = {"directional_reparam": True, "rotation_trick": False, **_LEARNED}
-    return VectorQuantizePeer(dim, codebook_size, "diveq", options, **fixed)
-
-
-def simvq(
-    dim: int,
-    codebook_size: int,
-    *,
-    commitment_weight: float = 1.0,
-    input_to_quantize_commit_loss_weight: float = 0.25,
-    rotation_trick: bool = True,
-) -> PackageQuantizer:
-    """A frozen random codebook through a learned linear map."""
-    options = {
-        "commitment_weight": commitment_weight,
-        "input_to_quantize_commit_loss_weight": input_to_quantize_commit_loss_weight,
-        "rotation_trick": rotation_trick,
-    }
-    return ImplicitPeer(dim, codebook_size, "simvq", options, _layer("SimVQ", dim, codebook_size, **options))
+vq_rotation = _vq("vq-rotation", _MOVING | _REPLACED, rotation_trick=True, **_EMA)
+#: A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update.
+vq_affine = _vq(
+    "vq-affine", _COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED
+)
+#: The code reached along a noisy direction at the exact distance; no loss of its own.
+diveq = _vq(
+    "diveq",
+    {"directional_reparam_variance": 5e-3, **_REPLACED},
+    directional_reparam=True,
+    rotation_trick=False,
+    **_LEARNED,
+)
+#: A frozen random codebook through a learned linear map.
+simvq = Peer(
+    lambda dim, k, options: ImplicitPeer(dim, k, "simvq", options, _layer("SimVQ", dim, k, **options)),
+    {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True},
+)
 
 
 def power_of_two(codebook_size: int, least: int, what: str) -> int:
@@ -247,8 +188,8 @@ def fsq_levels(codebook_size: int) -> list[int]:
     return [8] * eights + [4] * ((bits - 3 * eights) // 2)
 
 
-def fsq(dim: int, codebook_size: int, *, levels: list[int] | None = None) -> PackageQuantizer:
-    """Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K."""
+def _fsq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+    levels = options["levels"]
     chosen = fsq_levels(codebook_size) if levels is None else list(levels)
     product = math.prod(chosen)
     if product != codebook_size:
@@ -257,20 +198,13 @@ def fsq(dim: int, codebook_size: int, *, levels: list[int] | None = None) -> Pac
     return ImplicitPeer(dim, codebook_size, "fsq", {"levels": chosen}, layer)
 
 
-def lfq(
-    dim: int,
-    codebook_size: int,
-    *,
-    entropy_loss_weight: float = 0.1,
-    commitment_loss_weight: float = 0.0,
-    diversity_gamma: float = 1.0,
-) -> PackageQuantizer:
-    """The signs of log2 K features, with an entropy penalty."""
+def _lfq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
     power_of_two(codebook_size, 2, "lfq")
-    options = {
-        "entropy_loss_weight": entropy_loss_weight,
-        "commitment_loss_weight": commitment_loss_weight,
-        "diversity_gamma": diversity_gamma,
-    }
     layer = _layer("LFQ", dim=dim, codebook_size=codebook_size, **options)
     return ImplicitPeer(dim, codebook_size, "lfq", options, layer)
+
+
+#: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
+fsq = Peer(_fsq, {"levels": None})
+#: The signs of log2 K features, with an entropy penalty.
+lfq = Peer(_lfq, {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0})

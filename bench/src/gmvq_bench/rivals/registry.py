@@ -42,6 +42,8 @@ class Baseline:
     @property
     def options(self) -> dict[str, Any]:
         """Names of the options, with their defaults."""
+        if isinstance(self.build, peers.Peer):
+            return dict(self.build.defaults)
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
