@@ -75,15 +75,13 @@ def profile_step(
 ) -> dict[str, Any]:
     """Train as ``gmvq fit`` does and divide the wall time of a step among its phases.
 
-    A phase's figure is the median over blocks of ``log_every_n_steps`` steps of its mean within the block, so that
-    each block holds one logged step and other load on the machine counts little. Checkpoint and validation come
-    every so many steps; they are measured once and divided by fit's own intervals.
+    A phase's figure is the median over blocks of ``log_every_n_steps`` steps of its mean within the block. Checkpoint
+    and validation are measured once and divided by fit's own intervals.
 
     Args:
         settings: what is trained.
-        steps: measured, rounded up to whole blocks.
-        warmup: steps before.
-        run_dir: folder for what the run writes; default: a temporary one.
+        steps, warmup: steps measured, rounded up to whole blocks, and steps before.
+        run_dir: what the run writes; default: a temporary folder.
 
     Returns:
         JSON-able: settings, environment; ``seconds`` per step and phase, ``step`` their sum, ``shares`` of it by phase,
@@ -101,7 +99,6 @@ def profile_step(
     share = _quantizer_share(trainer.optimizers[0], module.model.quantizer)
     parts = _parts(seconds, share)
     total = sum(seconds.values())
-    rest = total - parts["quantizer"]
     return {
         **asdict(settings),
         "precision": settings.precision or default_precision(settings.accelerator),
@@ -114,7 +111,9 @@ def profile_step(
         "seconds": seconds,
         "shares": {phase: value / total for phase, value in seconds.items()},
         "parts": {part: value / total for part, value in parts.items()},
-        "outside_quantizer": {p: value / rest for p, value in parts.items() if p != "quantizer"},
+        "outside_quantizer": {
+            p: value / (total - parts["quantizer"]) for p, value in parts.items() if p != "quantizer"
+        },
         "optimizer_share_of_quantizer": share,
         "occasional": {n: clock.steps[-1].get(n, 0.0) / every for n, every in _EVERY.items()},
     }
