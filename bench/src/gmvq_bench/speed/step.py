@@ -67,11 +67,7 @@ _EVERY = {"checkpoint": 200, "validation": 250}
 
 
 def profile_step(
-    settings: StepSettings = StepSettings(),
-    *,
-    steps: int = 60,
-    warmup: int = 20,
-    run_dir: Path | None = None,
+    settings: StepSettings = StepSettings(), *, steps: int = 60, warmup: int = 20, run_dir: Path | None = None
 ) -> dict[str, Any]:
     """Train as ``gmvq fit`` does and divide the wall time of a step among its phases.
 
