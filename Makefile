@@ -35,9 +35,9 @@ unit: .venv/.test
 	$(PIP) -e '.[train]'
 	touch $@
 
-.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+.venv/.test: .venv/bin/python pyproject.toml bench/pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev]' -e ./bench
 	touch $@
 
 clean:

@@ -44,10 +44,6 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
             _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
 
 
-#: The name of release 0.1, which the studies still use.
-written_whole = atomic_write
-
-
 def write_bytes(path: PathLike, data: bytes, *, sync: bool = False) -> None:
     """``atomic_write`` of a file's whole contents."""
     with atomic_write(path, sync=sync) as file:
@@ -84,6 +80,12 @@ def write_json(path: PathLike, value: Any) -> None:
         TypeError: JSON cannot hold the value; nothing is written then.
     """
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def save_figure(path: PathLike, figure: Any, dpi: float = 120) -> None:
+    """``atomic_write`` of a matplotlib figure; the suffix of the name is the format."""
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=dpi, format=Path(path).suffix.lstrip(".") or "png")
 
 
 def _sync(path: Path, flags: int) -> None:

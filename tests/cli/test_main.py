@@ -45,6 +45,47 @@ def test_unknown_command(gmvq: Run) -> None:
     assert result.err.startswith("gmvq: error: there is no command 'fitt'; did you mean fit?")
 
 
+@pytest.mark.parametrize("name", ["compare", "bench", "rd", "uncertainty"])
+def test_an_absent_command_says_how_to_get_it(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main([name, "--suite", "quick"], more={}) == 2
+    assert f"the command '{name}' is not installed" in (error := capsys.readouterr().err)
+    assert "pip install ./bench" in error
+    assert main([], more={}) == 2
+    assert "pip install ./bench" in capsys.readouterr().out
+
+
+def test_commands_of_other_packages_come_by_entry_points(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greet(argv: list[str]) -> int:
+        """say hello"""
+        print("hello", *argv)
+        return 0
+
+    class Point:
+        name = "greet"
+
+        @staticmethod
+        def load() -> Any:
+            return greet
+
+    monkeypatch.setattr("gmvq.cli.main.entry_points", lambda group: [Point] * (group == "gmvq.commands"))
+    assert main(["greet", "you"]) == 0
+    assert capsys.readouterr().out == "hello you\n"
+    assert main(["--help"]) == 0
+    assert "  greet        say hello" in capsys.readouterr().out
+    assert main(["greed"]) == 2
+    assert "did you mean greet?" in capsys.readouterr().err
+
+
+def test_python_dash_m_gmvq() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gmvq", "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("gmvq ")
+
+
 def test_no_command_prints_help(gmvq: Run) -> None:
     result = gmvq()
     assert result.code == 2

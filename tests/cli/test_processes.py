@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(here: Any, gmvq: Run, tmp_path: Path) -> None:
     run_dir = tmp_path / "stopped"
-    command = [sys.executable, "-m", "gmvq.cli.main", "fit", *here.small]
+    command = [sys.executable, "-m", "gmvq", "fit", *here.small]
     command += ["--out", str(run_dir), "--trainer.max_steps", "100000", "--trainer.val_check_interval", "7"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     try:
@@ -50,7 +50,7 @@ def test_two_processes(here: Any, tmp_path: Path) -> None:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     run_dir = tmp_path / "two"
-    command = [sys.executable, "-m", "gmvq.cli.main", "fit", *here.small, "--out", str(run_dir)]
+    command = [sys.executable, "-m", "gmvq", "fit", *here.small, "--out", str(run_dir)]
     command += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "4"]
     command += ["--data.batch_size", "4"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)

@@ -11,10 +11,10 @@ import torch
 from torch.testing import assert_close
 
 from gmvq.evaluation import decoded_codewords, evaluate, inspect_codebook, write_metrics, write_report
-from gmvq.evaluation.scores import image_scores
 from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.objectives import GaussianLikelihood
 from gmvq.quantizers import ResidualGMVQ
+from gmvq_bench.uncertainty.scores import image_scores
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from fuzz_images import bmp_bomb, gif_bomb, png_bomb, text_bomb
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fuzz_images import bmp_bomb, gif_bomb, png_bomb, text_bomb
 from gmvq import GroupedGMVQ, ResidualGMVQ
 from gmvq.cli.config_files import check_config_file
 from gmvq.data.decode import MAX_PIXELS, UnreadableImageError, decode, header_problem

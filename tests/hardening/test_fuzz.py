@@ -1,4 +1,4 @@
-"""A few of each kind of fuzzed input; ``python benchmarks/fuzz.py`` runs thousands of the same and counts."""
+"""A few of each kind of fuzzed input; ``python tests/hardening/fuzz.py`` runs thousands of the same and counts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-
 from fuzz_inputs import KINDS, outcome
+from hypothesis import HealthCheck, Phase, given, settings
 
 #: Single, slow ones are not shrunk: what fails is printed whole.
 EXAMPLES = {"configs": 40, "images": 60, "latents": 60}

@@ -154,7 +154,7 @@ def test_one_code_per_position_can_be_inspected_and_exported(
         (["--model.channels", "3"], "has 1 channel, and the model takes 3; pass --model.channels 1"),
         (["--data.size", "66"], "multiple of model.downsample=4"),
         (["--data.path", "photos"], "'photos' holds images, and the model takes signals"),
-        (["--data.path", "spech"], "Did you mean 'speech'?"),
+        (["--data.path", "spech"], "Did you mean 'speech'"),
         (["--data.value_range", "[1, -1]"], "data.value_range must be two numbers, low < high"),
     ],
 )

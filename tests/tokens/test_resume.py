@@ -209,7 +209,7 @@ def test_a_limit_on_the_size_of_files(checkpoint: Path, array: Path, tmp_path: P
 
 
 def test_killed_three_times(checkpoint: Path, tmp_path: Path, contents: Contents) -> None:
-    """More kills, on more images: benchmarks/reliability.py."""
+    """More kills, on more images: tests/hardening/reliability.py."""
     images = np.random.default_rng(3).integers(0, 255, (800, 8, 8, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     out, chance = tmp_path / "killed", random.Random(5)

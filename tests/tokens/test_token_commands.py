@@ -85,7 +85,7 @@ def test_ctrl_c(gmvq: Run, checkpoint: Path, tmp_path: Path) -> None:
     options = ["encode", str(checkpoint), "--data", str(tmp_path / "images.npy"), "--out", str(out)]
     options += ["--rows_per_shard", "20", "--batch_size", "4"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "gmvq.cli.main", *options],
+        [sys.executable, "-m", "gmvq", *options],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,

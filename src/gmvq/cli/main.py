@@ -7,18 +7,15 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 
 from ..environment import version_of
 
-#: name -> (module with ``run(argv) -> exit code``, what it does in one line)
+#: Our own commands: name -> (module with ``run(argv) -> exit code``, what it does in one line).
 COMMANDS = {
     "fit": ("gmvq.cli.fit", "train a tokenizer on images, or go on with a run that was stopped"),
     "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
-    "uncertainty": (
-        "gmvq.cli.uncertainty",
-        "ask whether a tokenizer knows when it errs, and which images are new to it",
-    ),
     "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),
     "encode": (
         "gmvq.cli.encode",
@@ -28,41 +25,53 @@ COMMANDS = {
     "tokens": ("gmvq.cli.tokens", "check a folder of tokens, or count its codes"),
     "prior": ("gmvq.cli.prior", "train a distribution over tokens, to generate from"),
     "sample": ("gmvq.cli.sample", "draw images from a prior over tokens"),
-    "rd": ("gmvq.cli.rd", "rate-distortion curves over K and beta, tokens truly coded, beside JPEG and WebP"),
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
     "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
     "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),
-    "compare": ("gmvq.cli.compare", "compare quantizers on the same network, tuned alike, with seeds"),
-    "bench": ("gmvq.cli.bench", "measure speed and memory of the layer or the training step"),
 }
+#: Other packages add commands by entry points of this group: functions of ``argv`` that return the exit code, in a
+#: module that imports nothing heavy. The first line of the docstring is the summary.
+GROUP = "gmvq.commands"
+#: What the package of comparisons in this repository adds, for the help of those who have not installed it.
+ELSEWHERE = ("compare", "bench", "rd", "uncertainty", "study", "document")
+HOW_TO_GET = f"{', '.join(ELSEWHERE)} are in a package of their own: pip install ./bench, in a clone of gmvq"
+
+Command = Callable[[list[str]], int]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | None = None) -> int:
     """Run one command line and return its exit code: 0 done, 1 done in part, 2 misused, 130 interrupted.
 
     Args:
         argv: the arguments after ``gmvq``; default: those of the process.
+        more: commands beside our own; default: those of the installed entry points.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help())
+        print(_help(_installed() if more is None else more))
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version", "version"):
         print(f"gmvq {version_of('gmvq')}")
         return 0
     name, *rest = arguments
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return _fail("gmvq", f"there is no command {name!r}{hint} Commands: {', '.join(COMMANDS)}")
+    if name in COMMANDS:
+        return _run(name, lambda argv: importlib.import_module(COMMANDS[name][0]).run(argv), rest)
+    more = _installed() if more is None else more
+    if name in more:
+        return _run(name, more[name], rest)
+    return _fail("gmvq", _unknown(name, [*COMMANDS, *more]))
+
+
+def _run(name: str, command: Command, argv: list[str]) -> int:
     try:
-        return importlib.import_module(COMMANDS[name][0]).run(rest)
+        return command(argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print(f"\ngmvq {name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `gmvq ... | head`
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `gmvq ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -71,6 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("GMVQ_DEBUG"):
             traceback.print_exc()
         return _fail(f"gmvq {name}", str(error))
+
+
+def _installed() -> dict[str, Command]:
+    """The commands that installed packages add."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    if name in ELSEWHERE:
+        return f"the command {name!r} is not installed; {HOW_TO_GET}"
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no command {name!r}{hint} Commands: {', '.join(known)}"
 
 
 def _is_misuse(error: Exception) -> bool:
@@ -89,9 +111,12 @@ def _fail(who: str, message: str) -> int:
     return 2
 
 
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+def _help(more: Mapping[str, Command]) -> str:
+    summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
+    summaries |= {name: (command.__doc__ or "").partition("\n")[0] for name, command in more.items()}
+    width = max(map(len, summaries))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    absent = [] if any(name in more for name in ELSEWHERE) else ["", HOW_TO_GET + "."]
     return "\n".join(
         [
             "usage: gmvq COMMAND [OPTIONS]",
@@ -100,12 +125,9 @@ def _help() -> str:
             "",
             "commands:",
             *lines,
+            *absent,
             "",
             "gmvq COMMAND --help explains a command; gmvq --version prints the version.",
             "GMVQ_DEBUG=1 shows the traceback of an error.",
         ]
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

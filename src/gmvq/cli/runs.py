@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..files import write_text as write_text
-
 LAST = Path("checkpoints", "last.ckpt")
 ROOT = Path("runs")
 

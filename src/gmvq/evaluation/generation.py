@@ -17,10 +17,18 @@ from .batches import Images, device_of, evaluating, image_batches
 from .distances import check_pair, frechet_distance, kernel_distances
 from .inception import extractor_name, open_extractor
 from .neighbours import precision_recall
-from .ranks import Estimate
 
 #: Fewer images than this leave halves too small for neighbours and covariances.
 MIN_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and its 95 % interval; the function that made it says what the interval covers."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
-from ..files import PathLike, atomic_write
 from .history import thin
 
 Series = tuple[str, list[float], list[float]]
@@ -94,12 +92,6 @@ def distance_chart(nearest: NDArray[np.float64], *, label: str, mark: tuple[str,
     axes.set_xlim(left=0.0, right=max(top, mark[1] * 1.3 if mark else 0.0))
     _finish(axes, label, "codewords", legend=mark is not None)
     return _svg(figure)
-
-
-def save_figure(path: PathLike, figure: Any) -> None:
-    """Save a matplotlib figure, whole or not at all; the suffix says the format."""
-    with atomic_write(path) as file:
-        figure.savefig(file, dpi=120, format=Path(path).suffix.lstrip(".") or "png")
 
 
 def _figure() -> tuple[Any, Any]:

@@ -1,0 +1,1 @@
+"""What compares, measures and documents gmvq: rivals, suites, speed, studies, and the tables of the docs."""

@@ -1,0 +1,247 @@
+"""``gmvq compare``: train every method of a suite on the same network, tuned alike, with seeds; table and plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmvq.cli.common import Parser, positive, say
+from gmvq.files import write_json, write_text
+
+from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
+
+if TYPE_CHECKING:
+    from ..comparison.suite import Suite
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run or report a suite; return the exit code: 0 done, 1 a run of the suite failed."""
+    options = _parser().parse_args(list(argv))
+    if options.list:
+        return _list()
+    if options.report is not None:
+        return _report(options.report, options.out)
+    if options.suite is None:
+        raise ValueError("give --suite NAME to run, --report FILE... to show results, or --list")
+    if options.suite in ROBUST:
+        if options.devices:
+            raise ValueError(
+                "the robust suites run on the CPU; leave --devices out, --workers says how many at a time"
+            )
+        return run_robust(options, argv, options.workers or _workers(options.threads))
+    if options.parity:
+        raise ValueError(f"--parity is for the suites {' and '.join(ROBUST)}")
+    return _run(options, argv)
+
+
+def _run(options: Namespace, argv: Sequence[str]) -> int:
+    from ..comparison.execute import Records, run_suite
+    from ..comparison.results import assemble
+    from ..comparison.suite import load_suite
+
+    suite = narrowed(load_suite(options.suite), options)
+    out = options.out or Path("runs/compare")
+    records = Records(out / "runs")
+    for path in options.known:
+        records.add_known(_read(path)["runs"])
+    devices = [] if options.assemble else _devices(options)
+    say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
+    done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
+    gradients = (
+        _gradients(out / f"{suite.name}_gradients.json", suite.seeds, devices) if suite.gradients else None
+    )
+    results = assemble(
+        suite,
+        done,
+        command=shlex.join(["gmvq", "compare", *argv]),
+        date=datetime.now().astimezone().date().isoformat(),
+        gradients=gradients,
+    )
+    write_json(out / f"{suite.name}.json", results)
+    say(f"written to {out / suite.name}.json")
+    _show(results, out)
+    failed = sum(bool(record["error"]) for record in done)
+    if failed:
+        say(
+            f"{failed} of {len(done)} runs failed; the report says which, and the same command tries them again"
+        )
+    return int(failed > 0)
+
+
+def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
+    """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
+    from gmvq.quantizers import GaussianMixtureVQ
+
+    from ..gradients.study import run_study
+    from ..gradients.tokenizer import CODES, DIM
+
+    config = GaussianMixtureVQ(DIM, CODES).to_config()
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["quantizer"] == config and kept["settings"]["seeds"] == list(seeds):
+            return kept
+    if not devices:
+        return None
+    say("gradient estimators against the exact gradient: about five minutes")
+    study = {**run_study(seeds), "quantizer": config}
+    write_json(path, study)
+    return study
+
+
+def narrowed(suite: Suite, options: Namespace) -> Suite:
+    """The part of a suite that a command line asks for."""
+
+    def chosen(
+        what: str, given: dict[str, Any], names: list[str] | None, always: tuple[str | None, ...]
+    ) -> Any:
+        unknown = [name for name in names or () if name not in given]
+        if unknown:
+            raise ValueError(
+                f"suite {suite.name} has no {what} {', '.join(unknown)}; it has {', '.join(given)}"
+            )
+        return {k: v for k, v in given.items() if not names or k in names or k in always}
+
+    settings = chosen("setting", suite.settings, options.settings, ())
+    tuned = {s.tuned_as for s in settings.values() if s.tuned_as and s.tuned_as not in settings}
+    if tuned:
+        raise ValueError(f"these settings take their tuning from {', '.join(sorted(tuned))}: name it too")
+    return dataclasses.replace(
+        suite,
+        settings=settings,
+        methods=chosen("method", suite.methods, options.methods, (suite.ours, suite.reference)),
+        seeds=suite.seeds if options.seeds is None else suite.seeds[: options.seeds],
+        gradients=suite.gradients and not options.methods,
+    )
+
+
+def _devices(options: Namespace) -> list[str]:
+    import torch
+
+    if options.devices:
+        for device in options.devices:
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"--devices {device} cannot be used here: {reason}") from error
+        return [device for device in options.devices for _ in range(options.workers or 1)]
+    if torch.cuda.is_available():
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count()) for _ in range(options.workers or 1)]
+    return ["cpu"] * (options.workers or _workers(options.threads))
+
+
+def _workers(threads: int) -> int:
+    """CPU runs at a time."""
+    return max(1, _cores() // threads)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _report(paths: list[Path], out: Path | None) -> int:
+    for path in paths:
+        if is_robust(path):
+            show_robust(path, out)
+        else:
+            _show(_read(path), out)
+    return 0
+
+
+def _show(results: dict[str, Any], out: Path | None) -> None:
+    """Print the report, and with a folder write it there with its plots."""
+    from ..comparison.plots import plot_all
+    from ..comparison.report import render
+
+    text = render(results)
+    if results.get("gradients"):
+        from ..gradients.report import table
+
+        text += "\n" + table(results["gradients"])
+    print(text)
+    if out is not None:
+        write_text(out / f"{results['suite']['name']}.md", text)
+        files = plot_all(results, out)
+        if results.get("gradients"):
+            from ..gradients.report import plot
+
+            files.append(out / f"{results['suite']['name']}_gradients.png")
+            plot(results["gradients"], files[-1])
+        for file in files:
+            say(f"drawn to {file}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from ..comparison.results import KIND
+    from ..results import read
+
+    return read(path, KIND)
+
+
+def _list() -> int:
+    from ..comparison.suite import load_suite, suite_names
+
+    for name in suite_names():
+        suite = load_suite(name)
+        print(f"{name}: {suite.description}")
+        print(
+            f"    {len(suite.settings)} settings, {len(suite.methods)} methods, {len(suite.seeds)} seeds, "
+            f"{len(suite.pairs()) * len(suite.seeds)} final runs"
+        )
+    list_robust()
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="gmvq compare",
+        description="Train every method of a suite on the same network, data and steps; tune each over its own small "
+        "grid on the validation split; measure with seeds on the test split. A stopped run goes on where it was.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
+    parser.add_argument(
+        "--assemble", action="store_true", help="train nothing: report the runs that are there"
+    )
+    parser.add_argument("--list", action="store_true", help="list the suites of the package")
+    parser.add_argument(
+        "--report", type=Path, nargs="+", metavar="FILE", help="show what results files hold, train nothing"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of runs, results, report and plots (default: runs/compare)",
+    )
+    known = parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE")
+    known.help = "results files whose runs need no repetition"
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these settings")
+    parser.add_argument(
+        "--parity", choices=("even", "odd"), help="robust suites: only the even- or odd-numbered settings"
+    )
+    parser.add_argument("--seeds", type=positive, metavar="N", help="only the first N seeds")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="runs at a time (default: one per core), or per GPU (default: 1)",
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)"
+    )
+    parser.add_argument(
+        "--devices",
+        nargs="+",
+        metavar="DEVICE",
+        help="such as cuda:0 cuda:1 (default: all GPUs, else the CPU)",
+    )
+    return parser

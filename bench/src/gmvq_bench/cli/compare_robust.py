@@ -1,0 +1,107 @@
+"""``gmvq compare --suite robust`` and ``robust-small``: the layer in networks drawn at random, nothing tuned."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gmvq.cli.common import say
+from gmvq.files import write_text
+
+ROBUST = ("robust", "robust-small")
+
+
+def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
+    """Run a suite, or with ``--assemble`` take the runs that are there; 0 done, 1 a run failed but for divergence."""
+    from gmvq.files import write_json
+
+    from ..comparison.execute import Records, execute
+    from ..robust.data import missing
+    from ..robust.runs import key_of, runs_of, train_one
+    from ..robust.suite import SUITES, assemble, chosen_methods, select
+
+    methods = chosen_methods(options.methods)
+    selection = select(options.suite, missing(), options.parity, options.settings)
+    out = options.out or Path("runs/compare")
+    runs = runs_of(selection.settings, methods, options.seeds or 1)
+    say(
+        f"{options.suite}: {SUITES[options.suite]}\n{len(runs)} runs, results in {out}; a stopped run goes on"
+    )
+    for name, reason in selection.reasons.items():
+        say(f"left out, for want of data: settings of {name}: {reason}")
+    devices = [] if options.assemble else ["cpu"] * workers
+    records = Records(out / "robust")
+    records.add_known(known_runs(options.known))
+    done = execute(
+        runs, records, devices=devices, threads=options.threads, say=say, train_one=train_one, key=key_of
+    )
+    results = assemble(
+        options.suite,
+        selection,
+        done,
+        command=shlex.join(["gmvq", "compare", *argv]),
+        date=datetime.now().astimezone().date().isoformat(),
+    )
+    write_json(out / f"{options.suite}.json", results)
+    say(f"written to {out / options.suite}.json")
+    _show(results, out)
+    failed = [r for r in done if r["error"] and not r["error"].startswith("DivergedError")]
+    if failed:
+        say(f"{len(failed)} of {len(done)} runs failed; the same command tries them again")
+    return int(bool(failed))
+
+
+def known_runs(paths: list[Path]) -> list[dict[str, Any]]:
+    """The records of other results files of a robust suite."""
+    from ..results import read
+    from ..robust.suite import KIND
+
+    return [record for path in paths for record in read(path, KIND)["runs"]]
+
+
+def is_robust(path: Path) -> bool:
+    """Whether a results file is of a robust suite; what is none at all is for others to complain of."""
+    from ..robust.suite import KIND
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("kind") == KIND
+
+
+def show_robust(path: Path, out: Path | None) -> None:
+    """Print the report of a results file; with a folder, write it there too."""
+    from ..results import read
+    from ..robust.suite import KIND
+
+    _show(read(path, KIND), out)
+
+
+def list_robust() -> None:
+    """Print the suites with their sizes."""
+    from ..robust.costs import seconds
+    from ..robust.methods import RATES, methods_of
+    from ..robust.suite import SUITES, settings_of
+
+    for name in ROBUST:
+        settings = settings_of(name)
+        runs = sum(len(methods_of(s)) for s in settings)
+        trainings = {s: len(methods_of(s)) + (len(RATES) - 1) * s.more_rivals for s in settings}
+        hours = sum(seconds(s) * count for s, count in trainings.items()) / 3600
+        print(f"{name}: {SUITES[name]}")
+        print(f"    {len(settings)} settings, {runs} runs for each seed, about {hours:.1f} hours of one core")
+
+
+def _show(results: dict[str, Any], out: Path | None) -> None:
+    from ..robust.report import render
+
+    text = render(results)
+    print(text)
+    if out is not None:
+        write_text(out / f"{results['suite']['name']}.md", text)

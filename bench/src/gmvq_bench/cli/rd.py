@@ -1,0 +1,112 @@
+"""``gmvq rd``: rate-distortion curves of tokenizers over K and beta, their tokens truly coded, beside JPEG and WebP."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from gmvq.cli.common import Parser, positive, say
+from gmvq.files import write_text
+
+#: What the fields of a study are.
+_TEXTS = {
+    "data": "images, as --data.path of gmvq fit",
+    "size": "height and width in pixels",
+    "channels": "3 (RGB) or 1 (grey)",
+    "downsample": "pixels per latent position along each axis",
+    "dim": "features per latent position",
+    "network": "tiny, small or base",
+    "steps": "of the tokenizer's training",
+    "batch_size": "images per step",
+    "lr": "learning rate of the tokenizer",
+    "prior_steps": "of the prior's training",
+    "prior_size": "tiny, small or base",
+    "images": "test images at most, spread over the test split",
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure or report; return 0, or 1 if a round trip was not exact."""
+    options = _parser().parse_args(list(argv))
+    if options.report is None:
+        results = _measure(options, argv)
+    else:
+        from ..rate_distortion.sweep import KIND
+        from ..results import read
+
+        if not options.report.is_file():
+            raise FileNotFoundError(f"there is no results file {options.report}")
+        results = read(options.report, KIND)
+    from ..rate_distortion.report import plot, tables
+
+    text = tables(results)
+    print(text)
+    write_text(options.out / "rd.md", text)
+    plot(results, options.out / "rd.png")
+    say(f"written to {options.out}: rd.md, rd.png" + (", rd.json" if options.report is None else ""))
+    return int(not all(point["exact"] for point in results["points"]))
+
+
+def _measure(options: argparse.Namespace, argv: Sequence[str]) -> dict:
+    from ..rate_distortion import Point, Study, run_study
+
+    fields = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(Study)
+        if field.name != "flip"
+    }
+    study = Study(**fields, flip=not options.no_flip)
+    pairs: list[tuple[int, float | None]] = [(size, None) for size in options.codebook_sizes]
+    pairs += list(itertools.product(options.beta_sizes or options.codebook_sizes[-1:], options.betas))
+    points = [Point(size, beta, seed) for size, beta in pairs for seed in range(options.seeds)]
+    say(f"{len(points)} points; results in {options.out}; a study that was stopped goes on where it was")
+    return run_study(
+        study, points, options.out, command=shlex.join(["gmvq", "rd", *argv]), device=options.device, say=say
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    from ..rate_distortion.points import Study
+
+    parser = Parser(
+        prog="gmvq rd",
+        description="Train tokenizers over K and beta, each with a prior on its tokens, and measure rate (entropy, "
+        "cross-entropy of the prior, true bytes of a range coder) against distortion, beside JPEG and WebP.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/rd"), metavar="DIR", help="default: runs/rd")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="show a results file; nothing is measured"
+    )
+    parser.add_argument(
+        "--codebook_sizes",
+        type=positive,
+        nargs="+",
+        default=[16, 64, 256, 1024],
+        metavar="K",
+        help="with the default beta (default: 16 64 256 1024)",
+    )
+    parser.add_argument(
+        "--betas", type=float, nargs="*", default=[0.1, 1.0, 10.0], help="constant weights of KL(qbar || pi)"
+    )
+    parser.add_argument(
+        "--beta_sizes",
+        type=positive,
+        nargs="+",
+        metavar="K",
+        help="with these K; default: the last of --codebook_sizes",
+    )
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds per point (default: 1)")
+    parser.add_argument("--no_flip", action="store_true", help="do not show mirror images while training")
+    parser.add_argument("--device", default="cpu", help="where to train (default: cpu)")
+    for field in dataclasses.fields(Study):
+        if field.name != "flip":
+            default = field.default
+            kind = positive if isinstance(default, int) else type(default)
+            help_text = f"{_TEXTS[field.name]} (default: {default})"
+            parser.add_argument(f"--{field.name}", type=kind, default=default, help=help_text)  # pyright: ignore
+    return parser

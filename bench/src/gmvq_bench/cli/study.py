@@ -1,0 +1,27 @@
+"""``gmvq study``: make a results file that the docs cite."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+#: name -> what its module in ``studies``, with ``run(argv) -> exit code``, does.
+STUDIES = {
+    "generation": "samples from the tokens of GM-VQ and of its best rival",
+    "bottleneck": "how much of the class of a picture survives the codes",
+    "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
+    "signals": "the figures of two runs on sound and series",
+    "tutorial": "how long the lines of the tutorial take",
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Make one study; return its exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: gmvq study NAME [OPTIONS]\n\nstudies:")
+        print("\n".join(f"  {name:<13}{summary}" for name, summary in STUDIES.items()))
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in STUDIES:
+        raise ValueError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+    return importlib.import_module(f"gmvq_bench.studies.{name}").run(rest)

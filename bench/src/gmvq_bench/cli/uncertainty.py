@@ -1,0 +1,94 @@
+"""``gmvq uncertainty``: does a tokenizer know when it errs, and does it know images it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmvq.cli.common import Loaded, load, parser_for_model, positive, say
+from gmvq.cli.data_options import add_data_options, open_data
+
+if TYPE_CHECKING:
+    from ..uncertainty.scores import Scores
+
+_DIGITS = "digits"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Measure; return the exit code."""
+    options = _parser().parse_args(list(argv))
+    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot is a file .png, .svg or .pdf, got {options.plot!r}")
+    loaded = load(options)
+
+    from gmvq.evaluation.tables import write_metrics
+
+    from ..uncertainty.measure import format_uncertainty, measure_uncertainty
+
+    images = open_data(options, loaded)
+    other = _other(options, loaded, tuple(images[0].shape)) if options.ood else None
+    scores = _scores(options, loaded, images)
+    out = None if other is None else _scores(options, loaded, other)
+    found = measure_uncertainty(scores, out, bins=options.bins, resamples=options.resamples)
+    print(format_uncertainty(found))
+    if options.json:
+        say(f"written to {write_metrics(options.json, found.to_dict())}")
+    if options.plot:
+        from ..uncertainty.plot import plot_uncertainty
+
+        say(f"written to {plot_uncertainty(options.plot, found)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_for_model(
+        "uncertainty",
+        "Compare the uncertainty that a tokenizer states, log s^2 and H(q(c|x)), with the error it makes, and with "
+        "images of another kind.",
+    )
+    add_data_options(parser, default="what the model was trained on")
+    parser.add_argument(
+        "--ood",
+        metavar="PATH",
+        help="images of another kind, as --data, or digits (those of scikit-learn, enlarged): also how well each "
+        "score tells them apart",
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="use only the first N images of either set"
+    )
+    parser.add_argument("--bins", type=positive, default=10, help="quantile bins of log s^2 (default: 10)")
+    parser.add_argument(
+        "--resamples", type=positive, default=200, metavar="N", help="of the bootstrap (default: 200)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--plot", metavar="FILE", help="draw them: .png, .svg or .pdf")
+    return parser
+
+
+def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
+    from gmvq.training.export import load_likelihood
+
+    from ..uncertainty.scores import image_scores
+
+    say(images.description)
+    return image_scores(
+        loaded.model,
+        images,
+        likelihood=load_likelihood(options.checkpoint),
+        batch_size=options.batch_size,
+        limit=options.limit,
+    )
+
+
+def _other(options: argparse.Namespace, loaded: Loaded, shape: tuple[int, ...]) -> Any:
+    """The images of --ood, in the size and channels of the others; their own test split where they have one."""
+    if options.ood == _DIGITS:
+        from ..uncertainty.digits import Digits
+
+        if len(shape) != 3:
+            raise ValueError("--ood digits are images, and the model is of signals; give --ood PATH")
+        return Digits(shape[-1], shape[0])
+    changed = {"data": options.ood, "split": None, "column": None, "size": shape[-1]}
+    return open_data(argparse.Namespace(**{**vars(options), **changed}), loaded)

@@ -1,0 +1,257 @@
+"""Run a suite: what is not known yet, several runs at a time, each result a file as it comes.
+
+Workers are processes of their own, each fed one run at a time: a worker that dies takes its run with it, whose record
+says so, and is replaced.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmvq.files import write_json
+
+from ..results import cpu_name, package_version
+from .methods import build_quantizer
+from .suite import Run, Suite, run_key
+
+Record = dict[str, Any]
+Say = Callable[[str], None]
+TrainOne = Callable[[Run, str], dict[str, Any]]
+
+
+class Records:
+    """Records by key, in a folder of JSON files; those of a results file may be added."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, Record] = {}
+        for file in sorted(folder.glob("*.json")):
+            try:
+                self.add_known([json.loads(file.read_text(encoding="utf-8"))])
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{file} is not JSON: {error}; delete it, and its run is made again"
+                ) from error
+
+    def add_known(self, records: Iterable[Record]) -> None:
+        """Take over records that another file holds."""
+        for record in records:
+            self._known[record["key"]] = record
+
+    def get(self, key: str) -> Record | None:
+        return self._known.get(key)
+
+    def put(self, record: Record) -> None:
+        name = f"{record['setting']}--{record['method']}--{record['phase']}-{record['seed']}-{record['key']}.json"
+        write_json(self.folder / name.replace("/", "_").replace(" ", "_"), record)
+        self._known[record["key"]] = record
+
+
+def key_of(run: Run) -> str:
+    """Key of a run with the quantizer that it builds today; of an impossible one, with the reason."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            config: dict[str, Any] = build_quantizer(run).to_config()  # pyright: ignore[reportCallIssue]
+    except (ValueError, ImportError) as error:
+        config = {"impossible": str(error)}
+    return run_key(run, config)
+
+
+def execute(
+    runs: list[Run],
+    records: Records,
+    *,
+    devices: list[str],
+    threads: int = 1,
+    say: Say = print,
+    train_one: TrainOne | None = None,
+    key: Callable[[Run], str] = key_of,
+) -> list[Record]:
+    """Make every run that ``records`` does not hold; return the records of all, in order.
+
+    Args:
+        devices: one worker for each entry, such as ``["cpu", "cpu"]``; none: nothing is run.
+        threads: CPU threads of a worker.
+        say: told about every run that ends.
+        train_one: (run, device) -> figures; default ``train.train_run``.
+        key: of a run's record.
+    """
+    keys = [key(run) for run in runs]
+    todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
+    queue, lock, done = list(todo.items()), threading.Lock(), [0]
+    failure, pools = list[BaseException](), list[_Worker]()
+
+    def serve(device: str) -> None:
+        pool = _Worker(threads)
+        pools.append(pool)
+        try:
+            while not failure:
+                with lock:
+                    if not queue:
+                        return
+                    name, run = queue.pop(0)
+                figures = pool.run(train_one, run, device)
+                if failure:  # interrupted: this run did not fail, it was stopped
+                    return
+                record = {**run, **figures, "key": name, "environment": _environment(device, threads)}
+                with lock:
+                    records.put(record)
+                    done[0] += 1
+                    say(f"[{done[0]}/{len(todo)}] {_line(record)}")
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            pool.close()
+
+    threads_of = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
+    _together(threads_of, failure, pools)
+    found = [records.get(name) for name in keys]
+    return [{**record, **_names(run)} for record, run in zip(found, runs, strict=True) if record is not None]
+
+
+def _together(workers: list[threading.Thread], failure: list[BaseException], pools: list[_Worker]) -> None:
+    """Start all threads and wait for them; an interruption ends every run, a failure is raised."""
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.2)
+    except KeyboardInterrupt:
+        failure.append(KeyboardInterrupt())
+        for pool in pools:
+            pool.close()
+        raise
+    if failure:
+        raise failure[0]
+
+
+def _names(run: Run) -> dict[str, Any]:
+    """What a run is called in this suite; an equal run of another suite may have other names."""
+    return {name: run[name] for name in ("setting", "method", "options")}
+
+
+def _usable(record: Record | None) -> bool:
+    """Whether a record stands: it has figures, or the method diverged; any other error is tried again."""
+    return record is not None and (not record["error"] or record["error"].startswith("DivergedError"))
+
+
+class _Worker:
+    """A process that makes runs one after another, and a new one when it has died."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = self._start()
+
+    def _start(self) -> concurrent.futures.ProcessPoolExecutor:
+        return concurrent.futures.ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=torch.set_num_threads,
+            initargs=(self._threads,),
+        )
+
+    def run(self, train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any]:
+        try:
+            return self._pool.submit(_guarded, train_one, run, device).result()
+        except BrokenProcessPool:
+            self._pool.shutdown(wait=False)
+            self._pool = self._start()
+            return {"error": "the process died: killed, or out of memory"}
+
+    def close(self) -> None:
+        """End the process, in the middle of a run if it must be: its record is then made by the next call."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()  # else the interpreter would wait for the run's end, which may take hours
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any]:
+    """The figures of a run, or its error: one failing row must not take the others down."""
+    if train_one is None:
+        from .train import train_run as train_one
+    try:
+        return {"error": None, **train_one(run, device)}
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = (str(error).splitlines() or [""])[0]
+        return {
+            "error": f"{type(error).__name__}: {text}",
+            "where": f"{Path(where.filename).name}:{where.lineno}",
+        }
+
+
+def _environment(device: str, threads: int) -> dict[str, Any]:
+    cuda = device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "gmvq": package_version("gmvq"),
+        "vector-quantize-pytorch": package_version("vector-quantize-pytorch"),
+    }
+
+
+def _line(record: Record) -> str:
+    """A record as one line of progress."""
+    own = " ".join(
+        f"{name}={value:g}" for name, value in record["options"].items() if isinstance(value, int | float)
+    )
+    name = f"{record['setting']} {record['method']} lr={record['lr']:g} {own} seed {record['seed']}"
+    if record["error"]:
+        return f"{name}: {record['error']}"
+    figures = record.get("test") or record["validation"]
+    return (
+        f"{name}: {'test' if 'test' in record else 'validation'} MSE {figures['mse'] * 1e3:.3f}e-3, "
+        f"perplexity {figures['perplexity']:.0f}, {record['seconds']:.0f} s"
+    )
+
+
+def run_suite(
+    suite: Suite,
+    records: Records,
+    *,
+    devices: list[str],
+    threads: int = 1,
+    say: Say = print,
+    train_one: TrainOne | None = None,
+) -> list[Record]:
+    """Tune every method on the validation split, then make its final runs; return all records."""
+    options: dict[str, Any] = {"devices": devices, "threads": threads, "say": say, "train_one": train_one}
+    tuning = [run for setting, method in suite.pairs() for run in suite.grid_of(setting, method)]
+    tuned = execute(_unique(tuning), records, **options)
+    finals: list[Run] = []
+    for setting, method in suite.pairs():
+        choice = chosen(suite, tuned, setting, method)
+        finals += [] if choice is None else suite.finals(setting, method, choice)
+    return tuned + execute(finals, records, **options)
+
+
+def chosen(suite: Suite, tuned: list[Record], setting: str, method: str) -> dict[str, Any] | None:
+    """The point of a method's grid with the lowest validation MSE; None if every one failed."""
+    choices = suite.methods[method].choices()
+    if len(choices) == 1:
+        return choices[0]
+    place = suite.settings[setting].tuned_as or setting
+    runs = [r for r in tuned if (r["setting"], r["method"]) == (place, method) and not r["error"]]
+    if not runs:
+        return None
+    best = min(runs, key=lambda r: r["validation"]["mse"])
+    return {
+        name: best["lr"] if name == "lr" else best["options"][name] for name in suite.methods[method].grid
+    }
+
+
+def _unique(runs: list[Run]) -> list[Run]:
+    """Runs without repetition: settings may share their tuning."""
+    return list({json.dumps(run, sort_keys=True): run for run in runs}.values())

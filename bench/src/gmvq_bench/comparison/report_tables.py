@@ -1,0 +1,258 @@
+"""The tables of a report: figures of a setting, ours against each rival, ablations, and the grids."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..markdown import escaped, label, table
+from ..statistics import Paired, holm, mean_interval, paired
+from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
+
+NONE = "-"
+#: Figures of the test split: heading, name, factor, significant digits, whether it is one of codes.
+_COLUMNS: tuple[tuple[str, str, float, int, bool], ...] = (
+    ("MSE x 1e-3", "mse", 1e3, 4, False),
+    ("PSNR, dB", "psnr", 1, 4, False),
+    ("SSIM", "ssim", 1, 4, False),
+    ("KID x 1e-3", "kid", 1e3, 4, False),
+    ("perplexity", "perplexity", 1, 4, True),
+    ("usage, %", "usage", 100, 3, True),
+    ("distinct codewords", "distinct", 1, 4, True),
+    ("bits per pixel (entropy)", "bits_per_pixel_entropy", 1, 4, True),
+)
+_COST = (("steps/s", "steps_per_second"), ("peak memory, MB", "peak_memory_mb"))
+
+
+def setting_table(results: dict[str, Any], setting: str) -> str:
+    """Mean and 95 % interval of every figure; ceilings on top, then by mean MSE, then what has no run."""
+    suite, runs = results["suite"], finals(results, setting)
+    order, best = ranking(suite, runs), best_discrete(suite, runs)
+    columns = [c for c in _COLUMNS if any(figures(runs[name], c[1]) for name in order)]
+    costs = [
+        c for c in _COST if any(run.get(c[1]) is not None for name in order for run in runs[name].values())
+    ]
+    cells = {c[1]: _column(suite, runs, order, c) for c in columns}
+    lines = []
+    for name in order:
+        method, marked = suite["methods"][name], name == best
+        line = [label(name) + _remark(results, setting, name), *(cells[c[1]][name] for c in columns)]
+        line += [_plain_mean(runs[name], field) for _, field in costs]
+        if method.get("ceiling"):
+            line = [cell if cell == NONE else f"*{cell}*" for cell in line]
+        if marked:
+            line[:2] = [f"**{cell}**" for cell in line[:2]]
+        lines.append(line)
+    width = len(columns) + len(costs)
+    for name in (name for name in runs if name not in order):
+        cells_of = [why_missing(results, setting, name), *[NONE] * width][: max(1, width)]
+        lines.append([label(name) + _remark(results, setting, name, count=False), *cells_of])
+    head = ["method", *(c[0] for c in columns), *(c[0] for c in costs)]
+    return table(head if width else ["method", "figures"], lines)
+
+
+def ranking(suite: dict[str, Any], runs: Finals) -> list[str]:
+    """Methods with runs: ceilings first, then by mean MSE."""
+    known = [name for name in runs if runs[name]]
+    return sorted(known, key=lambda name: (not suite["methods"][name].get("ceiling"), mean_mse(runs[name])))
+
+
+def best_discrete(suite: dict[str, Any], runs: Finals) -> str | None:
+    """The method with codes and all its seeds that has the lowest mean MSE."""
+    names = [n for n in runs if complete(suite, runs[n]) and not suite["methods"][n].get("ceiling")]
+    return min(names, key=lambda name: mean_mse(runs[name]), default=None)
+
+
+def with_interval(mean: float, half: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def decimals(values: Iterable[float], significant: int) -> int:
+    """Decimals that show a typical value of a column with so many significant digits."""
+    sizes = [abs(v) for v in values if v]
+    if not sizes:
+        return significant - 1
+    return max(0, min(6, significant - 1 - math.floor(math.log10(statistics.median_low(sizes)))))
+
+
+def _column(suite: dict[str, Any], runs: Finals, order: list[str], column: tuple) -> dict[str, str]:
+    """Cells of a column by method."""
+    _, field, factor, significant, of_codes = column
+    means: dict[str, tuple[float, float | None]] = {}
+    for name in order:
+        values = figures(runs[name], field)
+        if values and not (of_codes and suite["methods"][name].get("ceiling")):
+            means[name] = mean_interval(factor * v for v in values.values())
+    digits = decimals((mean for mean, _ in means.values()), significant)
+    return {name: with_interval(*means[name], digits) if name in means else NONE for name in order}
+
+
+def _plain_mean(runs: dict[int, dict[str, Any]], field: str) -> str:
+    values = [run[field] for run in runs.values() if run.get(field) is not None]
+    if not values:
+        return NONE
+    mean = statistics.mean(values)
+    return f"{mean:.3g}" if mean < 100 else f"{mean:.0f}"
+
+
+def _remark(results: dict[str, Any], setting: str, name: str, count: bool = True) -> str:
+    suite, marks = results["suite"], []
+    if name == suite["ours"]:
+        marks.append("ours")
+    elif not is_rival(suite, name):
+        marks.append("ceiling" if suite["methods"][name].get("ceiling") else "variant of ours")
+    runs = finals(results, setting)[name]
+    if count and not complete(suite, runs):
+        marks.append(f"{len(runs)} of {len(suite['seeds'])} seeds")
+    return f" ({', '.join(marks)})" if marks else ""
+
+
+def why_missing(results: dict[str, Any], setting: str, name: str) -> str:
+    """Why a method has no figures in a setting, in a few words."""
+    place = tuned_in(results["suite"], setting)
+    final, tuning = _problems(results, setting, name, "final"), _problems(results, place, name, "tune")
+    for errors in (final, tuning):
+        if errors and None not in errors:
+            return f"failed: {escaped(str(errors[0]))}"
+    return "not yet run"
+
+
+def tuning_failed(results: dict[str, Any], setting: str, name: str) -> bool:
+    """Whether every point that was tried of a method's grid failed."""
+    errors = _problems(results, tuned_in(results["suite"], setting), name, "tune")
+    return bool(errors) and None not in errors
+
+
+def _problems(results: dict[str, Any], setting: str, name: str, phase: str) -> list[str | None]:
+    wanted = (setting, name, phase)
+    return [problem(r) for r in results["runs"] if (r["setting"], r["method"], r["phase"]) == wanted]
+
+
+def rivals_table(suite: dict[str, Any], runs: Finals) -> str:
+    """Ours against each rival, paired over seeds; p is corrected for the number of rivals."""
+    ours = figures(runs[suite["ours"]], "mse")
+    names = [n for n in ranking(suite, runs) if is_rival(suite, n) and runs[n].keys() & ours.keys()]
+    tests = {name: paired(ours, figures(runs[name], "mse")) for name in names}
+    corrected = _corrected(tests)
+    rows = [[label(n), percent(t), corrected.get(n, NONE), str(len(t.seeds))] for n, t in tests.items()]
+    head = ("against", f"MSE of {label(suite['ours'])}, % [95 % interval]", "p (Holm)", "seeds")
+    return table(head, rows) if rows else ""
+
+
+def ablation_table(suite: dict[str, Any], runs: Finals) -> str:
+    """Variants with their difference to the reference, in the suite's order."""
+    reference = suite["reference"]
+    base = figures(runs.get(reference, {}), "mse")
+    order = [n for n in (reference, *(n for n in runs if n != reference)) if runs.get(n)]
+    others = [n for n in order if n != reference and runs[n].keys() & base.keys()]
+    tests = {name: paired(figures(runs[name], "mse"), base) for name in others}
+    corrected = _corrected(tests)
+    columns = [_column(suite, runs, order, c) for c in _COLUMNS if c[1] in ("mse", "perplexity")]
+    entropy = {n: [h for h in map(last_entropy, runs[n].values()) if h is not None] for n in order}
+    lines = []
+    for name in order:
+        test = tests.get(name)
+        marks = "reference" if name == reference else ""
+        if not complete(suite, runs[name]):
+            marks += (", " if marks else "") + f"{len(runs[name])} of {len(suite['seeds'])} seeds"
+        line = [label(name) + (f" ({marks})" if marks else ""), *(column[name] for column in columns)]
+        line.append(with_interval(*mean_interval(entropy[name]), 3) if entropy[name] else NONE)
+        difference = percent(test) if test else NONE
+        line.append(f"**{difference}**" if test and test.significant else difference)
+        lines.append([*line, corrected.get(name, NONE)])
+    head = ("variant", "MSE x 1e-3", "perplexity", "H(q) at the end, nats")
+    return table((*head, "MSE against the reference, % [95 % interval]", "p (Holm)"), lines) if lines else ""
+
+
+def last_entropy(run: dict[str, Any]) -> float | None:
+    """The last conditional entropy of a run's curve."""
+    known = [h for h in (run.get("curve") or {}).get("conditional_entropy") or [] if h is not None]
+    return known[-1] if known else None
+
+
+def percent(test: Paired) -> str:
+    """Difference in percent with its interval: -12.3 [-14.0, -10.6]."""
+    if test.percent_interval is None:
+        return f"{test.percent:+.1f} (no interval)"
+    low, high = test.percent_interval
+    return f"{test.percent:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _corrected(tests: dict[str, Paired]) -> dict[str, str]:
+    """Holm's p of every test that has one, as text."""
+    known = {name: test.p for name, test in tests.items() if test.p is not None}
+    corrected = zip(known, holm(list(known.values())), strict=True)
+    return {name: "< 0.001" if p < 0.001 else f"{p:.3f}" for name, p in corrected}
+
+
+def tuned_in(suite: dict[str, Any], setting: str) -> str:
+    """The setting whose tuning a setting uses."""
+    return suite["settings"][setting].get("tuned_as") or setting
+
+
+def grid_table(results: dict[str, Any], setting: str) -> str:
+    """The grid of every method that is tuned in a setting, and what was chosen."""
+    suite = results["suite"]
+    names = [name for name, method in suite["methods"].items() if takes_part(method, setting)]
+    lines = [_grid_line(results, setting, name) for name in names]
+    head = ("method", "grid", "chosen", "validation MSE x 1e-3", "at an edge of the grid", "note")
+    keep = [i for i in range(len(head)) if i < 5 or any(line[i] for line in lines)]
+    return table([head[i] for i in keep], [[line[i] for i in keep] for line in lines])
+
+
+def _grid_line(results: dict[str, Any], setting: str, name: str) -> list[str]:
+    method = results["suite"]["methods"][name]
+    grid = method["grid"]
+    text, note = (
+        "; ".join(f"{n} {', '.join(map(_value, v))}" for n, v in grid.items()),
+        method.get("note") or "",
+    )
+    tuned = [r for r in results["runs"] if (r["setting"], r["method"], r["phase"]) == (setting, name, "tune")]
+    used = list(finals(results, setting)[name].values())
+    points = math.prod(len(values) for values in grid.values())
+    good = [run for run in tuned if problem(run) is None]
+    if points > 1 and len(good) < points:
+        text += f" ({len(good)} of {points} points have figures)"
+    best = min(good, key=lambda run: run["validation"]["mse"], default=None)
+    pick = _own(used[0], grid) if used else _own(best, grid) if best else None
+    if pick is None:
+        return [label(name), label(text), NONE, NONE, NONE, escaped(note)]
+    mse = [run["validation"]["mse"] for run in good if _own(run, grid) == pick]
+    figure = f"{1e3 * mse[0]:.3f}" if mse else NONE
+    if mse and best and mse[0] > best["validation"]["mse"]:
+        figure += f" (not the lowest: {1e3 * best['validation']['mse']:.3f})"
+    chosen = "; ".join(f"{n} {_value(v)}" for n, v in pick.items())
+    edge = NONE if points == 1 else _edges(grid, pick)
+    return [label(name), label(text), label(chosen), figure, edge, escaped(note)]
+
+
+def _own(run: dict[str, Any], grid: dict[str, list]) -> dict[str, Any]:
+    """The point of the grid that a run is of."""
+    return {name: run["lr"] if name == "lr" else run["options"].get(name) for name in grid}
+
+
+def _edges(grid: dict[str, list], pick: dict[str, Any]) -> str:
+    """At which ends of the numeric ranges a choice lies; a range of two values has only ends."""
+    ends: list[str] = []
+    for name, values in grid.items():
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) < 2 or len(numbers) < len(values):
+            continue
+        sides: list[tuple[str, Callable[..., Any]]] = [("lowest", min), ("highest", max)]
+        for word, end in sides:
+            if math.isclose(pick[name], end(numbers), rel_tol=1e-4):
+                ends.append(f"{name} {word}" + (" of two" if len(numbers) == 2 else ""))
+    return "**" + ", ".join(ends) + "**" if any("of two" not in e for e in ends) else ", ".join(ends) or "no"
+
+
+def _value(value: Any) -> str:
+    """A value of a grid, short; parts of GM-VQ as Type(option=value)."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict) and "type" in value:
+        rest = ", ".join(f"{k}={_value(v)}" for k, v in value.items() if k != "type")
+        return f"{value['type']}({rest})"
+    return value if isinstance(value, str) else json.dumps(value)

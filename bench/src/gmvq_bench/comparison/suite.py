@@ -1,0 +1,258 @@
+"""A suite: which settings, which methods with which grids, which seeds; read from YAML, and cut into single runs.
+
+A run is a JSON-able dictionary that says everything its figures depend on, so two equal runs are one run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gmvq.errors import check_choice, check_positive
+
+Run = dict[str, Any]
+#: Raised when a change of the training protocol makes older results incomparable.
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all methods share: data, network, size of the codebook and length of training.
+
+    Args:
+        data: path or name of ``gmvq.data.open_images``.
+        size, channels: of the images.
+        network, downsample, dim: of ``gmvq.models.build_networks``.
+        codebook_size: K.
+        steps, batch_size: of training.
+        flip: mirror images while training.
+        tuned_as: name of the setting whose tuned rate and weights are used here; None: tuned on its own.
+        needs: what the setting wants beside the data, such as a GPU; in words, for the report.
+    """
+
+    data: str
+    size: int
+    codebook_size: int
+    steps: int
+    channels: int = 3
+    network: str = "tiny"
+    downsample: int = 4
+    dim: int = 16
+    batch_size: int = 64
+    flip: bool = True
+    tuned_as: str | None = None
+    needs: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("size", "codebook_size", "steps", "downsample", "dim", "batch_size"):
+            check_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A quantizer with its fixed options and the grid it is tuned over.
+
+    Args:
+        quantizer: ``gm-vq`` or a name of ``gmvq_bench.rivals.BASELINES``.
+        grid: values to try by name; ``lr`` is the learning rate, any other name an option of the quantizer.
+        options: of the quantizer, the same in all runs; parts of GM-VQ as ``{type: Objective, kind: elbo}``.
+        loss: ``own``; ``relative``: (MSE + its loss) / MSE, the gradient of a logarithm, which GM-VQ's
+            likelihood amounts to; for GM-VQ ``drop-in``: MSE + out.loss, and ``naive``: MSE + out.nats.
+        advance: ``False`` never calls ``set_progress``: schedules keep their idle values.
+        dim: features of a latent, in place of the setting's: the encoder's last and the decoder's first layer have that
+            many channels, and nothing else of the network changes.
+        ceiling: has no codes, so it is no rival.
+        settings: names of the settings it takes part in; empty: all.
+        note: for the report.
+    """
+
+    quantizer: str
+    grid: dict[str, list[Any]]
+    options: dict[str, Any] = field(default_factory=dict)
+    loss: str = "own"
+    advance: bool = True
+    dim: int | None = None
+    ceiling: bool = False
+    settings: tuple[str, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("loss", self.loss, ("own", "relative", "drop-in", "naive"))
+        if not self.grid.get("lr"):
+            raise ValueError("a method's grid needs at least one learning rate, grid: {lr: [0.004]}")
+        if self.dim is not None:
+            check_positive("dim", self.dim)
+
+    def choices(self) -> list[dict[str, Any]]:
+        """Every point of the grid."""
+        names = list(self.grid)
+        return [dict(zip(names, values, strict=True)) for values in itertools.product(*self.grid.values())]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Settings x methods x seeds.
+
+    Args:
+        name, description: for files and the report.
+        settings, methods: by name.
+        seeds: of the final runs.
+        tuning_seed: of the runs that choose from a grid; none of ``seeds``.
+        ours: the method that is compared with every other.
+        reference: in a suite of ablations, the method that every other is a change of.
+        gradients: measure also the error of the gradient estimators (``gmvq_bench.comparison.gradient_study``).
+    """
+
+    name: str
+    description: str
+    settings: dict[str, Setting]
+    methods: dict[str, Method]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    tuning_seed: int = 1000
+    ours: str = "gm-vq"
+    reference: str | None = None
+    gradients: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.settings or not self.methods or not self.seeds:
+            raise ValueError(f"suite {self.name}: give at least one setting, one method and one seed")
+        if self.tuning_seed in self.seeds:
+            raise ValueError(f"suite {self.name}: the tuning seed {self.tuning_seed} is one of the seeds")
+        for name, setting in self.settings.items():
+            if setting.tuned_as is not None and setting.tuned_as not in self.settings:
+                raise ValueError(f"setting {name}: tuned_as names {setting.tuned_as!r}, which is no setting")
+        for name in filter(None, (self.ours, self.reference)):
+            if name not in self.methods:
+                raise ValueError(f"suite {self.name}: {name!r} is none of its methods")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seeds": list(self.seeds)}
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(setting, method), as far as the method takes part."""
+        return [
+            (s, m) for s in self.settings for m, method in self.methods.items()
+            if not method.settings or s in method.settings
+        ]  # fmt: skip
+
+    def grid_of(self, setting: str, method: str) -> list[Run]:
+        """The tuning runs of a method; a single point needs none."""
+        choices = self.methods[method].choices()
+        tuned = self.settings[setting].tuned_as or setting
+        if len(choices) == 1:
+            return []
+        return [self.run(tuned, method, choice, self.tuning_seed, "tune") for choice in choices]
+
+    def finals(self, setting: str, method: str, choice: dict[str, Any]) -> list[Run]:
+        return [self.run(setting, method, choice, seed, "final") for seed in self.seeds]
+
+    def run(self, setting: str, method: str, choice: dict[str, Any], seed: int, phase: str) -> Run:
+        """Describe one run."""
+        what = self.methods[method]
+        own = {name: value for name, value in choice.items() if name != "lr"}
+        shared = {k: v for k, v in asdict(self.settings[setting]).items() if k not in ("tuned_as", "needs")}
+        return {
+            "setting": setting,
+            "method": method,
+            "phase": phase,
+            **shared,
+            **({} if what.dim is None else {"dim": what.dim}),
+            "quantizer": what.quantizer,
+            "options": {**what.options, **own},
+            "loss": what.loss,
+            "lr": choice["lr"],
+            "seed": seed,
+            "protocol": PROTOCOL,
+            **({} if what.advance else {"advance": False}),
+        }
+
+
+def run_key(run: Run, config: dict[str, Any]) -> str:
+    """Digest of a run and of the quantizer that its options build today; names of setting and method do not count."""
+    same = {name: value for name, value in run.items() if name not in ("setting", "method", "options")}
+    text = json.dumps({**same, "config": config}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def suite_names() -> list[str]:
+    """The suites that come with the package."""
+    folder = resources.files("gmvq_bench.comparison") / "suites"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_suite(name: str) -> Suite:
+    """Read a suite by its name or from a YAML file.
+
+    Raises:
+        FileNotFoundError: neither.
+        ValueError: the file does not describe a suite; the message says where.
+    """
+    path = Path(name).expanduser()
+    if name in suite_names():
+        text = (resources.files("gmvq_bench.comparison") / "suites" / f"{name}.yaml").read_text(
+            encoding="utf-8"
+        )
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        near = difflib.get_close_matches(name, suite_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise FileNotFoundError(
+            f"there is no suite {name!r}{hint} Suites: {', '.join(suite_names())}, or the path of a .yaml file"
+        )
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"suite {name}: not YAML: {error}") from error
+    return suite_from_dict(data, name)
+
+
+def suite_from_dict(data: Any, where: str) -> Suite:
+    """Build a suite from plain data, as YAML or a results file holds it.
+
+    Raises:
+        ValueError: a field is missing, unknown or out of range.
+    """
+    data = dict(_mapping(data, f"suite {where}"))
+    settings = {
+        name: _build(Setting, value, f"setting {name}")
+        for name, value in _mapping(data.pop("settings", {}), "settings").items()
+    }
+    methods = {}
+    for name, value in _mapping(data.pop("methods", {}), "methods").items():
+        value = dict(_mapping(value, f"method {name}"))
+        value["settings"] = tuple(value.get("settings") or ())
+        methods[name] = _build(Method, value, f"method {name}")
+    data["seeds"] = tuple(data.get("seeds", (0, 1, 2, 3, 4)))
+    return _build(Suite, {**data, "settings": settings, "methods": methods}, f"suite {where}")
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: expected a mapping, got {type(value).__name__}")
+    return value
+
+
+def _build(kind: type, value: Any, what: str) -> Any:
+    value = _mapping(value, what)
+    known = [f.name for f in fields(kind)]
+    for name in value:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"{what}: unknown field {name!r}; {hint}")
+    try:
+        return kind(**value)
+    except TypeError as error:
+        missing = str(error).split("missing ")[-1]
+        raise ValueError(f"{what}: {missing}") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error

@@ -1,0 +1,1 @@
+"""The program that writes the tables and plots of the docs; ``gmvq document``."""

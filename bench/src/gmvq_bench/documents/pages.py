@@ -1,0 +1,118 @@
+"""The tables and plots of the docs and of the README from the results files; nothing is measured.
+
+A page holds two markers for each generated part, ``<!-- NAME: gmvq document -->`` and ``<!-- end of NAME -->``.
+docs/results.md is generated as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gmvq.files import write_text
+
+from ..comparison.plots import plot_all
+from ..comparison.report import render as report
+from ..comparison.report import short_table
+from ..comparison.results import KIND
+from ..comparison.suite import load_suite, suite_names
+from ..gradients.report import plot, table
+from ..markdown import render
+from ..rate_distortion.report import plot as plot_rates
+from ..rate_distortion.report import tables
+from ..results import read
+from . import uncertainty
+
+#: Page -> part -> the results files that its template needs.
+_PARTS = {
+    "reliability": {"reliability": ("reliability", "fuzz", "export")},
+    "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
+    "signals": {"signals": ("signals",)},
+    "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
+}
+_FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
+
+
+def write_pages(root: Path) -> None:
+    """Write every page of a clone whose results files are there."""
+    write_parts(root)
+    _write_results(root / "bench" / "results" / "compare", root / "docs", root / "README.md")
+
+
+def write_parts(root: Path) -> None:
+    """Write the parts of pages that stand between markers, but for the README's."""
+    kept, docs = root / "bench" / "results", root / "docs"
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in kept.glob("*.json")}
+    for page, parts in _PARTS.items():
+        for part, files in parts.items():
+            if all(file in found for file in files):
+                values: dict[str, Any] = {file: found[file] for file in files}
+                if page == "uncertainty":
+                    values |= uncertainty.values(part, found[part], docs / "uncertainty")
+                write_between(docs / f"{page}.md", part, render(f"{files[0]}.md.j2", **values))
+    studies = [found[name] for name in sorted(found) if name.startswith("rd_")]
+    if studies:
+        write_between(docs / "rate_distortion.md", "rate-distortion", _rates(studies, docs))
+
+
+def write_between(page: Path, name: str, body: str) -> None:
+    """Replace what stands between a page's two markers of this name.
+
+    Raises:
+        ValueError: the page lacks them.
+    """
+    text = page.read_text(encoding="utf-8")
+    first, last = f"<!-- {name}: gmvq document -->", f"<!-- end of {name} -->"
+    start, end = text.find(first), text.find(last)
+    if not 0 <= start < end:
+        raise ValueError(f"{page} must hold the lines {first!r} and {last!r}")
+    write_text(page, f"{text[:start]}{first}\n\n{body.strip()}\n\n{text[end:]}")
+
+
+def _rates(studies: list[dict[str, Any]], docs: Path) -> str:
+    parts = []
+    for study in studies:
+        name = study["study"]["data"]
+        plot_rates(study, docs / "rate_distortion" / f"{name}.png")
+        title = f"## {name}, {study['study']['size']} px"
+        parts += [title, f"![rate-distortion, {name}](rate_distortion/{name}.png)", tables(study).strip()]
+    return "\n\n".join(parts)
+
+
+def _write_results(folder: Path, docs: Path, readme: Path) -> None:
+    """docs/results.md with its plots, and the README's table."""
+    files = {path.stem: path for path in folder.glob("*.json")}
+    order = [name for name in _FIRST if name in files] + sorted(set(files) - set(_FIRST))
+    results = [read(files[name], KIND) for name in order]
+    shutil.rmtree(docs / "results", ignore_errors=True)
+    missing = [load_suite(name) for name in suite_names() if name not in order]
+    suites = [_suite(result, docs / "results") for result in results]
+    write_text(docs / "results.md", render("results.md.j2", suites=suites, missing=missing))
+    shown = merged([result for result in results if not result["suite"].get("reference")])
+    settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
+    write_between(readme, "results", short_table(shown, settings))
+
+
+def _suite(result: dict[str, Any], pictures: Path) -> str:
+    """One suite: its report, its study of gradients, its plots."""
+    text = report(result)
+    drawn = plot_all(result, pictures)
+    if result.get("gradients"):
+        drawn.append(pictures / f"{result['suite']['name']}_gradients.png")
+        plot(result["gradients"], drawn[-1])
+        text += "\n" + table(result["gradients"])
+    images = [f"![{path.stem.replace('_', ' ')}](results/{path.name})" for path in drawn]
+    return "\n\n".join([text, *images]) + "\n"
+
+
+def merged(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several suites as one; of a setting that two of them have, the first counts."""
+    whole: dict[str, Any] = json.loads(json.dumps(results[0]))
+    for result in results[1:]:
+        new = {k: v for k, v in result["suite"]["settings"].items() if k not in whole["suite"]["settings"]}
+        whole["suite"]["settings"] |= new
+        whole["suite"]["methods"] = result["suite"]["methods"] | whole["suite"]["methods"]
+        whole["runs"] += [run for run in result["runs"] if run["setting"] in new]
+    return whole

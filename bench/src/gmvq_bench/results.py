@@ -1,0 +1,127 @@
+"""The results file: one JSON object with device, versions and command, kept whole after every case, and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import gmvq
+from gmvq.files import write_json
+
+_PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
+#: What has to be the same for a file to be resumed.
+_SAME = ("device", "threads", "python", "torch", "gmvq", "source", *_PACKAGES)
+
+
+class Results:
+    """Cases of one run in one file. ``data`` is what the file holds."""
+
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        """Open ``path``, going on with the cases it holds.
+
+        Raises:
+            ValueError: the file is no results file of this kind, or its cases come from another set-up.
+        """
+        self.path = path
+        if not path.exists():
+            self.data: dict[str, Any] = {**head, "cases": []}
+            return
+        self.data = read(path, head["kind"])
+        old, new = self.data["environment"], head["environment"]
+        changed = [key for key in _SAME if old.get(key) != new.get(key)]
+        if changed:
+            what = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} here)" for key in changed)
+            raise ValueError(
+                f"{path} holds cases measured with another {what}; give another --json, or delete the file"
+            )
+        self.data |= {key: value for key, value in head.items() if key != "environment"}
+
+    def has(self, name: str, contestants: Iterable[str]) -> bool:
+        """Whether a case is there with all these contestants, measured or skipped."""
+        wanted = set(contestants)
+        return any(
+            case["name"] == name and wanted <= case["contestants"].keys() for case in self.data["cases"]
+        )
+
+    def add(self, case: dict[str, Any]) -> None:
+        """Keep a case, replacing one of its name, and write the file."""
+        self.data["cases"] = [c for c in self.data["cases"] if c["name"] != case["name"]] + [case]
+        write_json(self.path, self.data)
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """Read a results file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: not JSON, or of another kind.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = data.get("kind") if isinstance(data, dict) else None
+    if found != kind:
+        raise ValueError(f"{path} is not a results file of '{kind}' (its kind: {found!r})")
+    return data
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Device, threads, versions, and a digest of the package's source: what a figure depends on."""
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else f"{cpu_name()}, {os.cpu_count()} cores",
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gmvq": package_version("gmvq"),
+        "source": _source_digest(),
+        **{name: package_version(name) for name in _PACKAGES},
+    }
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _source_digest() -> str:
+    """Of what is measured and what measures, not of what shows the figures."""
+    ours = Path(gmvq.__file__).parent
+    digest = hashlib.sha256()
+    for part in (ours / "functional", ours / "quantizers", Path(__file__).parent / "speed"):
+        for file in sorted(part.rglob("*.py")):
+            if file.name not in ("figures.py", "table.py", "plots.py", "step.py"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def rounded(value: Any) -> Any:
+    """Plain data with every float rounded to five digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return value

@@ -1,0 +1,122 @@
+"""What the baselines share: training on valid rows alone, eval as a look-up of the indices, terms, options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gmvq.functional.divergences import perplexity
+from gmvq.functional.kmeans import kmeans, nearest_code
+from gmvq.quantizers.base import Quantizer
+from gmvq.types import QuantizerOutput
+
+Units = Literal["mse", "nats"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training step makes of rows (n, D): quantized (n, D), indices (n,), loss, further terms."""
+
+    quantized: Tensor
+    indices: Tensor
+    loss: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+class BaselineQuantizer(Quantizer):
+    """A rival method behind the contract of the quantizers.
+
+    ``units`` says how it is trained: ``"mse"``: mean squared error over all values plus ``out.loss``; ``"nats"``:
+    ``negative_evidence(GaussianLikelihood(), reconstruction, images, out)``. ``out.nats`` is ``out.loss``: nats per
+    position for ``"nats"``, and only the same number, in units of a mean squared error, for ``"mse"``.
+
+    In eval ``quantized`` is ``get_codes_from_indices`` of the indices by construction, loss is 0 and no state changes.
+    Statistics are those of the process at hand: nothing is pooled over processes unless a subclass says so.
+
+    A subclass gives ``codewords`` and ``_step``, and ``_search`` where the code is not the nearest codeword.
+    """
+
+    units: ClassVar[Units] = "mse"
+    #: Whether a codeword is compared with latents as they are, so that distances between the two mean something.
+    codewords_are_latents: bool = True
+
+    def __init__(self, dim: int, codebook_size: int, name: str, options: dict[str, Any]) -> None:
+        super().__init__(dim, codebook_size)
+        self.name, self.options = name, options
+
+    def codewords(self) -> Tensor:
+        """The codebook that decoding uses, (K, D), in units of the latents."""
+        raise NotImplementedError
+
+    def _step(self, rows: Tensor) -> Step:
+        raise NotImplementedError
+
+    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
+        indices = rows.new_zeros(rows.shape[0], dtype=torch.int64)
+        if not self.training:
+            indices = self._search(rows)
+            quantized, loss, terms = self._lookup(indices).to(rows.dtype), rows.new_zeros(()), {}
+        elif valid is None:
+            step = self._step(rows)
+            quantized, indices, loss, terms = step.quantized, step.indices, step.loss, step.terms
+        elif bool(valid.any()):
+            at = (valid.nonzero()[:, 0],)
+            step = self._step(rows[at])
+            quantized = torch.zeros_like(rows).index_put(at, step.quantized.to(rows.dtype))
+            indices = indices.index_put(at, step.indices)
+            loss, terms = step.loss, step.terms
+        else:
+            quantized, loss, terms = rows * 0.0, rows.sum() * 0.0, {}
+        counts = code_counts(indices if valid is None else indices[valid], self.codebook_size)
+        terms = {
+            "perplexity": perplexity(counts),
+            "usage": (counts > 0).float().mean(),
+            **{name: value.detach().clone() for name, value in terms.items()},
+        }
+        zeros = rows.new_zeros(rows.shape[0])
+        return QuantizerOutput(quantized, indices, loss, loss, zeros, terms)
+
+    def _search(self, rows: Tensor) -> Tensor:
+        codewords = self.codewords().detach()
+        return nearest_code(rows.detach().to(codewords.dtype), codewords)[0]
+
+    def _lookup(self, indices: Tensor) -> Tensor:
+        # Always of the whole table: products of some of its rows may round differently.
+        return F.embedding(indices, self.codewords())
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """One group at the network's rate ``lr``, without decay; without parameters where the method has none."""
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": 0.0}]
+
+    def to_config(self) -> dict[str, Any]:
+        """``build_baseline``'s arguments, with ``type``: "baseline"."""
+        sizes = {"dim": self.dim, "codebook_size": self.codebook_size}
+        return {"type": "baseline", "name": self.name, **sizes, **self.options}
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.name, super().extra_repr(), *(f"{k}={v}" for k, v in self.options.items())])
+
+
+def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
+    """How often each code occurs in indices (n,), (K,), float32."""
+    counts = torch.zeros(codebook_size, device=indices.device)
+    return counts.index_add_(0, indices, torch.ones(indices.shape, device=indices.device))
+
+
+@torch.no_grad()
+def start_by_kmeans(codebook: Tensor, rows: Tensor, started: Tensor) -> None:
+    """Write k-means of rows (n, D) to ``codebook`` the first time; ``started`` is the 0-d boolean buffer of that."""
+    if bool(started):
+        return
+    codebook.copy_(kmeans(rows.detach().to(codebook.dtype), codebook.shape[0]))
+    started.fill_(True)
+
+
+def check_progress(progress: float) -> None:
+    """Raise ValueError unless ``progress`` lies in [0, 1]."""
+    if not 0.0 <= progress <= 1.0:
+        raise ValueError(f"progress is the fraction of training done, 0 to 1, got {progress}")

@@ -1,0 +1,86 @@
+r"""Gumbel-softmax VQ-VAE: codes predicted as logits, the relaxation of the dVAE of DALL-E.
+
+.. math:: l = W z + b, \quad q = \mathrm{softmax}(l), \quad r = \text{Gumbel-softmax}(l, \tau), \quad
+          \hat z = \sum_c r_c e_c, \quad
+          \text{loss} = \lambda \, KL(q \| \text{uniform}) = \lambda \left( \log K - H(q) \right)
+
+averaged over positions. Sources: Jang et al., arXiv 1611.01144; Ramesh et al., "Zero-shot text-to-image generation",
+arXiv 2102.12092 (tau from 1 to 1/16); the weight 5e-4 is that of the VQGAN repository's Gumbel quantizer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gmvq.errors import check_positive
+from gmvq.functional.divergences import entropy_from_logits
+from gmvq.functional.schedules import Exponential
+
+from .base import BaselineQuantizer, Step, check_progress
+
+
+class GumbelVQ(BaselineQuantizer):
+    """Linear logits, a relaxed or straight-through sample, an embedding.
+
+    The code is the argmax of the logits, not the nearest codeword: codewords are tied to latents by training alone.
+
+    Args:
+        dim: D.
+        codebook_size: K.
+        kl_weight: lambda, in units of a mean squared error per nat.
+        straight_through: a one-hot sample forward; False: the relaxed one (the dVAE).
+        temperature: tau while ``set_progress`` was never called.
+        final_temperature: tau at the end of training, reached exponentially from 1.
+    """
+
+    codewords_are_latents = False
+    temperature: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        *,
+        kl_weight: float = 5e-4,
+        straight_through: bool = False,
+        temperature: float = 0.5,
+        final_temperature: float = 1 / 16,
+    ) -> None:
+        options = {
+            "kl_weight": kl_weight,
+            "straight_through": straight_through,
+            "temperature": temperature,
+            "final_temperature": final_temperature,
+        }
+        check_positive("temperature", temperature)
+        check_positive("final_temperature", final_temperature)
+        super().__init__(dim, codebook_size, "gumbel", options)
+        self.kl_weight, self.straight_through = kl_weight, straight_through
+        self.logits = nn.Linear(dim, codebook_size)
+        self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
+        self._schedule = Exponential(1.0, final_temperature)
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def set_progress(self, progress: float) -> None:
+        """Anneal tau to ``progress`` in [0, 1] of training."""
+        check_progress(progress)
+        self.temperature.fill_(self._schedule(progress))
+
+    def codewords(self) -> Tensor:
+        return self.codebook
+
+    def _search(self, rows: Tensor) -> Tensor:
+        return self.logits(rows.to(self.codebook.dtype)).argmax(-1)
+
+    def _step(self, rows: Tensor) -> Step:
+        logits = self.logits(rows.to(self.codebook.dtype))
+        tau = self.temperature.to(logits.dtype)
+        weights = F.gumbel_softmax(logits, tau=tau, hard=self.straight_through)  # pyright: ignore[reportArgumentType]
+        conditional_entropy = entropy_from_logits(logits).mean()
+        kl = math.log(self.codebook_size) - conditional_entropy
+        terms = {"conditional_entropy": conditional_entropy, "kl": kl, "temperature": self.temperature}
+        return Step(weights @ self.codebook, logits.argmax(-1), self.kl_weight * kl, terms)

@@ -1,0 +1,210 @@
+"""The quantizers of vector-quantize-pytorch behind the contract; the package is imported when one is built.
+
+The package does the training step, on valid rows alone. Eval is ours: the codebook that its own eval would use is
+written out as a (K, D) table, searched and looked up, because its eval differs from its look-up by rounding (SimVQ,
+FSQ, LFQ), updates statistics (affine parameters) or starts k-means. Losses are its own, means over values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gmvq.functional.search import best_code
+
+from ..peer import peer
+from .base import BaselineQuantizer, Step
+
+
+def _layer(name: str, *args: Any, **settings: Any) -> Any:
+    return getattr(peer("vector_quantize_pytorch"), name)(*args, **settings)
+
+
+class PackageQuantizer(BaselineQuantizer):
+    """A layer of the package, ``layer(rows[None])`` -> quantized, indices and, but for FSQ, a loss.
+
+    Args:
+        options: those that the user may choose.
+        layer: built from them.
+    """
+
+    layer: Any
+
+    def __init__(
+        self, dim: int, codebook_size: int, name: str, options: dict[str, Any], layer: nn.Module
+    ) -> None:
+        super().__init__(dim, codebook_size, name, options)
+        self.codewords_are_latents = name not in ("vq-cosine", "fsq", "lfq")
+        self.layer = layer
+
+    def _step(self, rows: Tensor) -> Step:
+        quantized, indices, *loss = self.layer(rows.to(self.codewords().dtype)[None])
+        total = loss[0] if loss else rows.new_zeros(())
+        return Step(quantized[0], indices[0].long(), total + 0.0)
+
+
+class VectorQuantizePeer(PackageQuantizer):
+    """``VectorQuantize``: EMA or learnable codebooks, with the codebook as it stands after affine parameters.
+
+    Args:
+        options: those of the package, and sync_update_v: nu of the synchronous update z + sg[e - z] + nu (e - sg[e]) of
+            arXiv 2305.08842, added here. The package's own option adds nu (q - sg[q]) of the straight-through result
+            q, whose gradient goes to the encoder a second time and never to the codebook.
+        settings: further ones of the package, which the user does not choose.
+    """
+
+    def __init__(
+        self, dim: int, codebook_size: int, name: str, options: dict[str, Any], **settings: Any
+    ) -> None:
+        sync_update_v = options.get("sync_update_v", 0.0)
+        if sync_update_v < 0.0:
+            raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
+        settings |= {key: value for key, value in options.items() if key != "sync_update_v"}
+        layer = _layer("VectorQuantize", dim, codebook_size, **settings)
+        super().__init__(dim, codebook_size, name, options, layer)
+        self.sync_update_v = sync_update_v
+        state = layer._codebook
+        if state.affine_param:
+            # As the package makes them they are None or uninitialised, and a checkpoint of them does not load.
+            for key in ("codebook", "batch"):
+                state.register_buffer(f"{key}_mean", torch.zeros(1, 1, dim))
+                state.register_buffer(f"{key}_variance", torch.ones(1, 1, dim))
+                for kind in ("mean", "variance"):
+                    state.register_buffer(f"{key}_{kind}_needs_init", torch.tensor(True))
+
+    def codewords(self) -> Tensor:
+        state = self.layer._codebook
+        embed = state.embed
+        if state.affine_param:
+            ratio = (state.batch_variance.clamp_min(1e-5) / state.codebook_variance.clamp_min(1e-5)).sqrt()
+            embed = (embed - state.codebook_mean) * ratio + state.batch_mean
+        return embed[0]
+
+    def _search(self, rows: Tensor) -> Tensor:
+        if not self.layer.use_cosine_sim:
+            return super()._search(rows)
+        codewords = self.codewords().detach()
+        rows = F.normalize(rows.detach().to(codewords.dtype), dim=-1, eps=1e-6)
+        return best_code(rows, codewords, codewords.new_zeros(self.codebook_size))[1]
+
+    def _step(self, rows: Tensor) -> Step:
+        step = super()._step(rows)
+        quantized, loss = step.quantized, step.loss
+        if self.sync_update_v > 0.0:
+            codes = F.embedding(step.indices, self.codewords())
+            quantized = quantized + self.sync_update_v * (codes - codes.detach())
+        if not self.layer.has_commitment_loss:  # then it is a buffer of zero that asks for a gradient
+            loss = loss.detach()
+        return Step(quantized, step.indices, loss)
+
+
+class ImplicitPeer(PackageQuantizer):
+    """SimVQ, FSQ and LFQ: the codebook is computed, and so is the index for the last two."""
+
+    def codewords(self) -> Tensor:
+        if self.name == "simvq":
+            return self.layer.codebook
+        table = self.layer.implicit_codebook if self.name == "fsq" else self.layer.codebook
+        return self.layer.project_out(table)
+
+    @torch.no_grad()
+    def _search(self, rows: Tensor) -> Tensor:
+        if self.name == "simvq":
+            return super()._search(rows)
+        return self.layer(rows.to(self.codewords().dtype)[None])[1][0].long()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Builds a layer of the package; ``defaults`` are the options that the user may choose."""
+
+    make: Callable[[int, int, dict[str, Any]], PackageQuantizer]
+    defaults: dict[str, Any]
+
+    def __call__(self, dim: int, codebook_size: int, **options: Any) -> PackageQuantizer:
+        return self.make(dim, codebook_size, {**self.defaults, **options})
+
+
+def _vq(name: str, defaults: dict[str, Any], **settings: Any) -> Peer:
+    return Peer(lambda dim, k, options: VectorQuantizePeer(dim, k, name, options, **settings), defaults)
+
+
+_EMA = {"ema_update": True, "learnable_codebook": False}
+_LEARNED = {"ema_update": False, "learnable_codebook": True}
+_COMMITMENT = {"commitment_weight": 1.0}
+_REPLACED = {"kmeans_init": True, "threshold_ema_dead_code": 2}
+_MOVING = {**_COMMITMENT, "decay": 0.8}
+_AFFINE = {"sync_update_v": 0.2, "affine_param_batch_decay": 0.99, "affine_param_codebook_decay": 0.9}
+
+#: A learnable codebook, straight-through. The package gives the codebook's term the same weight as the encoder's;
+#: under Adam the codebook, which has no other gradient, does not notice.
+vq = _vq("vq", _COMMITMENT, rotation_trick=False, **_LEARNED)
+#: A codebook of moving averages, straight-through.
+vq_ema = _vq("vq-ema", _MOVING, rotation_trick=False, **_EMA)
+#: Moving averages, k-means start, dead codes replaced by latents of the batch.
+vq_ema_replace = _vq("vq-ema-replace", _MOVING | _REPLACED, rotation_trick=False, **_EMA)
+#: The same on the unit sphere; the decoder gets unit vectors.
+vq_cosine = _vq("vq-cosine", _MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, **_EMA)
+#: The same with the rotation trick in the place of straight-through.
+vq_rotation = _vq("vq-rotation", _MOVING | _REPLACED, rotation_trick=True, **_EMA)
+#: A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update.
+vq_affine = _vq(
+    "vq-affine", _COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED
+)
+#: The code reached along a noisy direction at the exact distance; no loss of its own.
+diveq = _vq(
+    "diveq",
+    {"directional_reparam_variance": 5e-3, **_REPLACED},
+    directional_reparam=True,
+    rotation_trick=False,
+    **_LEARNED,
+)
+#: A frozen random codebook through a learned linear map.
+simvq = Peer(
+    lambda dim, k, options: ImplicitPeer(dim, k, "simvq", options, _layer("SimVQ", dim, k, **options)),
+    {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True},
+)
+
+
+def power_of_two(codebook_size: int, least: int, what: str) -> int:
+    """log2 K, or ValueError."""
+    if codebook_size < least or codebook_size & (codebook_size - 1):
+        raise ValueError(
+            f"{what} needs a codebook_size that is a power of two from {least} on, got {codebook_size}"
+        )
+    return codebook_size.bit_length() - 1
+
+
+def fsq_levels(codebook_size: int) -> list[int]:
+    """Levels of 8 and 4, as many 8 as possible, whose product is ``codebook_size``."""
+    bits = power_of_two(codebook_size, 4, "fsq, with levels of 8 and 4,")
+    eights = next(n for n in range(bits // 3, -1, -1) if (bits - 3 * n) % 2 == 0)
+    return [8] * eights + [4] * ((bits - 3 * eights) // 2)
+
+
+def _fsq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+    levels = options["levels"]
+    chosen = fsq_levels(codebook_size) if levels is None else list(levels)
+    product = math.prod(chosen)
+    if product != codebook_size:
+        raise ValueError(f"fsq: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
+    layer = _layer("FSQ", levels=chosen, dim=dim)
+    return ImplicitPeer(dim, codebook_size, "fsq", {"levels": chosen}, layer)
+
+
+def _lfq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+    power_of_two(codebook_size, 2, "lfq")
+    layer = _layer("LFQ", dim=dim, codebook_size=codebook_size, **options)
+    return ImplicitPeer(dim, codebook_size, "lfq", options, layer)
+
+
+#: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
+fsq = Peer(_fsq, {"levels": None})
+#: The signs of log2 K features, with an entropy penalty.
+lfq = Peer(_lfq, {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0})

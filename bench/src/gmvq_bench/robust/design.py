@@ -1,0 +1,138 @@
+"""Settings drawn at random: network, endings, sizes, data, loss, optimizer, rate; the same on every machine.
+
+Even-numbered settings are for decisions about the layer, odd-numbered ones for reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from .costs import seconds
+from .setting import ENDINGS, LOSSES, NETWORKS, Setting
+
+IMAGES = {"photos": 3, "fashion_mnist": 1, "emoji": 3, "drawings": 1}
+SOUNDS = {"speech": 1, "tones": 1}
+#: Each ending, drawn on its own, comes in one setting of so many.
+_ENDING_EVERY = 8
+#: SGD takes the drawn rate times this: most networks here diverge at 100 times the rate of Adam.
+SGD_FACTOR = 10.0
+#: The two settings of 5,000 steps: one even, one odd.
+_LONG = (10, 11)
+#: Seconds: a setting's most is drawn from the first range; nothing takes longer than the second.
+_SECONDS = (15.0, 60.0)
+_MOST = 75.0
+_TRIES = 300
+
+
+def draw(seed: int = 0, count: int = 48) -> list[Setting]:
+    """The first ``count`` settings of a seed's design."""
+    return [_draw(seed, number) for number in range(count)]
+
+
+def draw_small(seed: int = 0, count: int = 48) -> list[Setting]:
+    """Six even and six odd settings of the design, the cheap ones, every network and every data set among them."""
+    settings = draw(seed, count)
+    chosen = [
+        *_spread([s for s in settings if s.number % 2 == 0]),
+        *_spread([s for s in settings if s.number % 2]),
+    ]
+    return sorted(chosen, key=lambda s: s.number)
+
+
+def _spread(settings: list[Setting], wanted: int = 6) -> list[Setting]:
+    """Cheap settings, each next one the one that shows most that is new: network first, then data."""
+    chosen: list[Setting] = []
+    while len(chosen) < wanted:
+        left = [s for s in settings if s not in chosen]
+        seen = {value for s in chosen for value in _shown(s)}
+
+        def price(setting: Setting, seen: set[str] = seen) -> float:
+            news = _shown(setting) - seen
+            return seconds(setting) / 4.0 ** (len(news) + 2 * len(news & {setting.network, setting.data}))
+
+        chosen.append(min(left, key=price))
+    return chosen
+
+
+def _shown(setting: Setting) -> set[str]:
+    return {setting.network, setting.data, setting.optimizer, setting.loss, *setting.endings}
+
+
+def _draw(seed: int, number: int) -> Setting:
+    """One setting: batch, width and size are drawn anew until the guess of its time is in a range that slowly widens.
+
+    Where no batch fits, the codebook is made smaller and the training shorter.
+    """
+    random = Random(f"{seed}-{number}")
+    least = 4.0 if number not in _LONG else 20.0
+    most = random.uniform(*_SECONDS) if number not in _LONG else _MOST
+    setting = _recipe(seed, number, random)
+    while True:
+        for _ in range(_TRIES):
+            setting = _sized(setting, random)
+            enough = setting.batch * setting.positions >= setting.codebook_size
+            if enough and least <= seconds(setting) <= most:
+                return setting
+            most = min(most * 1.01, _MOST)
+        steps = setting.steps if number in _LONG else max(300, setting.steps // 2)
+        setting = replace(setting, codebook_size=max(16, setting.codebook_size // 4), steps=steps)
+
+
+def _card(seed: int, number: int, what: str, values: Sequence[Any]) -> Any:
+    """A value from shuffled decks, one deck after another for each parity: all values come equally often in both."""
+    deck = list(values)
+    Random(f"{seed}-{what}-{number % 2}-{number // 2 // len(deck)}").shuffle(deck)
+    return deck[number // 2 % len(deck)]
+
+
+def _recipe(seed: int, number: int, random: Random) -> Setting:
+    """A setting whose size, width, batch are not drawn yet."""
+    network = _card(seed, number, "network", NETWORKS if number not in _LONG else ("mlp", "vit"))
+    data = random.choices(*_DATA[network == "sound"])[0]
+    optimizer = random.choices(("adam", "adamw", "sgd"), (6, 2, 0 if network == "conv" else 2))[0]
+    return Setting(
+        number=number,
+        network=network,
+        endings=_endings(seed, number, network, optimizer),
+        dim=_card(seed, number, "dim", (2, 4, 8, 16, 32, 64, 128, 256)),
+        codebook_size=_card(seed, number, "codes", (16, 64, 256, 256, 1024, 1024, 4096)),
+        downsample=_card(seed, number, "downsample", (2, 4, 8)),
+        width=0,
+        data=data,
+        size=0,
+        channels=({**IMAGES, **SOUNDS})[data],
+        batch=0,
+        steps=5000 if number in _LONG else random.choice((300, 400, 500, 600, 800, 1000, 1000, 2000)),
+        lr=float(f"{math.exp(random.uniform(math.log(3e-4), math.log(4e-3))):.2g}"),
+        optimizer=optimizer,
+        loss=random.choices(LOSSES, (6, 0, 2, 2) if optimizer == "sgd" else (6, 2, 1, 2))[0],
+    )
+
+
+def _sized(setting: Setting, random: Random) -> Setting:
+    sound = setting.network == "sound"
+    return replace(
+        setting,
+        width=random.choice((32, 48, 64)),
+        size=random.choice((512, 1024, 2048)) if sound else random.choice((16, 32, 32, 32)),
+        batch=random.choice((4, 8, 16, 32, 64, 128)),
+    )
+
+
+_DATA: dict[bool, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    False: (("photos", "fashion_mnist", "emoji", "drawings"), (35, 25, 20, 20)),
+    True: (("speech", "tones"), (65, 35)),
+}
+
+
+def _endings(seed: int, number: int, network: str, optimizer: str) -> tuple[str, ...]:
+    """Each ending on its own, but for those with which a network does not train even without a quantizer."""
+    deck = [True, *[False] * (_ENDING_EVERY - 1)]
+    drawn = [ending for ending in ENDINGS if _card(seed, number, ending, deck)]
+    if optimizer == "sgd":  # no rate suits latents of zero or far from one
+        return tuple(e for e in drawn if e in ("layernorm", "tanh"))
+    return tuple(e for e in drawn if (network, e) != ("conv", "shift"))  # a norm is missing: its ReLUs die

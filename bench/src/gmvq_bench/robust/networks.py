@@ -1,0 +1,130 @@
+"""Encoders and decoders of a setting: latents are channels first, (B, D, *spatial), images and sounds (B, C, *size)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from . import blocks
+from .setting import Setting
+from .transformer import VitDecoder, VitEncoder
+
+
+def build(setting: Setting) -> tuple[nn.Module, nn.Module]:
+    """The encoder, with the endings of the setting, and the decoder."""
+    encoder, last, decoder = _BUILDERS[setting.network](setting)
+    if "zero" in setting.endings:
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+    return nn.Sequential(encoder, Ending(setting.dim, setting.endings)), decoder
+
+
+class Ending(nn.Module):
+    """What stands between the encoder's last layer and the quantizer: LayerNorm, tanh, times 100, plus 10."""
+
+    def __init__(self, dim: int, endings: tuple[str, ...]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim) if "layernorm" in endings else None
+        self.tanh = "tanh" in endings
+        self.scale = 100.0 if "scale" in endings else 1.0
+        self.shift = 10.0 if "shift" in endings else 0.0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        if self.norm is not None:
+            latents = self.norm(latents.movedim(1, -1)).movedim(-1, 1)
+        if self.tanh:
+            latents = torch.tanh(latents)
+        return latents * self.scale + self.shift
+
+
+Parts = tuple[nn.Module, nn.Module, nn.Module]
+
+
+def _conv(norm: str) -> Callable[[Setting], Parts]:
+    """Strided convolutions and as many transposed ones; nothing but them, the norm and ReLU."""
+
+    def build_conv(setting: Setting) -> Parts:
+        width, dims = setting.width, setting.spatial_dims
+        down: list[nn.Module] = []
+        for stage in range(setting.stages):
+            down += blocks.conv_norm(setting.channels if stage == 0 else width, width, norm, dims, stride=2)
+        down += blocks.conv_norm(width, width, norm, dims)
+        last = blocks.conv(dims)(width, setting.dim, 1)
+        up = blocks.conv_norm(setting.dim, width, norm, dims)
+        for _ in range(setting.stages):
+            up += blocks.conv_norm(width, width, norm, dims, stride=2, transposed=True)
+        up.append(blocks.conv(dims)(width, setting.channels, 3, padding=1))
+        return nn.Sequential(*down, last), last, nn.Sequential(*up)
+
+    return build_conv
+
+
+def _sound(setting: Setting) -> Parts:
+    """Dilated residual units and strided convolutions over time, ELU, no norm: the kind of neural sound codecs."""
+    width = setting.width
+    down: list[nn.Module] = [nn.Conv1d(setting.channels, width, 7, padding=3)]
+    up: list[nn.Module] = [nn.Conv1d(setting.dim, width, 7, padding=3)]
+    for stage in range(setting.stages):
+        down += [blocks.SoundUnit(width, 3**stage), nn.ELU(), nn.Conv1d(width, width, 4, stride=2, padding=1)]
+        up += [nn.ELU(), nn.ConvTranspose1d(width, width, 4, stride=2, padding=1)]
+        up.append(blocks.SoundUnit(width, 3**stage))
+    last = nn.Conv1d(width, setting.dim, 3, padding=1)
+    up += [nn.ELU(), nn.Conv1d(width, setting.channels, 7, padding=3)]
+    return nn.Sequential(*down, nn.ELU(), last), last, nn.Sequential(*up)
+
+
+def _tokenizer(setting: Setting) -> Parts:
+    """Residual blocks, GroupNorm, SiLU, attention in the middle: the kind of image tokenizers, small."""
+    width, channels = setting.width, setting.channels
+    down: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
+    up: list[nn.Module] = [nn.Conv2d(setting.dim, width, 3, padding=1), *blocks.middle(width)]
+    for _ in range(setting.stages):
+        down += [nn.Conv2d(width, width, 3, stride=2, padding=1), blocks.Residual(width)]
+        up += [blocks.Residual(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
+    last = nn.Conv2d(width, setting.dim, 3, padding=1)
+    encoder = nn.Sequential(*down, *blocks.middle(width), *blocks.norm_silu(width), last)
+    up += [*blocks.norm_silu(width), nn.Conv2d(width, channels, 3, padding=1)]
+    return encoder, last, nn.Sequential(*up)
+
+
+def _mlp(setting: Setting) -> Parts:
+    """The same MLP on every patch: no patch knows of another."""
+    patch, width = setting.downsample, 4 * setting.width
+    values = setting.channels * patch * patch
+    last = nn.Conv2d(width, setting.dim, 1)
+    encoder = nn.Sequential(
+        nn.PixelUnshuffle(patch),
+        nn.Conv2d(values, width, 1),
+        nn.GELU(),
+        nn.Conv2d(width, width, 1),
+        nn.GELU(),
+        last,
+    )
+    decoder = nn.Sequential(
+        nn.Conv2d(setting.dim, width, 1),
+        nn.GELU(),
+        nn.Conv2d(width, width, 1),
+        nn.GELU(),
+        nn.Conv2d(width, values, 1),
+        nn.PixelShuffle(patch),
+    )
+    return encoder, last, decoder
+
+
+def _vit(setting: Setting) -> Parts:
+    """Patch embedding and pre-norm transformer blocks on both sides."""
+    encoder = VitEncoder(setting)
+    return encoder, encoder.head, VitDecoder(setting)
+
+
+_BUILDERS: dict[str, Callable[[Setting], Parts]] = {
+    "conv": _conv("none"),
+    "conv-group": _conv("group"),
+    "conv-batch": _conv("batch"),
+    "vit": _vit,
+    "mlp": _mlp,
+    "tokenizer": _tokenizer,
+    "sound": _sound,
+}

@@ -1,0 +1,251 @@
+"""Who takes part: a registry of layers and indexes, what each can do, and how much memory it will want."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmvq.errors import MissingExtraError
+from gmvq.functional.search import best_code
+from gmvq.quantizers import GaussianMixtureVQ
+from gmvq.quantizers.start import fit_log_precision
+
+from ..peer import peer
+from ..rivals.peers import fsq_levels, power_of_two
+from ..rivals.sq_vae import GaussianSQ
+
+MODES = ("forward", "train", "eval", "search")
+LAYER_MODES = ("forward", "train", "eval")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class NotPossibleError(ValueError):
+    """The contestant has no form of this size; the message says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem: N latents of D features, K codes."""
+
+    mode: str
+    n: int
+    k: int
+    d: int
+    dtype: str = "fp32"
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        return f"{self.mode} N={self.n} K={self.k} D={self.d} {self.dtype}"
+
+    def latents(self, seed: int = 0, rows: int | None = None) -> Tensor:
+        """Standard normal rows (N, D)."""
+        generator = torch.Generator().manual_seed(seed)
+        rows_ = torch.randn(rows or self.n, self.d, generator=generator)
+        return rows_.to(self.device, DTYPES[self.dtype])
+
+    def codes(self) -> Tensor:
+        """The codebook of every search, (K, D): standard normal, float32."""
+        return torch.randn(self.k, self.d, generator=torch.Generator().manual_seed(1)).to(self.device)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to quantize.
+
+    Attributes:
+        build: case -> a layer, ``layer(latents)`` -> quantized, indices, losses; for ``search`` a function of latents.
+        n_by_k: how many N x K float32 tensors it holds at its peak, by mode; 0 where it works in blocks.
+        modes: what it can do.
+        ours: a quantizer of gmvq, which is compared with the reference before anything is timed.
+        module: what it needs installed.
+    """
+
+    name: str
+    build: Callable[[Case], Any]
+    n_by_k: dict[str, float] = field(default_factory=dict)
+    modes: tuple[str, ...] = LAYER_MODES
+    ours: bool = False
+    module: str | None = None
+    note: str = ""
+
+    def bytes(self, case: Case) -> float:
+        """Estimate of the memory of one call: N x K tensors, a few copies of inputs and codebook, 64 MiB."""
+        pairs = self.n_by_k.get(case.mode, 0.0) * case.n * case.k * 4.0
+        return pairs + 4.0 * (12 * case.n + 6 * case.k) * case.d + 2**26
+
+    def obstacle(self, case: Case, memory: float) -> str:
+        """Why it takes no part in a case; empty if it does."""
+        if case.mode not in self.modes:
+            return f"has no {case.mode}"
+        if self.module is not None:
+            try:
+                peer(self.module)
+            except MissingExtraError as error:
+                return str(error)
+        if self.bytes(case) > memory:
+            return f"would take about {self.bytes(case) / 1e9:.0f} GB, more than {memory / 1e9:.0f}"
+        return ""
+
+
+def gm_vq(**options: Any) -> Callable[[Case], GaussianMixtureVQ]:
+    """A builder of our layer with options: the case's codes, the precision that fits its latents."""
+
+    def build(case: Case) -> GaussianMixtureVQ:
+        layer = GaussianMixtureVQ(case.d, case.k, **options).to(case.device)
+        rows = case.latents(seed=2, rows=2048).float()
+        with torch.no_grad():
+            layer.mean.copy_(rows.mean(0))
+            layer.scale.fill_((rows - layer.mean).square().mean().sqrt())
+            layer.codebook.copy_(layer.standardized(case.codes()))
+            layer.log_precision.fill_(fit_log_precision(layer.standardized(rows[:1024]), layer.codebook))
+        return layer
+
+    return build
+
+
+def _gm_vq_triton(case: Case) -> GaussianMixtureVQ:
+    layer = gm_vq(support=None, backend="triton")(case)
+    try:
+        layer.chosen_backend(case.latents(rows=1))
+    except ValueError as error:
+        raise NotPossibleError(str(error)) from error
+    return layer
+
+
+def _peer(name: str, **options: Any) -> Callable[[Case], nn.Module]:
+    """A layer of vector-quantize-pytorch, which wants a batch axis."""
+
+    def build(case: Case) -> nn.Module:
+        cls = getattr(peer("vector_quantize_pytorch"), name)
+        return Batched(cls(dim=case.d, codebook_size=case.k, **options)).to(case.device)
+
+    return build
+
+
+class Batched(nn.Module):
+    """Gives a layer for (B, N, D) rows (N, D)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, latents: Tensor) -> tuple[Any, ...]:
+        return tuple(self.layer(latents[None]))
+
+
+def _fsq(case: Case) -> nn.Module:
+    try:
+        levels = fsq_levels(case.k)
+    except ValueError as error:
+        raise NotPossibleError(str(error)) from error
+    return Batched(peer("vector_quantize_pytorch").FSQ(levels=levels, dim=case.d)).to(case.device)
+
+
+def _lfq(case: Case) -> nn.Module:
+    try:
+        power_of_two(case.k, 2, "lfq")
+    except ValueError as error:
+        raise NotPossibleError(str(error)) from error
+    return _peer("LFQ")(case)
+
+
+def _functional_search(case: Case) -> Callable[[Tensor], Tensor]:
+    codes = case.codes()
+    bias = -0.5 * codes.square().sum(-1)
+    return lambda latents: best_code(latents, codes, bias)[1]
+
+
+def _encode(case: Case) -> Callable[[Tensor], Tensor]:
+    return gm_vq()(case).eval().encode
+
+
+def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
+    """A flat index; the inner product finds the nearest code with |mu|^2 as one more feature."""
+
+    def build(case: Case) -> Callable[[Tensor], Tensor]:
+        if case.device.type != "cpu" or case.dtype != "fp32":
+            raise NotPossibleError("faiss takes part on the CPU in float32")
+        faiss = peer("faiss")
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        codes = case.codes()
+        if inner_product:
+            codes = torch.cat([codes, -0.5 * codes.square().sum(-1, keepdim=True)], 1)
+        index = (faiss.IndexFlatIP if inner_product else faiss.IndexFlatL2)(codes.shape[1])
+        index.add(codes.numpy())
+
+        def search(latents: Tensor) -> Tensor:
+            query = torch.cat([latents, latents.new_ones(len(latents), 1)], 1) if inner_product else latents
+            return torch.from_numpy(index.search(query.numpy(), 1)[1][:, 0])
+
+        return search
+
+    return build
+
+
+_VQ = {"forward": 5.0, "train": 6.0, "eval": 4.0}
+_PACKAGE = "vector_quantize_pytorch"
+#: In the order of the tables. The first of ours is the layer as it comes, "VectorQuantize" is the peer.
+CONTESTANTS: dict[str, Contestant] = {
+    c.name: c
+    for c in (
+        Contestant("gm-vq", gm_vq(), ours=True, note="the layer's defaults"),
+        Contestant("gm-vq support=8", gm_vq(support=8), ours=True),
+        Contestant("gm-vq support=16", gm_vq(support=16), ours=True),
+        Contestant("gm-vq support=32", gm_vq(support=32), ours=True),
+        Contestant("gm-vq dense chunked", gm_vq(support=None, backend="chunked"), ours=True),
+        Contestant("gm-vq dense triton", _gm_vq_triton, ours=True),
+        Contestant(
+            "gm-vq eager",
+            gm_vq(support=None, backend="reference"),
+            {"forward": 8.0, "train": 8.5, "eval": 5.5},
+            ours=True,
+            note="a plain GM-VQ in eager autograd",
+        ),
+        Contestant(
+            "VectorQuantize",
+            _peer("VectorQuantize"),
+            _VQ,
+            module=_PACKAGE,
+            note="its defaults: EMA codebook, in 1.32 with the rotation trick",
+        ),
+        Contestant(
+            "VectorQuantize EMA", _peer("VectorQuantize", rotation_trick=False), _VQ, module=_PACKAGE,
+            note="straight-through, no rotation trick",
+        ),
+        Contestant(
+            "VectorQuantize rotation", _peer("VectorQuantize", rotation_trick=True), _VQ, module=_PACKAGE,
+            note="asked for by name; where it is the default, the two rows differ by noise alone",
+        ),
+        Contestant(
+            "VectorQuantize learnable",
+            _peer("VectorQuantize", learnable_codebook=True, ema_update=False), _VQ, module=_PACKAGE,
+        ),
+        Contestant(
+            "VectorQuantize cosine", _peer("VectorQuantize", use_cosine_sim=True), _VQ, module=_PACKAGE
+        ),
+        Contestant(
+            "SimVQ", _peer("SimVQ"), {"forward": 2.0, "train": 2.0, "eval": 2.0}, module=_PACKAGE
+        ),
+        Contestant("FSQ", _fsq, module=_PACKAGE, note="no codebook: levels of 8 and 4, product K"),
+        Contestant(
+            "LFQ", _lfq, {"forward": 7.0, "train": 8.0, "eval": 2.0}, module=_PACKAGE,
+            note="no codebook: log2 K signs",
+        ),
+        Contestant(
+            "SQ-VAE", lambda case: GaussianSQ(case.d, case.k).to(case.device),
+            {"forward": 8.0, "train": 8.0, "eval": 3.0}, note="written here from its paper",
+        ),
+        Contestant("gm-vq search", _functional_search, modes=("search",), note="functional.search.best_code"),
+        Contestant("gm-vq encode", _encode, modes=("search",), note="the layer's encode, all checks included"),
+        Contestant("faiss IndexFlatL2", _faiss(False), modes=("search",), module="faiss"),
+        Contestant(
+            "faiss IndexFlatIP", _faiss(True), modes=("search",), module="faiss",
+            note="D + 1 features, the last -|mu|^2 / 2",
+        ),
+    )
+}  # fmt: skip

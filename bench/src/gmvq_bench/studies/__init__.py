@@ -1,0 +1,1 @@
+"""Studies whose results files the docs cite; ``gmvq study``."""

@@ -1,0 +1,114 @@
+"""Samples from GM-VQ's tokens and from its best rival's: the same networks, prior and budget, with seeds.
+
+    OMP_NUM_THREADS=1 gmvq study generation
+
+Tokenizers as in ``gmvq compare`` (fashion_mnist-k256, each with the rate and weights chosen there), a causal prior
+without labels on the tokens of the training images, samples at temperature 1 against test images. GM-VQ also with an
+estimator whose temperature ends at 0.1 (chosen by the KID of validation images, docs/experiments.md); there also z
+drawn around the codewords (``noise``), codes from the mixture without a prior (``floor``), and a masked prior.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmvq.data import open_images
+from gmvq.evaluation.generation import features, generation_metrics
+from gmvq.evaluation.inception import extractor_name, open_extractor
+from gmvq.prior import decode, fit_prior, mixture_indices
+
+from ..comparison.suite import Run
+from ..comparison.train import train_model
+from ..rate_distortion.points import encode
+from .records import make_records, study_parser, tuned_run
+
+SETTING = ("fashion_mnist", "fashion_mnist-k256")
+SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"
+METHODS = ("gm-vq", SHARP, MASKED, "cvq")
+_SHARP = {"type": "GumbelSoftmax", "temperature": {"type": "Cosine", "start": 1.0, "end": 0.1, "idle": 0.5}}
+NOISES = (0.25, 0.5, 1.0)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Make the study; return the exit code."""
+    parser = study_parser("generation", "Samples from tokens, against test images.", METHODS, range(3))
+    parser.add_argument("--images", type=int, default=5000, help="of each kind (default: 5000)")
+    parser.add_argument("--resamples", type=int, default=12, help="behind each run's intervals (default: 12)")
+    parser.add_argument("--prior_steps", type=int, default=600)
+    parser.add_argument("--prior_size", default="tiny")
+    options = parser.parse_args(list(argv))
+    cells = [{"method": m, "seed": s} for s, m in itertools.product(options.seeds, options.methods)]
+    settings = ("images", "resamples", "prior_steps", "prior_size")
+    return make_records(
+        "generation", argv, options, settings, cells, functools.partial(measure, options=options)
+    )
+
+
+def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
+    """Train tokenizer and prior; figures of both, and of every kind of sample against the test images."""
+    run = tuned_run(*SETTING, "gm-vq" if method.startswith("gm-vq") else method, seed, options.steps)
+    if method in (SHARP, MASKED):
+        run["options"] = {**run["options"], "estimator": _SHARP}
+    model: Any = train_model(run)
+    tokens, held = (encode(model, _open(run, split)) for split in ("train", "test"))
+    codes: int = run["codebook_size"]
+    prior = fit_prior(
+        tokens,
+        codes,
+        steps=options.prior_steps,
+        size=options.prior_size,
+        seed=seed,
+        accelerator="cpu",
+        kind="masked" if method == MASKED else "causal",
+    )
+    nats = torch.cat([prior.nats(part) for part in held.split(256)]).double().mean()
+    share = torch.bincount(held.flatten(), minlength=codes).double() / held.numel()
+    entropy = float(torch.special.entr(share).sum()) * held[0].numel()
+    indices = prior.sample(options.images, seed=seed)
+    kinds = {"prior": decode(model, indices)}
+    if method != MASKED:
+        kinds["reconstructions"] = decode(model, _some(held, options.images))
+    if method == SHARP:
+        for noise in NOISES:
+            kinds[f"prior, noise {noise:g}"] = decode(model, indices, noise=noise, seed=seed)
+        floor = mixture_indices(model, options.images, tuple(held.shape[1:]), seed=seed)
+        kinds["floor"] = decode(model, floor)
+    return {
+        "bits_per_image": {"prior": float(nats) / math.log(2), "entropy": entropy / math.log(2)},
+        "samples": {kind: _figures(images, options, seed) for kind, images in kinds.items()},
+    }
+
+
+def _figures(images: Tensor, options: Any, seed: int) -> dict[str, Any]:
+    extractor, real = _real(options.images)
+    return generation_metrics(
+        real,
+        features(images, extractor),
+        extractor_name=extractor_name(extractor),
+        resamples=options.resamples,
+        seed=seed,
+    ).to_dict()
+
+
+@functools.cache
+def _real(count: int) -> tuple[torch.nn.Module, Tensor]:
+    """The extractor, and its features of test images."""
+    test = _open(tuned_run(*SETTING, METHODS[0], 0), "test")
+    extractor = open_extractor()
+    return extractor, features(_some(torch.stack([test[i] for i in range(len(test))]), count), extractor)
+
+
+def _open(run: Run, split: str) -> Any:
+    return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=False)
+
+
+def _some(values: Tensor, count: int) -> Tensor:
+    """``count`` rows spread evenly."""
+    return values[torch.arange(count) * len(values) // count]

@@ -1,0 +1,99 @@
+"""What the studies share: tuned runs of ``gmvq compare``, and records in one file that are made once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gmvq.cli.common import Parser, positive
+from gmvq.files import write_json
+
+from ..comparison.execute import chosen
+from ..comparison.results import KIND
+from ..comparison.suite import Run, suite_from_dict
+from ..results import environment, read
+
+#: In a clone, the current folder.
+RESULTS = Path("bench", "results")
+
+
+def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int | None = None) -> Run:
+    """The run of a method with the point of its grid that was best on the validation split.
+
+    Args:
+        suite_name: stem of the results file.
+        steps: in place of the suite's, to try a study out.
+
+    Raises:
+        ValueError: the file does not hold the tuning of this method.
+    """
+    results = read(RESULTS / "compare" / f"{suite_name}.json", KIND)
+    suite = suite_from_dict(results["suite"], suite_name)
+    choice = chosen(suite, [r for r in results["runs"] if r["phase"] == "tune"], setting, method)
+    if choice is None:
+        raise ValueError(f"{suite_name}.json holds no tuning run of {method!r} in {setting!r}")
+    run = suite.run(setting, method, choice, seed, "final")
+    return run if steps is None else {**run, "steps": steps}
+
+
+def study_parser(name: str, description: str, methods: Sequence[str], seeds: Sequence[int]) -> Parser:
+    """The options that every study has."""
+    parser = Parser(prog=f"gmvq study {name}", description=description, allow_abbrev=False)
+    file = RESULTS / f"{name}.json"
+    parser.add_argument("--json", type=Path, metavar="FILE", default=file, help=f"default: {file}")
+    parser.add_argument("--methods", nargs="+", default=list(methods), help="default: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--steps", type=positive, help="of training, in place of the suite's, to try it out")
+    return parser
+
+
+def make_records(
+    name: str,
+    argv: Sequence[str],
+    options: argparse.Namespace,
+    settings: Iterable[str],
+    cells: Iterable[dict[str, Any]],
+    measure: Callable[..., dict[str, Any]],
+) -> int:
+    """Measure every cell that the file does not hold yet under the same settings; write the file after each.
+
+    Args:
+        name: of the study.
+        argv: its command line.
+        options: the parsed command line.
+        settings: names of the options that a record depends on.
+        cells: arguments of ``measure``, which tell records apart.
+        measure: returns the rest of the record.
+
+    Returns:
+        The exit code.
+    """
+    torch.set_num_threads(1)
+    data: dict[str, Any] = {
+        "kind": f"gmvq {name}",
+        "command": shlex.join(["gmvq", "study", name, *argv]),
+        "environment": environment(torch.device("cpu")),
+        "settings": json.loads(json.dumps({name: getattr(options, name) for name in settings})),
+        "records": [],
+    }
+    if options.json.exists():
+        old = read(options.json, data["kind"])
+        if old["settings"] == data["settings"]:
+            data["records"] = old["records"]
+    for cell in cells:
+        if any(all(record[key] == value for key, value in cell.items()) for record in data["records"]):
+            continue
+        started = time.perf_counter()
+        record = measure(**cell)
+        data["records"].append({**cell, **record, "seconds": time.perf_counter() - started})
+        write_json(options.json, data)
+        print(f"{', '.join(map(str, cell.values()))}: {data['records'][-1]['seconds']:.0f} s", flush=True)
+    write_json(options.json, data)
+    return 0

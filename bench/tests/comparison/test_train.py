@@ -1,0 +1,71 @@
+"""One real run of a few steps: what it returns, that it repeats, and that divergence is an error with a name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from gmvq_bench.comparison.suite import PROTOCOL
+from gmvq_bench.comparison.train import Curve, DivergedError, train_run
+
+RUN: dict[str, Any] = {
+    "setting": "a", "method": "m", "phase": "final", "data": "photos", "size": 16, "channels": 3, "flip": True,
+    "network": "tiny", "downsample": 4, "dim": 4, "codebook_size": 16, "steps": 6, "batch_size": 8,
+    "quantizer": "gm-vq", "options": {}, "loss": "own", "lr": 0.004, "seed": 0, "protocol": PROTOCOL,
+}  # fmt: skip
+FIGURES = {
+    "mse", "psnr", "ssim", "kid", "perplexity", "usage", "codes_used", "distinct", "bits_per_pixel",
+    "bits_per_pixel_entropy",
+}  # fmt: skip
+
+
+def test_a_run_measures_everything_and_repeats() -> None:
+    first, again = train_run(RUN), train_run(RUN)
+    assert set(first["test"]) == FIGURES
+    assert first["test"] == again["test"]
+    assert first["validation"] == again["validation"]
+    assert first["curve"]["step"] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(value) for value in first["curve"]["mse"])
+    test = first["test"]
+    assert 1 <= test["distinct"] <= test["perplexity"] * (1 + 1e-9) <= 16
+    assert test["bits_per_pixel"] == pytest.approx(4 / 16)  # log2(16) bits on 4 x 4 pixels
+    assert test["bits_per_pixel_entropy"] == pytest.approx(math.log2(test["perplexity"]) / 16)
+    assert test["psnr"] == pytest.approx(-10 * math.log10(test["mse"]))
+    assert first["peak_memory_mb"] > 0.1
+
+
+def test_a_tuning_run_leaves_the_test_split_alone() -> None:
+    result = train_run({**RUN, "phase": "tune", "steps": 2})
+    assert "test" not in result
+    assert set(result["validation"]) == {"mse", "perplexity", "usage"}
+
+
+@pytest.mark.parametrize("quantizer", ["sq-vae", "ibq", "ae", "gaussian-vae"])
+def test_baselines_run_through_the_same_loop(quantizer: str) -> None:
+    result = train_run({**RUN, "quantizer": quantizer, "steps": 3})
+    assert math.isfinite(result["test"]["mse"])
+
+
+def test_the_relative_loss_is_the_gradient_of_a_logarithm() -> None:
+    own = train_run({**RUN, "quantizer": "ibq", "steps": 1})
+    relative = train_run({**RUN, "quantizer": "ibq", "steps": 1, "loss": "relative"})
+    assert own["curve"]["mse"] == relative["curve"]["mse"]  # the same first batch, network and noise
+
+
+def test_divergence_is_named() -> None:
+    with pytest.raises(DivergedError, match="step"):
+        train_run({**RUN, "quantizer": "ibq", "lr": 1e30, "steps": 6})
+
+
+def test_a_curve_is_the_mean_since_the_last_point() -> None:
+    curve = Curve(2)
+    for step, value in enumerate((1.0, 3.0, 5.0, 7.0, 9.0), 1):
+        curve.add(
+            step, torch.tensor(value), {"perplexity": torch.tensor(2 * value), "other": torch.tensor(0.0)}
+        )
+    assert curve.to_dict() == {
+        "step": [2, 4], "mse": [2.0, 6.0], "perplexity": [4.0, 12.0], "conditional_entropy": [None, None],
+    }  # fmt: skip

@@ -1,0 +1,338 @@
+"""The robust suites: a stable design, networks that fit together, a plain loop, a report with known ratios."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gmvq_bench.commands import main
+from gmvq_bench.comparison.execute import Records, execute
+from gmvq_bench.robust import data as robust_data
+from gmvq_bench.robust import runs as robust_runs
+from gmvq_bench.robust import train as robust_train
+from gmvq_bench.robust.costs import seconds
+from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small
+from gmvq_bench.robust.losses import reconstruction_loss
+from gmvq_bench.robust.methods import DRESSED, METHODS, MORE, build_method, methods_of
+from gmvq_bench.robust.networks import build
+from gmvq_bench.robust.report import render
+from gmvq_bench.robust.score import duel, figures, summary
+from gmvq_bench.robust.setting import ENDINGS, NETWORKS, Setting, from_dict
+from gmvq_bench.robust.suite import KIND, chosen_methods, select
+from gmvq_bench.robust.synthetic import drawings, tones
+
+SETTINGS = draw()
+TINY = replace(
+    SETTINGS[0], network="conv", endings=(), dim=4, codebook_size=16, downsample=4, width=8, data="drawings",
+    size=16, channels=1, batch=4, steps=3, optimizer="adam", loss="mse",
+)  # fmt: skip
+
+
+def examples(setting: Setting, count: int) -> Tensor:
+    shape = (count, setting.channels, *([setting.size] * setting.spatial_dims))
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def random_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uniform noise in the place of every data set."""
+
+    def load(name: str, size: int) -> robust_data.Data:
+        setting = replace(TINY, size=size, channels=IMAGES[name])
+        return robust_data.Data(*(examples(setting, n) for n in (32, 8, 16)))
+
+    monkeypatch.setattr(robust_train, "load", load)
+
+
+# The design
+
+
+def test_the_design_is_the_same_at_every_call_and_a_longer_one_begins_with_it() -> None:
+    assert draw() == SETTINGS
+    assert draw(count=50)[:48] == SETTINGS
+    assert draw(seed=1) != SETTINGS
+    first = SETTINGS[0]
+    assert (first.network, first.data, first.dim, first.codebook_size) == (
+        "conv-group",
+        "fashion_mnist",
+        4,
+        256,
+    )
+
+
+def test_numbers_parities_and_names() -> None:
+    assert [s.number for s in SETTINGS] == list(range(48))
+    assert {s.parity for s in SETTINGS[::2]} == {"even"}
+    assert {s.parity for s in SETTINGS[1::2]} == {"odd"}
+    assert len({s.name for s in SETTINGS}) == 48
+    assert all(from_dict(json.loads(json.dumps(s.to_dict()))) == s for s in SETTINGS)
+
+
+@pytest.mark.parametrize("parity", ["even", "odd"])
+def test_each_parity_has_everything(parity: str) -> None:
+    settings = [s for s in SETTINGS if s.parity == parity]
+    assert {s.network for s in settings} == set(NETWORKS)
+    assert {e for s in settings for e in s.endings} == set(ENDINGS)
+    assert {s.dim for s in settings} == {2, 4, 8, 16, 32, 64, 128, 256}
+    assert {s.codebook_size for s in settings} == {16, 64, 256, 1024, 4096}
+    assert {s.data for s in settings} >= set(IMAGES)
+    assert {s.loss for s in settings} == {"mse", "sum", "l1", "perceptual"}
+    assert sum(s.steps == 5000 for s in settings) == 1
+
+
+def test_settings_fit_their_codes_and_their_time() -> None:
+    assert all(s.batch * s.positions >= s.codebook_size for s in SETTINGS)
+    assert all(seconds(s) <= 75 for s in SETTINGS)
+    assert all(not (s.optimizer == "sgd" and s.loss == "sum") for s in SETTINGS)
+    assert all(s.data in (SOUNDS if s.network == "sound" else IMAGES) for s in SETTINGS)
+
+
+def test_the_small_suite_has_every_network_and_both_parities() -> None:
+    small = draw_small()
+    assert [s.parity for s in small].count("even") == 6
+    assert len(small) == 12
+    assert {s.network for s in small} == set(NETWORKS)
+    assert {s.data for s in small} >= {*IMAGES, "speech"}
+
+
+# Networks
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
+def test_encoder_and_decoder_fit_together(setting: Setting) -> None:
+    encoder, decoder = build(setting)
+    x = examples(setting, 2)
+    latents = encoder(x)
+    side = setting.size // setting.downsample
+    assert latents.shape == (2, setting.dim, *([side] * setting.spatial_dims))
+    reconstruction = decoder(latents)
+    assert reconstruction.shape == x.shape
+    assert torch.isfinite(reconstruction_loss(setting)(reconstruction, x))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_endings(network: str) -> None:
+    size = 64 if network == "sound" else 16
+    setting = replace(TINY, network=network, width=16, size=size)
+    x = examples(setting, 2)
+    zero = build(replace(setting, endings=("zero", "shift")))[0](x)
+    assert torch.equal(zero, torch.full_like(zero, 10.0))
+    bounded = build(replace(setting, endings=("tanh", "scale")))[0](x)
+    assert 1.0 < bounded.abs().max() <= 100.0
+    normal = build(replace(setting, endings=("layernorm",)))[0](x)
+    assert normal.mean(1).abs().max() < 1e-4
+
+
+# Training
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_few_steps_of_every_method(method: str) -> None:
+    result = robust_train.train(replace(TINY, batch=16), method)
+    assert result["error"] is None
+    assert result["steps"] == 3
+    assert 0 < result["mse"] < 10
+    assert 1 <= result["perplexity"] <= 16
+    assert 0 < result["usage"] <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_same_seed_same_figures(optimizer: str) -> None:
+    setting = replace(TINY, optimizer=optimizer)
+    first, second = (robust_train.train(setting, "gm-vq", seed=3) for _ in range(2))
+    assert first["mse"] == second["mse"]
+    assert robust_train.train(setting, "gm-vq", seed=4)["mse"] != first["mse"]
+
+
+class Layer(nn.Module):
+    """A layer of the caller's own; it notes how it is called."""
+
+    def __init__(self, wants: bool, bad: bool = False) -> None:
+        super().__init__()
+        self.wants_progress, self.bad = wants, bad
+        self.weight = nn.Parameter(torch.zeros(4))
+        self.seen: list[float] = []
+
+    def set_progress(self, progress: float) -> None:
+        self.seen.append(progress)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        loss = self.weight.sum() * (float("nan") if self.bad else 1.0)
+        return latents + self.weight, torch.zeros(latents.shape[:-1], dtype=torch.int64), loss
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_progress_is_told_only_to_a_layer_that_wants_it(wants: bool) -> None:
+    layer = Layer(wants)
+    result = robust_train.train(TINY, lambda dim, size: layer, steps=4)
+    assert layer.seen == ([0.0, 0.25, 0.5, 0.75] if wants else [])
+    assert result["perplexity"] == pytest.approx(1.0)
+    assert not torch.equal(layer.weight, torch.zeros(4))  # its parameters are in the one optimizer
+
+
+def test_divergence_is_a_result() -> None:
+    result = robust_train.train(TINY, lambda dim, size: Layer(False, bad=True))
+    assert result["error"].startswith("DivergedError: the loss is no finite number at step 1")
+    assert "mse" not in result
+    assert result["mse_of_mean"] > 0
+
+
+@pytest.mark.parametrize("method", DRESSED)
+def test_a_dressed_rival_starts_after_a_tenth(method: str) -> None:
+    layer: Any = build_method(method, TINY)
+    latents = 100 * torch.randn(64, 4) + 10
+    layer.set_progress(0.05)
+    quantized, indices, loss = layer(latents)
+    assert quantized.mean(0).abs().max() < 1e-4
+    assert quantized.var(0, correction=0).sub(1).abs().max() < 1e-4
+    assert loss == 0
+    assert not indices.any()
+    layer.set_progress(0.1)
+    assert len(layer(latents)[0].unique(dim=0)) <= 16
+
+
+def test_further_rivals_run_in_a_quarter_of_the_settings() -> None:
+    more = [s.number for s in SETTINGS if set(MORE) <= set(methods_of(s))]
+    assert more == [n for n in range(48) if n % 8 in (0, 1)]
+
+
+# Data
+
+
+def test_synthetic_data() -> None:
+    images, sounds = drawings(3, 16, seed=0), tones(3, 64, seed=0)
+    assert images.shape == (3, 1, 16, 16)
+    assert 0 <= images.min() < images.max() <= 1
+    assert sounds.shape == (3, 1, 64)
+    assert -1 <= sounds.min() < sounds.max() <= 1
+    assert (images == drawings(3, 16, seed=0)).all()
+    assert (images != drawings(3, 16, seed=1)).any()
+
+
+def test_settings_of_missing_data_are_left_out_by_name() -> None:
+    chosen = select("robust", {"emoji": "no font"}, parity="odd")
+    assert all(s.data != "emoji" and s.parity == "odd" for s in chosen.settings)
+    assert {s.data for s in chosen.left_out} == {"emoji"}
+    assert chosen.reasons == {"emoji": "no font"}
+    assert len(chosen.settings) + len(chosen.left_out) == 24
+
+
+def test_selection_by_name_and_number() -> None:
+    assert [s.number for s in select("robust", {}, names=["3", "07", SETTINGS[9].name]).settings] == [3, 7, 9]
+    with pytest.raises(ValueError, match="has no setting 99"):
+        select("robust", {}, names=["99"])
+    assert chosen_methods(["ema"]) == ["gm-vq", "ema"]
+    with pytest.raises(ValueError, match="have no method emma"):
+        chosen_methods(["emma"])
+
+
+# Records and report
+
+
+def fake(run: dict[str, Any], device: str) -> dict[str, Any]:
+    """Stands in for a training: ours has half the MSE in setting 0, diverges in setting 1."""
+    if run["method"] == "gm-vq" and run["design"]["number"] == 1:
+        return {"mse_of_mean": 0.1, "error": "DivergedError: no finite number"}
+    mse = {"gm-vq": 0.01, "ema": 0.02, "rotation": 0.04}[run["method"]]
+    test = {"mse": mse, "perplexity": 100 * mse, "usage": 1.0, "positions": 5000}
+    return {
+        "mse_of_mean": 0.1,
+        "steps": 3,
+        "seconds": 1.0,
+        "test": test,
+        "validation": {"mse": mse},
+        "error": None,
+    }
+
+
+def never(run: dict[str, Any], device: str) -> dict[str, Any]:
+    raise AssertionError("nothing is left to run")
+
+
+def test_runs_are_recorded_once(tmp_path: Path) -> None:
+    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
+    assert len(runs) == 6
+    options: dict[str, Any] = {"devices": ["cpu"], "say": lambda line: None, "key": robust_runs.key_of}
+    done = execute(runs, Records(tmp_path), train_one=fake, **options)
+    again = execute(runs, Records(tmp_path), train_one=never, **options)
+    assert again == done
+    assert [bool(r["error"]) for r in done] == [False, False, False, True, False, False]
+
+
+def test_keys_depend_on_design_seed_and_method() -> None:
+    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema"], 2)
+    assert len({robust_runs.key_of(run) for run in runs}) == len(runs) == 8
+
+
+def made_up() -> dict[str, Any]:
+    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
+    return {
+        "kind": KIND,
+        "suite": {"name": "robust", "description": "made up"},
+        "command": "gmvq compare --suite robust",
+        "date": "2024-01-01",
+        "environment": {"device": "a CPU", "threads": "1", "torch": "2", "vector-quantize-pytorch": "1"},
+        "left_out": {"settings": ["05-x"], "reasons": {"emoji": "no font"}},
+        "settings": {s.name: s.to_dict() for s in SETTINGS[:2]},
+        "runs": [{**run, **fake(run, "cpu")} for run in runs],
+    }
+
+
+def test_ratios_are_known() -> None:
+    results = made_up()
+    names = [s.name for s in SETTINGS[:2]]
+    duels = [duel(results, name, "gm-vq", ("ema", "rotation", "absent")) for name in names]
+    first, second = (d for d in duels if d is not None)
+    assert (first.rival, first.usage_kept) == ("ema", True)
+    assert (first.ratio, first.perplexity_ratio) == pytest.approx((0.5, 0.5))
+    assert second.ratio == pytest.approx(5.0)  # the MSE of the mean example: 0.1 against 0.02
+    assert not second.usage_kept
+    line = summary([first, second])
+    assert line.ratio == pytest.approx(2.5**0.5)
+    assert (line.worst_setting, line.lost, line.usage_kept) == (names[1], 1, 0.5)
+    found = figures(results, names[1], "gm-vq")
+    assert found is not None
+    assert (found.failed, found.perplexity) == (1, 1.0)
+    assert duel(results, names[0], "gm-vq", ("absent",)) is None
+
+
+def test_the_report_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = made_up()
+    text = render(results)
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if "|" in line
+    ]
+    assert [
+        "gm-vq",
+        "as published",
+        "even",
+        "1",
+        "0.500",
+        "0.50",
+        SETTINGS[0].name,
+        "0",
+        "0.50",
+        "100%",
+    ] in rows
+    assert ["gm-vq", "as published", "odd", "1", "5.000", "5.00", SETTINGS[1].name, "1", "0.50", "0%"] in rows
+    assert ["network", SETTINGS[1].network, "1", "5.000", "–", "1"] in rows
+    assert "**Left out** for want of data: 05-x. This machine lacks emoji: no font" in text
+    assert "DivergedError: no finite number" in text
+    path = tmp_path / "robust.json"
+    path.write_text(json.dumps(results))
+    assert main(["compare", "--report", str(path), "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == text.strip()
+    assert (tmp_path / "robust.md").read_text() == text
+
+
+def test_the_command_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--list"]) == 0
+    assert "robust-small: 12 of them" in capsys.readouterr().out
+    assert main(["compare", "--suite", "quick", "--parity", "odd"]) != 0
+    assert "--parity is for the suites robust and robust-small" in capsys.readouterr().err

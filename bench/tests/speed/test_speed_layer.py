@@ -1,0 +1,158 @@
+"""The run: the gate before the clock, the results file and its resumption, what a case records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gmvq.files import write_json
+from gmvq.functional.sampling import chunked, truncated
+from gmvq_bench.results import Results, read
+from gmvq_bench.speed import layer
+from gmvq_bench.speed.contestants import CONTESTANTS, Case
+from gmvq_bench.speed.floors import Bandwidth
+from gmvq_bench.speed.gate import check_all, deviation
+from gmvq_bench.speed.grid import Entry
+from gmvq_bench.speed.layer import IncorrectError, Limits, measure, run
+
+CPU = torch.device("cpu")
+SMALL = ((61, 37, 5),)
+LIMITS = Limits(1e9, seconds=0.0)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate at one small size and a quick bandwidth."""
+    monkeypatch.setattr(layer, "check_all", lambda device: check_all(device, sizes=SMALL))
+    monkeypatch.setattr(layer, "bandwidth", lambda device: Bandwidth(1e9, 2e9))
+
+
+def entries() -> list[Entry]:
+    return [
+        Entry(
+            Case("train", 48, 32, 6), ("gm-vq", "gm-vq dense chunked", "gm-vq eager", "gm-vq dense triton")
+        ),
+        Entry(Case("search", 48, 32, 6), ("gm-vq search", "gm-vq encode")),
+    ]
+
+
+def silent(_: str) -> None: ...
+
+
+def test_every_contestant_of_ours_passes_at_the_sizes_of_the_bench() -> None:
+    checks = check_all(CPU)
+    assert [c for c in checks if not c.passed] == []
+    ours = {name for name, c in CONTESTANTS.items() if c.ours} - {"gm-vq dense triton"}
+    assert {check.contestant for check in checks} == ours
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "broken", "complaint"),
+    [
+        (chunked, "forward", lambda out: (out[0] * 1.001, *out[1:]), "gm-vq dense chunked \\(chunked\\)"),
+        (
+            chunked,
+            "backward",
+            lambda out: (out[0], out[1] * 1.001, *out[2:]),
+            "gm-vq dense chunked .* grad codebook",
+        ),
+        (truncated, "best_codes", lambda out: (out[0], out[1], out[2].roll(1)), "gm-vq support=8 .* indices"),
+    ],
+)
+def test_the_gate_stops_a_broken_implementation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: Any, name: str, broken: Any, complaint: str
+) -> None:
+    working = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args, **options: broken(working(*args, **options)))
+    target = tmp_path / "r.json"
+    with pytest.raises(IncorrectError, match=complaint):
+        run(target, limits=LIMITS, entries=entries(), say=silent)
+    assert not target.exists(), "nothing was timed"
+
+
+def test_deviation_is_relative_to_the_largest_value() -> None:
+    x = torch.tensor([1.0, -100.0])
+    assert deviation(x + 1.0, x) == pytest.approx(0.01)
+    assert deviation(torch.tensor(0.5), torch.tensor(0.25)) == pytest.approx(0.25)
+    assert deviation(torch.tensor([1, 2]), torch.tensor([1, 3])) == float("inf")
+    assert deviation(x * float("nan"), x) == float("inf")
+    assert deviation(torch.zeros(2), torch.zeros(2)) == 0.0
+
+
+def test_a_run_records_figures_reasons_and_provenance(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "r.json"
+    results = run(target, limits=LIMITS, entries=entries(), command="gmvq bench", say=silent)
+    assert json.loads(target.read_text()) == results
+    assert list(target.parent.iterdir()) == [target], "no temporary file stays"
+    assert results["environment"]["torch"] == torch.__version__
+    assert results["command"] == "gmvq bench"
+    assert all(check["passed"] for check in results["correctness"])
+    train, search = results["cases"]
+    assert train["floors"].keys() == {"matmul x 1", "matmul x 3", "bandwidth"}
+    rows = train["contestants"]
+    assert rows["gm-vq eager"]["median_ms"] > 0
+    assert rows["gm-vq eager"]["backend"] == "reference"
+    assert rows["gm-vq eager"]["peak_bytes"] > 4 * 48 * 32
+    assert rows["gm-vq eager"]["kept_bytes"] >= 4 * (2 * 48 * 6 + 32 * 6)
+    assert "CUDA" in rows["gm-vq dense triton"]["skipped"]
+    assert search["identity"]["gm-vq encode"]["differing"] == 0
+
+
+def test_equal_configurations_are_measured_once() -> None:
+    case = measure(
+        Entry(Case("train", 32, 16, 4), ("gm-vq dense chunked", "gm-vq dense chunked")), LIMITS, 1e9
+    )
+    assert case["contestants"]["gm-vq dense chunked"]["same_as"] == "gm-vq dense chunked"
+
+
+def test_what_takes_too_much_memory_is_skipped_with_the_reason() -> None:
+    case = measure(Entry(Case("train", 32, 16, 4), ("gm-vq eager",)), Limits(1e6, 0.0), 1e9)
+    assert "GB" in case["contestants"]["gm-vq eager"]["skipped"]
+
+
+def test_a_run_goes_on_with_the_cases_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, asked = tmp_path / "r.json", []
+
+    def stop_at_the_second(entry: Entry, limits: Limits, rate: float) -> dict[str, Any]:
+        asked.append(entry.case.name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return measure(entry, limits, rate)
+
+    monkeypatch.setattr(layer, "measure", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(target, limits=LIMITS, entries=entries(), say=silent)
+    kept = read(target, layer.KIND)["cases"]
+    assert [case["name"] for case in kept] == [entries()[0].case.name]
+    results = run(target, limits=LIMITS, entries=entries(), say=silent)
+    assert asked == [entries()[0].case.name, entries()[1].case.name, entries()[1].case.name]
+    assert results["cases"][0] == kept[0], "not measured again"
+    wider = [Entry(entries()[0].case, (*entries()[0].names, "gm-vq support=8"))]
+    assert (
+        "gm-vq support=8" in run(target, limits=LIMITS, entries=wider, say=silent)["cases"][-1]["contestants"]
+    )
+
+
+def test_cases_of_another_machine_are_not_mixed(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    head = {"kind": "k", "environment": {"device": "a", "threads": 2}}
+    Results(target, head).add({"name": "x", "contestants": {}})
+    Results(target, head)
+    with pytest.raises(ValueError, match="threads \\(2 there, 1 here\\)"):
+        Results(target, {**head, "environment": {"device": "a", "threads": 1}})
+
+
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    write_json(target, {"kind": "other"})
+    with pytest.raises(ValueError, match="other"):
+        read(target, layer.KIND)
+    target.write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        read(target, layer.KIND)

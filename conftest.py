@@ -1,0 +1,48 @@
+"""What every test leaves as it found it, and a command line run in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The copies that ``datasets`` makes of Parquet files go to a folder of the tests; read when it is imported."""
+    os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Training flushes denormals for the whole process; hypothesis, for one, cannot draw floats then."""
+    yield
+    import torch
+
+    torch.set_flush_denormal(False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gmvq(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """``gmvq(*argv)`` in this process, with the commands of gmvq_bench, installed or not."""
+    from gmvq.cli.main import main
+    from gmvq_bench.commands import COMMANDS
+
+    def run(*argv: object) -> Result:
+        capsys.readouterr()
+        code = main([str(part) for part in argv], more=COMMANDS)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
