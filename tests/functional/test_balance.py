@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional.balance import in_units_of_the_reconstruction_loss
+from gmvq.functional.balance import balance_gradients
 
 
 def problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -19,7 +19,7 @@ def problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def gradients(factor: float = 1.0, unit: float = 1.0, weight: float = 1.0, reconstruct: bool = True):
     shift, latents, target, parameter = problem()
-    quantized, loss = in_units_of_the_reconstruction_loss(latents + shift, parameter.square().sum(), latents)
+    quantized, loss = balance_gradients(latents + shift, parameter.square().sum(), latents)
     total = weight * loss
     if reconstruct:
         total = total + unit * (quantized - target).square().mean()
@@ -60,7 +60,7 @@ def test_without_a_reconstruction_loss_the_gradient_is_the_plain_one() -> None:
 
 def test_without_the_term_the_reconstruction_gradient_is_the_plain_one() -> None:
     shift, latents, target, parameter = problem()
-    quantized, _ = in_units_of_the_reconstruction_loss(latents + shift, parameter.sum(), latents)
+    quantized, _ = balance_gradients(latents + shift, parameter.sum(), latents)
     (ours,) = torch.autograd.grad((quantized - target).square().mean(), shift)
     (plain,) = torch.autograd.grad((latents + shift - target).square().mean(), shift)
     torch.testing.assert_close(ours, plain)
@@ -77,7 +77,7 @@ def test_rate_is_two_distortions_per_feature_for_a_quadratic_loss(curvature) -> 
     """A loss that is quadratic around the latents costs D_q = g.e / 2, and one nat is worth 2 D_q / D."""
     shift, latents, _, _ = problem()
     nats = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
-    quantized, loss = in_units_of_the_reconstruction_loss(latents + shift, nats, latents)
+    quantized, loss = balance_gradients(latents + shift, nats, latents)
     distortion = curvature * (quantized - latents.detach()).square().sum()
     (rate,) = torch.autograd.grad(distortion + loss, nats)
     torch.testing.assert_close(rate, 2 * distortion.detach() / latents.shape[-1])
@@ -87,7 +87,7 @@ def test_an_exact_code_is_worth_nothing_and_dtypes_may_differ() -> None:
     latents = torch.randn(5, 3)
     nats = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     sample = latents.clone().requires_grad_()
-    quantized, loss = in_units_of_the_reconstruction_loss(sample, nats, latents)
+    quantized, loss = balance_gradients(sample, nats, latents)
     (quantized.square().sum().double() + loss).backward()
     torch.testing.assert_close(nats.grad, torch.tensor(0.0, dtype=torch.float64))
     assert loss.dtype == torch.float64

@@ -34,6 +34,16 @@ def test_tokens_codes_and_forward_agree(weights, standardize) -> None:
     exactly(built.get_codes_from_indices(masked)[0, 0], torch.zeros(3, dtype=torch.float64))
 
 
+def test_a_projection_rounds_alike_for_any_division_into_batches() -> None:
+    torch.manual_seed(0)
+    built, x = GaussianMixtureVQ(dim=48, codebook_size=32, codebook_dim=6), torch.randn(1000, 48)
+    built.init_codebook(x)
+    z = built.eval().standardized(x)
+    for size in (1, 3, 17, 250):
+        exactly(torch.cat([built.standardized(part) for part in x.split(size)]), z)
+    assert torch.equal(built.train().encode(x), built.eval()(x).indices)
+
+
 def test_codes_of_indices_carry_a_gradient_to_the_codebook() -> None:
     built = layer()
     built.get_codes_from_indices(torch.tensor([1, 1])).sum().backward()

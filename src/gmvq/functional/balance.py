@@ -46,7 +46,7 @@ class _ExchangeRate(torch.autograd.Function):
         return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None, None, None
 
 
-def in_units_of_the_reconstruction_loss(
+def balance_gradients(
     quantized: Tensor, nats: Tensor, latents: Tensor, *, pooled: bool = False, features: int | None = None
 ) -> tuple[Tensor, Tensor]:
     r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..functional.balance import in_units_of_the_reconstruction_loss
+from ..functional.balance import balance_gradients
 from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import from_arguments
@@ -61,4 +61,4 @@ class ComposedQuantizer(Quantizer):
         if not self.training:
             return quantized, nats
         features = min(copies * sum(mixture.codebook_dim for mixture in self.mixtures), self.dim)
-        return in_units_of_the_reconstruction_loss(quantized, nats, rows, pooled=True, features=features)
+        return balance_gradients(quantized, nats, rows, pooled=True, features=features)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check_choice
-from ..functional.balance import in_units_of_the_reconstruction_loss
+from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.gauge import without_shift_and_scale
 from ..functional.mixture import mixture_bias, mixture_query
@@ -217,7 +217,7 @@ class GaussianMixtureVQ(MixtureState):
             nats = nats + (
                 misfit - misfit.detach()
             )  # a gradient alone: the objective keeps its meaning as a number
-            sample, loss = in_units_of_the_reconstruction_loss(per_row.sample, nats, z, pooled=True)
+            sample, loss = balance_gradients(per_row.sample, nats, z, pooled=True)
             quantized = self.unstandardized(sample)
         else:
             quantized, loss = self._lookup(per_row.indices), nats

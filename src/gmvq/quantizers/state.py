@@ -147,7 +147,12 @@ class MixtureState(Quantizer):
         return torch.where(scale > 0, scale, 1.0)
 
     def _project(self, y: Tensor) -> Tensor:
-        return y if self.project_in is None else _linear(y, self.project_in)
+        """A y; but in a training step by a product in float64: in float32 another number of rows rounds differently."""
+        if self.project_in is None:
+            return y
+        trains = self.training and torch.is_grad_enabled()
+        exact = not (trains or torch.compiler.is_exporting() or y.device.type == "mps")
+        return _linear(y.double() if exact else y, self.project_in).to(y.dtype)
 
     # Start and learning
 
