@@ -1,4 +1,5 @@
 # make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
+# make coverage: which lines and branches of the core its tests run.
 # make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
 
@@ -6,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo compare test lint types unit clean
+.PHONY: demo compare test lint types unit coverage clean
 
 demo: .venv/.demo
 	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
@@ -26,6 +27,11 @@ types: .venv/.test
 unit: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
+# Lines and branches of the core (functional, quantizers, objectives, models) that its own tests run.
+coverage: .venv/.test
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest tests/functional tests/quantizers tests/objectives tests/models
+	$(BIN)/coverage report
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -41,4 +47,4 @@ unit: .venv/.test
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache
+	rm -rf .venv runs .pytest_cache .ruff_cache .coverage

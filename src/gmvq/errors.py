@@ -1,5 +1,8 @@
 """Check helpers: every bad input ends in an error that says what was expected, what came, and what to do."""
 
+# The checks are for callers whose types nothing has checked.
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import importlib

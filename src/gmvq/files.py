@@ -27,6 +27,7 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
     Example:
         >>> with atomic_write("figures.json") as file:
         ...     file.write_text("{}")
+        2
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

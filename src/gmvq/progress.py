@@ -22,7 +22,8 @@ class Progress:
 
     Example:
         >>> with Progress("images") as progress:
-        ...     encode_dataset(model, images, "tokens", progress=progress)
+        ...     for done in range(1, 101):
+        ...         progress(done, 100)
     """
 
     def __init__(self, unit: str = "images", *, quiet: bool = False) -> None:

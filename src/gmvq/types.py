@@ -29,7 +29,7 @@ class QuantizerOutput:
     loss: Tensor
     nats: Tensor
     log_variance: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __iter__(self) -> Iterator[Tensor]:
         """Unpack in the order that existing quantizer layers use."""

@@ -53,6 +53,10 @@ def model_card(
 
     Example:
         >>> print(model_card(model, repo_id="me/tokenizer", license="cc-by-4.0"))
+        ---
+        ...
+        # tokenizer
+        ...
     """
     notes = dict(metadata or {})
     measured = notes.get("metrics")

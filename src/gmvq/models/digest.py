@@ -13,7 +13,7 @@ def model_digest(model: Tokenizer) -> str:
 
     Example:
         >>> model_digest(model)
-        'sha256:4f1c...'
+        'sha256:...'
     """
     config = {"layout": model.layout, "quantizer": model.quantizer.to_config()}
     return f"sha256:{described_digest(config, model.state_dict())}"

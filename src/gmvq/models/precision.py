@@ -24,6 +24,7 @@ def recommended_precision(device: str | torch.device) -> Literal["bf16-mixed", "
     """Return the ``precision`` argument for a Lightning ``Trainer`` on this device.
 
     Example:
-        >>> trainer = lightning.Trainer(precision=recommended_precision("cuda"))
+        >>> import lightning
+        >>> trainer = lightning.Trainer(precision=recommended_precision("cpu"))
     """
     return "32-true" if autocast_dtype(device) is None else "bf16-mixed"

@@ -58,7 +58,9 @@ def fit_prior(
         ValueError: indices or an option out of range.
 
     Example:
-        >>> prior = fit_prior(model.encode(images), codebook_size=256, steps=500)
+        Two steps; some hundreds make a prior.
+
+        >>> prior = fit_prior(model.encode(images), codebook_size=256, steps=2)
         >>> pictures = model.decode(prior.sample(16))
     """
     spec = TokenSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import Any, cast
 
 from ..functional import estimators, schedules
 from . import parts
@@ -53,15 +53,16 @@ def part_from_dict(value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
-    fields = {key: part_from_dict(item) for key, item in value.items() if key != "type"}
-    kind = _PARTS.get(value.get("type", ""))
+    part = cast(dict[str, Any], value)
+    fields = {key: part_from_dict(item) for key, item in part.items() if key != "type"}
+    kind = _PARTS.get(part.get("type", ""))
     if kind is None:
-        raise ValueError(f"unknown part {value.get('type')!r}; expected one of {', '.join(sorted(_PARTS))}")
+        raise ValueError(f"unknown part {part.get('type')!r}; expected one of {', '.join(sorted(_PARTS))}")
     try:
         return kind(**fields)
     except TypeError as error:
         raise ValueError(
-            f"{value['type']}: {error}; does the file come from another version of gmvq?"
+            f"{part['type']}: {error}; does the file come from another version of gmvq?"
         ) from error
 
 

@@ -37,9 +37,10 @@ class TokenStream(IterableDataset[Item]):
     Example:
         >>> stream = TokenStream("tokens/photos", split="train", even=True)
         >>> loader = torch.utils.data.DataLoader(stream, batch_size=64, num_workers=2)
-        >>> for epoch in range(10):
+        >>> for epoch in range(2):
         ...     stream.set_epoch(epoch)
-        ...     for batch in loader: ...
+        ...     for batch in loader:
+        ...         indices = batch["indices"]
     """
 
     def __init__(

@@ -70,8 +70,13 @@ class TokenizerModule(LightningModule):
         ValueError: an argument is out of range.
 
     Example:
+        Two steps; some thousands make a tokenizer.
+
+        >>> from lightning.pytorch import Trainer
+        >>> from gmvq.training import ImageDataModule
         >>> module = TokenizerModule("tiny", codebook_size=256)
-        >>> trainer = lightning.Trainer(max_steps=1000, use_distributed_sampler=False)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> trainer = Trainer(max_steps=2, use_distributed_sampler=False, **quiet)
         >>> trainer.fit(module, ImageDataModule("photos"))
         >>> module.model.save_pretrained("model")
     """

@@ -1,0 +1,45 @@
+"""The pages for newcomers name files, tests and rooms that exist."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import gmvq
+
+ROOT = Path(gmvq.__file__).parents[2]
+PLACES = (ROOT, ROOT / "src" / "gmvq", ROOT / "docs" / "decisions")
+PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+#: A path in backquotes: from the root, from src/gmvq, or a page beside the page.
+_FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|yml|toml))`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_tests_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    files = [file for file in _FILE.findall(text) if "/" in file]
+    assert [file for file in files if not any((place / file).is_file() for place in PLACES)] == []
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    named = [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests]
+    assert named == []
+
+
+@pytest.mark.parametrize("contract", ["layers", "bench_layers"])
+def test_the_map_of_rooms_is_that_of_the_contracts(contract: str) -> None:
+    layers = {one["id"]: one for one in TOOLS["importlinter"]["contracts"]}[contract]["layers"]
+    wanted = [layer.split(" | ") for layer in layers if layer != "__main__"]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    both = text.partition("## The rooms")[2].split("```")[1].strip().split("\n\n")
+    lines = both[contract == "bench_layers"].splitlines()
+    shown = [re.split(r"\s{2,}", line[14:].strip())[0].split(" | ") for line in lines]
+    assert [sorted(line) for line in shown] == [sorted(line) for line in wanted]
+
+
+def test_the_strict_files_exist() -> None:
+    assert [file for file in TOOLS["pyright"]["strict"] if not (ROOT / file).is_file()] == []
