@@ -23,7 +23,7 @@ from .parts import Objective, Precision, Variance, check_parts, check_start, che
 from .rows import Mixture, RowOutputs, Rows, RowStep, RowSums, run_rows
 from .start import ready
 from .state import MixtureState
-from .statistics import batch_statistics, eval_statistics, moments_of
+from .statistics import BatchStatistics, batch_statistics, eval_statistics, moments_of
 from .variances import variance_kind
 
 
@@ -201,13 +201,12 @@ class GaussianMixtureVQ(MixtureState):
                 self._pending = moments, self._frame()
         else:
             batch = eval_statistics(sums.posterior, per_row.indices, present)
-        log_precision = self.log_precision.to(rows.dtype)
         evidence = Evidence.of(
             self.objective.kind,
             batch,
             per_row.entropy,
             None if self.variance.kind == "none" else per_row.variance,
-            log_precision,
+            self.log_precision.to(rows.dtype),
             self.log_weights().to(rows.dtype),
             self.codebook_dim,
         )
@@ -223,16 +222,19 @@ class GaussianMixtureVQ(MixtureState):
             quantized, loss = self._lookup(per_row.indices), nats
         with torch.no_grad():
             log_variance = self.code_log_variance(per_row.squared_error)
-            if self.variance.kind == "learned":
-                log_variance = log_variance[per_row.indices]
-        terms = evidence.terms(batch) | {
-            "precision": log_precision.mean().exp(),
+            log_variance = log_variance[per_row.indices] if self.variance.kind == "learned" else log_variance
+            terms = evidence.terms(batch) | self._terms(per_row, batch)
+        terms = {name: value.detach().clone() for name, value in terms.items()}
+        return QuantizerOutput(quantized, per_row.indices, loss, nats, log_variance, terms)
+
+    def _terms(self, per_row: RowOutputs, batch: BatchStatistics) -> dict[str, Tensor]:
+        """What the layer adds to the terms of the objective, for logging."""
+        return {
+            "precision": self.log_precision.mean().exp(),
             "scale": self.scale.squeeze(0),
             "variance": (per_row.variance * batch.share).sum(),
             "temperature": self.temperature,
         }
-        terms = {name: value.detach().clone() for name, value in terms.items()}
-        return QuantizerOutput(quantized, per_row.indices, loss, nats, log_variance, terms)
 
     def _without_codes(self, y: Tensor, z: Tensor, present: Tensor, steps: bool) -> QuantizerOutput:
         """Before the start: the latents themselves as the decoder reads them, index -1, loss 0."""
