@@ -78,8 +78,7 @@ def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[s
     """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
     from gmvq.quantizers import GaussianMixtureVQ
 
-    from ..gradients.study import run_study
-    from ..gradients.tokenizer import CODES, DIM
+    from ..gradients.study import CODES, DIM, run_study
 
     config = GaussianMixtureVQ(DIM, CODES).to_config()
     if path.exists():
@@ -163,19 +162,13 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
 
     text = render(results)
     if results.get("gradients"):
-        from ..gradients.report import table
+        from ..gradients.study import table
 
         text += "\n" + table(results["gradients"])
     print(text)
     if out is not None:
         write_text(out / f"{results['suite']['name']}.md", text)
-        files = plot_all(results, out)
-        if results.get("gradients"):
-            from ..gradients.report import plot
-
-            files.append(out / f"{results['suite']['name']}_gradients.png")
-            plot(results["gradients"], files[-1])
-        for file in files:
+        for file in plot_all(results, out):
             say(f"drawn to {file}")
 
 
