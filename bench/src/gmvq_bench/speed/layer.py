@@ -14,12 +14,11 @@ from torch import Tensor
 
 from ..results import Results, environment
 from .calls import products_of, step_of
-from .contention import Clock, cores_of_others
 from .contestants import CONTESTANTS, Case, NotPossibleError
 from .floors import bandwidth, bytes_to_move, floor_calls
 from .gate import Check, check_all
 from .grid import Entry, grid
-from .measure import Call, extra_memory, interleaved
+from .measure import Call, busy, cores_of_others, extra_memory, interleaved
 
 KIND = "gmvq bench layer"
 _EXPECTED = (RuntimeError, ValueError, TypeError, AssertionError, MemoryError)
@@ -117,9 +116,9 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     latents = case.latents()
     entrants, calls = _enter(entry, limits, latents)
     floors, tiles = floor_calls(case)
-    started = Clock.now()
+    started = busy()
     timings, failures = interleaved({**floors, **calls}, device, seconds=limits.seconds)
-    others = cores_of_others(started, Clock.now())
+    others = cores_of_others(started, busy())
     for name, reason in failures.items():
         entrants[name] = {"failed": reason}
     for name, call in calls.items():
