@@ -106,8 +106,7 @@ def test_floors_are_positive() -> None:
     assert best_tile(case, 1) in {(64, 256), *tiles.values()}
     assert floor_calls(Case("search", 64, 128, 8))[0].keys() == {"matmul x 1"}
     rates = bandwidth(CPU, megabytes=1, repetitions=1)
-    assert rates.best >= rates.copy > 0
-    assert rates.triad > 0
+    assert min(rates["copy"], rates["triad"]) > 0
 
 
 def test_bytes_to_move() -> None:

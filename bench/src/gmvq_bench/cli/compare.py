@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gmvq.cli.common import Parser, positive, say
 from gmvq.files import write_json, write_text
 
+from .bench import check_device
 from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
 
 if TYPE_CHECKING:
@@ -122,28 +123,21 @@ def narrowed(suite: Suite, options: Namespace) -> Suite:
 def _devices(options: Namespace) -> list[str]:
     import torch
 
-    if options.devices:
-        for device in options.devices:
-            try:
-                torch.empty(0, device=device)
-            except (RuntimeError, AssertionError) as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"--devices {device} cannot be used here: {reason}") from error
-        return [device for device in options.devices for _ in range(options.workers or 1)]
-    if torch.cuda.is_available():
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count()) for _ in range(options.workers or 1)]
-    return ["cpu"] * (options.workers or _workers(options.threads))
+    for device in options.devices or ():
+        check_device("--devices", device)
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    places = options.devices or gpus
+    if not places:
+        return ["cpu"] * (options.workers or _workers(options.threads))
+    return [device for device in places for _ in range(options.workers or 1)]
 
 
 def _workers(threads: int) -> int:
     """CPU runs at a time."""
-    return max(1, _cores() // threads)
-
-
-def _cores() -> int:
     import os
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def _report(paths: list[Path], out: Path | None) -> int:
@@ -200,41 +194,24 @@ def _parser() -> Parser:
         "grid on the validation split; measure with seeds on the test split. A stopped run goes on where it was.",
         allow_abbrev=False,
     )
-    parser.add_argument("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
-    parser.add_argument(
-        "--assemble", action="store_true", help="train nothing: report the runs that are there"
-    )
-    parser.add_argument("--list", action="store_true", help="list the suites of the package")
-    parser.add_argument(
-        "--report", type=Path, nargs="+", metavar="FILE", help="show what results files hold, train nothing"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of runs, results, report and plots (default: runs/compare)",
-    )
-    known = parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE")
-    known.help = "results files whose runs need no repetition"
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these settings")
-    parser.add_argument(
-        "--parity", choices=("even", "odd"), help="robust suites: only the even- or odd-numbered settings"
-    )
-    parser.add_argument("--seeds", type=positive, metavar="N", help="only the first N seeds")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="runs at a time (default: one per core), or per GPU (default: 1)",
-    )
-    parser.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)"
-    )
-    parser.add_argument(
-        "--devices",
-        nargs="+",
-        metavar="DEVICE",
-        help="such as cuda:0 cuda:1 (default: all GPUs, else the CPU)",
-    )
+    add = parser.add_argument
+    add("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
+    add("--assemble", action="store_true", help="train nothing: report the runs that are there")
+    add("--list", action="store_true", help="list the suites of the package")
+    shown = "show what results files hold, train nothing"
+    add("--report", type=Path, nargs="+", metavar="FILE", help=shown)
+    folder = "folder of runs, results, report and plots (default: runs/compare)"
+    add("--out", type=Path, metavar="DIR", help=folder)
+    known = "results files whose runs need no repetition"
+    add("--known", type=Path, nargs="+", default=[], metavar="FILE", help=known)
+    add("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
+    add("--settings", nargs="+", metavar="NAME", help="only these settings")
+    parity = "robust suites: only the even- or odd-numbered settings"
+    add("--parity", choices=("even", "odd"), help=parity)
+    add("--seeds", type=positive, metavar="N", help="only the first N seeds")
+    workers = "runs at a time (default: one per core), or per GPU (default: 1)"
+    add("--workers", type=positive, metavar="N", help=workers)
+    add("--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)")
+    devices = "such as cuda:0 cuda:1 (default: all GPUs, else the CPU)"
+    add("--devices", nargs="+", metavar="DEVICE", help=devices)
     return parser

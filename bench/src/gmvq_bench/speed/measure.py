@@ -85,7 +85,7 @@ def interleaved(
     for name, call in calls.items():
         try:
             for _ in range(2):
-                first = _seconds(call, device)
+                first = timed(call, device)
                 if first > 0.5:  # long enough for one to warm up
                     break
         except (RuntimeError, ValueError, TypeError, AssertionError, MemoryError) as error:
@@ -98,7 +98,7 @@ def interleaved(
             break
         with _no_garbage_collection():
             for name in order.sample(names, len(names)):
-                taken[name].append(_seconds(calls[name], device))
+                taken[name].append(timed(calls[name], device))
     return {name: Timing.of(values) for name, values in taken.items()}, failures
 
 
@@ -115,7 +115,8 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _seconds(call: Call, device: torch.device) -> float:
+def timed(call: Call, device: torch.device) -> float:
+    """Seconds of one call; what it returns is released after."""
     _wait(device)
     if device.type == "cpu":
         time.sleep(_PAUSE)
