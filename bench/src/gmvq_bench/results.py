@@ -57,8 +57,8 @@ class Results:
         write_json(self.path, self.data)
 
 
-def read(path: Path, kind: str) -> dict[str, Any]:
-    """Read a results file.
+def read(path: Path, *kinds: str) -> dict[str, Any]:
+    """Read a results file of one of these kinds.
 
     Raises:
         FileNotFoundError: there is none.
@@ -69,8 +69,8 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     found = data.get("kind") if isinstance(data, dict) else None
-    if found != kind:
-        raise ValueError(f"{path} is not a results file of '{kind}' (its kind: {found!r})")
+    if found not in kinds:
+        raise ValueError(f"{path} is not a results file of '{kinds[0]}' (its kind: {found!r})")
     return data
 
 

@@ -15,7 +15,7 @@ from gmvq.cli.common import Parser, positive, say
 from gmvq.files import write_json, write_text
 
 from .bench import check_device
-from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
+from .compare_robust import ROBUST, list_robust, run_robust, show_robust
 
 if TYPE_CHECKING:
     from ..comparison.suite import Suite
@@ -43,14 +43,15 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(options: Namespace, argv: Sequence[str]) -> int:
     from ..comparison.execute import Records, run_suite
-    from ..comparison.results import assemble
+    from ..comparison.results import KIND, assemble
     from ..comparison.suite import load_suite
+    from ..results import read
 
     suite = narrowed(load_suite(options.suite), options)
     out = options.out or Path("runs/compare")
     records = Records(out / "runs")
     for path in options.known:
-        records.add_known(_read(path)["runs"])
+        records.add_known(read(path, KIND)["runs"])
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
@@ -141,11 +142,14 @@ def _workers(threads: int) -> int:
 
 
 def _report(paths: list[Path], out: Path | None) -> int:
+    from ..comparison.results import KIND
+    from ..results import read
+    from ..robust.suite import KIND as ROBUST_KIND
+
+    shows = {KIND: _show, ROBUST_KIND: show_robust}
     for path in paths:
-        if is_robust(path):
-            show_robust(path, out)
-        else:
-            _show(_read(path), out)
+        results = read(path, *shows)
+        shows[results["kind"]](results, out)
     return 0
 
 
@@ -164,13 +168,6 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
         write_text(out / f"{results['suite']['name']}.md", text)
         for file in plot_all(results, out):
             say(f"drawn to {file}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from ..comparison.results import KIND
-    from ..results import read
-
-    return read(path, KIND)
 
 
 def _list() -> int:
