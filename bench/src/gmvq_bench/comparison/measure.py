@@ -79,11 +79,11 @@ def _kid(images: Tensor, reconstructions: Tensor) -> float | None:
         extractor = EfficientNetLite()
     except MissingExtraError:
         return None
-    found = [
-        features(part, extractor, _BATCH, device=images.device).double() for part in (images, reconstructions)
-    ]
+    real, made = (
+        features(part, extractor, device=images.device).double() for part in (images, reconstructions)
+    )
     whole = torch.ones(1, len(images), dtype=torch.bool)
-    return float(kernel_distances(*found, whole, whole))
+    return float(kernel_distances(real, made, whole, whole))
 
 
 def _distinct(quantizer: Any, codes: CodebookMetrics, error: float) -> float | None:

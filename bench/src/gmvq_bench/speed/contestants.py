@@ -186,7 +186,7 @@ def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
 
 
 def _package(name: str, layer: str, n_by_k: tuple[float, float, float], **options: Any) -> Contestant:
-    tensors = dict(zip(LAYER_MODES, n_by_k, strict=True))
+    tensors: dict[str, float] = dict(zip(LAYER_MODES, n_by_k, strict=True))
     return Contestant(name, _peer(layer, **options), tensors, module="vector_quantize_pytorch")
 
 

@@ -35,7 +35,8 @@ def row_of(case: Row | None, name: str) -> Row | None:
 
 def slope(points: Iterable[tuple[float, float]]) -> float:
     """Least-squares slope of log y over log x."""
-    return float(np.polyfit(*np.log(list(points)).T, 1)[0])
+    x, y = np.log(list(points)).T
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def swept(results: Row) -> dict[int, Row]:
