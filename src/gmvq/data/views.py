@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None
         chance: three uniforms for scale and place; None takes the largest square in the centre.
     """
     pil = require("PIL.Image", "data")
-    image = picture
+    image: Any = picture
     if isinstance(picture, np.ndarray):
         # PIL's grey pictures have no axis of channels.
         image = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
