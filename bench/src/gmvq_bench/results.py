@@ -57,8 +57,8 @@ class Results:
         write_json(self.path, self.data)
 
 
-def read(path: Path, kind: str) -> dict[str, Any]:
-    """Read a results file.
+def read(path: Path, *kinds: str) -> dict[str, Any]:
+    """Read a results file of one of these kinds.
 
     Raises:
         FileNotFoundError: there is none.
@@ -69,8 +69,8 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     found = data.get("kind") if isinstance(data, dict) else None
-    if found != kind:
-        raise ValueError(f"{path} is not a results file of '{kind}' (its kind: {found!r})")
+    if found not in kinds:
+        raise ValueError(f"{path} is not a results file of '{kinds[0]}' (its kind: {found!r})")
     return data
 
 
@@ -111,7 +111,7 @@ def _source_digest() -> str:
     digest = hashlib.sha256()
     for part in (ours / "functional", ours / "quantizers", Path(__file__).parent / "speed"):
         for file in sorted(part.rglob("*.py")):
-            if file.name not in ("figures.py", "table.py", "plots.py", "step.py"):
+            if file.name not in ("table.py", "plots.py", "step.py"):
                 digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
 

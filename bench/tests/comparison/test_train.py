@@ -34,7 +34,7 @@ def test_a_run_measures_everything_and_repeats() -> None:
     assert test["bits_per_pixel"] == pytest.approx(4 / 16)  # log2(16) bits on 4 x 4 pixels
     assert test["bits_per_pixel_entropy"] == pytest.approx(math.log2(test["perplexity"]) / 16)
     assert test["psnr"] == pytest.approx(-10 * math.log10(test["mse"]))
-    assert first["peak_memory_mb"] > 0.1
+    assert first["training_seconds"] > 0
 
 
 def test_a_tuning_run_leaves_the_test_split_alone() -> None:

@@ -21,8 +21,7 @@ from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small
 from gmvq_bench.robust.losses import reconstruction_loss
 from gmvq_bench.robust.methods import DRESSED, METHODS, MORE, build_method, methods_of
 from gmvq_bench.robust.networks import build
-from gmvq_bench.robust.report import render
-from gmvq_bench.robust.score import duel, figures, summary
+from gmvq_bench.robust.report import duels, render, scores, summary
 from gmvq_bench.robust.setting import ENDINGS, NETWORKS, Setting, from_dict
 from gmvq_bench.robust.suite import KIND, chosen_methods, select
 from gmvq_bench.robust.synthetic import drawings, tones
@@ -287,19 +286,17 @@ def made_up() -> dict[str, Any]:
 def test_ratios_are_known() -> None:
     results = made_up()
     names = [s.name for s in SETTINGS[:2]]
-    duels = [duel(results, name, "gm-vq", ("ema", "rotation", "absent")) for name in names]
-    first, second = (d for d in duels if d is not None)
-    assert (first.rival, first.usage_kept) == ("ema", True)
-    assert (first.ratio, first.perplexity_ratio) == pytest.approx((0.5, 0.5))
-    assert second.ratio == pytest.approx(5.0)  # the MSE of the mean example: 0.1 against 0.02
-    assert not second.usage_kept
-    line = summary([first, second])
-    assert line.ratio == pytest.approx(2.5**0.5)
-    assert (line.worst_setting, line.lost, line.usage_kept) == (names[1], 1, 0.5)
-    found = figures(results, names[1], "gm-vq")
-    assert found is not None
-    assert (found.failed, found.perplexity) == (1, 1.0)
-    assert duel(results, names[0], "gm-vq", ("absent",)) is None
+    found = scores(results)
+    fought = duels(found, "gm-vq", ("ema", "rotation", "absent"), names)
+    assert list(fought["rival"]) == ["ema", "ema"]
+    # In the second it is the MSE of the mean example: 0.1 against 0.02.
+    assert list(fought["ratio"]) == pytest.approx([0.5, 5.0])
+    assert fought["perplexity_ratio"].iloc[0] == pytest.approx(0.5)
+    assert list(fought["usage_kept"]) == [True, False]
+    assert summary(fought)[:5] == ["2", "1.581", "5.00", names[1], "1"]
+    assert summary(fought)[-1] == "50%"
+    assert tuple(found.loc[(names[1], "gm-vq"), ["failed", "perplexity"]]) == (1, 1.0)
+    assert duels(found, "gm-vq", ("absent",), names).empty
 
 
 def test_the_report_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,9 @@ import pytest
 from gmvq_bench.cli import bench
 from gmvq_bench.commands import main
 from gmvq_bench.markdown import table
-from gmvq_bench.speed.figures import row_of, slope, sweep
 from gmvq_bench.speed.grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 from gmvq_bench.speed.layer import KIND
-from gmvq_bench.speed.table import render
+from gmvq_bench.speed.table import render, row_of, slope, sweep
 
 
 def figures(ms: float, peak: float = 1e6, kept: float = 1e5, **more: Any) -> dict[str, Any]:

@@ -14,10 +14,9 @@ import torch
 pytest.importorskip("lightning", reason="lightning (extra train) is not installed")
 
 from gmvq.training import ImageDataModule, TokenizerModule, read_checkpoint
-from gmvq.training.timing import Clock
 from gmvq.training.trainer import TRAINER_DEFAULTS, build_trainer
 from gmvq_bench.speed import step as bench
-from gmvq_bench.speed.step import PHASES, StepSettings, profile_step
+from gmvq_bench.speed.step import PHASES, Clock, StepSettings, profile_step
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +45,9 @@ def test_a_clock_runs_one_phase_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_phase_of_a_step_is_found(profiled: tuple[dict[str, Any], Path]) -> None:
     result = json.loads(json.dumps(profiled[0]))
     assert result["steps"] == 20
-    assert result["seconds"].keys() == PHASES.keys()
+    assert set(result["seconds"]) == set(PHASES)
     assert all(value > 0 for value in result["seconds"].values()), result["seconds"]
-    assert result["occasional"].keys() == {"checkpoint", "validation"}
-    assert all(value > 0 for value in result["occasional"].values())
-    for shares in ("shares", "parts", "outside_quantizer"):
+    for shares in ("parts", "outside_quantizer"):
         assert sum(result[shares].values()) == pytest.approx(1.0)
     assert sum(result["seconds"].values()) == pytest.approx(result["step"])
     assert 0 < result["optimizer_share_of_quantizer"] <= 1

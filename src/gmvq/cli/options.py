@@ -87,7 +87,8 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
     try:
         config = parser.parse_args(list(argv))
     except (argparse.ArgumentError, TypeError, KeyError, ValueError, RecursionError) as error:
-        raise ValueError(_explain(str(error), _known_options(parser))) from error
+        known = {action.dest for action in parser._actions} - {"help", "print_config"}
+        raise ValueError(_explain(str(error), sorted(known))) from error
     if not isinstance(config.trainer, Namespace):
         raise ValueError(f"trainer: expected options such as max_steps, got {config.trainer!r}")
     if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
@@ -108,10 +109,6 @@ def build_run(parser: LightningArgumentParser, config: Namespace) -> tuple[Token
     """
     built = parser.instantiate_classes(config)
     return built["model"], built["data"]
-
-
-def _known_options(parser: LightningArgumentParser) -> list[str]:
-    return sorted({action.dest for action in parser._actions if action.dest not in ("help", "print_config")})
 
 
 def _explain(message: str, known: Sequence[str]) -> str:

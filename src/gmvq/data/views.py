@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,8 +117,10 @@ def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None
         chance: three uniforms for scale and place; None takes the largest square in the centre.
     """
     pil = require("PIL.Image", "data")
-    # PIL's grey pictures have no axis of channels.
-    image = picture if not isinstance(picture, np.ndarray) else pil.fromarray(_without_grey_axis(picture))
+    image: Any = picture
+    if isinstance(picture, np.ndarray):
+        # PIL's grey pictures have no axis of channels.
+        image = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     width, height = image.size
     if (width, height) != (size, size):
         side = float(min(width, height))
@@ -133,7 +135,3 @@ def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None
 def _array(picture: Pixels | Image) -> Pixels:
     pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _without_grey_axis(pixels: Pixels) -> Pixels:
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

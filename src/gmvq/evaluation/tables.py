@@ -77,7 +77,7 @@ def metric_rows(values: Mapping[str, Any]) -> list[Row]:
     for key, label, unit, style in _FIGURES:
         value = values.get(key)
         if signals:
-            label, unit = (_of_signals(text) for text in (label, unit))
+            label, unit = (t.replace("image", "window").replace("pixel", "sample") for t in (label, unit))
         if isinstance(value, int | float) and not isinstance(value, bool):
             scale = 1000 if unit == "x 1e-3" else 1
             rows.append(Row(key, label, _format(scale * value, style), unit))
@@ -94,10 +94,6 @@ def codebook_rows(summary: Mapping[str, Any]) -> list[Row]:
         for key, label, unit, style in _CODEBOOK
         if summary.get(key) is not None
     ]
-
-
-def _of_signals(text: str) -> str:
-    return text.replace("image", "window").replace("pixel", "sample")
 
 
 def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ class TokenNetwork(nn.Module):
         config = LlamaConfig(
             vocab_size=spec.vocabulary,
             hidden_size=width,
-            intermediate_size=_multiple(8 * width / 3, 32),
+            intermediate_size=round(8 * width / 3 / 32) * 32,
             num_hidden_layers=layers,
             num_attention_heads=heads,
             max_position_embeddings=spec.length + 1,
@@ -91,7 +91,3 @@ class TokenNetwork(nn.Module):
     def logits_at(self, hidden: Tensor, place: int) -> Tensor:
         """Hidden states (B, H) -> float32 logits (B, K) of the token number ``place``."""
         return (hidden @ self.head[place % self.spec.levels].T).float()
-
-
-def _multiple(value: float, of: int) -> int:
-    return round(value / of) * of

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gmvq.cli.common import Parser, positive, say
 from gmvq.files import write_json, write_text
 
-from .compare_robust import ROBUST, is_robust, list_robust, run_robust, show_robust
+from .bench import check_device
+from .compare_robust import ROBUST, list_robust, run_robust, show_robust
 
 if TYPE_CHECKING:
     from ..comparison.suite import Suite
@@ -42,14 +43,15 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(options: Namespace, argv: Sequence[str]) -> int:
     from ..comparison.execute import Records, run_suite
-    from ..comparison.results import assemble
+    from ..comparison.results import KIND, assemble
     from ..comparison.suite import load_suite
+    from ..results import read
 
     suite = narrowed(load_suite(options.suite), options)
     out = options.out or Path("runs/compare")
     records = Records(out / "runs")
     for path in options.known:
-        records.add_known(_read(path)["runs"])
+        records.add_known(read(path, KIND)["runs"])
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
@@ -78,8 +80,7 @@ def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[s
     """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
     from gmvq.quantizers import GaussianMixtureVQ
 
-    from ..gradients.study import run_study
-    from ..gradients.tokenizer import CODES, DIM
+    from ..gradients.study import CODES, DIM, run_study
 
     config = GaussianMixtureVQ(DIM, CODES).to_config()
     if path.exists():
@@ -123,36 +124,32 @@ def narrowed(suite: Suite, options: Namespace) -> Suite:
 def _devices(options: Namespace) -> list[str]:
     import torch
 
-    if options.devices:
-        for device in options.devices:
-            try:
-                torch.empty(0, device=device)
-            except (RuntimeError, AssertionError) as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"--devices {device} cannot be used here: {reason}") from error
-        return [device for device in options.devices for _ in range(options.workers or 1)]
-    if torch.cuda.is_available():
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count()) for _ in range(options.workers or 1)]
-    return ["cpu"] * (options.workers or _workers(options.threads))
+    for device in options.devices or ():
+        check_device("--devices", device)
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    places = options.devices or gpus
+    if not places:
+        return ["cpu"] * (options.workers or _workers(options.threads))
+    return [device for device in places for _ in range(options.workers or 1)]
 
 
 def _workers(threads: int) -> int:
     """CPU runs at a time."""
-    return max(1, _cores() // threads)
-
-
-def _cores() -> int:
     import os
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
 
 
 def _report(paths: list[Path], out: Path | None) -> int:
+    from ..comparison.results import KIND
+    from ..results import read
+    from ..robust.suite import KIND as ROBUST_KIND
+
+    shows = {KIND: _show, ROBUST_KIND: show_robust}
     for path in paths:
-        if is_robust(path):
-            show_robust(path, out)
-        else:
-            _show(_read(path), out)
+        results = read(path, *shows)
+        shows[results["kind"]](results, out)
     return 0
 
 
@@ -163,27 +160,14 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
 
     text = render(results)
     if results.get("gradients"):
-        from ..gradients.report import table
+        from ..gradients.study import table
 
         text += "\n" + table(results["gradients"])
     print(text)
     if out is not None:
         write_text(out / f"{results['suite']['name']}.md", text)
-        files = plot_all(results, out)
-        if results.get("gradients"):
-            from ..gradients.report import plot
-
-            files.append(out / f"{results['suite']['name']}_gradients.png")
-            plot(results["gradients"], files[-1])
-        for file in files:
+        for file in plot_all(results, out):
             say(f"drawn to {file}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from ..comparison.results import KIND
-    from ..results import read
-
-    return read(path, KIND)
 
 
 def _list() -> int:
@@ -207,41 +191,24 @@ def _parser() -> Parser:
         "grid on the validation split; measure with seeds on the test split. A stopped run goes on where it was.",
         allow_abbrev=False,
     )
-    parser.add_argument("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
-    parser.add_argument(
-        "--assemble", action="store_true", help="train nothing: report the runs that are there"
-    )
-    parser.add_argument("--list", action="store_true", help="list the suites of the package")
-    parser.add_argument(
-        "--report", type=Path, nargs="+", metavar="FILE", help="show what results files hold, train nothing"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of runs, results, report and plots (default: runs/compare)",
-    )
-    known = parser.add_argument("--known", type=Path, nargs="+", default=[], metavar="FILE")
-    known.help = "results files whose runs need no repetition"
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="only these settings")
-    parser.add_argument(
-        "--parity", choices=("even", "odd"), help="robust suites: only the even- or odd-numbered settings"
-    )
-    parser.add_argument("--seeds", type=positive, metavar="N", help="only the first N seeds")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="runs at a time (default: one per core), or per GPU (default: 1)",
-    )
-    parser.add_argument(
-        "--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)"
-    )
-    parser.add_argument(
-        "--devices",
-        nargs="+",
-        metavar="DEVICE",
-        help="such as cuda:0 cuda:1 (default: all GPUs, else the CPU)",
-    )
+    add = parser.add_argument
+    add("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")
+    add("--assemble", action="store_true", help="train nothing: report the runs that are there")
+    add("--list", action="store_true", help="list the suites of the package")
+    shown = "show what results files hold, train nothing"
+    add("--report", type=Path, nargs="+", metavar="FILE", help=shown)
+    folder = "folder of runs, results, report and plots (default: runs/compare)"
+    add("--out", type=Path, metavar="DIR", help=folder)
+    known = "results files whose runs need no repetition"
+    add("--known", type=Path, nargs="+", default=[], metavar="FILE", help=known)
+    add("--methods", nargs="+", metavar="NAME", help="only these methods, and ours")
+    add("--settings", nargs="+", metavar="NAME", help="only these settings")
+    parity = "robust suites: only the even- or odd-numbered settings"
+    add("--parity", choices=("even", "odd"), help=parity)
+    add("--seeds", type=positive, metavar="N", help="only the first N seeds")
+    workers = "runs at a time (default: one per core), or per GPU (default: 1)"
+    add("--workers", type=positive, metavar="N", help=workers)
+    add("--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)")
+    devices = "such as cuda:0 cuda:1 (default: all GPUs, else the CPU)"
+    add("--devices", nargs="+", metavar="DEVICE", help=devices)
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from gmvq.cli.common import say
-from gmvq.files import write_text
+from gmvq.files import write_json, write_text
 
 ROBUST = ("robust", "robust-small")
 
 
 def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
     """Run a suite, or with ``--assemble`` take the runs that are there; 0 done, 1 a run failed but for divergence."""
-    from gmvq.files import write_json
-
     from ..comparison.execute import Records, execute
+    from ..results import read
     from ..robust.data import missing
     from ..robust.runs import key_of, runs_of, train_one
-    from ..robust.suite import SUITES, assemble, chosen_methods, select
+    from ..robust.suite import KIND, SUITES, assemble, chosen_methods, select
 
     methods = chosen_methods(options.methods)
     selection = select(options.suite, missing(), options.parity, options.settings)
@@ -36,7 +34,7 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
         say(f"left out, for want of data: settings of {name}: {reason}")
     devices = [] if options.assemble else ["cpu"] * workers
     records = Records(out / "robust")
-    records.add_known(known_runs(options.known))
+    records.add_known(record for path in options.known for record in read(path, KIND)["runs"])
     done = execute(
         runs, records, devices=devices, threads=options.threads, say=say, train_one=train_one, key=key_of
     )
@@ -49,38 +47,11 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
     )
     write_json(out / f"{options.suite}.json", results)
     say(f"written to {out / options.suite}.json")
-    _show(results, out)
+    show_robust(results, out)
     failed = [r for r in done if r["error"] and not r["error"].startswith("DivergedError")]
     if failed:
         say(f"{len(failed)} of {len(done)} runs failed; the same command tries them again")
     return int(bool(failed))
-
-
-def known_runs(paths: list[Path]) -> list[dict[str, Any]]:
-    """The records of other results files of a robust suite."""
-    from ..results import read
-    from ..robust.suite import KIND
-
-    return [record for path in paths for record in read(path, KIND)["runs"]]
-
-
-def is_robust(path: Path) -> bool:
-    """Whether a results file is of a robust suite; what is none at all is for others to complain of."""
-    from ..robust.suite import KIND
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(found, dict) and found.get("kind") == KIND
-
-
-def show_robust(path: Path, out: Path | None) -> None:
-    """Print the report of a results file; with a folder, write it there too."""
-    from ..results import read
-    from ..robust.suite import KIND
-
-    _show(read(path, KIND), out)
 
 
 def list_robust() -> None:
@@ -98,7 +69,8 @@ def list_robust() -> None:
         print(f"    {len(settings)} settings, {runs} runs for each seed, about {hours:.1f} hours of one core")
 
 
-def _show(results: dict[str, Any], out: Path | None) -> None:
+def show_robust(results: dict[str, Any], out: Path | None) -> None:
+    """Print the report of a results file; with a folder, write it there too."""
     from ..robust.report import render
 
     text = render(results)

@@ -78,35 +78,22 @@ def _parser() -> argparse.ArgumentParser:
         "cross-entropy of the prior, true bytes of a range coder) against distortion, beside JPEG and WebP.",
         allow_abbrev=False,
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/rd"), metavar="DIR", help="default: runs/rd")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="show a results file; nothing is measured"
-    )
-    parser.add_argument(
-        "--codebook_sizes",
-        type=positive,
-        nargs="+",
-        default=[16, 64, 256, 1024],
-        metavar="K",
-        help="with the default beta (default: 16 64 256 1024)",
-    )
-    parser.add_argument(
-        "--betas", type=float, nargs="*", default=[0.1, 1.0, 10.0], help="constant weights of KL(qbar || pi)"
-    )
-    parser.add_argument(
-        "--beta_sizes",
-        type=positive,
-        nargs="+",
-        metavar="K",
-        help="with these K; default: the last of --codebook_sizes",
-    )
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="seeds per point (default: 1)")
-    parser.add_argument("--no_flip", action="store_true", help="do not show mirror images while training")
-    parser.add_argument("--device", default="cpu", help="where to train (default: cpu)")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/rd"), metavar="DIR", help="default: runs/rd")
+    add("--report", type=Path, metavar="FILE", help="show a results file; nothing is measured")
+    sizes = {"type": positive, "nargs": "+", "metavar": "K"}
+    usual = "with the default beta (default: 16 64 256 1024)"
+    add("--codebook_sizes", **sizes, default=[16, 64, 256, 1024], help=usual)
+    betas = "constant weights of KL(qbar || pi)"
+    add("--betas", type=float, nargs="*", default=[0.1, 1.0, 10.0], help=betas)
+    add("--beta_sizes", **sizes, help="with these K; default: the last of --codebook_sizes")
+    add("--seeds", type=positive, default=1, metavar="N", help="seeds per point (default: 1)")
+    add("--no_flip", action="store_true", help="do not show mirror images while training")
+    add("--device", default="cpu", help="where to train (default: cpu)")
     for field in dataclasses.fields(Study):
         if field.name != "flip":
             default = field.default
             kind = positive if isinstance(default, int) else type(default)
             help_text = f"{_TEXTS[field.name]} (default: {default})"
-            parser.add_argument(f"--{field.name}", type=kind, default=default, help=help_text)  # pyright: ignore
+            add(f"--{field.name}", type=kind, default=default, help=help_text)  # pyright: ignore
     return parser

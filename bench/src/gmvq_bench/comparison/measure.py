@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gmvq.errors import MissingExtraError
 from gmvq.evaluation.batches import device_of, evaluating, image_batches
 from gmvq.evaluation.codebook import codewords, diversity
-from gmvq.evaluation.features import EXTRACTOR, KID
+from gmvq.evaluation.distances import kernel_distances
+from gmvq.evaluation.features import EXTRACTOR, EfficientNetLite
+from gmvq.evaluation.generation import features
 from gmvq.evaluation.metrics import CodebookMetrics, ImageMetrics, rates
 
-#: Images that enter KID, spread evenly over the split: the extractor costs more than the tokenizer.
+#: Images at most that enter KID, spread evenly over the split: the extractor costs more than the tokenizer.
 _KID_IMAGES = 512
 _BATCH = 256
 
@@ -39,11 +42,8 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
     latents: None for codes on a sphere, behind a projection or picked by logits (``codewords_are_latents``).
     """
     quality, codes = ImageMetrics(), CodebookMetrics(model.quantizer.codebook_size)
-    try:
-        kid: KID | None = KID(_KID_IMAGES, len(images), device_of(model))
-    except MissingExtraError:
-        kid = None
     squared, values, pixels = 0.0, 0, 0
+    stride, seen, pairs = math.ceil(len(images) / _KID_IMAGES), 0, list[tuple[Tensor, Tensor]]()
     read: Any = getattr(model.quantizer, "decoder_units", lambda latents: latents)
     with evaluating(model):
         for x in image_batches(images, batch_size=_BATCH, device=device_of(model)):
@@ -54,10 +54,11 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
             codes.update(out.indices)
             squared += float((out.quantized - read(latents)).double().square().sum())
             values, pixels = values + latents.numel(), pixels + x.numel() // x.shape[1]
-            if kid is not None:
-                kid.update(reconstruction, x)
+            pairs.append((x[-seen % stride :: stride], reconstruction[-seen % stride :: stride]))
+            seen += len(x)
     used = codes.compute()
     size = codes.histogram.numel()
+    kid = _kid(*(torch.cat(part) for part in zip(*pairs, strict=True)))
     rate = rates(
         positions=codes.positions, pixels=pixels, codebook_size=size, code_entropy=used["code_entropy"]
     )
@@ -66,10 +67,23 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
         **{name: used[name] for name in ("perplexity", "usage", "codes_used")},
         "bits_per_pixel": rate["bits_per_pixel_fixed"],
         "bits_per_pixel_entropy": rate["bits_per_pixel_entropy"],
-        "kid": None if kid is None else kid.compute(),
+        "kid": kid,
         "distinct": _distinct(model.quantizer, codes, squared / values),
     }
     return {"test": figures, "extractor": None if kid is None else EXTRACTOR}
+
+
+def _kid(images: Tensor, reconstructions: Tensor) -> float | None:
+    """The unbiased kernel distance over all of them; None without the extractor's package."""
+    try:
+        extractor = EfficientNetLite()
+    except MissingExtraError:
+        return None
+    real, made = (
+        features(part, extractor, device=images.device).double() for part in (images, reconstructions)
+    )
+    whole = torch.ones(1, len(images), dtype=torch.bool)
+    return float(kernel_distances(real, made, whole, whole))
 
 
 def _distinct(quantizer: Any, codes: CodebookMetrics, error: float) -> float | None:

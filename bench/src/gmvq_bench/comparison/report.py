@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..markdown import escaped, label, table
@@ -13,11 +14,11 @@ from .report_tables import (
     best_discrete,
     decimals,
     grid_table,
+    problems,
     ranking,
     rivals_table,
     setting_table,
     tuned_in,
-    tuning_failed,
     why_missing,
     with_interval,
 )
@@ -71,43 +72,34 @@ def _setting(results: dict[str, Any], setting: str) -> dict[str, Any]:
         "figures": setting_table(results, setting) if rivals else "",
         "rivals": rivals_table(suite, runs) if rivals else "",
         "extractors": sorted(extractors),
-        "timed": any(run.get("steps_per_second") is not None for run in known),
     }
-
-
-def _mean(runs: dict[int, dict[str, Any]], name: str) -> float:
-    values = figures(runs, name)
-    return mean_interval(values.values())[0] if values else float("nan")
 
 
 def _absent(results: dict[str, Any]) -> list[str]:
     """Failed runs with their errors, then seeds that were not run, in words."""
     suite = results["suite"]
     failed: dict[tuple[str, str, str, str], list[str]] = {}
-    done: dict[tuple[str, str], set[int]] = {}
     for run in results["runs"]:
-        error, final = problem(run), run["phase"] == "final"
-        if final:
-            done.setdefault((run["setting"], run["method"]), set()).add(run["seed"])
+        error, phase = problem(run), "final" if run["phase"] == "final" else "tuning"
         if error is not None:
-            which = f"seed {run['seed']}" if final else f"lr {run['lr']:g}"
-            failed.setdefault((run["setting"], run["method"], run["phase"], error), []).append(which)
-    phases = {"final": "final", "tune": "tuning"}
+            which = f"seed {run['seed']}" if phase == "final" else f"lr {run['lr']:g}"
+            failed.setdefault((run["setting"], run["method"], phase, error), []).append(which)
     lines = [
-        f"- {label(setting)}, {label(method)}, {phases[phase]} ({', '.join(sorted(which))}) failed: {escaped(error)}"
+        f"- {label(setting)}, {label(method)}, {phase} ({', '.join(sorted(which))}) failed: {escaped(error)}"
         for (setting, method, phase, error), which in sorted(failed.items())
     ]
+    done = {
+        (run["setting"], run["method"], run["seed"]) for run in results["runs"] if run["phase"] == "final"
+    }
     for setting in suite["settings"]:
-        for name, method in suite["methods"].items():
-            missing = [str(s) for s in suite["seeds"] if s not in done.get((setting, name), set())]
-            if missing and takes_part(method, setting):
-                plural = "seeds" if len(missing) > 1 else "seed"
-                why = (
-                    "not run: its whole grid failed"
-                    if tuning_failed(results, setting, name)
-                    else "not yet run"
-                )
-                lines.append(f"- {label(setting)}, {label(name)}: {plural} {', '.join(missing)} {why}")
+        for name in (name for name, method in suite["methods"].items() if takes_part(method, setting)):
+            missing = [str(seed) for seed in suite["seeds"] if (setting, name, seed) not in done]
+            if missing:
+                tried = problems(results, tuned_in(suite, setting), name, "tune")
+                failed_all = bool(tried) and None not in tried
+                why = "not run: its whole grid failed" if failed_all else "not yet run"
+                seeds = f"seed{'s' * (len(missing) > 1)} {', '.join(missing)}"
+                lines.append(f"- {label(setting)}, {label(name)}: {seeds} {why}")
     return lines
 
 
@@ -125,15 +117,10 @@ def short_table(results: dict[str, Any], settings: list[str] | None = None) -> s
     order.sort(key=lambda name: not suite["methods"][name].get("ceiling"))
     order += [name for name in suite["methods"] if name not in order and any(name in found[s] for s in names)]
     columns = [column for name in names for column in _short_columns(results, name, found[name], order)]
-    head = ["method"]
-    for name in names:
-        head += [f"{label(name)}: MSE x 1e-3", "perplexity"]
-    lines = []
-    for i, name in enumerate(order):
-        method = suite["methods"][name]
-        first = f"*{label(name)}*" if method.get("ceiling") else label(name)
-        lines.append([first, *(column[i] for column in columns)])
-    return table(head, lines)
+    head = [text for name in names for text in (f"{label(name)}: MSE x 1e-3", "perplexity")]
+    ceilings = {name for name in order if suite["methods"][name].get("ceiling")}
+    first = [f"*{label(name)}*" if name in ceilings else label(name) for name in order]
+    return table(["method", *head], zip(first, *columns, strict=True))
 
 
 def _short_columns(results: dict[str, Any], setting: str, runs: Finals, order: list[str]) -> list[list[str]]:
@@ -143,8 +130,10 @@ def _short_columns(results: dict[str, Any], setting: str, runs: Finals, order: l
     digits = decimals((1e3 * mean_mse(runs[name]) for name in known), 3)
     errors, codes = [], []
     best = best_discrete(suite, runs)
-    discrete = [n for n in known if complete(suite, runs[n]) and not suite["methods"][n].get("ceiling")]
-    widest = max(discrete, key=lambda name: _mean(runs[name], "perplexity"), default=None)
+    discrete = [n for n in known if not suite["methods"][n].get("ceiling")]
+    widths = {n: figures(runs[n], "perplexity").values() for n in discrete}
+    means = {n: mean_interval(found)[0] if found else math.nan for n, found in widths.items()}
+    widest = max((n for n in discrete if complete(suite, runs[n])), key=lambda n: means[n], default=None)
     for name in order:
         if not runs.get(name):
             errors.append(why_missing(results, setting, name).split(":")[0] if name in runs else NONE)
@@ -153,7 +142,7 @@ def _short_columns(results: dict[str, Any], setting: str, runs: Finals, order: l
         text = with_interval(*mean_interval(1e3 * v for v in figures(runs[name], "mse").values()), digits)
         if not complete(suite, runs[name]):
             text += f" ({len(runs[name])} of {len(suite['seeds'])} seeds)"
-        width = NONE if suite["methods"][name].get("ceiling") else f"{_mean(runs[name], 'perplexity'):.0f}"
+        width = f"{means[name]:.0f}" if name in means else NONE
         errors.append(f"**{text}**" if name == best else text)
         codes.append(f"**{width}**" if name == widest else width)
     return [errors, codes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from ..markdown import escaped, label, table
@@ -24,7 +24,6 @@ _COLUMNS: tuple[tuple[str, str, float, int, bool], ...] = (
     ("distinct codewords", "distinct", 1, 4, True),
     ("bits per pixel (entropy)", "bits_per_pixel_entropy", 1, 4, True),
 )
-_COST = (("steps/s", "steps_per_second"), ("peak memory, MB", "peak_memory_mb"))
 
 
 def setting_table(results: dict[str, Any], setting: str) -> str:
@@ -32,26 +31,19 @@ def setting_table(results: dict[str, Any], setting: str) -> str:
     suite, runs = results["suite"], finals(results, setting)
     order, best = ranking(suite, runs), best_discrete(suite, runs)
     columns = [c for c in _COLUMNS if any(figures(runs[name], c[1]) for name in order)]
-    costs = [
-        c for c in _COST if any(run.get(c[1]) is not None for name in order for run in runs[name].values())
-    ]
-    cells = {c[1]: _column(suite, runs, order, c) for c in columns}
+    cells = [_column(suite, runs, order, c) for c in columns]
     lines = []
-    for name in order:
-        method, marked = suite["methods"][name], name == best
-        line = [label(name) + _remark(results, setting, name), *(cells[c[1]][name] for c in columns)]
-        line += [_plain_mean(runs[name], field) for _, field in costs]
-        if method.get("ceiling"):
+    for name in [*order, *(name for name in runs if name not in order)]:
+        known = name in order
+        line = [label(name) + _remark(suite, runs[name], name), *(column.get(name, NONE) for column in cells)]
+        if not known:
+            line[1:2] = [why_missing(results, setting, name)]
+        elif suite["methods"][name].get("ceiling"):
             line = [cell if cell == NONE else f"*{cell}*" for cell in line]
-        if marked:
+        elif name == best:
             line[:2] = [f"**{cell}**" for cell in line[:2]]
         lines.append(line)
-    width = len(columns) + len(costs)
-    for name in (name for name in runs if name not in order):
-        cells_of = [why_missing(results, setting, name), *[NONE] * width][: max(1, width)]
-        lines.append([label(name) + _remark(results, setting, name, count=False), *cells_of])
-    head = ["method", *(c[0] for c in columns), *(c[0] for c in costs)]
-    return table(head if width else ["method", "figures"], lines)
+    return table(["method", *([c[0] for c in columns] or ["figures"])], lines)
 
 
 def ranking(suite: dict[str, Any], runs: Finals) -> list[str]:
@@ -90,22 +82,13 @@ def _column(suite: dict[str, Any], runs: Finals, order: list[str], column: tuple
     return {name: with_interval(*means[name], digits) if name in means else NONE for name in order}
 
 
-def _plain_mean(runs: dict[int, dict[str, Any]], field: str) -> str:
-    values = [run[field] for run in runs.values() if run.get(field) is not None]
-    if not values:
-        return NONE
-    mean = statistics.mean(values)
-    return f"{mean:.3g}" if mean < 100 else f"{mean:.0f}"
-
-
-def _remark(results: dict[str, Any], setting: str, name: str, count: bool = True) -> str:
-    suite, marks = results["suite"], []
+def _remark(suite: dict[str, Any], runs: dict[int, Any], name: str) -> str:
+    marks = []
     if name == suite["ours"]:
         marks.append("ours")
     elif not is_rival(suite, name):
         marks.append("ceiling" if suite["methods"][name].get("ceiling") else "variant of ours")
-    runs = finals(results, setting)[name]
-    if count and not complete(suite, runs):
+    if runs and not complete(suite, runs):
         marks.append(f"{len(runs)} of {len(suite['seeds'])} seeds")
     return f" ({', '.join(marks)})" if marks else ""
 
@@ -113,20 +96,15 @@ def _remark(results: dict[str, Any], setting: str, name: str, count: bool = True
 def why_missing(results: dict[str, Any], setting: str, name: str) -> str:
     """Why a method has no figures in a setting, in a few words."""
     place = tuned_in(results["suite"], setting)
-    final, tuning = _problems(results, setting, name, "final"), _problems(results, place, name, "tune")
-    for errors in (final, tuning):
+    for where, phase in ((setting, "final"), (place, "tune")):
+        errors = problems(results, where, name, phase)
         if errors and None not in errors:
             return f"failed: {escaped(str(errors[0]))}"
     return "not yet run"
 
 
-def tuning_failed(results: dict[str, Any], setting: str, name: str) -> bool:
-    """Whether every point that was tried of a method's grid failed."""
-    errors = _problems(results, tuned_in(results["suite"], setting), name, "tune")
-    return bool(errors) and None not in errors
-
-
-def _problems(results: dict[str, Any], setting: str, name: str, phase: str) -> list[str | None]:
+def problems(results: dict[str, Any], setting: str, name: str, phase: str) -> list[str | None]:
+    """Why each run of a method has no figures; None of a run that has."""
     wanted = (setting, name, phase)
     return [problem(r) for r in results["runs"] if (r["setting"], r["method"], r["phase"]) == wanted]
 
@@ -205,28 +183,22 @@ def grid_table(results: dict[str, Any], setting: str) -> str:
 
 def _grid_line(results: dict[str, Any], setting: str, name: str) -> list[str]:
     method = results["suite"]["methods"][name]
-    grid = method["grid"]
-    text, note = (
-        "; ".join(f"{n} {', '.join(map(_value, v))}" for n, v in grid.items()),
-        method.get("note") or "",
-    )
+    grid, note = method["grid"], escaped(method.get("note") or "")
+    text = "; ".join(f"{n} {', '.join(map(_value, v))}" for n, v in grid.items())
     tuned = [r for r in results["runs"] if (r["setting"], r["method"], r["phase"]) == (setting, name, "tune")]
-    used = list(finals(results, setting)[name].values())
-    points = math.prod(len(values) for values in grid.values())
     good = [run for run in tuned if problem(run) is None]
+    points = math.prod(len(values) for values in grid.values())
     if points > 1 and len(good) < points:
         text += f" ({len(good)} of {points} points have figures)"
-    best = min(good, key=lambda run: run["validation"]["mse"], default=None)
-    pick = _own(used[0], grid) if used else _own(best, grid) if best else None
-    if pick is None:
-        return [label(name), label(text), NONE, NONE, NONE, escaped(note)]
+    used = list(finals(results, setting)[name].values())
+    run = used[0] if used else min(good, key=lambda run: run["validation"]["mse"], default=None)
+    if run is None:
+        return [label(name), label(text), NONE, NONE, NONE, note]
+    pick = _own(run, grid)
     mse = [run["validation"]["mse"] for run in good if _own(run, grid) == pick]
-    figure = f"{1e3 * mse[0]:.3f}" if mse else NONE
-    if mse and best and mse[0] > best["validation"]["mse"]:
-        figure += f" (not the lowest: {1e3 * best['validation']['mse']:.3f})"
     chosen = "; ".join(f"{n} {_value(v)}" for n, v in pick.items())
     edge = NONE if points == 1 else _edges(grid, pick)
-    return [label(name), label(text), label(chosen), figure, edge, escaped(note)]
+    return [label(name), label(text), label(chosen), f"{1e3 * mse[0]:.3f}" if mse else NONE, edge, note]
 
 
 def _own(run: dict[str, Any], grid: dict[str, list]) -> dict[str, Any]:
@@ -235,17 +207,18 @@ def _own(run: dict[str, Any], grid: dict[str, list]) -> dict[str, Any]:
 
 
 def _edges(grid: dict[str, list], pick: dict[str, Any]) -> str:
-    """At which ends of the numeric ranges a choice lies; a range of two values has only ends."""
-    ends: list[str] = []
+    """At which ends of the numeric ranges a choice lies, bold where a range has more than its two ends."""
+    ends, inner = [], False
     for name, values in grid.items():
         numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) < 2 or len(numbers) < len(values):
+        if len(numbers) < max(2, len(values)):
             continue
-        sides: list[tuple[str, Callable[..., Any]]] = [("lowest", min), ("highest", max)]
-        for word, end in sides:
-            if math.isclose(pick[name], end(numbers), rel_tol=1e-4):
+        for word, end in (("lowest", min(numbers)), ("highest", max(numbers))):
+            if math.isclose(pick[name], end, rel_tol=1e-4):
                 ends.append(f"{name} {word}" + (" of two" if len(numbers) == 2 else ""))
-    return "**" + ", ".join(ends) + "**" if any("of two" not in e for e in ends) else ", ".join(ends) or "no"
+                inner |= len(numbers) > 2
+    text = ", ".join(ends) or "no"
+    return f"**{text}**" if inner else text
 
 
 def _value(value: Any) -> str:

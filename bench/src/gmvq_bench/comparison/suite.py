@@ -108,7 +108,7 @@ class Suite:
         tuning_seed: of the runs that choose from a grid; none of ``seeds``.
         ours: the method that is compared with every other.
         reference: in a suite of ablations, the method that every other is a change of.
-        gradients: measure also the error of the gradient estimators (``gmvq_bench.comparison.gradient_study``).
+        gradients: measure also the error of the gradient estimators (``gmvq_bench.gradients.study``).
     """
 
     name: str

@@ -23,7 +23,6 @@ from gmvq.models.precision import autocast_dtype
 from gmvq.objectives import GaussianLikelihood, negative_evidence
 from gmvq.training.schedule import learning_rate_factor, seed_step
 
-from ..speed.measure import extra_memory
 from .measure import measure_test, measure_validation
 from .methods import build_quantizer
 from .suite import Run
@@ -40,18 +39,17 @@ def train_run(run: Run, device: str = "cpu") -> dict[str, Any]:
     """Train as ``run`` says; measure the validation split, and in a final run the test split.
 
     Returns:
-        The figures of the record: validation, test, curve, steps_per_second, peak_memory_mb, seconds.
+        The figures of the record: validation, test, curve, training_seconds, seconds.
 
     Raises:
         DivergedError: the loss is no finite number.
     """
     started = time.perf_counter()
-    model, trainer, curve, seconds = _fit(run, device)
+    model, curve, seconds = _fit(run, device)
     result: dict[str, Any] = {
         "validation": measure_validation(model, _open(run, "validation")),
         "curve": curve,
-        "steps_per_second": run["steps"] / seconds,
-        "peak_memory_mb": trainer.peak_memory_mb(),
+        "training_seconds": seconds,
     }
     if run["phase"] == "final":
         result |= measure_test(model, _open(run, "test"))
@@ -67,11 +65,10 @@ def train_model(run: Run, device: str = "cpu") -> VQAutoencoder:
     return _fit(run, device)[0].eval()
 
 
-def _fit(run: Run, device: str) -> tuple[VQAutoencoder, _Trainer, dict[str, list[Any]], float]:
+def _fit(run: Run, device: str) -> tuple[VQAutoencoder, dict[str, list[Any]], float]:
     torch.set_flush_denormal(True)
     model = _build(run).to(device)
-    trainer = _Trainer(model, run, torch.device(device))
-    return model, trainer, *trainer.fit()
+    return model, *_Trainer(model, run, torch.device(device)).fit()
 
 
 def _build(run: Run) -> VQAutoencoder:
@@ -139,14 +136,6 @@ class _Trainer:
                 loss = loss / mse.detach()
         loss.backward()
         return mse.detach(), out.quantizer.terms
-
-    def peak_memory_mb(self) -> float:
-        """The most that one training step allocates beyond weights and optimizer, in MiB; gradients included."""
-        run = self.run
-        shape = (run["batch_size"], run["channels"], run["size"], run["size"])
-        x = torch.rand(shape, device=self.device).contiguous(memory_format=torch.channels_last)
-        self.optimizer.zero_grad(set_to_none=True)
-        return extra_memory(lambda: self.backward(x), self.device).peak / 2**20
 
 
 class Curve:

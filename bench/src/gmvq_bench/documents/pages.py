@@ -18,7 +18,7 @@ from ..comparison.report import render as report
 from ..comparison.report import short_table
 from ..comparison.results import KIND
 from ..comparison.suite import load_suite, suite_names
-from ..gradients.report import plot, table
+from ..gradients.study import table
 from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
@@ -98,11 +98,9 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
 def _suite(result: dict[str, Any], pictures: Path) -> str:
     """One suite: its report, its study of gradients, its plots."""
     text = report(result)
-    drawn = plot_all(result, pictures)
     if result.get("gradients"):
-        drawn.append(pictures / f"{result['suite']['name']}_gradients.png")
-        plot(result["gradients"], drawn[-1])
         text += "\n" + table(result["gradients"])
+    drawn = plot_all(result, pictures)
     images = [f"![{path.stem.replace('_', ' ')}](results/{path.name})" for path in drawn]
     return "\n\n".join([text, *images]) + "\n"
 

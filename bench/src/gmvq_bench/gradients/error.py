@@ -34,7 +34,6 @@ class GradientError:
         bias: squared bias \|E g - e\|^2, (B,), without the part that Monte Carlo noise adds; so it may be negative.
         variance: E \|g - E g\|^2, (B,).
         exact_norm: \|e\|, (B,).
-        cosine: of E g and e, (B,); 0 where either is zero.
         exact: e, (B, P, K).
         difference: E g - e as estimated, (B, P, K).
         monte_carlo: variance of that estimate, (B,): what was taken off ``bias``.
@@ -43,7 +42,6 @@ class GradientError:
     bias: Tensor
     variance: Tensor
     exact_norm: Tensor
-    cosine: Tensor
     exact: Tensor
     difference: Tensor
     monte_carlo: Tensor
@@ -96,7 +94,6 @@ def estimator_error(
     generator: torch.Generator | None = None,
     *,
     metric: Tensor | None = None,
-    exact: Tensor | None = None,
 ) -> GradientError:
     """Moments of ``estimator`` about the exact gradient, for a batch of images; use float64.
 
@@ -108,11 +105,9 @@ def estimator_error(
         generator: of the noise.
         metric: J J^T, (B, P, K, P, K), J the Jacobian of an image's logits with respect to some parameters: norms
             are then those of the gradient with respect to these. None for the logits themselves.
-        exact: the gradient to compare with, (B, P, K); None for ``exact_gradient`` of the same arguments.
     """
     logits = logits.detach().log_softmax(-1)
-    if exact is None:
-        exact = exact_gradient(logits, codebook, decode_loss)[1]
+    exact = exact_gradient(logits, codebook, decode_loss)[1]
     codes = joint_codes(logits.shape[1], logits.shape[2], logits.device)
     weights = _weights(logits, codes)
     count, first = torch.zeros_like(weights), torch.zeros_like(weights[..., None, None] * logits)
@@ -129,11 +124,8 @@ def estimator_error(
     monte_carlo = (weights.square() * within).sum(0)
     bias = _dot(difference, difference, metric) - monte_carlo
     exact_norm = _dot(exact, exact, metric).clamp_min(0.0).sqrt()
-    mean = exact + difference
-    norms = exact_norm * _dot(mean, mean, metric).clamp_min(0.0).sqrt()
-    cosine = torch.where(norms == 0, 0.0, _dot(mean, exact, metric) / norms)
     variance = (weights * second).sum(0) - bias
-    return GradientError(bias, variance, exact_norm, cosine, exact, difference, monte_carlo)
+    return GradientError(bias, variance, exact_norm, exact, difference, monte_carlo)
 
 
 def _select(codebook: Tensor, codes: Tensor, images: int) -> Tensor:

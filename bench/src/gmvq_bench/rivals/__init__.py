@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .registry import BASELINES, Baseline, build_baseline
+from .registry import BASELINES, build_baseline, options_of
 
-__all__ = ["BASELINES", "Baseline", "build_baseline"]
+__all__ = ["BASELINES", "build_baseline", "options_of"]

@@ -2,88 +2,131 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..markdown import render as filled
 from ..markdown import table
 from .methods import DRESSED, METHODS, MORE, OURS, PUBLISHED
-from .score import Duel, duel, figures, geometric_mean, properties, summary
 
 #: Groups of rivals: the best of a group is what ours is compared with.
 _GROUPS = {"as published": PUBLISHED, "in our dress": DRESSED, "further rivals": MORE}
 _MAIN = ("as published", "in our dress")
+#: How far below the rival's usage ours may lie.
+_USAGE_SLACK = 0.005
+_SUMMARY = "number|MSE ratio, geometric mean|worst|in|above 1|perplexity ratio, median|usage kept"
+
+
+def scores(results: dict[str, Any]) -> pd.DataFrame:
+    """A row for each setting and method that ran: geometric mean of the MSE over seeds, means of the rest, failed runs.
+
+    A run that diverged or failed, or is worse, counts as a network that always shows the mean training example: its
+    MSE, one code.
+    """
+    ceilings = {r["setting"]: r["mse_of_mean"] for r in reversed(results["runs"]) if "mse_of_mean" in r}
+    rows = []
+    for run in results["runs"]:
+        ceiling = ceilings.get(run["setting"])
+        if ceiling is not None:
+            size = results["settings"][run["setting"]]["codebook_size"]
+            test = run.get("test") or {"mse": ceiling, "perplexity": 1.0, "usage": 1.0 / size}
+            log_mse = np.log(min(test["mse"], ceiling))
+            figures = (log_mse, test["perplexity"], test["usage"], bool(run["error"]))
+            rows.append((run["setting"], run["method"], *figures))
+    columns = ["setting", "method", "mse", "perplexity", "usage", "failed"]
+    by: Any = pd.DataFrame(rows, columns=columns).groupby(["setting", "method"], sort=False)
+    return by.mean().assign(mse=np.exp(by["mse"].mean()), failed=by["failed"].sum())
+
+
+def duels(found: pd.DataFrame, ours: str, rivals: Iterable[str], settings: Iterable[str]) -> pd.DataFrame:
+    """Ours against the rival of the lowest MSE in each of the settings where both have run, a row each."""
+    rows = {}
+    for setting in settings:
+        there = [name for name in rivals if (setting, name) in found.index]
+        if (setting, ours) in found.index and there:
+            rival = min(there, key=lambda name: found.loc[(setting, name), "mse"])
+            mine, best = found.loc[(setting, ours)], found.loc[(setting, rival)]
+            ratios = (mine.mse / best.mse, mine.perplexity / best.perplexity)
+            rows[setting] = (rival, *ratios, mine.usage >= best.usage - _USAGE_SLACK)
+    names = ["rival", "ratio", "perplexity_ratio", "usage_kept"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names)
+
+
+def geometric_mean(values: Any) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
+def summary(found: Any) -> list[str]:
+    """Duels of at least one setting in a line, with the columns of ``_SUMMARY``."""
+    ratio = found["ratio"]
+    cells = [str(len(found)), f"{geometric_mean(ratio):.3f}", f"{ratio.max():.2f}", str(ratio.idxmax())]
+    cells += [str(int((ratio > 1.0).sum())), f"{found['perplexity_ratio'].median():.2f}"]
+    return [*cells, f"{found['usage_kept'].mean():.0%}"]
 
 
 def render(results: dict[str, Any]) -> str:
     """The report of a results file."""
-    there = {run["method"] for run in results["runs"]}
+    there, found = {run["method"] for run in results["runs"]}, scores(results)
     ours, methods = ([name for name in names if name in there] for names in (OURS, METHODS))
-    parities = {parity: _settings(results, parity) for parity in ("even", "odd")}
-    return (
-        filled(
-            "robust.md.j2",
-            results=results,
-            summaries=_summaries(results, ours),
-            commons={one: _common(results, one) for one in ours},
-            parities={
-                parity: (_properties(results, settings), _rows(results, settings, ours, methods))
-                for parity, settings in parities.items()
-                if settings
-            },
-        ).rstrip("\n")
-        + "\n"
+    number = {name: setting["number"] for name, setting in results["settings"].items()}
+    parities = {
+        "even": [name for name in number if number[name] % 2 == 0],
+        "odd": [name for name in number if number[name] % 2],
+    }
+    lines = [
+        [one, group, parity, *summary(fought)]
+        for one in ours
+        for group, rivals in _GROUPS.items()
+        for parity, settings in {**parities, "all": list(number)}.items()
+        if len(fought := duels(found, one, rivals, settings))
+    ]
+    text = filled(
+        "robust.md.j2",
+        results=results,
+        summaries=table(["ours", "rivals", "settings", *_SUMMARY.split("|")], lines),
+        commons={one: _common(results, found, one) for one in ours},
+        parities={
+            parity: (_properties(results, settings), _rows(results, found, settings, ours, methods))
+            for parity, settings in parities.items()
+            if settings
+        },
     )
+    return text.rstrip("\n") + "\n"
 
 
-def _summaries(results: dict[str, Any], ours: list[str]) -> str:
-    rows = []
-    for one in ours:
-        for group in _GROUPS:
-            for parity in ("even", "odd", None):
-                duels = _duels(results, one, group, parity)
-                if duels:
-                    s = summary(duels)
-                    cells = [
-                        f"{s.settings}",
-                        f"{s.ratio:.3f}",
-                        f"{s.worst:.2f}",
-                        s.worst_setting,
-                        f"{s.lost}",
-                    ]
-                    cells += [f"{s.perplexity_ratio:.2f}", f"{s.usage_kept:.0%}"]
-                    rows.append([one, group, parity or "all", *cells])
-    head = "ours|rivals|settings|number|MSE ratio, geometric mean|worst|in|above 1|perplexity ratio, median|usage kept"
-    return table(head.split("|"), rows)
+def properties(setting: dict[str, Any]) -> dict[str, list[str]]:
+    """What a setting has in common with others: values by property; numbers in coarse classes."""
+    side = 1 if setting["network"] == "sound" else 2
+    rows = setting["batch"] * (setting["size"] // setting["downsample"]) ** side
+    share = rows / setting["codebook_size"]
+    plain = ("network", "data", "loss", "optimizer", "dim", "codebook_size", "downsample")
+    return {
+        "ending": list(setting["endings"]) or ["none"],
+        **{name: [str(setting[name])] for name in plain},
+        "steps": ["up to 500" if setting["steps"] <= 500 else "more than 500"],
+        "rate": ["below 0.001" if setting["lr"] < 1e-3 else "0.001 or more"],
+        "latents per code and batch": ["below 4" if share < 4 else "4 to 16" if share < 16 else "16 or more"],
+    }
 
 
-def _duels(results: dict[str, Any], ours: str, group: str, parity: str | None) -> list[Duel]:
-    found = (duel(results, setting, ours, _GROUPS[group]) for setting in _settings(results, parity))
-    return [d for d in found if d is not None]
-
-
-def _settings(results: dict[str, Any], parity: str | None) -> list[str]:
-    """Names of the settings of a parity."""
-    wanted = {"even": (0,), "odd": (1,), None: (0, 1)}[parity]
-    return [name for name, setting in results["settings"].items() if setting["number"] % 2 in wanted]
-
-
-def _common(results: dict[str, Any], ours: str) -> str:
+def _common(results: dict[str, Any], found: pd.DataFrame, ours: str) -> str:
     """For every value of every property the geometric mean ratio over the settings that have it, the worst first."""
     frame: Any = pd.DataFrame(
         [
-            (what, value, group, one.ratio)
+            (what, value, group, ratio)
             for group in _MAIN
-            for one in _duels(results, ours, group, None)
-            for what, values in properties(results["settings"][one.setting]).items()
+            for setting, ratio in duels(found, ours, _GROUPS[group], results["settings"])["ratio"].items()
+            for what, values in properties(results["settings"][setting]).items()
             for value in values
         ],
         columns=["property", "value", "group", "ratio"],
     )
     rows = []
-    for key, found in frame.groupby(["property", "value"], sort=False):
-        groups = dict(list(found.groupby("group")["ratio"]))
+    for key, part in frame.groupby(["property", "value"], sort=False):
+        groups = dict(list(part.groupby("group")["ratio"]))
         means = {group: geometric_mean(ratios) for group, ratios in groups.items()}
         cells = [f"{means[group]:.3f}" if group in means else "–" for group in _MAIN]
         lost = max(int((ratios > 1.0).sum()) for ratios in groups.values())
@@ -93,31 +136,28 @@ def _common(results: dict[str, Any], ours: str) -> str:
     return table(head, [cells for _, cells in rows])
 
 
-def _properties(results: dict[str, Any], settings: list[str]) -> str:
+def _properties(results: dict[str, Any], settings: Sequence[str]) -> str:
     names = [n for n in results["settings"][settings[0]] if n not in ("number", "network", "endings")]
     rows = []
-    for name in settings:
-        setting = results["settings"][name]
+    for setting in (results["settings"][name] for name in settings):
         endings = ", ".join(setting["endings"]) or "–"
         rows.append([str(setting["number"]), setting["network"], endings, *(str(setting[n]) for n in names)])
     return table(["", "network", "endings", *names], rows)
 
 
-def _rows(results: dict[str, Any], settings: list[str], ours: list[str], methods: list[str]) -> str:
+def _rows(
+    results: dict[str, Any], found: pd.DataFrame, settings: list[str], ours: list[str], methods: list[str]
+) -> str:
     """Ratios, and MSE x 1000 / perplexity / usage of every method."""
+    fought = [duels(found, one, _GROUPS[group], settings)["ratio"] for one in ours for group in _MAIN]
     rows = []
     for name in settings:
-        duels = [duel(results, name, one, _GROUPS[group]) for one in ours for group in _MAIN]
-        ratios = ["–" if found is None else f"{found.ratio:.3f}" for found in duels]
-        cells = [_cell(results, name, method) for method in methods]
+        ratios = [f"{ratio[name]:.3f}" if name in ratio.index else "–" for ratio in fought]
+        cells = []
+        for method in methods:
+            row: Any = found.loc[(name, method)] if (name, method) in found.index else None
+            text = "–" if row is None else f"{row.mse * 1e3:.3g} / {row.perplexity:.3g} / {row.usage:.2f}"
+            cells.append(text + " ×" if row is not None and row.failed else text)
         rows.append([str(results["settings"][name]["number"]), *ratios, *cells])
     heads = [f"{one} / {short}" for one in ours for short in ("published", "dressed")]
     return table(["", *heads, *methods], rows)
-
-
-def _cell(results: dict[str, Any], setting: str, method: str) -> str:
-    found = figures(results, setting, method)
-    if found is None:
-        return "–"
-    text = f"{found.mse * 1e3:.3g} / {found.perplexity:.3g} / {found.usage:.2f}"
-    return text + " ×" if found.failed else text

@@ -71,7 +71,6 @@ class Contestant:
     modes: tuple[str, ...] = LAYER_MODES
     ours: bool = False
     module: str | None = None
-    note: str = ""
 
     def bytes(self, case: Case) -> float:
         """Estimate of the memory of one call: N x K tensors, a few copies of inputs and codebook, 64 MiB."""
@@ -110,10 +109,7 @@ def gm_vq(**options: Any) -> Callable[[Case], GaussianMixtureVQ]:
 
 def _gm_vq_triton(case: Case) -> GaussianMixtureVQ:
     layer = gm_vq(support=None, backend="triton")(case)
-    try:
-        layer.chosen_backend(case.latents(rows=1))
-    except ValueError as error:
-        raise NotPossibleError(str(error)) from error
+    _possible(lambda: layer.chosen_backend(case.latents(rows=1)))
     return layer
 
 
@@ -139,19 +135,21 @@ class Batched(nn.Module):
 
 
 def _fsq(case: Case) -> nn.Module:
-    try:
-        levels = fsq_levels(case.k)
-    except ValueError as error:
-        raise NotPossibleError(str(error)) from error
+    levels = _possible(lambda: fsq_levels(case.k))
     return Batched(peer("vector_quantize_pytorch").FSQ(levels=levels, dim=case.d)).to(case.device)
 
 
 def _lfq(case: Case) -> nn.Module:
+    _possible(lambda: power_of_two(case.k, 2, "lfq"))
+    return _peer("LFQ")(case)
+
+
+def _possible(check: Callable[[], Any]) -> Any:
+    """What a check returns; its ValueError as the reason why the contestant has no form of this size."""
     try:
-        power_of_two(case.k, 2, "lfq")
+        return check()
     except ValueError as error:
         raise NotPossibleError(str(error)) from error
-    return _peer("LFQ")(case)
 
 
 def _functional_search(case: Case) -> Callable[[Tensor], Tensor]:
@@ -187,65 +185,50 @@ def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
     return build
 
 
-_VQ = {"forward": 5.0, "train": 6.0, "eval": 4.0}
-_PACKAGE = "vector_quantize_pytorch"
+def _package(name: str, layer: str, n_by_k: tuple[float, float, float], **options: Any) -> Contestant:
+    tensors: dict[str, float] = dict(zip(LAYER_MODES, n_by_k, strict=True))
+    return Contestant(name, _peer(layer, **options), tensors, module="vector_quantize_pytorch")
+
+
+_VQ, _FAISS = ("VectorQuantize", (5.0, 6.0, 4.0)), {"modes": ("search",), "module": "faiss"}
 #: In the order of the tables. The first of ours is the layer as it comes, "VectorQuantize" is the peer.
 CONTESTANTS: dict[str, Contestant] = {
     c.name: c
     for c in (
-        Contestant("gm-vq", gm_vq(), ours=True, note="the layer's defaults"),
-        Contestant("gm-vq support=8", gm_vq(support=8), ours=True),
-        Contestant("gm-vq support=16", gm_vq(support=16), ours=True),
-        Contestant("gm-vq support=32", gm_vq(support=32), ours=True),
+        Contestant("gm-vq", gm_vq(), ours=True),
+        *(Contestant(f"gm-vq support={k}", gm_vq(support=k), ours=True) for k in (8, 16, 32)),
         Contestant("gm-vq dense chunked", gm_vq(support=None, backend="chunked"), ours=True),
         Contestant("gm-vq dense triton", _gm_vq_triton, ours=True),
+        # A plain GM-VQ in eager autograd.
         Contestant(
             "gm-vq eager",
             gm_vq(support=None, backend="reference"),
             {"forward": 8.0, "train": 8.5, "eval": 5.5},
             ours=True,
-            note="a plain GM-VQ in eager autograd",
+        ),
+        # Its defaults: EMA codebook, in 1.32 with the rotation trick.
+        _package("VectorQuantize", *_VQ),
+        _package("VectorQuantize EMA", *_VQ, rotation_trick=False),
+        # Asked for by name; where it is the default, the two rows differ by noise alone.
+        _package("VectorQuantize rotation", *_VQ, rotation_trick=True),
+        _package("VectorQuantize learnable", *_VQ, learnable_codebook=True, ema_update=False),
+        _package("VectorQuantize cosine", *_VQ, use_cosine_sim=True),
+        _package("SimVQ", "SimVQ", (2.0, 2.0, 2.0)),
+        # The next two have no codebook: levels of 8 and 4 with the product K, and log2 K signs.
+        Contestant("FSQ", _fsq, module="vector_quantize_pytorch"),
+        Contestant(
+            "LFQ", _lfq, {"forward": 7.0, "train": 8.0, "eval": 2.0}, module="vector_quantize_pytorch"
         ),
         Contestant(
-            "VectorQuantize",
-            _peer("VectorQuantize"),
-            _VQ,
-            module=_PACKAGE,
-            note="its defaults: EMA codebook, in 1.32 with the rotation trick",
+            "SQ-VAE",
+            lambda case: GaussianSQ(case.d, case.k).to(case.device),
+            {"forward": 8.0, "train": 8.0, "eval": 3.0},
         ),
-        Contestant(
-            "VectorQuantize EMA", _peer("VectorQuantize", rotation_trick=False), _VQ, module=_PACKAGE,
-            note="straight-through, no rotation trick",
-        ),
-        Contestant(
-            "VectorQuantize rotation", _peer("VectorQuantize", rotation_trick=True), _VQ, module=_PACKAGE,
-            note="asked for by name; where it is the default, the two rows differ by noise alone",
-        ),
-        Contestant(
-            "VectorQuantize learnable",
-            _peer("VectorQuantize", learnable_codebook=True, ema_update=False), _VQ, module=_PACKAGE,
-        ),
-        Contestant(
-            "VectorQuantize cosine", _peer("VectorQuantize", use_cosine_sim=True), _VQ, module=_PACKAGE
-        ),
-        Contestant(
-            "SimVQ", _peer("SimVQ"), {"forward": 2.0, "train": 2.0, "eval": 2.0}, module=_PACKAGE
-        ),
-        Contestant("FSQ", _fsq, module=_PACKAGE, note="no codebook: levels of 8 and 4, product K"),
-        Contestant(
-            "LFQ", _lfq, {"forward": 7.0, "train": 8.0, "eval": 2.0}, module=_PACKAGE,
-            note="no codebook: log2 K signs",
-        ),
-        Contestant(
-            "SQ-VAE", lambda case: GaussianSQ(case.d, case.k).to(case.device),
-            {"forward": 8.0, "train": 8.0, "eval": 3.0}, note="written here from its paper",
-        ),
-        Contestant("gm-vq search", _functional_search, modes=("search",), note="functional.search.best_code"),
-        Contestant("gm-vq encode", _encode, modes=("search",), note="the layer's encode, all checks included"),
-        Contestant("faiss IndexFlatL2", _faiss(False), modes=("search",), module="faiss"),
-        Contestant(
-            "faiss IndexFlatIP", _faiss(True), modes=("search",), module="faiss",
-            note="D + 1 features, the last -|mu|^2 / 2",
-        ),
+        Contestant("gm-vq search", _functional_search, modes=("search",)),
+        # All checks included.
+        Contestant("gm-vq encode", _encode, modes=("search",)),
+        Contestant("faiss IndexFlatL2", _faiss(False), **_FAISS),
+        # D + 1 features, the last -|mu|^2 / 2.
+        Contestant("faiss IndexFlatIP", _faiss(True), **_FAISS),
     )
-}  # fmt: skip
+}

@@ -6,15 +6,13 @@ sheet.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .contestants import DTYPES, Case
-from .measure import interleaved
+from .measure import interleaved, timed
 
 #: Rows and codes of a tile: its logits fit a core's cache (64 KiB to 4 MiB in float32), or are launch-bound on a GPU.
 _TILES = {
@@ -72,39 +70,20 @@ def floor_calls(case: Case) -> tuple[dict[str, Callable[[], None]], dict[str, tu
     return {name: matmul_floor(case, int(name[-1]), tile) for name, tile in tiles.items()}, tiles
 
 
-@dataclass(frozen=True)
-class Bandwidth:
-    """Bytes per second of two kernels on arrays far larger than any cache."""
+def bandwidth(device: torch.device, megabytes: int = 256, repetitions: int = 5) -> dict[str, float]:
+    """Bytes per second of copy, a <- b (two arrays move), and triad, a <- b + s c (three), on arrays beyond any cache.
 
-    copy: float
-    triad: float
-
-    @property
-    def best(self) -> float:
-        return max(self.copy, self.triad)
-
-
-def bandwidth(device: torch.device, megabytes: int = 256, repetitions: int = 5) -> Bandwidth:
-    """Measure a <- b (two arrays move) and a <- b + s c (three), the best of some repetitions."""
+    The best of some repetitions counts.
+    """
     count = megabytes * (1 << 20) // 4
     a, b, c = (torch.ones(count, device=device) for _ in range(3))
 
     def best(call: Callable[[], Tensor]) -> float:
-        return min(_once(call, device) for _ in range(repetitions))
+        return min(timed(call, device) for _ in range(repetitions))
 
     copy = best(lambda: a.copy_(b))
     triad = best(lambda: torch.add(b, c, alpha=0.5, out=a))
-    return Bandwidth(2 * 4 * count / copy, 3 * 4 * count / triad)
-
-
-def _once(call: Callable[[], Tensor], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return {"copy": 2 * 4 * count / copy, "triad": 3 * 4 * count / triad}
 
 
 def bytes_to_move(case: Case) -> int:

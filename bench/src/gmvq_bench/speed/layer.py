@@ -14,12 +14,11 @@ from torch import Tensor
 
 from ..results import Results, environment
 from .calls import products_of, step_of
-from .contention import Clock, cores_of_others
 from .contestants import CONTESTANTS, Case, NotPossibleError
 from .floors import bandwidth, bytes_to_move, floor_calls
-from .gate import Check, check_all
+from .gate import check_all
 from .grid import Entry, grid
-from .measure import Call, extra_memory, interleaved
+from .measure import Call, busy, cores_of_others, extra_memory, interleaved
 
 KIND = "gmvq bench layer"
 _EXPECTED = (RuntimeError, ValueError, TypeError, AssertionError, MemoryError)
@@ -74,13 +73,12 @@ def run(
     head = {"kind": KIND, "command": command, "environment": environment(device), "grid": which}
     results = Results(path, head)
     say("correctness of every contestant of ours against the reference")
-    checks = check_all(device)
-    results.data["correctness"] = [check.to_json() for check in checks]
-    wrong = [check for check in checks if not check.passed]
+    results.data["correctness"] = check_all(device)
+    wrong = [check for check in results.data["correctness"] if not check["passed"]]
     if wrong:
         raise IncorrectError("\n".join(map(_complaint, wrong)))
     if "bandwidth" not in results.data:
-        results.data["bandwidth"] = asdict(bandwidth(device))
+        results.data["bandwidth"] = bandwidth(device)
     best = max(results.data["bandwidth"].values())
     for number, entry in enumerate(entries, 1):
         if results.has(entry.case.name, entry.names):
@@ -117,9 +115,9 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     latents = case.latents()
     entrants, calls = _enter(entry, limits, latents)
     floors, tiles = floor_calls(case)
-    started = Clock.now()
+    started = busy()
     timings, failures = interleaved({**floors, **calls}, device, seconds=limits.seconds)
-    others = cores_of_others(started, Clock.now())
+    others = cores_of_others(started, busy())
     for name, reason in failures.items():
         entrants[name] = {"failed": reason}
     for name, call in calls.items():
@@ -182,30 +180,20 @@ def _identity(case: Case, latents: Tensor, calls: dict[str, Call]) -> dict[str, 
     if mine_name not in calls:
         return {}
     found = {name: call()[0].to(case.device) for name, call in calls.items()}
-    codes, z = case.codes().double(), latents.double()
+    codes, z, ours = case.codes().double(), latents.double(), found.pop(mine_name)
     report = {}
     for name, theirs in found.items():
-        if name == mine_name:
-            continue
-        rows = (found[mine_name] != theirs).nonzero()[:, 0]
-        mine_distance, distance = (
-            (z[rows] - codes[index[rows]]).square().sum(-1) for index in (found[mine_name], theirs)
-        )
-        gap = (mine_distance - distance) / torch.minimum(mine_distance, distance)
-        report[name] = {
-            "differing": len(rows),
-            "ours_closer": int((gap < 0).sum()),
-            "theirs_closer": int((gap > 0).sum()),
-            "largest_gap": float(gap.abs().max()) if len(rows) else 0.0,
-        }
+        rows = (ours != theirs).nonzero()[:, 0]
+        mine, other = ((z[rows] - codes[index[rows]]).square().sum(-1) for index in (ours, theirs))
+        report[name] = {"differing": len(rows), "theirs_closer": int((other < mine).sum())}
     return report
 
 
-def _complaint(check: Check) -> str:
+def _complaint(check: dict[str, Any]) -> str:
     return (
-        f"{check.contestant} ({check.backend}), {check.size}: {check.worst} is off the reference by {check.error:.2g} "
-        f"of its largest value, {check.allowed:.2g} is allowed"
-    )
+        "{contestant} ({backend}), {size}: {worst} is off the reference by {error:.2g} of its largest value, "
+        "{allowed:.2g} is allowed"
+    ).format(**check)
 
 
 def _line(case: dict[str, Any]) -> str:

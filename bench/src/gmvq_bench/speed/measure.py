@@ -85,7 +85,7 @@ def interleaved(
     for name, call in calls.items():
         try:
             for _ in range(2):
-                first = _seconds(call, device)
+                first = timed(call, device)
                 if first > 0.5:  # long enough for one to warm up
                     break
         except (RuntimeError, ValueError, TypeError, AssertionError, MemoryError) as error:
@@ -98,7 +98,7 @@ def interleaved(
             break
         with _no_garbage_collection():
             for name in order.sample(names, len(names)):
-                taken[name].append(_seconds(calls[name], device))
+                taken[name].append(timed(calls[name], device))
     return {name: Timing.of(values) for name, values in taken.items()}, failures
 
 
@@ -115,7 +115,8 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _seconds(call: Call, device: torch.device) -> float:
+def timed(call: Call, device: torch.device) -> float:
+    """Seconds of one call; what it returns is released after."""
     _wait(device)
     if device.type == "cpu":
         time.sleep(_PAUSE)
@@ -194,3 +195,24 @@ def from_changes(changes: Iterable[tuple[int, int]]) -> Memory:
             ours.discard(address)
             passing += size
     return Memory(peak, now, transient)
+
+
+def busy() -> tuple[float, float, float] | None:
+    """CPU seconds of all processes, of this one, and the time; None where the system does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return None
+    # All but idle and waiting for a disk: user, nice, system, interrupts, what a hypervisor took.
+    ticks = sum(int(value) for i, value in enumerate(fields[:8]) if i not in (3, 4))
+    return ticks / os.sysconf("SC_CLK_TCK"), sum(os.times()[:2]), time.perf_counter()
+
+
+def cores_of_others(
+    start: tuple[float, float, float] | None, end: tuple[float, float, float] | None
+) -> float | None:
+    """Cores that other processes kept busy between two readings: the first thing to look at in odd figures."""
+    if start is None or end is None or end[2] <= start[2]:
+        return None
+    everyone, own, wall = (after - before for before, after in zip(start, end, strict=True))
+    return max(0.0, (everyone - own) / wall)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from gmvq.files import save_figure
 
 from .contestants import CONTESTANTS
-from .figures import find, slope, sweep
-from .grid import CODES, SWEEP
+from .grid import SWEEP
+from .table import slope, sweep, swept
 
 _FLOORS = {"matmul x 1": ":", "matmul x 3": "--", "bandwidth": "-."}
 
@@ -38,10 +38,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
         time.loglog(*zip(*points, strict=True), **style, label=name + steepness)
         held = sweep(results, name, "peak_bytes")
         memory.loglog([k for k, _ in held], [b / 1e6 for _, b in held], **style, label=name)
-    n = SWEEP["n"] if find(results, "train", k=CODES[0], **SWEEP) else 1024
+    cases = swept(results)
+    n = next(iter(cases.values()))["n"]
     for floor, line in _FLOORS.items():
-        cases = [(k, find(results, "train", n, k, SWEEP["d"])) for k in CODES]
-        points = [(k, case["floors"][floor]["median_ms"]) for k, case in cases if case is not None]
+        points = [(k, case["floors"][floor]["median_ms"]) for k, case in cases.items()]
         time.loglog(*zip(*points, strict=True), linestyle=line, color="black", label=f"floor: {floor}")
     pairs = [(k, 4 * n * k / 1e6) for k, _ in sweep(results, "gm-vq")]
     memory.loglog(*zip(*pairs, strict=True), linestyle="--", color="black", label="one N x K float32 tensor")
