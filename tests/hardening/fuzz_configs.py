@@ -21,7 +21,7 @@ def _parser() -> Any:
 
 def run_config(text: bytes, folder: Path) -> None:
     """Parse a YAML file as ``gmvq fit`` does."""
-    from gmvq.cli.parsing import parse_options
+    from gmvq.cli.options import parse_options
 
     file = folder / "config.yaml"
     file.write_bytes(text)
