@@ -59,8 +59,8 @@ def images() -> Tensor:
 def train(model: torch.nn.Module, mine: Tensor) -> list[Tensor]:
     """Losses of a few steps; what each rank returns averages to that of the whole batch.
 
-    Plain steps: the gradient of the encoder's last bias is zero, as a shift of all latents has none, and Adam would make
-    steps of full size of what rounding leaves of it.
+    Plain steps: the gradient of the encoder's last bias is zero, as a shift of all latents has none, and Adam would
+    make steps of full size of what rounding leaves of it.
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=3e-5)
     likelihood, losses = GaussianLikelihood(), []
