@@ -27,12 +27,20 @@ def require(module: str, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: the module is not installed.
     """
+    return import_or_tell(module, f"pip install 'gmvq[{extra}]'")
+
+
+def import_or_tell(module: str, command: str) -> ModuleType:
+    """Import a module, or say which command installs it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"this needs the package '{module.split('.')[0]}', which is not installed; "
-            f"install it with: pip install 'gmvq[{extra}]'"
+            f"this needs the package '{module.split('.')[0]}', which is not installed; install it with: {command}"
         ) from error
 
 

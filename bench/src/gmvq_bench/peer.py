@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from gmvq.errors import MissingExtraError
+from gmvq.errors import import_or_tell
 
 
 def peer(module: str) -> ModuleType:
@@ -14,10 +13,4 @@ def peer(module: str) -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"this needs the package '{module.split('.')[0]}', which is not installed; "
-            "install it with: pip install ./bench"
-        ) from error
+    return import_or_tell(module, "pip install ./bench")

@@ -12,7 +12,7 @@ from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.gauge import without_shift_and_scale
-from ..functional.mixture import mixture_bias, mixture_query
+from ..functional.mixture import mixture_bias, mixture_logits, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
 from ..functional.schedules import Schedule
@@ -148,8 +148,8 @@ class GaussianMixtureVQ(MixtureState):
         with torch.autocast(latents.device.type, enabled=False):
             z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
             mixture = self._mixture(self.codebook.to(z.dtype))
-            rows = mixture_query(z.reshape(-1, self.codebook_dim), mixture.log_precision)
-            logits = torch.addmm(mixture.bias, rows, mixture.codebook.T)
+            rows, log_weights = z.reshape(-1, self.codebook_dim), self.log_weights().to(z.dtype)
+            logits = mixture_logits(rows, mixture.codebook, mixture.log_precision, log_weights)
             return logits.log_softmax(-1).reshape(*z.shape[:-1], self.codebook_size)
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class GaussianMixtureVQ(MixtureState):
         present = rows.new_ones(rows.shape[0]) if valid is None else valid.to(rows.dtype)
         y = self._scaled(rows)
         if learns and self.standardize:
-            y = without_shift_and_scale(y, present)
+            y = without_shift_and_scale(y, None if valid is None else present)
         z = self._project(y)
         if not has_codebook:
             return self._without_codes(y, z, present, steps)
