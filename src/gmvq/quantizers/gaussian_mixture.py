@@ -12,7 +12,7 @@ from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.gauge import without_shift_and_scale
-from ..functional.mixture import mixture_bias, mixture_logits, mixture_query
+from ..functional.mixture import mixture_bias, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
 from ..functional.schedules import Schedule
@@ -20,6 +20,7 @@ from ..types import QuantizerOutput
 from .evidence import TERMS, Evidence
 from .learning import in_backward
 from .parts import Objective, Precision, Variance, check_parts, check_start, check_support
+from .posterior import CodePosterior
 from .rows import Mixture, RowOutputs, Rows, RowStep, RowSums, run_rows
 from .start import ready
 from .state import MixtureState
@@ -143,14 +144,13 @@ class GaussianMixtureVQ(MixtureState):
             return self.weight_logits.to(dtype).log_softmax(-1)
         return self.codebook.new_zeros(self.codebook_size, dtype=dtype).log_softmax(-1)
 
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> CodePosterior:
+        """q(c|x) of latents (..., D) with a mask (...): likeliest codes, draws, log-probabilities, entropy, mean."""
+        return CodePosterior.of(self, latents, mask)
+
     def posterior_logits(self, latents: Tensor) -> Tensor:
         """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening; on all codes, not the support."""
-        with torch.autocast(latents.device.type, enabled=False):
-            z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
-            mixture = self._mixture(self.codebook.to(z.dtype))
-            rows, log_weights = z.reshape(-1, self.codebook_dim), self.log_weights().to(z.dtype)
-            logits = mixture_logits(rows, mixture.codebook, mixture.log_precision, log_weights)
-            return logits.log_softmax(-1).reshape(*z.shape[:-1], self.codebook_size)
+        return self.posterior(latents).log_probs()
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
         """log s_c^2 for squared distances to the codes, (..., K) -> broadcastable to (..., K); -inf for ``"none"``."""
