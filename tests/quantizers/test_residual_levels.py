@@ -98,6 +98,16 @@ def test_what_a_beam_reports_is_of_its_own_codes() -> None:
         torch.testing.assert_close(out.log_variance[:, number], variance.log())
 
 
+def test_a_beam_that_has_not_started_hands_the_latents_on() -> None:
+    built = ResidualGMVQ(D, K, 2, units="latents", beam=3).eval()
+    x = normal(10, 0)
+    out = built(x)
+    assert (out.indices == -1).all()
+    assert (built.encode(x) == -1).all()
+    expected = ResidualGMVQ(D, K, 2, units="latents").eval()(x).quantized
+    torch.testing.assert_close(out.quantized, expected)
+
+
 def test_sizes_of_levels() -> None:
     built = ResidualGMVQ(D, [16, 4, 2])
     built.init_codebook(normal(256, 0))

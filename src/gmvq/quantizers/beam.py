@@ -93,10 +93,11 @@ def output_at(
     The objective, which is of the posterior and not of one code, stays.
     """
     valid, codes = indices >= 0, indices.clamp_min(0)
-    distance = (level.standardized(rows) - level.codebook.to(rows.dtype)[codes]).square().sum(-1)
-    log_variance = level.code_log_variance(distance)
-    log_variance = log_variance[codes] if level.variance.kind == "learned" else log_variance
-    counts = rows.new_zeros(level.codebook_size).index_add(0, codes, valid.to(rows.dtype))
+    with torch.no_grad():
+        distance = (level.standardized(rows) - level.codebook.to(rows.dtype)[codes]).square().sum(-1)
+        log_variance = level.code_log_variance(distance)
+        log_variance = log_variance[codes] if level.variance.kind == "learned" else log_variance
+        counts = rows.new_zeros(level.codebook_size).index_add(0, codes, valid.to(rows.dtype))
     return replace(
         out,
         quantized=level.get_codes_from_indices(indices).to(rows.dtype),

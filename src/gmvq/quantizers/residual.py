@@ -117,7 +117,7 @@ class ResidualGMVQ(ComposedQuantizer):
         """
         rows, valid = self._rows(latents, mask)
         reach = self._reach(latents, levels)
-        codes = self._codes(rows, valid) if self.beam > 1 and not self.training else None
+        codes = self._codes(rows, valid) if self._has_beam() and not self.training else None
         residual, total = rows, torch.zeros_like(rows)
         outs: list[QuantizerOutput] = []
         for number, level in enumerate(self.mixtures):
@@ -152,7 +152,8 @@ class ResidualGMVQ(ComposedQuantizer):
 
     def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
         """q(c_1|x) q(c_2|x, c_1) ... of latents (..., D) with a mask (...): log-probabilities of codes, and draws."""
-        return LevelPosterior(self.mixtures, latents, mask)
+        wide = latents if latents.dtype == torch.float64 else latents.float()
+        return LevelPosterior(self.mixtures, wide, mask)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Sum of the codewords (..., D) of indices (..., m) of the first m <= n levels; -1 adds nothing.
@@ -173,13 +174,6 @@ class ResidualGMVQ(ComposedQuantizer):
         """What the decoder reads after each level, (..., D), as the levels' indices (...) come in, first to last.
 
         The l-th result is ``get_codes_from_indices`` of the first l levels.
-
-        Example:
-            >>> quantizer = ResidualGMVQ(dim=8, codebook_size=16, num_quantizers=3)
-            >>> quantizer.init_codebook(torch.randn(512, 8))
-            >>> indices = quantizer.encode(torch.randn(5, 8))
-            >>> [codes.shape for codes in quantizer.progressive(indices.unbind(-1))]
-            [torch.Size([5, 8]), torch.Size([5, 8]), torch.Size([5, 8])]
         """
         total, seen = None, None
         for level, column in zip(self.mixtures, columns, strict=False):
@@ -207,7 +201,7 @@ class ResidualGMVQ(ComposedQuantizer):
 
     def _codes(self, rows: Tensor, valid: Tensor | None) -> Tensor:
         """Codes (N, n) of rows (N, D), -1 where not valid: the search of eval and of ``encode``."""
-        if self.beam > 1 and all(level._has_codebook() for level in self.mixtures):
+        if self._has_beam():
             with torch.autocast(rows.device.type, enabled=False):
                 codes = beam_search(self.mixtures, rows, self.beam)
             return codes if valid is None else torch.where(valid[:, None], codes, -1)
@@ -216,6 +210,10 @@ class ResidualGMVQ(ComposedQuantizer):
             codes.append(level.encode(rows, valid))
             rows = rows - level.get_codes_from_indices(codes[-1]).to(rows.dtype)
         return torch.stack(codes, -1)
+
+    def _has_beam(self) -> bool:
+        """Whether the search keeps several paths, for which every level has to have started."""
+        return self.beam > 1 and all(level._has_codebook() for level in self.mixtures)
 
     def _active(self, number: int, rows: Tensor, valid: Tensor | None, reach: Tensor | None) -> Tensor | None:
         """Which rows level ``number`` (from 0) sees, (N,), or None for all."""
