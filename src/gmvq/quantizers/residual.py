@@ -14,6 +14,7 @@ from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
 from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
+from .config import without_later
 from .gaussian_mixture import GaussianMixtureVQ
 from .parts import level_sizes
 from .posterior import LevelPosterior
@@ -203,8 +204,8 @@ class ResidualGMVQ(ComposedQuantizer):
         """Codes (N, n) of rows (N, D), -1 where not valid: the search of eval and of ``encode``."""
         if self._has_beam():
             with torch.autocast(rows.device.type, enabled=False):
-                codes = beam_search(self.mixtures, rows, self.beam)
-            return codes if valid is None else torch.where(valid[:, None], codes, -1)
+                found = beam_search(self.mixtures, rows, self.beam)
+            return found if valid is None else torch.where(valid[:, None], found, -1)
         codes: list[Tensor] = []
         for level in self.mixtures:
             codes.append(level.encode(rows, valid))
@@ -277,22 +278,18 @@ class ResidualGMVQ(ComposedQuantizer):
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
-        sizes = self.codebook_sizes
-        return {
+        sizes, first = self.codebook_sizes, self.mixtures[0].to_config()
+        own: dict[str, Any] = {
             "type": "ResidualGMVQ",
-            "num_quantizers": len(self.layers),
+            "num_quantizers": len(sizes),
             "beam": self.beam,
             "shared_codebook": self.shared_codebook,
             "level_dropout": self.level_dropout,
             "min_levels": self.min_levels,
             "units": self.units,
-            **{
-                key: value
-                for key, value in self.mixtures[0].to_config().items()
-                if key not in ("type", "units")
-            },
             "codebook_size": self.codebook_size if len(set(sizes)) == 1 else [*sizes],
         }
+        return without_later(first | own)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={len(self.layers)}, shared_codebook={self.shared_codebook}"
