@@ -18,7 +18,17 @@ import pytest
 import gmvq
 
 ROOT = Path(gmvq.__file__).parent
-CORE = {"types", "errors", "files", "environment", "functional", "quantizers", "objectives", "models"}
+CORE = {
+    "types",
+    "errors",
+    "files",
+    "environment",
+    "functional",
+    "quantizers",
+    "objectives",
+    "models",
+    "convert",
+}
 BASE = {"torch", "numpy", "safetensors"}
 #: Extras that a package may import at module level; the base dependencies may be imported anywhere.
 AT_MODULE_LEVEL = {

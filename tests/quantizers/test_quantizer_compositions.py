@@ -28,7 +28,16 @@ COMPOSITIONS: dict[str, tuple[Any, dict[str, Any]]] = {
         ResidualGMVQ,
         {"num_quantizers": 3, "shared_codebook": True, "level_dropout": True, "min_levels": 2},
     ),
+    "residual, beam": (ResidualGMVQ, {"num_quantizers": 3, "beam": 3}),
+    "residual, shared, beam": (ResidualGMVQ, {"num_quantizers": 3, "shared_codebook": True, "beam": 2}),
+    "residual, sizes": (ResidualGMVQ, {"codebook_size": [6, 4, 3], "codebook_dim": 3}),
     "grouped": (GroupedGMVQ, {"groups": 2, "codebook_dim": None}),
+    "grouped residual": (GroupedGMVQ, {"groups": 2, "num_quantizers": 3}),
+    "grouped residual, beam, dropout": (
+        GroupedGMVQ,
+        {"groups": 2, "codebook_size": [6, 3], "beam": 2, "level_dropout": True},
+    ),
+    "heads of levels": (GroupedGMVQ, {"groups": 2, "num_quantizers": 2, "shared_codebook": True}),
     "grouped, projected": (GroupedGMVQ, {"groups": 2, "codebook_dim": 3}),
     "heads": (GroupedGMVQ, {"groups": 4, "shared_codebook": True}),
     "heads, projected": (GroupedGMVQ, {"groups": 2, "shared_codebook": True, "codebook_dim": 3}),
@@ -43,9 +52,10 @@ def build(
     torch.manual_seed(3)
     kind, options = COMPOSITIONS[name]
     estimator = GumbelSoftmax(temperature=Constant(0.7), noise=Constant(noise))
-    built = kind(
-        D, K, estimator=estimator, variance=Variance(noise=Constant(noise)), support=None, **options
-    ).to(dtype)
+    sizes = {"codebook_size": K} | options
+    built = kind(D, estimator=estimator, variance=Variance(noise=Constant(noise)), support=None, **sizes).to(
+        dtype
+    )
     if started:
         built.init_codebook(latents((64,), seed=5, dtype=dtype))
         move(built)
@@ -161,7 +171,7 @@ def test_first_batch_starts_it(name) -> None:
 def test_schedules_advance(name) -> None:
     built = build(name)
     kind, options = COMPOSITIONS[name]
-    built = kind(D, K, **options)
+    built = kind(D, **{"codebook_size": K} | options)
     built.set_progress(1.0)
     ends = [value for key, value in built.state_dict().items() if key.endswith("sample_noise")]
     assert all(float(value) == 0.0 for value in ends)
@@ -292,6 +302,12 @@ def test_shared_codebook_is_one_parameter_with_a_scale_for_each_level() -> None:
 def test_bad_arguments_say_what_is_expected() -> None:
     with pytest.raises(ValueError, match="multiple of groups"):
         GroupedGMVQ(10, K, groups=4)
+    with pytest.raises(ValueError, match="sizes of 2 levels"):
+        ResidualGMVQ(D, [4, 4], 3)
+    with pytest.raises(ValueError, match="shared codebook has one size"):
+        ResidualGMVQ(D, [4, 5], shared_codebook=True)
+    with pytest.raises(ValueError, match="beam must be positive"):
+        ResidualGMVQ(D, 4, beam=0)
     with pytest.raises(ValueError, match="min_levels"):
         ResidualGMVQ(D, K, 2, min_levels=3)
     with pytest.raises(ValueError, match="first m of 3 levels"):

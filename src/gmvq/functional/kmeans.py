@@ -47,9 +47,21 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
         spread = latents.std(0, correction=0).clamp_min(1e-3)
         extra = latents.mean(0) + noise.to(latents) * spread
         return torch.cat([codebook, extra])
+    return lloyd(latents, codebook, iterations)
+
+
+@torch.no_grad()
+def lloyd(latents: Tensor, codebook: Tensor, iterations: int) -> Tensor:
+    """Steps of k-means from a codebook: codes go to the mean of their latents, those without any to far latents.
+
+    Args:
+        latents: (N, D), N > K.
+        codebook: (K, D), unchanged.
+        iterations: number of steps.
+    """
     for _ in range(iterations):
         index, distance = nearest_code(latents, codebook)
-        sizes = torch.zeros(codebook_size, dtype=latents.dtype, device=latents.device)
+        sizes = torch.zeros(len(codebook), dtype=latents.dtype, device=latents.device)
         sizes.index_add_(0, index, torch.ones_like(distance))
         sums = torch.zeros_like(codebook).index_add_(0, index, latents)
         empty = sizes == 0

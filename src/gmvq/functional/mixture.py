@@ -69,3 +69,20 @@ def adaptive_variance(squared_distance: Tensor, dim: int, sigma: float = 1.0) ->
     Source: arXiv 2410.10180, the adaptive posterior variance.
     """
     return squared_distance / (2.0 * sigma**2 * dim)
+
+
+def draw_codes(q: Tensor, chances: Tensor) -> Tensor:
+    """The code at which the cumulated q passes each uniform number: draws from q, int64.
+
+    Args:
+        q: probabilities of the codes, (N, K).
+        chances: uniform numbers in [0, 1), (N, L).
+
+    Returns:
+        (N, L).
+    """
+    if chances.shape[-1] == 0:
+        return chances.long()
+    cumulated = q.cumsum(-1, dtype=None if q.device.type == "mps" else torch.float64)
+    places = torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True)
+    return places.clamp_max(q.shape[-1] - 1)

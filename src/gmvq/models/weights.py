@@ -43,7 +43,7 @@ def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
         isinstance(config, dict) and config.get("type") == "GroupedGMVQ" and config.get("shared_codebook")
     )
     for name in ("num_quantizers", "groups"):
-        value = config.get(name) if isinstance(config, dict) and not shared else None
+        value = config.get(name) if isinstance(config, dict) and not (shared and name == "groups") else None
         if isinstance(value, int) and value > max(len(weights), 64):
             raise ValueError(
                 f"{file}: the entry 'quantizer' has {name}={value}, but there are {len(weights)} tensors in all; "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..functional.divergences import gaussian_cross_entropy
-from ..functional.mixture import MIN_VARIANCE, mixture_logits
+from ..functional.mixture import MIN_VARIANCE, draw_codes, mixture_logits
 
 
 class _HasKind(Protocol):
@@ -191,7 +191,7 @@ class LatentModel:
                 # Both terms are affine in s^2 and log s^2, so their mean over c needs only the means of the two.
                 cross = gaussian_cross_entropy(_mean(q, log_variance.exp()), self.log_precision, self.dim)
                 kl = cross - 0.5 * self.dim * (math.log(2 * math.pi * math.e) + _mean(q, log_variance))
-            code = _invert(q, chances)
+            code = draw_codes(q, chances)
             draws = Draws(
                 code,
                 log_weights[code] - log_q.gather(-1, code),
@@ -217,11 +217,3 @@ def join_draws(parts: Iterable[Draws]) -> Draws:
 def _mean(q: Tensor, values: Tensor) -> Tensor:
     """sum_c q_c v_c, (N, K) twice -> (N,), without an N x K product."""
     return torch.linalg.vecdot(q, values)
-
-
-def _invert(q: Tensor, chances: Tensor) -> Tensor:
-    """The code at which the cumulated q, (N, K), passes each uniform number, (N, L) -> (N, L)."""
-    if chances.shape[-1] == 0:
-        return chances.long()
-    cumulated = q.cumsum(-1)
-    return torch.searchsorted(cumulated, chances * cumulated[:, -1:], right=True).clamp_max(q.shape[-1] - 1)

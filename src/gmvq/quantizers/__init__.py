@@ -10,6 +10,7 @@ from .gaussian_mixture import GaussianMixtureVQ
 from .grouped import GroupedGMVQ
 from .parts import Objective, Precision, Variance
 from .residual import ResidualGMVQ
+from .resize import Fit, Resized, resize_codebook
 
 _QUANTIZERS: dict[str, type[GaussianMixtureVQ | ResidualGMVQ | GroupedGMVQ]] = {
     kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ)
@@ -35,13 +36,16 @@ def from_config(config: dict[str, Any]) -> Quantizer:
 
 __all__ = [
     "ChannelsFirst",
+    "Fit",
     "GaussianMixtureVQ",
     "GroupedGMVQ",
     "Objective",
     "Precision",
     "Quantizer",
     "ResidualGMVQ",
+    "Resized",
     "Variance",
     "from_config",
     "mask_from_lengths",
+    "resize_codebook",
 ]

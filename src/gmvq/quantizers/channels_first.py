@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import check_latents
 from ..types import QuantizerOutput
 from .base import Quantizer
+from .posterior import AnyPosterior
 
 
 class ChannelsFirst(nn.Module):
@@ -60,6 +62,13 @@ class ChannelsFirst(nn.Module):
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Codewords (B, D, *spatial) of indices (B, *spatial); zero where -1."""
         return self.quantizer.get_codes_from_indices(indices).movedim(-1, 1)
+
+    def posterior(
+        self, latents: Tensor, mask: Tensor | None = None, *, lengths: Tensor | None = None
+    ) -> AnyPosterior:
+        """As the quantizer's, of positions (B, *spatial); ``expected`` is (B, D, *spatial)."""
+        found = self.quantizer.posterior(*self._positions(latents, mask, lengths))  # pyright: ignore
+        return replace(found, axis=1)
 
     def set_progress(self, progress: float) -> None:
         """As the quantizer's."""

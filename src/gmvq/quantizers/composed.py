@@ -17,14 +17,28 @@ from .gaussian_mixture import GaussianMixtureVQ
 #: Terms that add up over parts; of all others the mean is meant.
 _ADDITIVE = ("kl_aggregate", "kl_conditional", "latent", "conditional_entropy", "aggregate_entropy")
 
+#: Terms that are kept of each part.
+_OF_PARTS = ("perplexity", "error")
+
 
 def level_terms(outs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
-    """Terms of the whole, nats per latent position where they are nats, and the perplexity of each part by number."""
+    """Terms of the whole, nats per latent position where they are nats, and some of each part by its number.
+
+    Perplexity and nats of every part; the error of a level is its own alone. Parts that are made of levels themselves
+    have their numbers already: of these the mean over parts is meant.
+    """
     terms: dict[str, Tensor] = {}
     for name in outs[0].terms:
         values = torch.stack([out.terms[name] for out in outs])
-        terms[name] = values.sum() if name in _ADDITIVE else values.mean()
-    return terms | {f"perplexity/{i}": out.terms["perplexity"] for i, out in enumerate(outs, start=1)}
+        if name != "error":
+            added = name in _ADDITIVE or name.startswith("nats/")
+            terms[name] = values.sum() if added else values.mean()
+    if "perplexity/1" in terms:
+        return terms
+    for number, out in enumerate(outs, start=1):
+        own = {"nats": out.nats.detach(), **{key: out.terms[key] for key in _OF_PARTS if key in out.terms}}
+        terms.update({f"{name}/{number}": value for name, value in own.items()})
+    return terms
 
 
 class ComposedQuantizer(Quantizer):

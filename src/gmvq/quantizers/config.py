@@ -66,10 +66,21 @@ def part_from_dict(value: Any) -> Any:
         ) from error
 
 
+#: Arguments that came after the first release. At these values they are left out, as a model's digest is of its
+#: configuration, and models without them keep theirs.
+_LATER: dict[str, Any] = {"frozen_codes": False, "beam": 1}
+
+
 def to_arguments(layer: Any) -> dict[str, Any]:
     """The constructor's arguments of a layer, which holds each under its name, and its class as ``type``."""
     names = list(inspect.signature(type(layer).__init__).parameters)[1:]
-    return {"type": type(layer).__name__} | {name: part_to_dict(getattr(layer, name)) for name in names}
+    config = {"type": type(layer).__name__} | {name: part_to_dict(getattr(layer, name)) for name in names}
+    return without_later(config)
+
+
+def without_later(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the later arguments that have no effect."""
+    return {key: value for key, value in config.items() if key not in _LATER or value != _LATER[key]}
 
 
 def from_arguments(config: dict[str, Any]) -> dict[str, Any]:

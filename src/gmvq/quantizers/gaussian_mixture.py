@@ -12,7 +12,7 @@ from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, GumbelSoftmax
 from ..functional.gauge import without_shift_and_scale
-from ..functional.mixture import mixture_bias, mixture_logits, mixture_query
+from ..functional.mixture import mixture_bias, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
 from ..functional.schedules import Schedule
@@ -20,10 +20,11 @@ from ..types import QuantizerOutput
 from .evidence import TERMS, Evidence
 from .learning import in_backward
 from .parts import Objective, Precision, Variance, check_parts, check_start, check_support
+from .posterior import CodePosterior
 from .rows import Mixture, RowOutputs, Rows, RowStep, RowSums, run_rows
 from .start import ready
 from .state import MixtureState
-from .statistics import BatchStatistics, batch_statistics, eval_statistics, moments_of
+from .statistics import batch_statistics, eval_statistics, moments_of
 from .variances import variance_kind
 
 
@@ -71,6 +72,7 @@ class GaussianMixtureVQ(MixtureState):
         standardize: follow the mean m and the scale s of the latents; ``False`` fixes m = 0, s = 1.
         units: of ``quantized`` and of the codewords of indices: ``"standardized"`` or ``"latents"``.
         start_after: number of training batches before the codebook starts; 0: at the first.
+        frozen_codes: whether ``set_codebook`` has frozen codes, so that a file of the layer has room for them.
         support: k: q(c|x) lives on the k most probable codes, at least 2, and everything after the search costs
             N k D instead of N K D; ``None``: on all K.
         backend: implementation of the sampling; ``"auto"`` takes the fastest that can run (``chosen_backend``).
@@ -106,12 +108,14 @@ class GaussianMixtureVQ(MixtureState):
         standardize: bool = True,
         units: Literal["standardized", "latents"] = "standardized",
         start_after: int = 50,
+        frozen_codes: bool = False,
         support: int | None = 4,
         backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         check_parts(objective, precision, variance, estimator)
         super().__init__(
-            dim, codebook_size, codebook_dim, precision, variance, mixture_weights, standardize, units
+            *(dim, codebook_size, codebook_dim, precision, variance),
+            *(mixture_weights, standardize, units, frozen_codes),
         )
         check_choice("backend", backend, BACKENDS)
         check_start(start_after)
@@ -143,14 +147,13 @@ class GaussianMixtureVQ(MixtureState):
             return self.weight_logits.to(dtype).log_softmax(-1)
         return self.codebook.new_zeros(self.codebook_size, dtype=dtype).log_softmax(-1)
 
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> CodePosterior:
+        """q(c|x) of latents (..., D) with a mask (...): likeliest codes, draws, log-probabilities, entropy, mean."""
+        return CodePosterior.of(self, latents, mask)
+
     def posterior_logits(self, latents: Tensor) -> Tensor:
         """log q(c|x), (..., D) -> (..., K), normalised, at the current sharpening; on all codes, not the support."""
-        with torch.autocast(latents.device.type, enabled=False):
-            z = self.standardized(latents if latents.dtype == torch.float64 else latents.float())
-            mixture = self._mixture(self.codebook.to(z.dtype))
-            rows, log_weights = z.reshape(-1, self.codebook_dim), self.log_weights().to(z.dtype)
-            logits = mixture_logits(rows, mixture.codebook, mixture.log_precision, log_weights)
-            return logits.log_softmax(-1).reshape(*z.shape[:-1], self.codebook_size)
+        return self.posterior(latents).log_probs()
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
         """log s_c^2 for squared distances to the codes, (..., K) -> broadcastable to (..., K); -inf for ``"none"``."""
@@ -213,9 +216,8 @@ class GaussianMixtureVQ(MixtureState):
         nats = evidence.nats(self.objective, self.gamma, self.beta)
         if self.training:
             misfit = 0.5 * self.objective.commitment * (per_row.misfit / self.sharpening * batch.share).sum()
-            nats = nats + (
-                misfit - misfit.detach()
-            )  # a gradient alone: the objective keeps its meaning as a number
+            # A gradient alone: the objective keeps its meaning as a number.
+            nats = nats + (misfit - misfit.detach())
             sample, loss = balance_gradients(per_row.sample, nats, z, pooled=True)
             quantized = self.unstandardized(sample)
         else:
@@ -223,18 +225,14 @@ class GaussianMixtureVQ(MixtureState):
         with torch.no_grad():
             log_variance = self.code_log_variance(per_row.squared_error)
             log_variance = log_variance[per_row.indices] if self.variance.kind == "learned" else log_variance
-            terms = evidence.terms(batch) | self._terms(per_row, batch)
+            terms = evidence.terms(batch) | {
+                "precision": self.log_precision.mean().exp(),
+                "scale": self.scale.squeeze(0),
+                "variance": (per_row.variance * batch.share).sum(),
+                "temperature": self.temperature,
+            }
         terms = {name: value.detach().clone() for name, value in terms.items()}
         return QuantizerOutput(quantized, per_row.indices, loss, nats, log_variance, terms)
-
-    def _terms(self, per_row: RowOutputs, batch: BatchStatistics) -> dict[str, Tensor]:
-        """What the layer adds to the terms of the objective, for logging."""
-        return {
-            "precision": self.log_precision.mean().exp(),
-            "scale": self.scale.squeeze(0),
-            "variance": (per_row.variance * batch.share).sum(),
-            "temperature": self.temperature,
-        }
 
     def _without_codes(self, y: Tensor, z: Tensor, present: Tensor, steps: bool) -> QuantizerOutput:
         """Before the start: the latents themselves as the decoder reads them, index -1, loss 0."""
@@ -250,11 +248,10 @@ class GaussianMixtureVQ(MixtureState):
         """Sample and measure every position, after the search for its support."""
         estimator, k = self.estimator if self.training else None, self._support
         backend = choose_backend(self.backend, device=z.device, dtype=z.dtype, estimator=estimator, support=k)
-        codebook = self.codebook.to(z.dtype)
+        codebook = self._held(self.codebook).to(z.dtype)
         if self.training:
-            codebook = (
-                codebook.clone()
-            )  # the next step's M-step is in place, and this graph may still be in use
+            # The next step's M-step is in place, and this graph may still be in use.
+            codebook = codebook.clone()
         mixture, support = self._mixture(codebook), None
         if k is not None:
             query = mixture_query(z.detach(), mixture.log_precision.detach())
@@ -272,11 +269,8 @@ class GaussianMixtureVQ(MixtureState):
 
     def _lookup(self, indices: Tensor) -> Tensor:
         # A table fits any number of indices, bit by bit.
-        if (
-            torch.compiler.is_compiling()
-            or self.project_out is not None
-            or indices.numel() > self.codebook_size
-        ):
+        many = indices.numel() > self.codebook_size
+        if torch.compiler.is_compiling() or self.project_out is not None or many:
             return F.embedding(indices, self.unstandardized(self.codebook))
         return self.unstandardized(F.embedding(indices, self.codebook))
 

@@ -1,7 +1,11 @@
-"""``GroupedGMVQ``: a product of codebooks, one for each group of features; with one codebook, several heads."""
+"""``GroupedGMVQ``: a product of codebooks, one for each group of features; with one codebook, several heads.
+
+Groups of several levels each are a grouped residual quantizer.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +15,9 @@ from ..errors import check_size
 from ..types import QuantizerOutput
 from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
+from .parts import level_sizes
+from .posterior import CodePosterior, GroupPosterior
+from .residual import ResidualGMVQ
 
 
 class GroupedGMVQ(ComposedQuantizer):
@@ -26,9 +33,11 @@ class GroupedGMVQ(ComposedQuantizer):
         groups: G.
         shared_codebook: one mixture for all groups (several *heads*): it sees G vectors per position, and its
             aggregated posterior is over all of them.
-        options: of every ``GaussianMixtureVQ``.
+        num_quantizers: n, levels of each group, which then is a ``ResidualGMVQ``; None: one code for each group.
+        options: of every ``GaussianMixtureVQ``, or of every ``ResidualGMVQ`` where there are levels.
 
-    Indices and ``log_variance`` have shape (..., G).
+    Indices and ``log_variance`` have shape (..., G), or (..., n G) with levels: the first level of all groups, then
+    the second, so that the first m G codes are the first m levels.
 
     Source of the scheme: Jegou et al., "Product quantization for nearest neighbor search", 2011; as groups of a
     learned codebook: Baevski et al., "wav2vec 2.0", arXiv 2006.11477.
@@ -42,116 +51,177 @@ class GroupedGMVQ(ComposedQuantizer):
     def __init__(
         self,
         dim: int,
-        codebook_size: int,
+        codebook_size: int | Sequence[int],
         groups: int = 2,
         *,
         shared_codebook: bool = False,
+        num_quantizers: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(dim, codebook_size)
+        super().__init__(dim, max(level_sizes(codebook_size, num_quantizers)))
         check_size("groups", groups)
         if dim % groups:
             raise ValueError(f"dim must be a multiple of groups, got dim={dim} and groups={groups}")
         self.groups, self.shared_codebook = groups, shared_codebook
+        leveled = num_quantizers is not None or isinstance(codebook_size, Sequence)
+        if leveled:
+            options["num_quantizers"] = num_quantizers
+        kind: Any = ResidualGMVQ if leveled else GaussianMixtureVQ
         self.layers = nn.ModuleList(
-            GaussianMixtureVQ(dim // groups, codebook_size, **options)
-            for _ in range(1 if shared_codebook else groups)
+            kind(dim // groups, codebook_size, **options) for _ in range(1 if shared_codebook else groups)
         )
 
     @property
+    def parts(self) -> list[GaussianMixtureVQ | ResidualGMVQ]:
+        """The quantizer of each group, or the one of all."""
+        return list(self.layers)  # pyright: ignore[reportReturnType]
+
+    @property
+    def mixtures(self) -> list[GaussianMixtureVQ]:
+        """The mixtures, in the order of their codes on the indices' last axis: levels, and groups within each."""
+        columns = [part.mixtures if isinstance(part, ResidualGMVQ) else [part] for part in self.parts]
+        return [mixture for level in zip(*columns, strict=True) for mixture in level]
+
+    @property
+    def levels(self) -> int:
+        """n, number of codes of each group."""
+        return len(self.mixtures) // len(self.layers)
+
+    @property
     def index_shape(self) -> tuple[int, ...]:
-        """Shape of the indices of one position: (G,)."""
-        return (self.groups,)
+        """Shape of the indices of one position: (n G,)."""
+        return (self.levels * self.groups,)
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
-        """Quantize latents (..., D), mask (...), as ``Quantizer.forward``; indices and log_variance are (..., G)."""
+        """Quantize latents (..., D), mask (...), as ``Quantizer.forward``; indices and log_variance are (..., n G)."""
         rows, valid = self._rows(latents, mask)
-        outs = [
-            part(vectors, _of_vectors(valid, vectors))
-            for part, vectors in zip(self.mixtures, self._split(rows), strict=True)
+        lead = latents.shape[:-1]
+        first = self.parts[0]
+        drawn: dict[str, Any] = {}
+        if isinstance(first, ResidualGMVQ) and first.level_dropout:
+            # One number of levels for all groups of an item.
+            drawn["levels"] = first.draw_levels(lead[0] if lead else 1, rows.device)
+        outs: list[QuantizerOutput] = [
+            part(vectors, _of_vectors(valid, vectors, lead), **drawn)
+            for part, vectors in zip(self.parts, self._split(rows.reshape(latents.shape)), strict=True)
         ]
-        nats = sum((out.nats for out in outs), rows.new_zeros(())) * (self.groups / len(outs))
         copies = self.groups // len(outs)
-        quantized, loss = self._couple(
-            self._join([out.quantized for out in outs]), nats, self.decoder_units(rows).detach(), copies
-        )
-        shape = (*latents.shape[:-1], self.groups)
-        terms = level_terms(outs)
+        nats = sum((out.nats for out in outs), rows.new_zeros(())) * copies
+        read = self.decoder_units(rows).detach()
+        quantized = self._join([out.quantized for out in outs]).reshape(rows.shape)
+        quantized, loss = self._couple(quantized, nats, read, copies)
         return QuantizerOutput(
             quantized=quantized.to(latents.dtype).reshape(latents.shape),
-            indices=self._join([out.indices[..., None] for out in outs]).reshape(shape),
+            indices=self._join_codes([out.indices for out in outs]),
             loss=loss,
             nats=nats,
-            log_variance=self._join([out.log_variance[..., None] for out in outs]).reshape(shape),
-            terms=terms,
+            log_variance=self._join_codes([out.log_variance for out in outs]),
+            terms=level_terms(outs),
         )
 
     def decoder_units(self, latents: Tensor) -> Tensor:
         """What the decoder would read for latents (..., D) without codes."""
-        vectors = zip(self.mixtures, self._split(latents), strict=True)
+        vectors = zip(self.parts, self._split(latents), strict=True)
         return self._join([part.decoder_units(own) for part, own in vectors])
 
     def from_decoder_units(self, read: Tensor) -> Tensor:
         """Latents (..., D) for which ``decoder_units`` gives ``read``, (..., D), if there are any."""
-        vectors = zip(self.mixtures, self._split(read), strict=True)
+        vectors = zip(self.parts, self._split(read), strict=True)
         return self._join([part.from_decoder_units(own) for part, own in vectors])
 
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Indices (..., G) of the most probable codes for latents (..., D); int64, -1 where masked."""
+        """Indices (..., n G) of the most probable codes for latents (..., D); int64, -1 where masked."""
         rows, valid = self._rows(latents, mask)
-        indices = [
-            part.encode(vectors, _of_vectors(valid, vectors))[..., None]
-            for part, vectors in zip(self.mixtures, self._split(rows), strict=True)
+        lead = latents.shape[:-1]
+        return self._join_codes(
+            [
+                part.encode(vectors, _of_vectors(valid, vectors, lead))
+                for part, vectors in zip(self.parts, self._split(rows.reshape(latents.shape)), strict=True)
+            ]
+        )
+
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> CodePosterior | GroupPosterior:
+        """q(c_g|x) of each group for latents (..., D) with a mask (...), see ``GaussianMixtureVQ.posterior``.
+
+        Raises:
+            ValueError: the groups have levels; ask each group, ``quantizer.parts[g].posterior``.
+        """
+        if self.levels > 1 or isinstance(self.parts[0], ResidualGMVQ):
+            raise ValueError(
+                "groups of several levels have no posterior in one piece: use quantizer.parts[g].posterior(latents) "
+                "with the features of group g"
+            )
+        rows, valid = self._rows(latents, mask)
+        lead = latents.shape[:-1]
+        vectors = self._split(rows.reshape(latents.shape))
+        found = [
+            CodePosterior.of(part, own, _of_vectors(valid, own, lead))
+            for part, own in zip(self.mixtures, vectors, strict=True)
         ]
-        return self._join(indices).reshape(*latents.shape[:-1], self.groups)
+        return GroupPosterior(found, joined=self.shared_codebook)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Codewords (..., D) of indices (..., G), the groups' side by side; zero where -1.
+        """Codewords (..., D) of indices (..., m G) of the first m <= n levels, the groups' side by side; zero where -1.
 
         Raises:
             TypeError: indices are not integers.
-            ValueError: not G indices on the last axis, or one outside [-1, K).
+            ValueError: not m G indices on the last axis, or one outside [-1, K).
         """
-        if indices.ndim < 1 or indices.shape[-1] != self.groups:
+        levels, rest = divmod(indices.shape[-1] if indices.ndim else 0, self.groups)
+        if rest or not 1 <= levels <= self.levels:
             raise ValueError(
-                f"indices must have shape (..., {self.groups}), one for each group, got {tuple(indices.shape)}"
+                f"indices must have shape (..., {self.groups}), one for each group"
+                + (f" and level, with 1 to {self.levels} levels" if self.levels > 1 else "")
+                + f"; got {tuple(indices.shape)}"
             )
-        if self.shared_codebook:
-            return self.mixtures[0].get_codes_from_indices(indices).flatten(-2)
-        columns = zip(self.mixtures, indices.unbind(-1), strict=True)
-        return torch.cat([part.get_codes_from_indices(column) for part, column in columns], -1)
+        codes = indices.unflatten(-1, (levels, self.groups)).transpose(-1, -2)
+        codes = codes if isinstance(self.parts[0], ResidualGMVQ) else codes[..., 0]
+        axis = -1 if isinstance(self.parts[0], GaussianMixtureVQ) else -2
+        columns = [codes] if self.shared_codebook else codes.unbind(axis)
+        pairs = zip(self.parts, columns, strict=True)
+        return self._join([part.get_codes_from_indices(column) for part, column in pairs])
 
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every mixture by k-means on its features of latents (..., D)."""
         rows, _ = self._rows(latents, None)
-        for part, vectors in zip(self.mixtures, self._split(rows), strict=True):
+        for part, vectors in zip(self.parts, self._split(rows), strict=True):
             part.init_codebook(vectors, seed=seed)
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
         return {
-            **self.mixtures[0].to_config(),
+            **self.parts[0].to_config(),
             "type": "GroupedGMVQ",
             "dim": self.dim,
             "groups": self.groups,
             "shared_codebook": self.shared_codebook,
         }
 
-    def _split(self, rows: Tensor) -> list[Tensor]:
-        """Rows (N, D) as the vectors of each mixture: (N, D / G), or one (N, G, D / G) where it is shared."""
-        vectors = rows.unflatten(-1, (self.groups, -1))
+    def _split(self, values: Tensor) -> list[Tensor]:
+        """Values (..., D) as the vectors of each part: (..., D / G), or one (..., G, D / G) where it is shared."""
+        vectors = values.unflatten(-1, (self.groups, -1))
         return [vectors] if self.shared_codebook else list(vectors.unbind(-2))
 
     def _join(self, values: list[Tensor]) -> Tensor:
-        """The inverse of ``_split`` on what the mixtures made of their vectors."""
+        """The inverse of ``_split`` on what the parts made of their vectors."""
         return values[0].flatten(-2) if self.shared_codebook else torch.cat(values, -1)
+
+    def _join_codes(self, values: list[Tensor]) -> Tensor:
+        """What each part has for every code, (...) or (..., n), as (..., n G)."""
+        if not isinstance(self.parts[0], ResidualGMVQ):
+            values = [value[..., None] for value in values]
+        codes = values[0] if self.shared_codebook else torch.stack(values, -2)
+        return codes.transpose(-1, -2).flatten(-2)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, groups={self.groups}, shared_codebook={self.shared_codebook}"
 
 
-def _of_vectors(valid: Tensor | None, vectors: Tensor) -> Tensor | None:
-    """The mask (N,) for vectors (N, D / G) or (N, G, D / G)."""
-    return valid if valid is None or vectors.ndim == 2 else valid[:, None].expand(vectors.shape[:-1])
+def _of_vectors(valid: Tensor | None, vectors: Tensor, lead: torch.Size) -> Tensor | None:
+    """The mask (N,) for vectors (..., D / G) or (..., G, D / G), where the positions have shape ``lead``."""
+    if valid is None:
+        return None
+    valid = valid.reshape(lead)
+    return valid if vectors.ndim == len(lead) + 1 else valid[..., None].expand(vectors.shape[:-1])

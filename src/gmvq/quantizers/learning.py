@@ -67,6 +67,8 @@ def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     layer.share.lerp_((moments.counts / total).to(layer.share), (RATE * occupied).to(layer.share))
     if layer.births:
         _give_birth(layer, moments.candidates, occupied > 0)
+    if layer.frozen is not None:
+        layer.codebook.copy_(layer._held(layer.codebook))
     if torch.compiler.is_compiling():
         for value in (layer.codebook, layer.log_precision, layer.mean, layer.scale):
             value.copy_(_kept(value))
@@ -100,6 +102,8 @@ def mean_and_variance(moments: Moments, total: Tensor) -> tuple[Tensor, Tensor]:
 def _give_birth(layer: MixtureState, candidates: Tensor, occupied: Tensor) -> None:
     """Move dead codes, in their order, to the candidates, without a look at the device."""
     dead = layer.share < DEAD / layer.codebook_size
+    if layer.frozen is not None:
+        dead = dead & layer.frozen[:, 0].isnan()
     order = dead.cumsum(0) - 1
     born = dead & (order < len(candidates)) & occupied
     places = candidates[order.clamp(0, len(candidates) - 1)].to(layer.codebook)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -120,3 +121,21 @@ def check_support(support: int | None) -> None:
         raise ValueError(
             "support must be at least 2, got 1: a posterior on one code is constant and gives the encoder no gradient"
         )
+
+
+def level_sizes(codebook_size: int | Sequence[int], num_quantizers: int | None) -> tuple[int, ...]:
+    """K of each level of a residual quantizer, from one size or from all; 4 levels where nothing says how many."""
+    if num_quantizers is not None:
+        check_size("num_quantizers", num_quantizers)
+    if not isinstance(codebook_size, Sequence):
+        check_size("codebook_size", codebook_size)
+        return (codebook_size,) * (4 if num_quantizers is None else num_quantizers)
+    sizes = tuple(codebook_size)
+    if not sizes or num_quantizers not in (None, len(sizes)):
+        raise ValueError(
+            f"codebook_size={list(sizes)} has the sizes of {len(sizes)} levels and num_quantizers is "
+            f"{num_quantizers}: leave num_quantizers out, or give as many sizes as levels"
+        )
+    for size in sizes:
+        check_size("codebook_size", size)
+    return sizes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +12,12 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
+from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
+from .config import without_later
 from .gaussian_mixture import GaussianMixtureVQ
+from .parts import level_sizes
+from .posterior import LevelPosterior
 from .start import start_from
 
 
@@ -26,19 +32,23 @@ class ResidualGMVQ(ComposedQuantizer):
     With ``level_dropout`` an item of a training batch (an entry of the first axis) uses its first m levels alone, m
     uniform in ``min_levels`` ... n: the codes then come in the order of their worth, and any prefix of them can be
     decoded. Where a level was dropped its index is -1. The objective of a level counts by the chance that an item
-    reaches it.
+    reaches it; what that bounds is in docs/mathematics.md.
 
     Args:
         dim: D, size of the last axis of the latents.
-        codebook_size: K of each level.
-        num_quantizers: n.
+        codebook_size: K of every level, or a sequence with the K of each level.
+        num_quantizers: n; None: 4, or as many as there are sizes.
         shared_codebook: one codebook (K, d) for all levels; scale, precision and projections stay each level's own.
         level_dropout: train on prefixes of random length.
         min_levels: the least length of a prefix.
+        beam: number of paths that the search of eval and ``encode`` keeps; 1: each level takes its most probable code.
+            More never leaves more error than 1, and costs about ``beam`` searches. Training is greedy.
         options: of every ``GaussianMixtureVQ``.
 
     Indices and ``log_variance`` have shape (..., n). ``get_codes_from_indices`` takes the indices of the first m
-    levels, (..., m).
+    levels, (..., m). Beside the usual terms ``out.terms`` holds, for each level l from 1, ``nats/l``, its objective,
+    ``perplexity/l``, whose logarithm is its rate in nats, and ``error/l``, the mean squared error per feature that
+    it leaves, in the units of ``quantized``.
 
     Source of the scheme: Zeghidour et al., "SoundStream", arXiv 2107.03312 (residual levels, dropout); Kumar et al.,
     arXiv 2306.06546 (a projection for each level, prefixes drawn per item).
@@ -55,24 +65,29 @@ class ResidualGMVQ(ComposedQuantizer):
     def __init__(
         self,
         dim: int,
-        codebook_size: int,
-        num_quantizers: int = 4,
+        codebook_size: int | Sequence[int],
+        num_quantizers: int | None = None,
         *,
         shared_codebook: bool = False,
         level_dropout: bool = False,
         min_levels: int = 1,
+        beam: int = 1,
         **options: Any,
     ) -> None:
-        super().__init__(dim, codebook_size)
-        check_size("num_quantizers", num_quantizers)
+        sizes = level_sizes(codebook_size, num_quantizers)
+        super().__init__(dim, max(sizes))
         check_size("min_levels", min_levels)
-        if min_levels > num_quantizers:
-            raise ValueError(f"min_levels is at most num_quantizers={num_quantizers}, got {min_levels}")
+        check_size("beam", beam)
+        if min_levels > len(sizes):
+            raise ValueError(f"min_levels is at most num_quantizers={len(sizes)}, got {min_levels}")
+        if shared_codebook and len(set(sizes)) > 1:
+            raise ValueError(f"a shared codebook has one size, got {list(sizes)}")
         self.shared_codebook, self.level_dropout, self.min_levels = shared_codebook, level_dropout, min_levels
+        self.beam = beam
         self.units = options.pop("units", "standardized")
         check_choice("units", self.units, ("standardized", "latents"))
         self.layers = nn.ModuleList(
-            GaussianMixtureVQ(dim, codebook_size, units="latents", **options) for _ in range(num_quantizers)
+            GaussianMixtureVQ(dim, size, units="latents", **options) for size in sizes
         )
         for level in self.mixtures[1:]:  # there is a residual once the first has started
             level.start_after, level.straight_through = 0, False
@@ -87,23 +102,32 @@ class ResidualGMVQ(ComposedQuantizer):
         """Shape of the indices of one position: (n,)."""
         return (len(self.layers),)
 
-    def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
-        """Quantize latents (..., D), mask (...), as ``Quantizer.forward``; indices and log_variance are (..., n)."""
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K of each level."""
+        return tuple(level.codebook_size for level in self.mixtures)
+
+    def forward(
+        self, latents: Tensor, mask: Tensor | None = None, *, levels: Tensor | None = None
+    ) -> QuantizerOutput:
+        """Quantize latents (..., D), mask (...), as ``Quantizer.forward``; indices and log_variance are (..., n).
+
+        Args:
+            latents, mask: as there.
+            levels: how many levels each entry of the first axis uses in training with ``level_dropout``; None: drawn.
+        """
         rows, valid = self._rows(latents, mask)
-        reach = self._reach(latents)
+        reach = self._reach(latents, levels)
+        codes = self._codes(rows, valid) if self._has_beam() and not self.training else None
         residual, total = rows, torch.zeros_like(rows)
         outs: list[QuantizerOutput] = []
         for number, level in enumerate(self.mixtures):
-            active = valid
-            if reach is not None and number >= self.min_levels:
-                active = reach > number if valid is None else valid & (reach > number)
-            if outs and self.training and not self.mixtures[0]._has_codebook():
-                active = torch.zeros(
-                    len(rows), dtype=torch.bool, device=rows.device
-                )  # nothing is left over yet
+            active = self._active(number, rows, valid, reach)
             out = level(residual, active)
+            if codes is not None:
+                out = output_at(level, out, residual, codes[:, number])
             residual, total = residual - out.quantized.detach(), total + out.quantized
-            outs.append(out)
+            outs.append(replace(out, terms=out.terms | {"error": self._error(residual, active)}))
         chances = [1.0 if reach is None else self._chance(number) for number in range(len(outs))]
         nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))
         total, loss = self._couple(total, nats, rows)
@@ -123,13 +147,14 @@ class ResidualGMVQ(ComposedQuantizer):
 
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Indices (..., n) of latents (..., D), level by level the most probable code; int64, -1 where masked."""
-        residual, valid = self._rows(latents, mask)
-        indices = []
-        for level in self.mixtures:
-            indices.append(level.encode(residual, valid))
-            residual = residual - level.get_codes_from_indices(indices[-1]).to(residual.dtype)
-        return torch.stack(indices, -1).reshape(*latents.shape[:-1], len(indices))
+        """Indices (..., n) of latents (..., D), of the path that the search finds; int64, -1 where masked."""
+        codes = self._codes(*self._rows(latents, mask))
+        return codes.reshape(*latents.shape[:-1], codes.shape[-1])
+
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
+        """q(c_1|x) q(c_2|x, c_1) ... of latents (..., D) with a mask (...): log-probabilities of codes, and draws."""
+        wide = latents if latents.dtype == torch.float64 else latents.float()
+        return LevelPosterior(self.mixtures, wide, mask)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Sum of the codewords (..., D) of indices (..., m) of the first m <= n levels; -1 adds nothing.
@@ -143,14 +168,28 @@ class ResidualGMVQ(ComposedQuantizer):
                 f"indices must have shape (..., m) with the first m of {len(self.layers)} levels on the last axis, "
                 f"got {tuple(indices.shape)}"
             )
-        parts = [
-            level.get_codes_from_indices(at)
-            for level, at in zip(self.mixtures, indices.unbind(-1), strict=False)
-        ]
-        total = torch.zeros_like(parts[0])
-        for part in parts:
-            total = total + part
-        return torch.where((indices >= 0).any(-1, keepdim=True), self.decoder_units(total), 0.0)
+        *_, last = self.progressive(indices.unbind(-1))
+        return last
+
+    def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:
+        """What the decoder reads after each level, (..., D), as the levels' indices (...) come in, first to last.
+
+        The l-th result is ``get_codes_from_indices`` of the first l levels.
+        """
+        total, seen = None, None
+        for level, column in zip(self.mixtures, columns, strict=False):
+            part, here = level.get_codes_from_indices(column), column >= 0
+            total = torch.zeros_like(part) + part if total is None else total + part
+            seen = here if seen is None else seen | here
+            yield torch.where(seen[..., None], self.decoder_units(total), 0.0)
+
+    def get_codes_of_levels(self, indices: Tensor) -> Tensor:
+        """The codewords of each level, (..., m, D), of indices (..., m), in the latents' units; zero where -1.
+
+        ``decoder_units`` of their sum is ``get_codes_from_indices``, up to rounding.
+        """
+        columns = zip(self.mixtures, indices.unbind(-1), strict=False)
+        return torch.stack([level.get_codes_from_indices(column) for level, column in columns], -2)
 
     def decoder_units(self, latents: Tensor) -> Tensor:
         """Latents, or a sum of codewords, as the decoder reads them: standardised by the first level, or as is."""
@@ -161,18 +200,55 @@ class ResidualGMVQ(ComposedQuantizer):
         first = self.mixtures[0]
         return read if self.units == "latents" else first._unscaled(read)
 
-    def _reach(self, latents: Tensor) -> Tensor | None:
-        """m of every row, (N,), one draw for each entry of the first axis; None without dropout.
+    def _codes(self, rows: Tensor, valid: Tensor | None) -> Tensor:
+        """Codes (N, n) of rows (N, D), -1 where not valid: the search of eval and of ``encode``."""
+        if self._has_beam():
+            with torch.autocast(rows.device.type, enabled=False):
+                found = beam_search(self.mixtures, rows, self.beam)
+            return found if valid is None else torch.where(valid[:, None], found, -1)
+        codes: list[Tensor] = []
+        for level in self.mixtures:
+            codes.append(level.encode(rows, valid))
+            rows = rows - level.get_codes_from_indices(codes[-1]).to(rows.dtype)
+        return torch.stack(codes, -1)
+
+    def _has_beam(self) -> bool:
+        """Whether the search keeps several paths, for which every level has to have started."""
+        return self.beam > 1 and all(level._has_codebook() for level in self.mixtures)
+
+    def _active(self, number: int, rows: Tensor, valid: Tensor | None, reach: Tensor | None) -> Tensor | None:
+        """Which rows level ``number`` (from 0) sees, (N,), or None for all."""
+        if number and self.training and not self.mixtures[0]._has_codebook():
+            # Nothing is left over yet.
+            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        if reach is None or number < self.min_levels:
+            return valid
+        return reach > number if valid is None else valid & (reach > number)
+
+    @torch.no_grad()
+    def _error(self, residual: Tensor, active: Tensor | None) -> Tensor:
+        """Mean square of what is left of the rows (N, D) that a level saw, in the units of ``quantized``."""
+        scale = self.mixtures[0]._divisor(residual) if self.units == "standardized" else 1.0
+        square = (residual / scale).square().mean(-1)
+        if active is None:
+            return square.mean()
+        return torch.where(active, square, 0.0).sum() / active.sum().clamp_min(1)
+
+    def draw_levels(self, items: int, device: torch.device) -> Tensor | None:
+        """A number of levels for each of ``items``, as training with ``level_dropout`` draws it; None: all levels.
 
         Nothing is dropped before every level has started, which takes a batch with valid positions.
         """
-        if not (
-            self.training and self.level_dropout and all(level._has_codebook() for level in self.mixtures)
-        ):
+        started = all(level._has_codebook() for level in self.mixtures)
+        if not (self.training and self.level_dropout and started):
             return None
+        return torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=device)
+
+    def _reach(self, latents: Tensor, levels: Tensor | None) -> Tensor | None:
+        """m of every row, (N,), one number for each entry of the first axis; None without dropout."""
         items = latents.shape[0] if latents.ndim > 1 else 1
-        drawn = torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=latents.device)
-        return drawn.repeat_interleave(latents.numel() // self.dim // items)
+        drawn = self.draw_levels(items, latents.device) if levels is None else levels
+        return None if drawn is None else drawn.repeat_interleave(latents.numel() // self.dim // items)
 
     def _chance(self, number: int) -> float:
         """Chance that an item of a training batch with dropout reaches level ``number`` (from 0)."""
@@ -202,19 +278,18 @@ class ResidualGMVQ(ComposedQuantizer):
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
-        return {
+        sizes, first = self.codebook_sizes, self.mixtures[0].to_config()
+        own: dict[str, Any] = {
             "type": "ResidualGMVQ",
-            "num_quantizers": len(self.layers),
+            "num_quantizers": len(sizes),
+            "beam": self.beam,
             "shared_codebook": self.shared_codebook,
             "level_dropout": self.level_dropout,
             "min_levels": self.min_levels,
             "units": self.units,
-            **{
-                key: value
-                for key, value in self.mixtures[0].to_config().items()
-                if key not in ("type", "units")
-            },
+            "codebook_size": self.codebook_size if len(set(sizes)) == 1 else [*sizes],
         }
+        return without_later(first | own)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={len(self.layers)}, shared_codebook={self.shared_codebook}"

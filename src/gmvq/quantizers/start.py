@@ -116,7 +116,7 @@ def fit_projections(layer: MixtureState, values: Tensor) -> None:
 def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook: bool = False) -> None:
     """mu, unless it is kept, and w of z, (N, d)."""
     if not keep_codebook:
-        layer.codebook.copy_(fit_codebook(z, layer.codebook_size, seed))
+        layer.codebook.copy_(layer._held(fit_codebook(z, layer.codebook_size, seed).to(layer.codebook)))
     layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
     layer.share.fill_(1.0 / layer.codebook_size)
     layer._pool, layer._ready = None, True

@@ -16,6 +16,7 @@ from .base import Quantizer
 from .config import from_arguments, to_arguments
 from .learning import learn
 from .migrate import migrate_state
+from .own_codebook import set_codebook
 from .parts import Precision, Variance
 from .start import Pool, start_from, start_from_pool
 from .statistics import Moments
@@ -33,10 +34,12 @@ class MixtureState(Quantizer):
         log_variances: log s_c^2, (K,), where they are learned.
         batches: number of training batches before the start.
         share: running share of positions of each code, (K,), for births.
+        frozen: where frozen codes stand, (K, d), NaN for codes that learn; None where all learn.
     """
 
     batches: Tensor
     share: Tensor
+    frozen: Tensor | None
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class MixtureState(Quantizer):
         mixture_weights: Literal["uniform", "learned"],
         standardize: bool,
         units: Literal["standardized", "latents"],
+        frozen_codes: bool = False,
     ) -> None:
         super().__init__(dim, codebook_size)
         if codebook_dim is not None:
@@ -67,6 +71,9 @@ class MixtureState(Quantizer):
             self.weight_logits = nn.Parameter(torch.zeros(codebook_size))
         if variance.kind == "learned":
             self.log_variances = nn.Parameter(torch.full((codebook_size,), 2 * math.log(variance.sigma)))
+        self.frozen_codes = frozen_codes
+        places = torch.full((codebook_size, self.codebook_dim), torch.nan) if frozen_codes else None
+        self.register_buffer("frozen", places)
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self.register_buffer("share", torch.full((codebook_size,), 1.0 / codebook_size))
         #: False: the codebook is another layer's too, so a code that is dead here may live there.
@@ -171,6 +178,33 @@ class MixtureState(Quantizer):
             TypeError, ValueError: as ``forward``.
         """
         start_from(self, gather_rows(self._rows(latents, None)[0].detach()), seed)
+
+    def set_codebook(
+        self, codes: Tensor, *, latents: Tensor | None = None, frozen: bool | Tensor = False
+    ) -> None:
+        """Start from codes of one's own: text embeddings, k-means elsewhere, another library's codebook.
+
+        Args:
+            codes: (K, D), in the units of the latents; how the layer keeps them: ``quantizers/own_codebook.py``.
+            latents: (..., D): mean, scale and precision are fitted to them; None: to the codes.
+            frozen: which codes never move, (K,), boolean, or all of them. They stand still in standardised units, while
+                mean, scale and precision still follow the latents. (A layer whose ``codebook`` requires no gradient
+                stands still altogether.)
+
+        Raises:
+            TypeError, ValueError: codes of another shape, not finite, or ``frozen`` of another shape.
+
+        Example:
+            >>> words = torch.randn(256, 512)
+            >>> codes = words @ torch.linalg.svd(words, full_matrices=False).Vh[:64].T  # to 64 features
+            >>> quantizer = GaussianMixtureVQ(dim=64, codebook_size=256)
+            >>> quantizer.set_codebook(codes, frozen=True)
+        """
+        set_codebook(self, codes, latents, frozen)
+
+    def _held(self, codebook: Tensor) -> Tensor:
+        """The codebook with frozen codes where they belong, whatever an optimizer did to them."""
+        return codebook if self.frozen is None else torch.where(self.frozen.isnan(), codebook, self.frozen)
 
     @torch.no_grad()
     def settle(self) -> None:
