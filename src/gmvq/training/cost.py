@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..functional.sampling.dense import sample_backward, sample_forward, search_one
-from ..functional.sampling.truncated import search_op
 from ..models.precision import autocast_dtype
 from ..objectives import negative_evidence
 from ..quiet import quiet
@@ -134,10 +132,10 @@ def _products(number: int, query_at: int = 0) -> Callable[..., int]:
 
 def _flops(call: Callable[[], Any]) -> int:
     ours = {
-        search_one._opoverload._overloadpacket: _products(1),
-        search_op._opoverload._overloadpacket: _products(1),
-        sample_forward._opoverload._overloadpacket: _products(2),
-        sample_backward._opoverload._overloadpacket: _products(5, query_at=4),
+        torch.ops.gmvq.search_one: _products(1),
+        torch.ops.gmvq.best_codes: _products(1),
+        torch.ops.gmvq.sample_forward: _products(2),
+        torch.ops.gmvq.sample_backward: _products(5, query_at=4),
     }
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         call()
