@@ -21,7 +21,7 @@ from gmvq.prior import Filters, fit_prior
 from gmvq.tokens import TokenDataset, encode_dataset, statistics
 from gmvq.training import ImageDataModule, TokenizerModule
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## The pictures
@@ -36,11 +36,12 @@ print(pictures.shape, pictures.dtype)
 
 
 def show(images: torch.Tensor, rows: int, title: str) -> None:
-    """Pictures (N, 1, H, W) in a grid."""
+    """Pictures (N, 1, H, W) in a grid, with a line between them."""
+    images = torch.nn.functional.pad(images.clamp(0, 1), (1, 1, 1, 1), value=0.5)
     count, _, height, width = images.shape
     grid = images.view(rows, count // rows, height, width).permute(0, 2, 1, 3).reshape(rows * height, -1)
-    plt.figure(figsize=(8, 8 * rows / (count // rows)))
-    plt.imshow(grid.clamp(0, 1), cmap="gray")
+    plt.figure(figsize=(6, 6 * rows * rows / count + 0.4))
+    plt.imshow(grid, cmap="gray")
     plt.title(title)
     plt.axis("off")
     plt.show()
@@ -89,9 +90,11 @@ print(indices.shape, indices.dtype)
 
 # %%
 targets = torch.as_tensor(digits.target)
-prior = fit_prior(indices, codebook_size=64, labels=targets, steps=150, batch_size=64, lr=3e-3)
-nats = prior.nats(indices[:256], targets[:256]).mean()
-print(f"{nats / np.log(2):.0f} bits for a picture by the prior")
+learned, held_out = slice(0, 1500), slice(1500, None)
+options = {"steps": 150, "batch_size": 64, "lr": 3e-3}
+prior = fit_prior(indices[learned], codebook_size=64, labels=targets[learned], **options)
+nats = prior.nats(indices[held_out], targets[held_out]).mean()
+print(f"{nats / np.log(2):.0f} bits for a picture that the prior has not seen")
 
 # %%
 labels = torch.arange(10).repeat_interleave(10)
