@@ -11,6 +11,7 @@ step that fails, or after more than MINUTES.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import shutil
@@ -136,13 +137,12 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
 
 
 def _show(address: str, photograph: Path, screenshot: Path | None) -> str:
+    """Show the page a photograph, and wait for what the tokenizer makes of it."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        chromium = None
-    if chromium is None:
+    if chromium is None or importlib.util.find_spec("playwright") is None:
         return "answers; not looked at, as there is no Chromium or no playwright"
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
@@ -150,7 +150,7 @@ def _show(address: str, photograph: Path, screenshot: Path | None) -> str:
         before = "[...document.images].filter(image => image.naturalWidth > 64).length"
         shown = page.evaluate(before)
         page.locator("input[type=file]").first.set_input_files(photograph)
-        # The photograph itself and what the tokenizer makes of it.
+        # The photograph itself, and its reconstruction.
         page.wait_for_function(f"{before} >= {shown + 2}", timeout=120_000)
         if screenshot:
             page.screenshot(path=screenshot, full_page=True)
