@@ -19,7 +19,7 @@ docs: .venv/.docs
 	@echo "open site/index.html"
 
 notebooks: .venv/.docs
-	$(BIN)/python -m jupytext --to ipynb docs/notebooks/*.py
+	$(BIN)/python -m jupytext --to ipynb --set-kernel python3 docs/notebooks/*.py
 
 compare: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/gmvq compare --suite quick

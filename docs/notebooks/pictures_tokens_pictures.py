@@ -1,7 +1,3 @@
-# ---
-# jupyter: {kernelspec: {name: python3, display_name: Python 3, language: python}}
-# ---
-
 # %% [markdown]
 # # From pictures to tokens to new pictures
 #

@@ -1,7 +1,3 @@
-# ---
-# jupyter: {kernelspec: {name: python3, display_name: Python 3, language: python}}
-# ---
-
 # %% [markdown]
 # # Replace the VQ in your model in three lines
 #
