@@ -34,6 +34,8 @@ _WORDS = {
 _MATH = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 #: A link whose text is the name of the file, as in the repository.
 _FILE_LINK = re.compile(r"\[[\w./-]+\.md\]\(([\w./-]+\.md)")
+#: A function before its argument, which latex2mathml sets without the space between them.
+_FUNCTION = re.compile(r"(<mi>(?:log|exp|tr)</mi>)(?=<m(?:i|n|sub|sup|subsup|frac)\b)")
 _FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+\.(?:png|svg|jpg|webp))\)")
 
 
@@ -87,7 +89,7 @@ def _mathml(formula: str, block: bool, where: str) -> str:
         return html.escape(text)
     if unknown := re.findall(r"\\[A-Za-z]+|<mi>&(?:amp;)?</mi>", result):
         LOG.warning("%s: the formula %r has what latex2mathml does not know: %s", where, text, unknown)
-    return result
+    return _FUNCTION.sub(r'\1<mspace width="0.17em" />', result)
 
 
 def _gallery(files: Files) -> str:
