@@ -1,5 +1,6 @@
 # make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
 # make coverage: which lines and branches of the core its tests run.
+# make docs: the documentation as a site, in site/; it needs no server. make notebooks: its notebooks as .ipynb files.
 # make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
 
@@ -7,10 +8,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo compare test lint types unit coverage clean
+.PHONY: demo docs notebooks compare test lint types unit coverage clean
 
 demo: .venv/.demo
 	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
+
+# Warnings are errors (strict in mkdocs.yml); GMVQ_DOCS_EXECUTE=0 leaves the notebooks' outputs out.
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "open site/index.html"
+
+notebooks: .venv/.docs
+	$(BIN)/python -m jupytext --to ipynb --set-kernel python3 docs/notebooks/*.py
 
 compare: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/gmvq compare --suite quick
@@ -41,10 +50,15 @@ coverage: .venv/.test
 	$(PIP) -e '.[train]'
 	touch $@
 
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[docs]'
+	touch $@
+
 .venv/.test: .venv/bin/python pyproject.toml bench/pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[dev]' -e ./bench
 	touch $@
 
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .coverage
+	rm -rf .venv runs site .pytest_cache .ruff_cache .coverage

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    import torch
+
     from ..data import SignalScale
     from ..models import VQAutoencoder
 
@@ -137,18 +139,26 @@ class Loaded:
 
 def load(options: argparse.Namespace) -> Loaded:
     """Load the model of a command line."""
-    import torch
-
     from ..training.checkpoint import open_model
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    opened = open_model(options.checkpoint, map_location=chosen_device(options.device))
+    return Loaded(opened.model, opened.notes, opened.path)
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device of --device: what was asked for, or cuda if there is one.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    import torch
+
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=device)
+        return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {device} cannot be used here: {reason}") from error
-    opened = open_model(options.checkpoint, map_location=device)
-    return Loaded(opened.model, opened.notes, opened.path)
 
 
 def new_folder(name: str) -> Path:

@@ -28,6 +28,9 @@ COMMANDS = {
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
     "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
     "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),
+    "estimate": ("gmvq.cli.estimate", "tell the size, cost and speed of a configuration on this machine"),
+    "doctor": ("gmvq.cli.doctor", "tell versions, devices and extras, and check one step, for a bug report"),
+    "completion": ("gmvq.cli.completion", "print a script that completes commands and options in your shell"),
 }
 #: Other packages add commands by entry points of this group: functions of ``argv`` that return the exit code, in a
 #: module that imports nothing heavy. The first line of the docstring is the summary.
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_help(_installed() if more is None else more))
+        print(_help(installed() if more is None else more))
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version", "version"):
         print(f"gmvq {version_of('gmvq')}")
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
     name, *rest = arguments
     if name in COMMANDS:
         return _run(name, lambda argv: importlib.import_module(COMMANDS[name][0]).run(argv), rest)
-    more = _installed() if more is None else more
+    more = installed() if more is None else more
     if name in more:
         return _run(name, more[name], rest)
     return _fail("gmvq", _unknown(name, [*COMMANDS, *more]))
@@ -82,7 +85,7 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
         return _fail(f"gmvq {name}", str(error))
 
 
-def _installed() -> dict[str, Command]:
+def installed() -> dict[str, Command]:
     """The commands that installed packages add."""
     return {point.name: point.load() for point in entry_points(group=GROUP)}
 

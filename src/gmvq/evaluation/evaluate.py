@@ -123,7 +123,7 @@ def evaluate(
         progress: called after each batch with the batches done and in all.
         limit: use only the first so many images.
         seed: of the bounds' samples. The global generators are left alone (unless a loader passed in uses
-        them).
+            them).
 
     Raises:
         TypeError: batches are no floating-point tensors.

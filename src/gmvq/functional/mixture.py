@@ -18,7 +18,7 @@ def mixture_query(latents: Tensor, log_precision: Tensor) -> Tensor:
 
 
 def mixture_bias(codebook: Tensor, log_precision: Tensor, log_weights: Tensor) -> Tensor:
-    r"""b_c = \log \pi_c - \tfrac12 \sum_d w_d \mu_{cd}^2, (K,)."""
+    r"""The bias of the logits, :math:`b_c = \log \pi_c - \tfrac12 \sum_d w_d \mu_{cd}^2`, (K,)."""
     return log_weights - 0.5 * (codebook.square() * log_precision.exp()).sum(-1)
 
 

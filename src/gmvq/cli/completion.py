@@ -1,0 +1,106 @@
+"""``gmvq completion``: a script that completes commands and options in a shell, written once and read at its start."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from typing import Any
+from unittest import mock
+
+from ..errors import require
+from .common import Parser, parser_of
+
+#: Shell -> what makes it read the script.
+SHELLS = {
+    "bash": "gmvq completion bash > ~/.local/share/bash-completion/completions/gmvq",
+    "zsh": "gmvq completion zsh > ~/.zfunc/_gmvq, with fpath=(~/.zfunc $fpath) before compinit in ~/.zshrc",
+    "fish": "gmvq completion fish > ~/.config/fish/completions/gmvq.fish",
+}
+#: What the value of an option is, by the word that stands for it in the help.
+_KINDS = {"FILE": "file", "DIR": "directory", "CKPT": "file"}
+
+Command = Callable[[list[str]], int]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the script; return the exit code."""
+    parser = parser_of("completion", "Print a script for your shell that completes commands and options.")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "To install it:\n" + "\n".join(f"  {line}" for line in SHELLS.values())
+    parser.add_argument("shell", choices=tuple(SHELLS), help="bash, zsh or fish")
+    shell = parser.parse_args(list(argv)).shell
+    shtab = require("shtab", "train")
+    print(shtab.complete(whole_parser(), shell=shell))
+    return 0
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return one parser of all commands and their options.
+
+    A command whose extra is absent is there without options.
+    """
+    from .main import COMMANDS, installed
+
+    summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
+    more = installed()
+    summaries |= {name: (command.__doc__ or "").partition("\n")[0] for name, command in more.items()}
+    root = argparse.ArgumentParser(prog="gmvq")
+    commands = root.add_subparsers(dest="command")
+    for name, summary in summaries.items():
+        command = more.get(name) or importlib.import_module(COMMANDS[name][0]).run
+        child = commands.add_parser(name, help=summary)
+        if name == "prior":
+            parts = child.add_subparsers(dest="what")
+            for part, text in (("fit", summary), ("push", "publish a prior on the Hugging Face Hub")):
+                parts.add_parser(part, help=text)
+                parts.choices[part] = _with_kinds(_parser_of(command, [part]))
+        else:
+            commands.choices[name] = _with_kinds(_parser_of(command, []))
+    return root
+
+
+class _Found(BaseException):
+    """Carries the parser that a command was about to use out of the command."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def _parser_of(command: Command, argv: list[str]) -> argparse.ArgumentParser:
+    """Run a command in silence up to the point where it would parse its arguments; return the parser that it made."""
+
+    def found(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        raise _Found(parser)
+
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        try:
+            kinds = (
+                (Parser, "parse_known_args"),
+                (argparse.ArgumentParser, "parse_args"),
+                (require("jsonargparse", "train").ArgumentParser, "parse_args"),
+            )
+            for kind, method in kinds:
+                stack.enter_context(mock.patch.object(kind, method, found))
+            command(argv)
+        except _Found as stop:
+            return stop.parser
+        except ImportError:
+            # An extra is absent.
+            pass
+    return argparse.ArgumentParser()
+
+
+def _with_kinds(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Mark the options whose value is a file or a folder, so that the shell completes its name."""
+    shtab = require("shtab", "train")
+    kinds = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
+    for action in parser._actions:
+        kind = _KINDS.get(str(action.metavar))
+        if kind or "--config" in action.option_strings:
+            action.complete = kinds[kind or "file"]  # pyright: ignore[reportAttributeAccessIssue]
+    return parser

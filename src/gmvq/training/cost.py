@@ -1,0 +1,180 @@
+"""What a tokenizer costs on a device: parameters, operations, memory, and tokens per second, measured on noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..models.precision import autocast_dtype
+from ..objectives import negative_evidence
+from ..quiet import quiet
+from .module import TokenizerModule
+from .optimizer import build_optimizer, in_fastest_format
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What ``measure_cost`` found.
+
+    Attributes:
+        parameters: numbers that are trained, by part: encoder, quantizer, decoder.
+        tokens_per_image: indices of one image, over all levels or groups.
+        encode_flops, decode_flops: operations of one image, a multiplication and an addition counted as two.
+        step_flops: operations of a training step.
+        state_bytes: weights, gradients and the optimizer's averages.
+        activation_bytes: what a training step keeps for its backward pass; on a GPU the most that it allocates.
+        encode_tokens_per_second, decode_tokens_per_second: measured in eval.
+        step_seconds: one training step, without the reading of data.
+    """
+
+    parameters: dict[str, int]
+    tokens_per_image: int
+    encode_flops: int
+    decode_flops: int
+    step_flops: int
+    state_bytes: int
+    activation_bytes: int
+    encode_tokens_per_second: float
+    decode_tokens_per_second: float
+    step_seconds: float
+
+
+def measure_cost(
+    module: TokenizerModule, shape: tuple[int, ...], device: torch.device, *, seconds: float = 2.0
+) -> Cost:
+    """Measure a tokenizer that need not have been trained; its weights are those of a few steps on noise afterwards.
+
+    The operations are those of products of matrices and of convolutions, in the networks and in the search for codes.
+
+    Args:
+        module: the tokenizer and its objective.
+        shape: of a training batch, (B, C, *spatial).
+        device: where to measure.
+        seconds: how long each of the three speeds is measured, at least one call.
+    """
+    module.to(device)
+    model = module.model
+    images = in_fastest_format(torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device))
+    dtype = autocast_dtype(device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), quiet():
+        model.train()
+        latents = torch.randn(4096, model.quantizer.dim, generator=torch.Generator().manual_seed(0))
+        model.quantizer.init_codebook(latents.to(device))  # pyright: ignore[reportAttributeAccessIssue]
+        step = _step(module, images)
+        step()
+        step_flops = _flops(step)
+        memory = _activations(
+            step, device, known={p.untyped_storage().data_ptr() for p in module.parameters()}
+        )
+        step_seconds = _seconds(step, device, seconds)
+        model.eval()
+        tokens = model.encode(images)
+        each = {
+            "encode": (
+                _flops(lambda: model.encode(images)),
+                _seconds(lambda: model.encode(images), device, seconds),
+            ),
+            "decode": (
+                _flops(lambda: model.decode(tokens)),
+                _seconds(lambda: model.decode(tokens), device, seconds),
+            ),
+        }
+    count = shape[0]
+    return Cost(
+        parameters={name: _size(getattr(model, name)) for name in ("encoder", "quantizer", "decoder")},
+        tokens_per_image=tokens[0].numel(),
+        encode_flops=each["encode"][0] // count,
+        decode_flops=each["decode"][0] // count,
+        step_flops=step_flops,
+        # A weight, its gradient and two averages of Adam.
+        state_bytes=sum(4 * p.numel() * p.element_size() for p in module.parameters() if p.requires_grad),
+        activation_bytes=memory,
+        encode_tokens_per_second=tokens.numel() / each["encode"][1],
+        decode_tokens_per_second=tokens.numel() / each["decode"][1],
+        step_seconds=step_seconds,
+    )
+
+
+def _size(part: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
+
+
+def _step(module: TokenizerModule, images: Tensor) -> Callable[[], Any]:
+    """A training step as ``TokenizerModule`` makes it."""
+    groups = module.model.parameter_groups(module.lr)
+    optimizer = build_optimizer(groups, lr=module.lr, betas=module.betas, clips=False)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        out = module.model(images)
+        nats = negative_evidence(module.likelihood, out.reconstruction.float(), images, out.quantizer)
+        (nats / images[0].numel()).backward()
+        optimizer.step()
+
+    return step
+
+
+def _products(number: int, query_at: int = 0) -> Callable[..., int]:
+    """The operations of an operator that multiplies N rows with K codes of D features ``number`` times."""
+
+    def count(*shapes: Any, **_: Any) -> int:
+        query, codebook = shapes[query_at : query_at + 2]
+        return 2 * number * query[0] * query[1] * codebook[0]
+
+    return count
+
+
+def _flops(call: Callable[[], Any]) -> int:
+    ours = {
+        torch.ops.gmvq.search_one: _products(1),
+        torch.ops.gmvq.best_codes: _products(1),
+        torch.ops.gmvq.sample_forward: _products(2),
+        torch.ops.gmvq.sample_backward: _products(5, query_at=4),
+    }
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def _activations(step: Callable[[], Any], device: torch.device, known: set[int]) -> int:
+    """Bytes of what autograd keeps in a step beside ``known`` storages; on a GPU the most that is allocated."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def _seconds(call: Callable[[], Any], device: torch.device, most: float) -> float:
+    """The median time of a call that is repeated for a while."""
+    times: list[float] = []
+    call()
+    while not times or (sum(times) < most and len(times) < 100):
+        _wait(device)
+        started = time.perf_counter()
+        call()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return sorted(times)[len(times) // 2]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
