@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..evaluation.batches import device_of
 from ..evaluation.pictures import Picture, code_patches, columns_of, grown, sheet, to_picture
-from ..quantizers import GaussianMixtureVQ
-from .picture import Encoded, decode_tokens, downsample_of, zoom
+from .picture import Encoded, decode_tokens, downsample_of, mixture_of, zoom
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
@@ -70,8 +69,7 @@ def alternatives(
         ValueError: there is no such position.
     """
     check_position(encoded, row, column)
-    quantizer = model.quantizer
-    assert isinstance(quantizer, GaussianMixtureVQ)
+    quantizer = mixture_of(model)
     with torch.no_grad():
         logits = quantizer.posterior_logits(encoded.latents[row, column].to(device_of(model)))
     best = logits.float().cpu().topk(min(count, quantizer.codebook_size))
@@ -82,8 +80,9 @@ def alternatives(
         changed = painted(encoded, row, column, code)
         pixels = to_picture(decode_tokens(model, changed))[*(_pixels(window, step) for window in windows)]
         factor = max(1, 300 // max(pixels.shape[:2]))
-        places = [(place - first) * step * factor for place, (first, _) in zip(at, windows, strict=True)]
-        found.append(Alternative(code, value, _framed(grown(pixels, factor), *places, step * factor)))
+        side = step * factor
+        top, left = (side * (place - first) for place, (first, _) in zip(at, windows, strict=True))
+        found.append(Alternative(code, value, _framed(grown(pixels, factor), top, left, side)))
     return found
 
 

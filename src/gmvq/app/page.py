@@ -15,7 +15,7 @@ from ..prior import Filters
 from . import view as views
 from .codes import alternatives, code_sheet, position_at
 from .generate import MAX_SAMPLES, redrawn, samples
-from .picture import MAX_SIDE, channels_of, example_picture, read_picture, uncertainty
+from .picture import channels_of, example_picture, read_picture, uncertainty
 from .view import View
 
 if TYPE_CHECKING:
@@ -41,11 +41,10 @@ def build_page(model: VQAutoencoder, prior: TokenPrior | None, title: str) -> gr
         gr.Markdown(f"# {html.escape(title)}\n\n{views.description(model)}")
         parts.view = gr.State(None, time_to_live=3600)
         with gr.Row():
-            label = f"A picture of yours (scaled down to {MAX_SIDE} pixels)"
-            parts.upload = gr.File(label=label, file_types=["image"], height=150)
+            parts.upload = gr.File(label="Your picture", file_types=["image"], height=150)
             parts.example = gr.Button("Use an example", scale=0, min_width=180)
-        with gr.Tab("Reconstruction"):
-            _reconstruction_tab(parts)
+        with gr.Tab("Picture"):
+            _picture_tab(parts)
         with gr.Tab("Codes"):
             _codes_tab(parts)
         with gr.Tab("Change"):
@@ -59,7 +58,7 @@ def build_page(model: VQAutoencoder, prior: TokenPrior | None, title: str) -> gr
     return page
 
 
-def _picture(label: str, **options: Any) -> gr.Image:
+def _image(label: str, **options: Any) -> gr.Image:
     """A picture to look at, and to click on where an event listens; PNG, as WebP would change its pixels."""
     gr.Markdown(label)
     return gr.Image(
@@ -67,7 +66,7 @@ def _picture(label: str, **options: Any) -> gr.Image:
     )
 
 
-def _reconstruction_tab(parts: SimpleNamespace) -> None:
+def _picture_tab(parts: SimpleNamespace) -> None:
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             gr.Markdown("Original (left) and reconstruction (right)")
@@ -81,7 +80,7 @@ def _reconstruction_tab(parts: SimpleNamespace) -> None:
             )
         with gr.Column(scale=2, min_width=300):
             parts.figures = gr.Markdown("Open a picture, or use the example.", container=True)
-            parts.map = _picture("Uncertainty map")
+            parts.map = _image("Uncertainty map")
             parts.kind = gr.Radio(list(_MAPS), value=next(iter(_MAPS)), label="Uncertainty")
             parts.scale = gr.Markdown()
 
@@ -92,7 +91,7 @@ def _codes_tab(parts: SimpleNamespace) -> None:
     )
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            parts.tokens = _picture("Tokens: one colour for each code, near codes alike")
+            parts.tokens = _image("Tokens: one colour for each code, near codes alike")
             with gr.Row():
                 parts.row = gr.Number(0, label="Row", precision=0, minimum=0, min_width=90)
                 parts.column = gr.Number(0, label="Column", precision=0, minimum=0, min_width=90)
@@ -118,11 +117,11 @@ def _change_tab(parts: SimpleNamespace, prior: TokenPrior | None) -> None:
     )
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            parts.canvas = _picture("The picture to paint on")
+            parts.canvas = _image("The picture to paint on")
             parts.brush = gr.Slider(1, 32, 3, step=1, label="Brush: positions along a side")
         with gr.Column(scale=2, min_width=300):
             label = "Codebook: what each code decodes to, by similarity"
-            parts.sheet = _picture(label, value=parts.codes.picture)
+            parts.sheet = _image(label, value=parts.codes.picture)
             parts.code = gr.Number(0, label="Code", precision=0, minimum=0)
             modes = [_PAINT, _MARK] if masked else [_PAINT]
             parts.mode = gr.Radio(modes, value=_PAINT, label="A click on the picture will", visible=masked)
@@ -150,7 +149,7 @@ def _samples_tab(model: VQAutoencoder, prior: TokenPrior) -> None:
             label = gr.Number(-1, label=f"Class ({known})", precision=0, visible=prior.spec.labels > 0)
             draw = gr.Button("Draw", variant="primary")
         with gr.Column(scale=3, min_width=300):
-            sheet = _picture("Samples of the prior")
+            sheet = _image("Samples of the prior")
 
     @told
     def on_draw(count: float, temperature: float, top_p: float, seed: float, label: float) -> Any:
@@ -181,9 +180,12 @@ def _connect_pictures(model: VQAutoencoder, parts: SimpleNamespace) -> None:
         return _map(model, view, kind) if view else (None, "")
 
     of_map = [parts.map, parts.scale]
-    parts.upload.change(on_upload, [parts.upload, parts.kind], [*_outputs(parts), *of_map], **_EVENT)
-    parts.example.click(on_example, [parts.kind], [*_outputs(parts), *of_map], **_EVENT)
-    parts.kind.change(on_kind, [parts.view, parts.kind], of_map, **_EVENT)
+    everything = [*_outputs(parts), *of_map]
+    parts.upload.change(
+        on_upload, [parts.upload, parts.kind], everything, show_progress_on=parts.slider, **_EVENT
+    )
+    parts.example.click(on_example, parts.kind, everything, show_progress_on=parts.slider, **_EVENT)
+    parts.kind.change(on_kind, [parts.view, parts.kind], of_map, show_progress_on=parts.map, **_EVENT)
 
 
 def _connect_codes(model: VQAutoencoder, parts: SimpleNamespace) -> None:
@@ -193,15 +195,16 @@ def _connect_codes(model: VQAutoencoder, parts: SimpleNamespace) -> None:
     def on_look(view: View | None, row: float, column: float) -> tuple[Any, ...]:
         encoded = _open(view).encoded
         found = alternatives(model, encoded, int(row), int(column))
-        pictures = [(one.picture, f"code {one.code}: {100 * one.probability:.1f} %") for one in found]
+        pictures = [(one.picture, f"{one.code}: {100 * one.probability:.1f} %") for one in found]
         return int(row), int(column), views.alternatives_table(int(row), int(column), found), pictures
 
     def on_click(view: View | None, event: gr.SelectData) -> tuple[Any, ...]:
         return on_look(view, *position_at(model, _open(view).encoded, *event.index))
 
     outputs = [parts.row, parts.column, parts.probable, parts.gallery]
-    parts.tokens.select(on_click, parts.view, outputs, **_EVENT)
-    parts.look.click(on_look, [parts.view, parts.row, parts.column], outputs, **_EVENT)
+    event: dict[str, Any] = {**_EVENT, "show_progress_on": parts.gallery}
+    parts.tokens.select(on_click, parts.view, outputs, **event)
+    parts.look.click(on_look, [parts.view, parts.row, parts.column], outputs, **event)
 
 
 def _connect_changes(model: VQAutoencoder, prior: TokenPrior | None, parts: SimpleNamespace) -> None:
@@ -236,11 +239,11 @@ def _connect_changes(model: VQAutoencoder, prior: TokenPrior | None, parts: Simp
     def on_restore(view: View | None) -> tuple[Any, ...]:
         return _everything(model, views.restored(_open(view)))
 
-    outputs = _outputs(parts)
+    outputs, event = _outputs(parts), {**_EVENT, "show_progress_on": parts.canvas}
     parts.sheet.select(on_code, parts.code, parts.code, **_EVENT)
-    parts.canvas.select(on_paint, [parts.view, parts.mode, parts.code, parts.brush], outputs, **_EVENT)
-    parts.redraw.click(on_redraw, [parts.view, *parts.drawing], outputs, **_EVENT)
-    parts.restore.click(on_restore, parts.view, outputs, **_EVENT)
+    parts.canvas.select(on_paint, [parts.view, parts.mode, parts.code, parts.brush], outputs, **event)
+    parts.redraw.click(on_redraw, [parts.view, *parts.drawing], outputs, **event)
+    parts.restore.click(on_restore, parts.view, outputs, **event)
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:

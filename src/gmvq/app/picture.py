@@ -63,6 +63,12 @@ def check_model(model: VQAutoencoder) -> None:
         )
 
 
+def mixture_of(model: VQAutoencoder) -> GaussianMixtureVQ:
+    """The quantizer of a model that ``check_model`` accepts."""
+    assert isinstance(model.quantizer, GaussianMixtureVQ)
+    return model.quantizer
+
+
 def downsample_of(model: VQAutoencoder) -> int:
     """Pixels for each position, along each axis."""
     return int(networks_of(model)["downsample"])
@@ -158,7 +164,7 @@ def code_colours(model: VQAutoencoder) -> Picture:
 
     Red, green and blue are the ranks of the codewords' first three principal components.
     """
-    codebook = model.quantizer.codebook.detach().double().cpu()
+    codebook = mixture_of(model).codebook.detach().double().cpu()
     centred = codebook - codebook.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     axes = axes[:3]
@@ -198,8 +204,7 @@ def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Pict
 
 def posterior_entropy(model: VQAutoencoder, encoded: Encoded) -> Tensor:
     """H of q(c|x) at every position, (h, w), bits."""
-    quantizer = model.quantizer
-    assert isinstance(quantizer, GaussianMixtureVQ)
+    quantizer = mixture_of(model)
     rows = encoded.latents.flatten(0, 1).to(device_of(model))
     parts = []
     with torch.no_grad():

@@ -53,7 +53,6 @@ def serving(
         from .page import build_page
 
         page = build_page(model, prior, title)
-        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         page.queue(max_size=32)
         _, local, public = page.launch(
             server_name=HOST,
@@ -67,7 +66,7 @@ def serving(
             ssr_mode=False,
             max_file_size=MAX_BYTES,
             state_session_capacity=100,
-            theme=gr.themes.Base(**fonts),
+            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             app_kwargs={"middleware": [Middleware(_with_policy)]},
         )
         try:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..evaluation.pictures import Picture, grown, to_picture
 from .codes import Alternative, painted, square, tinted
-from .picture import Encoded, decode_tokens, downsample_of, encode, figures, token_picture, zoom
+from .picture import MAX_SIDE, Encoded, decode_tokens, downsample_of, encode, figures, token_picture, zoom
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
@@ -41,7 +41,10 @@ def description(model: VQAutoencoder) -> str:
     """What the tokenizer is, in one line."""
     step = downsample_of(model)
     size = model.quantizer.codebook_size
-    return f"{size:,} codes, one for {step} × {step} pixels. Pictures are forgotten when the page stops."
+    return (
+        f"{size:,} codes, one for {step} × {step} pixels. Pictures are scaled down to {MAX_SIDE} pixels, and forgotten "
+        "when the page stops."
+    )
 
 
 def opened(model: VQAutoencoder, image: Tensor) -> View:
