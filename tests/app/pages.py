@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Where ``make test`` puts the package of onnxruntime-web.
 ORT_FILE = Path(__file__).parents[2] / "build" / f"onnxruntime-web-{ORT_VERSION}.tgz"
+#: Milliseconds that anything may take, on a busy machine.
+_PATIENCE = 30_000
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
@@ -29,8 +31,9 @@ def chromium() -> str | None:
 @contextmanager
 def browser() -> Iterator[Browser]:
     """An open browser without a window."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=_PATIENCE)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         try:
@@ -44,7 +47,7 @@ def visit(opened: Browser, address: str, size: str) -> Iterator[tuple[Page, list
     """A page of a size, and the addresses elsewhere and the errors that turn up while it is open."""
     width, height = SIZES[size]
     page = opened.new_page(viewport={"width": width, "height": height}, has_touch=size == "phone")
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(_PATIENCE)
     wrong: list[str] = []
     own = ("data:", "blob:", address)
     page.on("request", lambda request: None if request.url.startswith(own) else wrong.append(request.url))
