@@ -86,9 +86,9 @@ def test_a_view_follows_the_brush_and_comes_back(model: VQAutoencoder, picture: 
 
 
 def test_codes_that_do_not_exist_are_refused(model: VQAutoencoder) -> None:
-    views.check_code(model, 15)
+    assert views.checked_code(model, 15) == 15
     with pytest.raises(ValueError, match="codes are 0 to 15, got 16"):
-        views.check_code(model, 16)
+        views.checked_code(model, 16)
 
 
 def test_decoding_is_of_the_painted_tokens(model: VQAutoencoder, encoded: Encoded) -> None:

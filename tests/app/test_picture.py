@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmvq.app import picture as pictures
 from gmvq.models import VQAutoencoder, build_autoencoder
@@ -97,6 +97,9 @@ def test_other_models_are_refused(model: VQAutoencoder) -> None:
     pictures.check_model(model)
     with pytest.raises(ValueError, match="this model is of signals"):
         pictures.check_model(build_autoencoder("tiny", spatial_dims=1))
+    own = VQAutoencoder(nn.Identity(), model.quantizer, nn.Identity())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="these are others"):
+        pictures.check_model(own)
     several = build_autoencoder("tiny", quantizer=ResidualGMVQ(dim=4, codebook_size=8, num_quantizers=2))
     with pytest.raises(ValueError, match="one code for each position"):
         pictures.check_model(several)

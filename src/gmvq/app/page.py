@@ -154,8 +154,10 @@ def _samples_tab(model: VQAutoencoder, prior: TokenPrior) -> None:
     @told
     def on_draw(count: float, temperature: float, top_p: float, seed: float, label: float) -> Any:
         filters = Filters(temperature=temperature, top_p=top_p)
-        chosen = int(label) if label >= 0 else None
-        return samples(model, prior, int(count), filters, seed=int(seed), label=chosen)
+        chosen = _whole(label)
+        return samples(
+            model, prior, int(count), filters, seed=_whole(seed), label=None if chosen < 0 else chosen
+        )
 
     draw.click(on_draw, [count, *controls, label], sheet, **_EVENT)
 
@@ -163,12 +165,14 @@ def _samples_tab(model: VQAutoencoder, prior: TokenPrior) -> None:
 def _connect_pictures(model: VQAutoencoder, parts: SimpleNamespace) -> None:
     """Upload, example and uncertainty."""
 
-    @told
-    def on_upload(file: str | None, kind: str) -> tuple[Any, ...]:
-        if file is None:
-            return None, None, "Open a picture, or use the example.", None, None, None, ""
-        view = views.opened(model, read_picture(Path(file), channels_of(model)))
-        return *_everything(model, view), *_map(model, view, kind)
+    def on_upload(file: str, kind: str) -> tuple[Any, ...]:
+        # The field is emptied whatever becomes of the file, so that the next one can be dropped at once.
+        try:
+            view = views.opened(model, read_picture(Path(file), channels_of(model)))
+        except (ValueError, OSError) as error:
+            gr.Warning(html.escape(str(error)), title="Not a picture that can be read")
+            return None, *(gr.skip() for _ in everything)
+        return None, *_everything(model, view), *_map(model, view, kind)
 
     @told
     def on_example(kind: str) -> tuple[Any, ...]:
@@ -181,10 +185,9 @@ def _connect_pictures(model: VQAutoencoder, parts: SimpleNamespace) -> None:
 
     of_map = [parts.map, parts.scale]
     everything = [*_outputs(parts), *of_map]
-    parts.upload.change(
-        on_upload, [parts.upload, parts.kind], everything, show_progress_on=parts.slider, **_EVENT
-    )
-    parts.example.click(on_example, parts.kind, everything, show_progress_on=parts.slider, **_EVENT)
+    event: dict[str, Any] = {**_EVENT, "show_progress_on": parts.slider}
+    parts.upload.upload(on_upload, [parts.upload, parts.kind], [parts.upload, *everything], **event)
+    parts.example.click(on_example, parts.kind, everything, **event)
     parts.kind.change(on_kind, [parts.view, parts.kind], of_map, show_progress_on=parts.map, **_EVENT)
 
 
@@ -193,10 +196,10 @@ def _connect_codes(model: VQAutoencoder, parts: SimpleNamespace) -> None:
 
     @told
     def on_look(view: View | None, row: float, column: float) -> tuple[Any, ...]:
-        encoded = _open(view).encoded
-        found = alternatives(model, encoded, int(row), int(column))
+        at = _whole(row), _whole(column)
+        found = alternatives(model, _open(view).encoded, *at)
         pictures = [(one.picture, f"{one.code}: {100 * one.probability:.1f} %") for one in found]
-        return int(row), int(column), views.alternatives_table(int(row), int(column), found), pictures
+        return *at, views.alternatives_table(*at, found), pictures
 
     def on_click(view: View | None, event: gr.SelectData) -> tuple[Any, ...]:
         return on_look(view, *position_at(model, _open(view).encoded, *event.index))
@@ -217,10 +220,9 @@ def _connect_changes(model: VQAutoencoder, prior: TokenPrior | None, parts: Simp
     @told
     def change(view: View | None, x: int, y: int, mode: str, code: float, brush: float) -> tuple[Any, ...]:
         view = _open(view)
-        views.check_code(model, int(code))
-        row, column = position_at(model, view.encoded, x, y)
-        chosen = int(code) if mode == _PAINT else None
-        return _everything(model, views.brushed(view, row, column, chosen, int(brush)))
+        chosen = views.checked_code(model, _whole(code)) if mode == _PAINT else None
+        at = position_at(model, view.encoded, x, y)
+        return _everything(model, views.brushed(view, *at, chosen, int(brush)))
 
     def on_paint(
         view: View | None, mode: str, code: float, brush: float, event: gr.SelectData
@@ -232,7 +234,7 @@ def _connect_changes(model: VQAutoencoder, prior: TokenPrior | None, parts: Simp
         view = _open(view)
         assert prior is not None
         filters = Filters(temperature=temperature, top_p=top_p)
-        encoded = redrawn(prior, view.encoded, view.marks, filters, seed=int(seed))
+        encoded = redrawn(prior, view.encoded, view.marks, filters, seed=_whole(seed))
         return _everything(model, View(encoded, view.original, view.marks & False))
 
     @told
@@ -263,6 +265,13 @@ def _open(view: View | None) -> View:
     if view is None:
         raise gr.Error("Open a picture first, or use the example.", print_exception=False)
     return view
+
+
+def _whole(value: float | None) -> int:
+    """The value of a field for whole numbers, which can be empty."""
+    if value is None:
+        raise ValueError("a number is empty; fill it in")
+    return int(value)
 
 
 def _outputs(parts: SimpleNamespace) -> list[Any]:

@@ -54,7 +54,11 @@ class Encoded:
 def check_model(model: VQAutoencoder) -> None:
     """Raise ValueError unless the model is of pictures, with networks of gmvq and one code for each position."""
     networks = networks_of(model)
-    if networks.get("spatial_dims") != 2:
+    if not networks:
+        raise ValueError(
+            "the pages read scale and channels from networks of build_networks, and these are others"
+        )
+    if networks["spatial_dims"] != 2:
         raise ValueError("the pages show pictures, and this model is of signals; use gmvq reconstruct")
     if not isinstance(model.quantizer, GaussianMixtureVQ):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -46,29 +47,32 @@ def serving(
     Raises:
         OSError: the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="gmvq-app-") as folder, _environment(folder), quiet():
+    with tempfile.TemporaryDirectory(prefix="gmvq-app-") as folder, _environment(folder):
         import gradio as gr
         from starlette.middleware import Middleware
 
         from .page import build_page
 
-        page = build_page(model, prior, title)
-        page.queue(max_size=32)
-        _, local, public = page.launch(
-            server_name=HOST,
-            server_port=port,
-            share=share,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            max_file_size=MAX_BYTES,
-            state_session_capacity=100,
-            theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            app_kwargs={"middleware": [Middleware(_with_policy)]},
-        )
+        with quiet():
+            page = build_page(model, prior, title)
+            page.queue(max_size=32)
+            _, local, public = page.launch(
+                server_name=HOST,
+                server_port=port,
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                max_file_size=MAX_BYTES,
+                state_session_capacity=100,
+                theme=gr.themes.Base(
+                    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+                ),
+                app_kwargs={"middleware": [Middleware(_with_policy)]},
+            )
         try:
             yield [address for address in (local, public) if address]
         finally:
@@ -77,8 +81,6 @@ def serving(
 
 def wait() -> None:
     """Return never; Ctrl-C and SIGTERM raise KeyboardInterrupt."""
-    import signal
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Event().wait()
 
@@ -90,8 +92,9 @@ def _environment(folder: str) -> Iterator[None]:
         "GRADIO_TEMP_DIR": folder,
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
     }
+    for name in ("NO_PROXY", "no_proxy"):
+        settings[name] = ",".join(filter(None, [os.environ.get(name), HOST, "localhost"]))
     before = {name: os.environ.get(name) for name in settings}, tempfile.tempdir
     os.environ.update(settings)
     tempfile.tempdir = folder

@@ -121,7 +121,8 @@ def markdown_table(names: tuple[str, str], rows: Sequence[tuple[str, str]]) -> s
     return "\n".join(lines)
 
 
-def check_code(model: VQAutoencoder, code: int) -> None:
-    """Raise ValueError unless the model has this code."""
+def checked_code(model: VQAutoencoder, code: int) -> int:
+    """The code itself; ValueError unless the model has it."""
     if not 0 <= code < model.quantizer.codebook_size:
         raise ValueError(f"codes are 0 to {model.quantizer.codebook_size - 1}, got {code}")
+    return code

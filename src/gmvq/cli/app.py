@@ -26,9 +26,11 @@ def run(argv: Sequence[str]) -> int:
 
     check_model(loaded.model)
     prior = _prior(options, loaded)
-    title = Path(options.checkpoint).name
+    title = Path(options.checkpoint).absolute().name
     with serving(loaded.model, prior, title=title, port=options.port, share=options.share) as addresses:
         print(f"{title}: {' and '.join(addresses)}", flush=True)
+        if options.share and len(addresses) == 1:
+            say("gradio.live gave no public address; is there a network?")
         say("Ctrl-C stops it")
         try:
             wait()
