@@ -8,6 +8,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# What the page of gmvq export --web runs on, for its test, which skips without it (CONTRIBUTING.md).
+ORT := onnxruntime-web-1.30.0.tgz
+
 .PHONY: demo docs notebooks compare test lint types unit coverage clean
 
 demo: .venv/.demo
@@ -33,8 +36,12 @@ lint: .venv/.test
 types: .venv/.test
 	$(BIN)/pyright
 
-unit: .venv/.test
+unit: .venv/.test build/$(ORT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+build/$(ORT):
+	mkdir -p build
+	-curl -fsSL --retry 2 -o $@.tmp https://registry.npmjs.org/onnxruntime-web/-/$(ORT) && mv $@.tmp $@
 
 # Lines and branches of the core (functional, quantizers, objectives, models) that its own tests run.
 coverage: .venv/.test

@@ -1,4 +1,4 @@
-"""``gmvq export``: a tokenizer as two graphs that run without this package, checked before they are kept."""
+"""``gmvq export``: a tokenizer as two graphs that run without this package, or as a page that runs them; checked."""
 
 from __future__ import annotations
 
@@ -14,13 +14,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_ORT = (
+    "the npm package of onnxruntime-web 1.30.0: the file that npm pack onnxruntime-web@1.30.0 fetches (33 MB), or the "
+    "address https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz, from which it is then fetched"
+)
+_HOW_TO_WEB = f"--web and --ort go together; --ort is {_ORT}"
+
+
 def run(argv: Sequence[str]) -> int:
     """Export; return the exit code."""
     options = _parser().parse_args(list(argv))
-    out = Path(options.out)
+    out = Path(options.web or options.out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out is a folder, but {out} is a file")
+        raise ValueError(f"--{'web' if options.web else 'out'} is a folder, but {out} is a file")
+    if bool(options.web) != bool(options.ort):
+        raise ValueError(_HOW_TO_WEB)
+    if options.web and options.format != "onnx":
+        raise ValueError(f"--web runs ONNX files, got --format {options.format}")
     loaded = load(options)
+    if options.web:
+        return _web(options, loaded, out)
 
     from ..export import FORMATS, export_model
 
@@ -34,6 +47,17 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _web(options: argparse.Namespace, loaded: Loaded, out: Path) -> int:
+    """Write the page of --web."""
+    from ..app.web_page import write_web_page
+
+    images, source = _images(options, loaded)
+    notes = write_web_page(loaded.model, out, options.ort, images=images, source=source)
+    print("\n".join(_lines(notes)))
+    say(f"written: {out}; to see it: python -m http.server --directory {out}, and open http://localhost:8000")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "export",
@@ -43,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add_checkpoint(parser)
     text = "torch-export: programs for torch.export.load; aoti: compiled for the CPU of this machine"
     option(parser, "--format", text, default="onnx", choices=("onnx", "torch-export", "aoti"))
-    option(parser, "--out", "folder of the two files and export.json", metavar="DIR", required=True)
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--out", metavar="DIR", help="folder of the two files and export.json")
+    text = "folder of a page that runs the tokenizer in the browser, behind any server of static files; needs --ort"
+    place.add_argument("--web", metavar="DIR", help=text)
+    option(parser, "--ort", f"for --web: {_ORT}", metavar="FILE")
     option(parser, "--opset", "operator set of ONNX", positive, 18)
     add_data_options(parser, default="what the model was trained on, if it is here")
     option(parser, "--limit", "compare on so many images at most", positive, 1024)

@@ -27,6 +27,7 @@ COMMANDS = {
     "sample": ("gmvq.cli.sample", "draw images from a prior over tokens"),
     "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
     "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
+    "app": ("gmvq.cli.app", "open a page in the browser: reconstructions, tokens, codes, samples"),
     "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),
     "estimate": ("gmvq.cli.estimate", "tell the size, cost and speed of a configuration on this machine"),
     "doctor": ("gmvq.cli.doctor", "tell versions, devices and extras, and check one step, for a bug report"),

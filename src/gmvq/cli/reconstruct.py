@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..files import write_new
 from .common import Loaded, load, option, parser_for_model, say
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def run(argv: Sequence[str]) -> int:
@@ -98,25 +94,14 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     Raises:
         ValueError: the file cannot be decoded.
     """
-    import torch
-
     from ..data.decode import decode
     from ..evaluation.metrics import per_image_mse, psnr
+    from ..evaluation.pictures import from_pixels, pad_to_multiple
     from ..tokens.writing import image_file
 
-    pixels: Any = decode(file, loaded.channels)
-    flat = torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8)
-    image = flat.view(pixels.height, pixels.width, loaded.channels).permute(2, 0, 1)[None].float() / 255
+    image = from_pixels(decode(file, loaded.channels))[None]
     device = next(loaded.model.parameters()).device
-    padded = _pad(image, loaded.downsample).to(device)
+    padded = pad_to_multiple(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
     target = write_new(out, file.stem, ".png", image_file(result[0]))
     return psnr(float(per_image_mse(result, image))), target
-
-
-def _pad(image: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until the sides of (1, C, H, W) are multiples."""
-    from torch.nn.functional import pad
-
-    height, width = image.shape[-2:]
-    return pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

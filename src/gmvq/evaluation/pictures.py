@@ -29,6 +29,24 @@ def to_picture(image: Tensor) -> Picture:
     return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
 
+def from_pixels(pixels: Any) -> Tensor:
+    """Turn 8-bit pixels, a PIL picture or an array (H, W) or (H, W, C), into (C, H, W) in [0, 1]."""
+    values = torch.from_numpy(np.array(pixels))
+    values = values[..., None] if values.ndim == 2 else values
+    return values.permute(2, 0, 1).float() / 255
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column of images (B, C, H, W) until their sides are multiples."""
+    height, width = images.shape[-2:]
+    return nn.functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def grown(picture: Picture, factor: int) -> Picture:
+    """Every pixel as a square of ``factor`` pixels."""
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
 def decoded_codewords(
     model: nn.Module, grid: int = 3, *, codes: Tensor | None = None, max_codes: int = 1024
 ) -> Picture:
@@ -49,6 +67,14 @@ def decoded_codewords(
     Raises:
         ValueError: ``grid`` is not positive, or the model decodes to something else than images.
     """
+    pictures, _ = code_patches(model, grid, codes=codes, max_codes=max_codes)
+    return sheet(pictures, columns_of(len(pictures)))
+
+
+def code_patches(
+    model: nn.Module, grid: int = 3, *, codes: Tensor | None = None, max_codes: int = 1024
+) -> tuple[list[Picture], list[int]]:
+    """What ``decoded_codewords`` puts on its sheet: the patches in their order, and the code of each."""
     check_positive("grid", grid)
     tokenizer: Any = model
     axes = getattr(getattr(tokenizer, "encoder", None), "config", {}).get("spatial_dims", 2)
@@ -69,9 +95,13 @@ def decoded_codewords(
         raise ValueError(
             f"only images (B, C, H, W) can be shown; the model decodes to {tuple(patches.shape)}"
         )
-    columns = math.ceil(math.sqrt(patches.shape[0]))
-    order = _by_similarity(patches, columns)
-    return sheet([to_picture(patches[i]) for i in order], columns)
+    order = _by_similarity(patches, columns_of(patches.shape[0]))
+    return [to_picture(patches[i]) for i in order], codes[order].tolist()
+
+
+def columns_of(count: int) -> int:
+    """Columns of a sheet of so many pictures: about as many as rows."""
+    return math.ceil(math.sqrt(count))
 
 
 def _by_similarity(patches: Tensor, columns: int) -> list[int]:

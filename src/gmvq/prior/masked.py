@@ -45,15 +45,18 @@ def sample(
     *,
     steps: int,
     choice_temperature: float,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Begin with all places masked; in each step draw all, and keep those drawn with the most confidence.
 
-    After step s of S, floor(L cos(pi s / 2 S)) places stay masked. Confidence is log p of the token drawn, before the
-    filters, plus ``choice_temperature`` (1 - s / S) times Gumbel noise; without noise the samples lack variety.
+    After step s of S, floor(L cos(pi s / 2 S)) of L masked places stay so. Confidence is log p of the token drawn,
+    before the filters, plus ``choice_temperature`` (1 - s / S) times Gumbel noise; without noise samples lack variety.
+    ``start``, ids (B, L), begins with its own masked places, as many in every row; the others stay as they are.
     """
     spec = network.spec
     count, length = label_ids.shape[0], spec.length
-    ids = torch.full((count, length), spec.mask_id, device=label_ids.device)
+    ids = torch.full((count, length), spec.mask_id, device=label_ids.device) if start is None else start
+    length = int((ids[0] == spec.mask_id).sum())
     for step in range(1, steps + 1):
         masked = ids == spec.mask_id
         rows, labels = (
@@ -64,7 +67,7 @@ def sample(
         confidence = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
         noise = torch.rand(confidence.shape, device=ids.device, generator=generator).clamp(1e-10, 1 - 1e-7)
         confidence = confidence - choice_temperature * (1 - step / steps) * (-noise.log()).log()
-        places = torch.arange(length, device=ids.device) % spec.levels * spec.codebook_size
+        places = torch.arange(spec.length, device=ids.device) % spec.levels * spec.codebook_size
         filled = torch.where(masked, drawn + places, ids)
         left = min(math.floor(length * math.cos(0.5 * math.pi * step / steps) + 1e-9), length - step)
         if step < steps and left > 0:

@@ -135,6 +135,53 @@ class TokenPrior(nn.Module):
                 parts.append(self.spec.indices(ids))
         return torch.cat(parts)
 
+    def inpaint(
+        self,
+        indices: Tensor,
+        mask: Tensor,
+        *,
+        labels: Tensor | None = None,
+        filters: Filters | None = None,
+        seed: int = 0,
+        steps: int = 12,
+        choice_temperature: float = 4.5,
+    ) -> Tensor:
+        """Draw some tokens of images anew, given the others; of the masked kind.
+
+        Args:
+            indices: (B, *spec.shape), int64.
+            mask: (*spec.shape), boolean, True where a token is drawn; the others stay.
+            labels, filters, seed, steps, choice_temperature: as in ``sample``.
+
+        Raises:
+            ValueError: the prior is causal, a shape is another, no token is to be drawn, or a number is out of range.
+
+        Example:
+            >>> from gmvq.prior import TokenPrior, TokenSpec
+            >>> prior = TokenPrior(TokenSpec((8, 8), codebook_size=256), kind="masked")
+            >>> left_half = torch.arange(8).expand(8, 8) < 4
+            >>> prior.inpaint(torch.zeros(1, 8, 8, dtype=torch.int64), left_half).shape
+            torch.Size([1, 8, 8])
+        """
+        if self.kind != "masked":
+            raise ValueError(
+                "a causal prior draws tokens in their order and cannot fill gaps; train one with --model.kind masked"
+            )
+        if mask.shape != self.spec.shape or mask.dtype != torch.bool or not bool(mask.any()):
+            raise ValueError(
+                f"mask must be boolean, of shape {self.spec.shape}, and True somewhere; got {mask.dtype} of shape "
+                f"{tuple(mask.shape)} with {int(mask.sum())} places"
+            )
+        check_size("steps", steps)
+        ids, label_ids = self._ids(indices, labels)
+        none = self.spec.label_ids(None, len(ids), self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        start = ids.masked_fill(mask.flatten().to(self.device), self.spec.mask_id)
+        options = {"steps": steps, "choice_temperature": choice_temperature, "start": start}
+        with evaluating(self):
+            drawn = masked.sample(self.network, label_ids, none, filters or Filters(), generator, **options)
+        return self.spec.indices(drawn)
+
     def to_config(self) -> dict[str, Any]:
         """The arguments, fit for JSON."""
         return {**self.config, "spec": self.spec.to_config()}

@@ -1,0 +1,1 @@
+"""A tokenizer in the browser: a page served from this machine (``gmvq app``), and one without a server (``--web``)."""

@@ -1,0 +1,108 @@
+"""``write_web_page``: a folder that runs a tokenizer in the browser, behind any server of static files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import tarfile
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..evaluation.pictures import png_bytes, to_picture
+from ..export import export_model
+from ..files import write_bytes, write_text
+from .picture import channels_of, check_model, code_colours, downsample_of, example_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..models import VQAutoencoder
+
+#: The runtime of the page: one version, and the SHA-512 of its package as the npm registry states it.
+ORT_VERSION = "1.30.0"
+ORT_URL = f"https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-{ORT_VERSION}.tgz"
+ORT_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+ORT_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+_MAX_BYTES = 100 * 2**20
+_OWN = ("index.html", "style.css", "app.js")
+
+
+def write_web_page(
+    model: VQAutoencoder,
+    directory: str | os.PathLike[str],
+    ort: str,
+    *,
+    images: Tensor | Iterable[Tensor] | None = None,
+    source: str = "",
+) -> dict[str, Any]:
+    """Write the page: its own three files, the two ONNX graphs, an example, and onnxruntime-web.
+
+    Args:
+        model: a trained tokenizer of pictures with one code for each position.
+        directory: the folder, created if needed.
+        ort: the npm package of onnxruntime-web ``ORT_VERSION``, as a file or as an https address.
+        images, source: as in ``export_model``, which compares the graphs with the model.
+
+    Returns:
+        What ``export_model`` returns.
+
+    Raises:
+        ValueError: another model, or a package that is not the expected one.
+        OSError: the package cannot be read.
+    """
+    check_model(model)
+    runtime = runtime_files(ort)
+    folder = Path(directory)
+    notes = export_model(model, folder, "onnx", images=images, source=source)
+    for name, data in runtime.items():
+        write_bytes(folder / name, data)
+    for name in _OWN:
+        write_bytes(folder / name, (Path(__file__).parent / "web" / name).read_bytes())
+    write_bytes(folder / "example.png", example_file(model))
+    described = {
+        "channels": channels_of(model),
+        "downsample": downsample_of(model),
+        "codebook_size": model.quantizer.codebook_size,
+        "colours": code_colours(model).tobytes().hex(),
+        "onnxruntime_web": ORT_VERSION,
+    }
+    write_text(folder / "model.json", json.dumps(described))
+    return notes
+
+
+def example_file(model: VQAutoencoder) -> bytes:
+    """The example of the page as a PNG file in colour; a page for grey pictures turns it grey itself."""
+    return png_bytes(to_picture(example_picture(3)))
+
+
+def runtime_files(ort: str) -> dict[str, bytes]:
+    """The two files of onnxruntime-web that the page needs, out of its npm package.
+
+    Args:
+        ort: as in ``write_web_page``.
+
+    Raises:
+        ValueError: not the package of this version, byte for byte.
+        OSError: it cannot be read or fetched.
+    """
+    data = _fetched(ort) if ort.startswith("https://") else Path(ort).expanduser().read_bytes()
+    digest = base64.b64encode(hashlib.sha512(data).digest()).decode()
+    if digest != ORT_SHA512:
+        raise ValueError(
+            f"{ort} is not the package onnxruntime-web {ORT_VERSION} (its SHA-512 differs); fetch it with: "
+            f"npm pack onnxruntime-web@{ORT_VERSION}, or give --ort {ORT_URL}"
+        )
+    with tarfile.open(fileobj=io.BytesIO(data)) as package:
+        members = {name: package.extractfile(f"package/dist/{name}") for name in ORT_FILES}
+        return {name: member.read() for name, member in members.items() if member is not None}
+
+
+def _fetched(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return answer.read(_MAX_BYTES)

@@ -1,0 +1,88 @@
+"""The server of the page: on this machine alone, nothing loaded from elsewhere, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'app'")
+
+from gmvq.app import serve
+from gmvq.app.picture import MAX_BYTES
+from gmvq.app.serve import serving
+from gmvq.models import VQAutoencoder
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def test_local_and_gone_when_it_ends(
+    model: VQAutoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: Any
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    with serving(model, None, title="small") as addresses:
+        assert len(addresses) == 1
+        assert addresses[0].startswith("http://127.0.0.1:")
+        assert len(list(tmp_path.iterdir())) == 1
+        with direct.open(addresses[0]) as answer:
+            assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+        config = direct.open(addresses[0] + "config").read().decode()
+        assert '"analytics_enabled":false' in config
+        with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
+            direct.open(addresses[0] + "gradio_api/file=/etc/passwd")
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            direct.open(upload_of(addresses[0], MAX_BYTES + 1))
+    assert list(tmp_path.iterdir()) == []
+    assert "GRADIO_TEMP_DIR" not in os.environ
+    assert tempfile.tempdir == str(tmp_path)
+    with pytest.raises(urllib.error.URLError):
+        direct.open(addresses[0], timeout=2)
+
+
+def upload_of(address: str, size: int) -> urllib.request.Request:
+    """An upload of so many bytes."""
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    return urllib.request.Request(
+        address + "gradio_api/upload", head + bytes(size) + b"\r\n--x--\r\n", headers, method="POST"
+    )
+
+
+def test_a_taken_port(model: VQAutoencoder) -> None:
+    with serving(model, None, title="one") as addresses:
+        port = int(addresses[0].rstrip("/").rpartition(":")[2])
+        with pytest.raises(OSError, match=str(port)), serving(model, None, title="two", port=port):
+            pass
+
+
+def test_the_command(here: Any, gmvq: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "wait", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = gmvq("app", "runs/small")
+    assert result.code == 0, result.err
+    assert result.out.startswith("small: http://127.0.0.1:")
+    assert "stopped; what was uploaded is gone" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs/smal"], "did you mean runs/small?"),
+        (["runs/small", "--prior", "runs/nothing"], "runs/nothing"),
+        (["runs/small", "--port", "x"], "expected a positive whole number"),
+    ],
+)
+def test_misuse(here: Any, gmvq: Any, arguments: list[str], message: str) -> None:
+    result = gmvq("app", *arguments)
+    assert result.code == 2
+    assert message in result.err
