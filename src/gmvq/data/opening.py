@@ -14,7 +14,7 @@ from .dataset import ImageDataset, check_channels
 from .emoji import find_font, open_emoji
 from .folders import Listing, open_folder, open_image, walk
 from .photos import open_photos
-from .pictures import Source
+from .pictures import Crops, Source
 from .scale import SignalScale
 from .series import open_series, open_synthetic_ecg
 from .signals import SignalDataset, SignalSource, TrainingSet
@@ -39,6 +39,7 @@ def open_images(
     column: str | None = None,
     seed: int = 0,
     split_fractions: tuple[float, float] = (0.1, 0.1),
+    crops: Crops = "auto",
 ) -> ImageDataset:
     """Open one split of a set of images as items of shape (channels, size, size) in [0, 1].
 
@@ -54,6 +55,10 @@ def open_images(
         column: the table column with the images, where its name is not a usual one.
         seed: of the augmentation.
         split_fractions: shares of validation and test, where the set does not come divided.
+        crops: what a crop shows of a picture: "scales" is a part of it, at random scales and places, and the items are
+            tiles of it where nothing is augmented; "whole" is nearly all of it, scaled down. "auto" is "scales" for
+            files of pictures much larger than the crop: 512 pixels or more, and four crops or more, along the shorter
+            side of the median one. The tiles of "photos" are cut at full size unless "scales" is asked for.
 
     Raises:
         FileNotFoundError: no such path; the message lists the names there are.
@@ -68,7 +73,9 @@ def open_images(
     check_channels(channels)
     source = _pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
     augment = split == "train" if augment is None else augment
-    return ImageDataset(source, size=size, channels=channels, augment=augment, flip=flip, seed=seed)
+    return ImageDataset(
+        source, size=size, channels=channels, augment=augment, flip=flip, seed=seed, crops=crops
+    )
 
 
 def open_signals(
@@ -121,6 +128,7 @@ def open_dataset(
     *,
     spatial_dims: int = 2,
     flip: bool = True,
+    crops: Crops = "auto",
     value_range: tuple[float, float] | None = None,
     **options: Any,
 ) -> TrainingSet:
@@ -129,7 +137,7 @@ def open_dataset(
     Args:
         path: as in ``open_images`` or ``open_signals``.
         spatial_dims: of the model's networks.
-        flip: for images.
+        flip, crops: for images.
         value_range: for signals.
         options: of both.
 
@@ -139,7 +147,7 @@ def open_dataset(
     if spatial_dims == 1:
         return open_signals(path, value_range=value_range, **options)
     if spatial_dims == 2:
-        return open_images(path, flip=flip, **options)
+        return open_images(path, flip=flip, crops=crops, **options)
     raise ValueError(
         f"data is of 1 (signals) or 2 (images) spatial dimensions, and the model takes {spatial_dims}"
     )

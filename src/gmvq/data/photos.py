@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import require
-from .decode import decode
+from .decode import decode, header_shape
 from .pictures import Pictures
 from .splits import Wanted
 
@@ -63,11 +63,12 @@ def open_photos(wanted: Wanted) -> Pictures:
         names=[path.name for path in paths],
         description=f"photos ({wanted.split}; split by photograph: {stems})",
         framing="tiles",
+        all_shapes=np.array([header_shape(path) for path in paths], dtype=np.int64),
     )
 
 
-def _read(paths: list[Path], channels: int, row: int) -> Image:
-    return decode(paths[row], channels)
+def _read(paths: list[Path], channels: int, row: int, reduce: int = 1) -> Image:
+    return decode(paths[row], channels, reduce)
 
 
 def _wheel_folder(package: str) -> Path:
