@@ -16,6 +16,7 @@ from ..errors import check_choice, check_positive, require
 from .pictures import Crops, ShapedSource, Source, shapes_of
 from .randomness import uniforms
 from .scales import ScaleView, are_large
+from .variation import CHANCES, vary
 from .views import PictureView, TileView
 
 Index = int | tuple[int, int]
@@ -37,6 +38,7 @@ class ImageDataset(Dataset[Tensor]):
         flip: include mirror images in the augmentation; turn it off where left and right differ.
         seed: of the augmentation.
         crops: what a crop shows of a picture, as in ``open_images``.
+        vary: include quarter turns and changed colours in the augmentation.
 
     Raises:
         ValueError: the size is not positive, channels is neither 1 nor 3, or crops at several scales are asked for of a
@@ -53,12 +55,14 @@ class ImageDataset(Dataset[Tensor]):
         flip: bool = True,
         seed: int = 0,
         crops: Crops = "auto",
+        vary: bool = False,
     ) -> None:
         check_positive("size", size)
         check_channels(channels)
         check_choice("crops", crops, get_args(Crops))
         self.size, self.channels = size, channels
         self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
+        self._vary = vary
         self._view: TileView | PictureView | ScaleView
         if crops == "scales" and shapes_of(source) is None:
             raise ValueError(
@@ -85,12 +89,14 @@ class ImageDataset(Dataset[Tensor]):
     def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
         """Fetch many items at once; the data loader calls this."""
         items, draws = items_and_draws(indices, len(self))
-        chance = uniforms(self._seed, draws, 5) if self._augment else None
-        pixels = self._view.batch(items, draws, None if chance is None else chance[:, 1:])
+        chance = uniforms(self._seed, draws, 5 + CHANCES) if self._augment else None
+        pixels = self._view.batch(items, draws, None if chance is None else chance[:, 1:5])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
             planes[mirrored] = planes[mirrored][..., ::-1]
+        if chance is not None and self._vary:
+            planes = vary(planes, chance[:, 5:])
         return list(torch.from_numpy(planes).to(torch.float32).div_(255).unbind())
 
     @property

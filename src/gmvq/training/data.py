@@ -13,8 +13,8 @@ from ..data.loader import ResumableLoader
 from ..data.signals import check_sample_rate
 from ..errors import check_positive
 
-#: The most tiles of large pictures that are looked at whenever training is interrupted for validation.
-VALIDATION_TILES = 4096
+#: The most tiles of large pictures that are looked at whenever training is interrupted for validation, and at its end.
+MOST_TILES = {"validation": 1 << 12, "test": 1 << 16}
 
 
 class ImageDataModule(LightningDataModule):
@@ -23,8 +23,8 @@ class ImageDataModule(LightningDataModule):
     Use it with ``Trainer(use_distributed_sampler=False)``: the loaders divide batches among processes themselves.
 
     Args:
-        path: "photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of images of your own. With
-            spatial_dims=1: "speech", "synthetic_ecg", or a path of .wav, .npy, .npz or .csv files.
+        path: "photos" or "all_photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of images of your
+            own. With spatial_dims=1: "speech", "synthetic_ecg", or a path of .wav, .npy, .npz or .csv files.
         size: height and width of the training images, in pixels; of signals: samples.
         channels: 3 for RGB, 1 for grey; of signals: as many as they have, or 1 for the mean of a recording's.
         batch_size: images per step and process.
@@ -34,6 +34,7 @@ class ImageDataModule(LightningDataModule):
         flip: show mirror images too; turn it off where left and right differ.
         crops: what a crop shows of a picture: "scales", parts of it at random scales and places (and tiles of it in
             evaluation); "whole", nearly all of it, scaled down; "auto", the first for pictures much larger than a crop.
+        vary: show quarter turns and changed colours too: more pictures out of few photographs.
         seed: of the order and of the augmentation.
         spatial_dims: 2 for images, 1 for signals.
         value_range: of signals: the values that become 0 and 1; default: -1 and 1 for recordings, for series the range
@@ -53,6 +54,7 @@ class ImageDataModule(LightningDataModule):
         column: str | None = None,
         flip: bool = True,
         crops: Literal["auto", "scales", "whole"] = "auto",
+        vary: bool = False,
         seed: int = 0,
         spatial_dims: Literal[1, 2, 3] = 2,
         value_range: tuple[float, float] | None = None,
@@ -64,6 +66,7 @@ class ImageDataModule(LightningDataModule):
         self.path, self.size, self.channels, self.batch_size = path, size, channels, batch_size
         self.num_workers, self.column, self.flip, self.seed = num_workers, column, flip, seed
         self.crops: Literal["auto", "scales", "whole"] = crops
+        self.vary = vary
         self.spatial_dims, self.value_range = spatial_dims, value_range
         self._datasets: dict[str, TrainingSet] = {}
 
@@ -97,14 +100,15 @@ class ImageDataModule(LightningDataModule):
                 channels=self.channels,
                 flip=self.flip,
                 crops=self.crops_of(train) if isinstance(train, ImageDataset) else self.crops,
+                vary=self.vary,
                 column=self.column,
                 seed=self.seed,
                 value_range=self.value_range,
             )
             if isinstance(found, SignalDataset) and isinstance(train, SignalDataset):
                 check_sample_rate(found, train.sample_rate)
-            if isinstance(found, ImageDataset) and split == "validation":
-                found.keep_tiles(VALIDATION_TILES)
+            if isinstance(found, ImageDataset) and split in MOST_TILES:
+                found.keep_tiles(MOST_TILES[split])
             self._datasets[split] = found
         return self._datasets[split]
 
