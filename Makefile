@@ -1,4 +1,5 @@
 # make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
+# make picture: the README's picture, a test photograph as the demo's tokenizer sees it.
 # make coverage: which lines and branches of the core its tests run.
 # make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
@@ -7,10 +8,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo compare test lint types unit coverage clean
+.PHONY: demo picture compare test lint types unit coverage clean
 
 demo: .venv/.demo
 	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
+
+ASTRONAUT = $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
+
+picture: .venv/.demo
+	rm -rf runs/picture
+	$(BIN)/gmvq reconstruct runs/demo $(ASTRONAUT) --out runs/picture --maps
+	cp runs/picture/astronaut-maps.webp docs/figures/demo.webp
 
 compare: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/gmvq compare --suite quick
