@@ -153,8 +153,7 @@ def test_long_curves_are_drawn_as_means() -> None:
 
 def test_waiting_for_data_is_reported_where_it_is_much(tmp_path: Path, tokenizer: Any, dataset: Any) -> None:
     for share, told in ((0.31, True), (0.04, False)):
-        line = json.dumps({"step": 1, "train/mse": 0.1, "train/data_wait": share})
-        (tmp_path / "history.jsonl").write_text(line + "\n")
+        (tmp_path / "run.json").write_text(json.dumps([{}, {"data_wait": share}]))
         text = write_report(tmp_path, tokenizer, dataset, title="t", command="c", images=0).read_text()
         assert ("31% of the training time was spent waiting for data" in text) == told
         assert ("waiting for data" in text) == told

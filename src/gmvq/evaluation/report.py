@@ -67,7 +67,7 @@ def write_report(
 
     The page needs no other file and loads nothing from anywhere; it reads in light and dark and prints. Of
     the run it uses what is there: ``metrics.json`` (see ``write_metrics``), ``history.jsonl`` (see
-    ``read_history``) and ``config.yaml``. The codes of the whole data set are counted once more.
+    ``read_history``), ``run.json`` and ``config.yaml``. The codes of the whole data set are counted once more.
 
     Args:
         run_dir: folder of the run; the report goes there, replacing an older one in one step.
@@ -103,7 +103,7 @@ def write_report(
         remarks=_remarks(metrics, problem),
         codebook=_codebook(model, dataset),
         curves=curves,
-        training_notes=_training_notes(history, curves),
+        training_notes=_training_notes(history, curves, _data_wait(folder / "run.json")),
         command=command if isinstance(command, str) else shlex.join(command),
         config=config.read_text(encoding="utf-8", errors="replace").strip() if config.is_file() else "",
         environment=_environment(dataset, device_of(model)),
@@ -176,18 +176,24 @@ def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str
     return found
 
 
-def _training_notes(history: History, curves: Sequence[Any]) -> list[str]:
+def _training_notes(history: History, curves: Sequence[Any], waited: float) -> list[str]:
     notes = [] if curves else ["There is no history.jsonl with curves in the folder of the run."]
     if history.broken_lines:
         notes.append(f"{history.broken_lines} line(s) of history.jsonl could not be read and were left out.")
-    # The figure is of the whole training, so the last one counts.
-    _, waits = history.curves.get("train/data_wait", ([], [0.0]))
-    if waits[-1] > _MUCH_WAITING:
+    if waited > _MUCH_WAITING:
         notes.append(
-            f"{waits[-1]:.0%} of the training time was spent waiting for data: give more processes to read it "
+            f"{waited:.0%} of the training time was spent waiting for data: give more processes to read it "
             "(--data.num_workers), or smaller files."
         )
     return notes
+
+
+def _data_wait(path: Path) -> float:
+    """The share of the training time spent waiting for data, by run.json; 0 where it does not say."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))[-1]["data_wait"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0.0
 
 
 def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def build_trainer(
         ImportError: the logger's package is absent.
     """
     first = [AtStart(begin)] if begin else []
-    callbacks: list[Callback] = [*first, LastCheckpoint(run_dir, save_every), DataWait()]
+    callbacks: list[Callback] = [*first, LastCheckpoint(run_dir, save_every)]
+    callbacks.append(DataWait(run_dir / "run.json"))
     if options.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress())
     if keep_best:
