@@ -1,4 +1,5 @@
 # make demo: train, measure and report a tokenizer on the built-in photographs. make test: everything CI checks.
+# make picture: the README's picture, a test photograph as the demo's tokenizer sees it.
 # make coverage: which lines and branches of the core its tests run.
 # make docs: the documentation as a site, in site/; it needs no server. make notebooks: its notebooks as .ipynb files.
 # make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What the page of gmvq export --web runs on, for its test, which skips without it (CONTRIBUTING.md).
 ORT := onnxruntime-web-1.30.0.tgz
 
-.PHONY: demo docs notebooks compare test lint types unit coverage clean
+.PHONY: demo picture docs notebooks compare test lint types unit coverage clean
 
 demo: .venv/.demo
 	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
@@ -23,6 +24,13 @@ docs: .venv/.docs
 
 notebooks: .venv/.docs
 	$(BIN)/python -m jupytext --to ipynb --set-kernel python3 docs/notebooks/*.py
+
+ASTRONAUT = $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
+
+picture: .venv/.demo
+	rm -rf runs/picture
+	$(BIN)/gmvq reconstruct runs/demo $(ASTRONAUT) --out runs/picture --maps
+	cp runs/picture/astronaut-maps.webp docs/figures/demo.webp
 
 compare: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/gmvq compare --suite quick

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from gmvq.evaluation import CodebookMetrics, ImageMetrics, per_image_ssim, psnr, rates
-from gmvq.evaluation.metrics import ssim_window
+from gmvq.evaluation.metrics import expected_perplexity, expected_usage, ssim_window
 
 
 def test_psnr_of_a_known_error_both_ways() -> None:
@@ -139,3 +140,25 @@ def test_bad_input_says_what_to_do() -> None:
 def test_rates() -> None:
     values = rates(positions=64, pixels=1024, codebook_size=256, code_entropy=4 * math.log(2))
     assert_close(values, {"bits_per_pixel_fixed": 0.5, "bits_per_pixel_entropy": 0.25})
+
+
+@pytest.mark.parametrize(("positions", "size"), [(1, 7), (2, 3), (5, 2), (6, 3)])
+def test_expected_use_is_the_mean_over_all_samples(positions: int, size: int) -> None:
+    usages, entropies = [], []
+    for sample in itertools.product(range(size), repeat=positions):
+        metrics = CodebookMetrics(size)
+        metrics.update(torch.tensor(sample))
+        found = metrics.compute()
+        usages.append(found["usage"])
+        entropies.append(found["code_entropy"])
+    assert expected_usage(positions, size) == pytest.approx(sum(usages) / len(usages))
+    mean = math.exp(sum(entropies) / len(entropies))
+    assert expected_perplexity(positions, size) == pytest.approx(mean)
+
+
+def test_expected_use_of_large_samples() -> None:
+    assert expected_usage(10**7, 1) == expected_perplexity(10**7, 1) == 1.0
+    n, size = 10**7, 1024
+    assert expected_usage(n, size) == pytest.approx(1.0)
+    # To second order in K / n.
+    assert expected_perplexity(n, size) == pytest.approx(size * math.exp(-(size - 1) / (2 * n)), rel=1e-6)

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from gmvq.errors import MissingExtraError
-from gmvq.evaluation import evaluate, write_metrics, write_report
+from gmvq.evaluation import evaluate, format_table, write_metrics, write_report
 from gmvq.evaluation.history import read_history, thin
 from gmvq.objectives import GaussianLikelihood
 
@@ -149,3 +149,28 @@ def test_long_curves_are_drawn_as_means() -> None:
     steps = [float(i) for i in range(7)]
     assert thin(steps, steps, most=7) == (steps, steps)
     assert thin(steps, steps, most=3) == ([1.0, 4.0, 6.0], [1.0, 4.0, 6.0])
+
+
+def test_waiting_for_data_is_reported_where_it_is_much(tmp_path: Path, tokenizer: Any, dataset: Any) -> None:
+    for share, told in ((0.31, True), (0.04, False)):
+        (tmp_path / "run.json").write_text(json.dumps([{}, {"data_wait": share}]))
+        text = write_report(tmp_path, tokenizer, dataset, title="t", command="c", images=0).read_text()
+        assert ("31% of the training time was spent waiting for data" in text) == told
+        assert ("waiting for data" in text) == told
+
+
+def test_a_small_sample_says_what_full_use_would_show(tmp_path: Path, tokenizer: Any, dataset: Any) -> None:
+    figures = {
+        "images": 5,
+        "positions_per_image": 64.0,
+        "codebook_size": 256,
+        "usage": 0.367,
+        "perplexity": 61.0,
+    }
+    note = "usage of 71.4% and a perplexity of 161.2 would be expected"
+    assert note in format_table(figures)
+    write_metrics(tmp_path / "metrics.json", figures)
+    text = write_report(tmp_path, tokenizer, dataset, title="t", command="c", images=0).read_text()
+    assert note in text
+    assert "of 161 expected at full use" in text
+    assert "would be expected" not in format_table({**figures, "images": 500})

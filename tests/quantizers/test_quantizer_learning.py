@@ -11,6 +11,8 @@ from quantizer_cases import assert_same, latents, layer
 from torch.utils.checkpoint import checkpoint
 
 from gmvq import GaussianMixtureVQ
+from gmvq.functional.estimators import GumbelSoftmax
+from gmvq.functional.schedules import Cosine
 
 
 def test_births_take_every_dead_code_to_a_latent_and_change_no_other() -> None:
@@ -94,3 +96,9 @@ def test_a_forward_repeated_in_backward_learns_nothing(reentrant, wait) -> None:
             assert int(built.batches) == batches
         states.append(copy.deepcopy(built.state_dict()))
     assert_same(states[1], states[0], rtol=0.0, atol=0.0)
+
+
+def test_a_schedule_written_with_whole_numbers_is_not_rounded() -> None:
+    quantizer = GaussianMixtureVQ(4, 8, estimator=GumbelSoftmax(temperature=Cosine(2, 1)))
+    quantizer.set_progress(0.5)
+    torch.testing.assert_close(quantizer.temperature, torch.tensor(1.5))

@@ -37,8 +37,13 @@ def add_data_options(parser: Parser, *, default: str, split: str | None = None) 
     option(parser, "--batch_size", "images at a time", positive, 64)
 
 
-def data_recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
+def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = False) -> DataRecipe:
     """Which data a command line means; what it leaves open is as in training.
+
+    Args:
+        options: of ``add_data_options``.
+        loaded: the model.
+        tiles: take large pictures in tiles, as the evaluation after training does, and not each as one item.
 
     Raises:
         ValueError: neither the command line nor the model's metadata says which.
@@ -58,16 +63,20 @@ def data_recipe(options: argparse.Namespace, loaded: Loaded) -> DataRecipe:
         column=options.column or (trained.get("column") if same else None),
         divided=same,
         scale=loaded.scale,
+        crops=(trained.get("crops", "whole") if same else "auto") if tiles else "whole",
     )
 
 
-def open_data(options: argparse.Namespace, loaded: Loaded) -> TrainingSet:
+def open_data(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = True) -> TrainingSet:
     """Open the data of a command line as one set; ``options.split`` then says which part it is.
+
+    Args:
+        options, loaded, tiles: as in ``data_recipe``.
 
     Raises:
         ValueError: as ``data_recipe``; or signals have another sample rate than those of training.
     """
-    recipe = data_recipe(options, loaded)
+    recipe = data_recipe(options, loaded, tiles=tiles)
     options.split = recipe.split
     return recipe.open_one(recipe.split)
 

@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     return planned.train(
         module,
         data,
-        lambda: f"data: {data.dataset('train').description}",
+        lambda: "\n".join(_describe(data)),
         lambda trainer: _export(planned, trainer, module, data),
         step=planned.steps_done(module),
         keep_best=planned.config.keep_best,
@@ -55,6 +55,24 @@ def _check(module: TokenizerModule, data: ImageDataModule) -> None:
         )
     for split in ("train", "validation", "test"):
         data.dataset(split)
+
+
+def _describe(data: ImageDataModule) -> list[str]:
+    """What is trained on, how large pictures are read and how to choose otherwise, and what is left out."""
+    from ..data import ImageDataset
+
+    train = data.dataset("train")
+    lines = [f"data: {train.description}"]
+    if isinstance(train, ImageDataset) and train.scales and data.crops == "auto":
+        lines.append(
+            f"pictures much larger than {data.size} pixels: crops show parts of them at all scales, and evaluation "
+            f"covers them in tiles; --data.crops whole scales each down to {data.size} pixels"
+        )
+    if train.skipped:
+        named = "; ".join(f"{name}: {reason}" for name, reason in train.skipped[:3])
+        more = len(train.skipped) - 3
+        lines.append(f"skipped: {named}{f'; and {more} more' if more > 0 else ''}")
+    return lines
 
 
 def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, data: ImageDataModule) -> int:

@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> int:
     images = data_if_here(options, loaded, "the use of the codes is not counted", "count it")
 
     from ..evaluation import decoded_codewords, inspect_codebook, save_png
-    from ..evaluation.tables import codebook_rows
+    from ..evaluation.tables import codebook_rows, small_sample_note
 
     report = inspect_codebook(loaded.model, images, batch_size=options.batch_size)
     print("\n".join(_model_lines(loaded)))
@@ -26,6 +26,8 @@ def run(argv: Sequence[str]) -> int:
         print(_line("counted over", images.description))
     for row in codebook_rows(report.summary()):
         print(_line(row.label, f"{row.value} {row.unit}".strip()))
+    for note in small_sample_note(report.summary()):
+        print(note)
     if loaded.spatial_dims != 2:
         say("codewords are drawn as pictures, and the model is of signals: no picture is written")
         return 0

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files import write_new
 from .common import Loaded, load, option, parser_for_model, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def run(argv: Sequence[str]) -> int:
@@ -17,6 +21,8 @@ def run(argv: Sequence[str]) -> int:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out is a folder, but {out} is a file")
     loaded = load(options)
+    if options.maps and loaded.spatial_dims != 2:
+        raise ValueError("--maps draws pictures, and the model is of signals; leave it out")
     reconstruct, suffixes, kind, measure = _kind(loaded)
     files, failed = _find(options.files, suffixes)
     if not files and not failed:
@@ -29,6 +35,8 @@ def run(argv: Sequence[str]) -> int:
         except ValueError as error:
             failed.append((file, str(error)))
             continue
+        if options.maps:
+            _write_maps(file, loaded, out)
         measured.append(decibels)
         print(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
     if measured:
@@ -49,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", metavar="FILES", nargs="+", help=text)
     text = "folder of the results; nothing in it is overwritten"
     option(parser, "--out", text, metavar="DIR", required=True)
+    text = "write NAME-maps.webp, too: original, reconstruction, tokens and uncertainty side by side"
+    parser.add_argument("--maps", action="store_true", help=text)
     return parser
 
 
@@ -94,14 +104,34 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     Raises:
         ValueError: the file cannot be decoded.
     """
-    from ..data.decode import decode
     from ..evaluation.metrics import per_image_mse, psnr
-    from ..evaluation.pictures import from_pixels, pad_to_multiple
+    from ..evaluation.pictures import pad_to_multiple
     from ..tokens.writing import image_file
 
-    image = from_pixels(decode(file, loaded.channels))[None]
+    image = _read(file, loaded)
     device = next(loaded.model.parameters()).device
     padded = pad_to_multiple(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
     target = write_new(out, file.stem, ".png", image_file(result[0]))
     return psnr(float(per_image_mse(result, image))), target
+
+
+def _read(file: Path, loaded: Loaded) -> Tensor:
+    """An image file as (1, C, H, W) in [0, 1]."""
+    from ..data.decode import decode
+    from ..evaluation.pictures import from_pixels
+
+    return from_pixels(decode(file, loaded.channels))[None]
+
+
+def _write_maps(file: Path, loaded: Loaded, out: Path) -> None:
+    """Write one row of pictures: the image, its reconstruction, its tokens and how unsure they are."""
+    import io
+
+    from ..errors import require
+    from ..evaluation.maps import code_colours, look, strip
+
+    row = strip(look(loaded.model, file.name, _read(file, loaded)[0]), code_colours(loaded.model))
+    buffer = io.BytesIO()
+    require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
+    write_new(out, f"{file.stem}-maps", ".webp", buffer.getvalue())

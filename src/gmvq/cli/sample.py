@@ -151,7 +151,9 @@ def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namesp
     from ..evaluation.generation import features, format_generation, generation_metrics
     from ..evaluation.inception import extractor_name, open_extractor
 
-    real = open_data(argparse.Namespace(data=None, split="test", size=None, column=None), loaded)
+    # Like the rows that the prior was trained on, an item is a whole picture.
+    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None)
+    real = open_data(as_trained, loaded, tiles=False)
     extractor = open_extractor(options.inception)
     found = generation_metrics(
         features(real, extractor), features(images, extractor), extractor_name=extractor_name(extractor)

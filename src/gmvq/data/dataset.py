@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..errors import check_positive
-from .pictures import Source
+from ..errors import check_choice, check_positive, require
+from .pictures import Crops, ShapedSource, Source, shapes_of
 from .randomness import uniforms
+from .scales import ScaleView, are_large
+from .variation import CHANCES, vary
 from .views import PictureView, TileView
 
 Index = int | tuple[int, int]
@@ -34,9 +37,12 @@ class ImageDataset(Dataset[Tensor]):
         augment: draw random crops (where the source allows them) and flips.
         flip: include mirror images in the augmentation; turn it off where left and right differ.
         seed: of the augmentation.
+        crops: what a crop shows of a picture, as in ``open_images``.
+        vary: include quarter turns and changed colours in the augmentation.
 
     Raises:
-        ValueError: the size is not positive, or channels is neither 1 nor 3.
+        ValueError: the size is not positive, channels is neither 1 nor 3, or crops at several scales are asked for of a
+            source that does not say how large its pictures are.
     """
 
     def __init__(
@@ -48,13 +54,29 @@ class ImageDataset(Dataset[Tensor]):
         augment: bool = False,
         flip: bool = True,
         seed: int = 0,
+        crops: Crops = "auto",
+        vary: bool = False,
     ) -> None:
         check_positive("size", size)
         check_channels(channels)
+        check_choice("crops", crops, get_args(Crops))
         self.size, self.channels = size, channels
         self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
-        if source.framing == "tiles":
-            self._view: TileView | PictureView = TileView(source, size)
+        self._vary = vary
+        self._view: TileView | PictureView | ScaleView
+        if crops == "scales" and shapes_of(source) is None:
+            raise ValueError(
+                "crops='scales' needs files of images, or the built-in photographs; leave it at 'auto' for "
+                f"{source.description}"
+            )
+        #: Whether crops are at random scales and places, and other items tiles.
+        self.scales = crops == "scales" or (
+            crops == "auto" and source.framing == "crop" and are_large(source, size)
+        )
+        if self.scales:
+            self._view = ScaleView(cast(ShapedSource, source), size, channels, seed, training=augment)
+        elif source.framing == "tiles":
+            self._view = TileView(source, size)
         else:
             self._view = PictureView(source, size, crops=source.framing == "crop")
 
@@ -67,12 +89,14 @@ class ImageDataset(Dataset[Tensor]):
     def __getitems__(self, indices: Sequence[Index]) -> list[Tensor]:
         """Fetch many items at once; the data loader calls this."""
         items, draws = items_and_draws(indices, len(self))
-        chance = uniforms(self._seed, draws, 4) if self._augment else None
-        pixels = self._view.batch(items, None if chance is None else chance[:, 1:])
+        chance = uniforms(self._seed, draws, 5 + CHANCES) if self._augment else None
+        pixels = self._view.batch(items, draws, None if chance is None else chance[:, 1:5])
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
             planes[mirrored] = planes[mirrored][..., ::-1]
+        if chance is not None and self._vary:
+            planes = vary(planes, chance[:, 5:])
         return list(torch.from_numpy(planes).to(torch.float32).div_(255).unbind())
 
     @property
@@ -88,6 +112,13 @@ class ImageDataset(Dataset[Tensor]):
     def description(self) -> str:
         """One line: what the images are, how many, and by which rule this split was made."""
         shape = f"{self.size}x{self.size}x{self.channels}"
+        if isinstance(self._view, ScaleView):
+            whole = f"tiles of {self._view.pictures} whole pictures"
+            of = "" if len(self) == self._view.tiles else f" (of {self._view.tiles})"
+            kind = (
+                f"{self._view.pictures} pictures at random scales and places" if self._augment else whole + of
+            )
+            shape = f"{shape}, {kind}"
         skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
         return f"{self._source.description}: {len(self)} items of {shape}{skipped}"
 
@@ -98,6 +129,34 @@ class ImageDataset(Dataset[Tensor]):
     def label(self, index: int) -> int | None:
         """Return the class of item ``index``, or None where there are no classes."""
         return self._view.label(position(index, len(self)))
+
+    def keep_tiles(self, most: int) -> None:
+        """Where the items are tiles of large pictures, make so many of them, spread evenly, the whole set."""
+        if isinstance(self._view, ScaleView):
+            self._view.keep(most)
+
+    def whole_pictures(self, most: int, side: int) -> list[tuple[str, Tensor]]:
+        """Whole photographs, spread evenly over those that the items are cut from.
+
+        Args:
+            most: how many.
+            side: the longer side in pixels; larger ones are scaled down.
+
+        Returns:
+            Name and picture (channels, H, W) in [0, 1] of each; nothing where an item is a whole picture.
+        """
+        if isinstance(self._view, PictureView):
+            return []
+        count = min(most, self._view.pictures)
+        pil = require("PIL.Image", "data")
+        found = []
+        for number in range(count):
+            name, picture = self._view.whole((2 * number + 1) * self._view.pictures // (2 * count))
+            image = pil.fromarray(np.squeeze(np.asarray(picture)))
+            image.thumbnail((side, side), pil.Resampling.LANCZOS)
+            pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, self.channels)
+            found.append((name, pixels.permute(2, 0, 1).float() / 255))
+        return found
 
 
 def check_channels(channels: int) -> None:

@@ -47,16 +47,26 @@ FORMATS = (
 )
 
 
+#: The EXIF tag that says how a picture is turned; 5 to 8 exchange height and width.
+_ORIENTATION = 0x0112
+
+
 class UnreadableImageError(ValueError):
     """The picture cannot be decoded; the dataset then shows another one in its place."""
 
 
-def decode(data: Path | bytes, channels: int) -> Image:
+def decode(data: Path | bytes, channels: int, reduce: int = 1) -> Image:
     """Decode a file or its bytes, upright, in mode L (channels = 1) or RGB (channels = 3).
 
     EXIF rotation is applied. Transparency, of a palette too, is laid on white. Grey of 16 bits is divided by 257 and
     rounded, of colour of 16 bits the upper 8 are taken. CMYK is converted by PIL's formula, without a colour profile.
     Of an animation the first frame is taken.
+
+    Args:
+        data: the file, or what is in it.
+        channels: 1 or 3.
+        reduce: the factor by which both sides become smaller, rounded up: 1, 2, 4 or 8. JPEG files are decoded at that
+            size, which takes less time; of other formats the mean of each block is taken.
 
     Raises:
         UnreadableImageError: not an image, truncated, without pixels, or of more than ``MAX_PIXELS``.
@@ -64,10 +74,15 @@ def decode(data: Path | bytes, channels: int) -> Image:
     ops = require("PIL.ImageOps", "data")
     try:
         with _open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+            width, height = image.size
+            if reduce > 1 and image.format in ("JPEG", "MPO"):
+                image.draft(None, (max(1, width // reduce), max(1, height // reduce)))
             image.load()
             # Some formats hold a picture of another size than they declare.
             _check_size(image)
-            return _to_mode(ops.exif_transpose(image), channels)
+            upright = _to_mode(ops.exif_transpose(image), channels)
+            left = reduce * image.width // max(width, 1)
+            return upright.reduce(left) if left > 1 else upright
     # A broken file makes the decoders raise almost anything.
     except Exception as error:
         raise UnreadableImageError(reason(error)) from error
@@ -75,13 +90,30 @@ def decode(data: Path | bytes, channels: int) -> Image:
 
 def header_problem(path: Path) -> str | None:
     """Return why a file cannot be an image, judged by its header alone, or None."""
-    if path.stat().st_size == 0:
-        return "the file is empty"
     try:
-        with _open(path):
-            return None
+        header_shape(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return None
+
+
+def header_shape(path: Path) -> tuple[int, int]:
+    """Height and width of a picture once it stands upright, by its header alone.
+
+    Raises:
+        UnreadableImageError: the file cannot be an image.
+    """
+    if path.stat().st_size == 0:
+        raise UnreadableImageError("the file is empty")
+    try:
+        with _open(path) as image:
+            # For a PNG file without EXIF in front, PIL would decode the pixels to look for it behind them.
+            known = image.format != "PNG" or "exif" in image.info
+            turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            width, height = image.size
+            return (width, height) if turned else (height, width)
     except Exception as error:
-        return reason(error)
+        raise UnreadableImageError(reason(error)) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from .decode import UnreadableImageError, decode, header_problem, image_suffixes
+from .decode import UnreadableImageError, decode, header_shape, image_suffixes
 from .pictures import Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split
 
@@ -142,31 +142,38 @@ def open_folder(root: Path, listing: Listing, wanted: Wanted) -> Pictures:
     kinds = "" if labels is None else f", {len(classes)} classes"
     description = f"{root.name} ({wanted.split}; {rule}{kinds})"
     return Pictures(
-        partial(_read, root, files, wanted.channels), rows, files, description, labels, skipped=skipped
+        partial(_read, root, files, wanted.channels),
+        rows,
+        files,
+        description,
+        labels,
+        skipped=skipped,
+        all_shapes=np.array(list(good.values()), dtype=np.int64),
     )
 
 
 def open_image(path: Path, wanted: Wanted) -> Pictures:
     """Open one image file: the only item of every split."""
-    problem = header_problem(path)
-    if problem is not None:
+    try:
+        shape = header_shape(path)
+    except UnreadableImageError as error:
         raise ValueError(
-            f"cannot use {path}: {problem}; give an image, a folder of images, an .npy, .npz, .parquet, .ttf or "
+            f"cannot use {path}: {error}; give an image, a folder of images, an .npy, .npz, .parquet, .ttf or "
             "IDX file"
-        )
+        ) from error
     read = partial(_read, path.parent, [path.name], wanted.channels)
-    return Pictures(read, np.arange(1), [path.name], f"{path.name} (one image, in every split)")
+    title = f"{path.name} (one image, in every split)"
+    return Pictures(read, np.arange(1), [path.name], title, all_shapes=np.array([shape], dtype=np.int64))
 
 
-def _read(root: Path, files: list[str], channels: int, row: int) -> Image:
-    return decode(root / files[row], channels)
+def _read(root: Path, files: list[str], channels: int, row: int, reduce: int = 1) -> Image:
+    return decode(root / files[row], channels, reduce)
 
 
-def _check_image(path: Path) -> None:
-    known = not path.suffix or path.suffix.lower() in image_suffixes()
-    problem = header_problem(path) if known else f"not an image format: {path.suffix}"
-    if problem is not None:
-        raise UnreadableImageError(problem)
+def _check_image(path: Path) -> tuple[int, int]:
+    if path.suffix and path.suffix.lower() not in image_suffixes():
+        raise UnreadableImageError(f"not an image format: {path.suffix}")
+    return header_shape(path)
 
 
 def _classes(root: Path, files: list[str]) -> tuple[list[str], list[int] | None]:

@@ -6,6 +6,7 @@ loader's ``state_dict()`` in its checkpoints and calls ``load_state_dict()`` bef
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,19 +23,29 @@ class ResumableLoader(DataLoader[Tensor]):
 
     A pass has as many batches as an epoch, or, after ``load_state_dict``, as many as were left; what an
     abandoned pass did not deliver comes in the next one (see `Position`).
+
+    Attributes:
+        waited: seconds in which batches were waited for; without workers, in which they were made.
     """
 
     def __init__(self, dataset: TrainingSet, *, batch_sampler: StatelessSampler, **options: Any) -> None:
         super().__init__(dataset, batch_sampler=batch_sampler, **options)
         self._batches = batch_sampler
         self._delivered = Position()
+        self.waited = 0.0
 
     def __iter__(self) -> Iterator[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # A generator: nothing starts, and no place is taken, before the first batch is asked for. Lightning
         # makes iterators that it does not use.
         self._delivered.begin(len(self), endless=self._batches.shuffle)
         self._batches.position.restore(self._delivered.batches, self._delivered.in_pass)
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - begin
+            if batch is None:
+                return
             self._delivered.advance()
             yield batch
 

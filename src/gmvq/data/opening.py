@@ -14,14 +14,14 @@ from .dataset import ImageDataset, check_channels
 from .emoji import find_font, open_emoji
 from .folders import Listing, open_folder, open_image, walk
 from .photos import open_photos
-from .pictures import Source
+from .pictures import Crops, Source
 from .scale import SignalScale
 from .series import open_series, open_synthetic_ecg
 from .signals import SignalDataset, SignalSource, TrainingSet
 from .splits import Wanted
 from .tables import is_saved, open_hub, open_parquet, open_saved
 
-_IMAGES = ("photos", "fashion_mnist", "emoji")
+_IMAGES = ("photos", "fashion_mnist", "emoji", "all_photos")
 _SIGNALS = ("speech", "synthetic_ecg")
 _FONTS = (".ttf", ".otf", ".ttc")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".parquet", *_FONTS)
@@ -39,13 +39,15 @@ def open_images(
     column: str | None = None,
     seed: int = 0,
     split_fractions: tuple[float, float] = (0.1, 0.1),
+    crops: Crops = "auto",
+    vary: bool = False,
 ) -> ImageDataset:
     """Open one split of a set of images as items of shape (channels, size, size) in [0, 1].
 
     Args:
-        path: "photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of a folder of images, an
-            image, .npy, .npz, IDX or Parquet (file or folder), a folder that ``datasets`` saved, or a font. Names come
-            first: a folder called photos is "./photos".
+        path: "photos" and "all_photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of a folder of
+            images, an image, .npy, .npz, IDX or Parquet (file or folder), a folder that ``datasets`` saved, or a font.
+            Names come first: a folder called photos is "./photos".
         split: "train", "validation" or "test".
         size: height and width of every item, in pixels.
         channels: 3 for RGB, 1 for luminance.
@@ -54,6 +56,11 @@ def open_images(
         column: the table column with the images, where its name is not a usual one.
         seed: of the augmentation.
         split_fractions: shares of validation and test, where the set does not come divided.
+        crops: what a crop shows of a picture: "scales" is a part of it, at random scales and places, and the items are
+            tiles of it where nothing is augmented; "whole" is nearly all of it, scaled down. "auto" is "scales" for
+            files of pictures much larger than the crop: 512 pixels or more, and four crops or more, along the shorter
+            side of the median one. The tiles of "photos" are cut at full size unless "scales" is asked for.
+        vary: include quarter turns and changed colours in the augmentation: more pictures out of few photographs.
 
     Raises:
         FileNotFoundError: no such path; the message lists the names there are.
@@ -68,7 +75,9 @@ def open_images(
     check_channels(channels)
     source = _pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
     augment = split == "train" if augment is None else augment
-    return ImageDataset(source, size=size, channels=channels, augment=augment, flip=flip, seed=seed)
+    return ImageDataset(
+        source, size=size, channels=channels, augment=augment, flip=flip, seed=seed, crops=crops, vary=vary
+    )
 
 
 def open_signals(
@@ -121,6 +130,8 @@ def open_dataset(
     *,
     spatial_dims: int = 2,
     flip: bool = True,
+    crops: Crops = "auto",
+    vary: bool = False,
     value_range: tuple[float, float] | None = None,
     **options: Any,
 ) -> TrainingSet:
@@ -129,7 +140,7 @@ def open_dataset(
     Args:
         path: as in ``open_images`` or ``open_signals``.
         spatial_dims: of the model's networks.
-        flip: for images.
+        flip, crops, vary: for images.
         value_range: for signals.
         options: of both.
 
@@ -139,15 +150,15 @@ def open_dataset(
     if spatial_dims == 1:
         return open_signals(path, value_range=value_range, **options)
     if spatial_dims == 2:
-        return open_images(path, flip=flip, **options)
+        return open_images(path, flip=flip, crops=crops, vary=vary, **options)
     raise ValueError(
         f"data is of 1 (signals) or 2 (images) spatial dimensions, and the model takes {spatial_dims}"
     )
 
 
 def _pictures(name: str, wanted: Wanted) -> Source:
-    if name == "photos":
-        return open_photos(wanted)
+    if name in ("photos", "all_photos"):
+        return open_photos(wanted, name)
     if name == "fashion_mnist":
         return open_fashion_mnist(wanted)
     if name == "emoji":

@@ -1,8 +1,10 @@
-"""The built-in set: ten colour photographs that come inside the scikit-image and scikit-learn wheels.
+"""The built-in sets: photographs that come inside the scikit-image, scikit-learn and matplotlib wheels.
 
-They are divided by photograph, never by crop: test is astronaut, china and flower; validation is coffee; train
-is chelsea, hubble_deep_field, ihc, motorcycle_left, retina and rocket. motorcycle_right, the stereo twin of
-motorcycle_left, is not used. The files are read where pip put them; nothing is copied or downloaded.
+They are divided by photograph, never by crop. In "photos", ten in colour, test is astronaut, china and flower;
+validation is coffee; train is chelsea, hubble_deep_field, ihc, motorcycle_left, retina and rocket. "all_photos" has
+the same test: to train come motorcycle_right, the stereo twin of motorcycle_left, and six in grey, to validation a
+portrait. Drawings, scanned text and blurred pictures of the wheels are not used. The files are read where pip put them;
+nothing is copied or downloaded.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import require
-from .decode import decode
+from .decode import decode, header_shape
 from .pictures import Pictures
 from .splits import Wanted
 
@@ -39,41 +41,56 @@ PHOTOS: dict[str, dict[str, tuple[str, str]]] = {
     "validation": {"coffee.png": _SKIMAGE},
     "test": {"astronaut.png": _SKIMAGE, "china.jpg": _SKLEARN, "flower.jpg": _SKLEARN},
 }
+_MORE = (
+    "motorcycle_right.png",
+    "brick.png",
+    "camera.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "moon.png",
+)
+ALL_PHOTOS = {
+    "train": {**PHOTOS["train"], **dict.fromkeys(_MORE, _SKIMAGE)},
+    "validation": {**PHOTOS["validation"], "grace_hopper.jpg": ("matplotlib", "mpl-data/sample_data")},
+    "test": PHOTOS["test"],
+}
 
 
-def open_photos(wanted: Wanted) -> Pictures:
-    """Open one split of the built-in photographs.
+def open_photos(wanted: Wanted, name: str = "photos") -> Pictures:
+    """Open one split of "photos" or of "all_photos".
 
     Raises:
-        MissingExtraError: scikit-image or scikit-learn is not installed.
+        MissingExtraError: a package that has the photographs is not installed.
         FileNotFoundError: an installed wheel no longer holds one of the photographs.
     """
-    places = PHOTOS[wanted.split].items()
+    places = (ALL_PHOTOS if name == "all_photos" else PHOTOS)[wanted.split].items()
     paths = [_wheel_folder(package) / folder / file for file, (package, folder) in places]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(
-                f"the built-in photograph {path} is missing; reinstall scikit-image and scikit-learn: "
-                "pip install --force-reinstall scikit-image scikit-learn"
+                f"the built-in photograph {path} is missing; reinstall scikit-image, scikit-learn and matplotlib: "
+                "pip install --force-reinstall scikit-image scikit-learn matplotlib"
             )
     stems = ", ".join(path.stem for path in paths)
     return Pictures(
         read=partial(_read, paths, wanted.channels),
         rows=np.arange(len(paths)),
         names=[path.name for path in paths],
-        description=f"photos ({wanted.split}; split by photograph: {stems})",
+        description=f"{name} ({wanted.split}; split by photograph: {stems})",
         framing="tiles",
+        all_shapes=np.array([header_shape(path) for path in paths], dtype=np.int64),
     )
 
 
-def _read(paths: list[Path], channels: int, row: int) -> Image:
-    return decode(paths[row], channels)
+def _read(paths: list[Path], channels: int, row: int, reduce: int = 1) -> Image:
+    return decode(paths[row], channels, reduce)
 
 
 def _wheel_folder(package: str) -> Path:
     """Find a package's folder without importing it, which would take seconds."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        require(package, "data")  # raises, naming the extra
+        require(package, "train" if package == "matplotlib" else "data")  # raises, naming the extra
         raise FileNotFoundError(f"the package {package!r} has no folder to read photographs from")
     return Path(next(iter(spec.submodule_search_locations)))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Framing = Literal["tiles", "crop", "whole"]
 """How pictures become squares: cut into tiles (large photographs), scaled and cropped, or always whole."""
+Crops = Literal["auto", "scales", "whole"]
+"""What a crop shows of a picture of which the shape is known: see ``open_images``."""
 
 
 class Source(Protocol):
@@ -38,6 +40,24 @@ class Source(Protocol):
     def label(self, index: int) -> int | None: ...
 
 
+class ShapedSource(Source, Protocol):
+    """Pictures of which the shape is known before they are decoded."""
+
+    @property
+    def shapes(self) -> NDArray[np.int64] | None:
+        """Height and width of every picture, (N, 2); None: not known after all."""
+        ...
+
+    def image(self, index: int, reduce: int = 1) -> NDArray[np.uint8] | Image:
+        """The same, both sides smaller by the factor ``reduce``, as in ``decode``."""
+        ...
+
+
+def shapes_of(source: Source) -> NDArray[np.int64] | None:
+    """Height and width of every picture, (N, 2), of a ``ShapedSource``; None for others."""
+    return getattr(source, "shapes", None)
+
+
 @dataclass
 class Pictures:
     """Some rows of a set of pictures, read by a function that worker processes can be sent.
@@ -51,9 +71,11 @@ class Pictures:
         framing: how they become squares.
         decoded: whether ``read`` takes many rows at once.
         skipped: what could not be used, with the reason.
+        all_shapes: height and width of every row, (n, 2), where they are known before decoding; ``read`` then takes the
+            factor of ``image`` as a second argument.
     """
 
-    read: Callable[[Any], Any]
+    read: Callable[..., Any]
     rows: NDArray[np.int64]
     names: Sequence[str] | str
     description: str
@@ -61,12 +83,18 @@ class Pictures:
     framing: Framing = "crop"
     decoded: bool = False
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    all_shapes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def image(self, index: int) -> NDArray[np.uint8] | Image:
-        return self.read(int(self.rows[index]))
+    @property
+    def shapes(self) -> NDArray[np.int64] | None:
+        return None if self.all_shapes is None else self.all_shapes[self.rows]
+
+    def image(self, index: int, reduce: int = 1) -> NDArray[np.uint8] | Image:
+        row = int(self.rows[index])
+        return self.read(row) if reduce == 1 else self.read(row, reduce)
 
     def stack(self, indices: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         return self.read(self.rows[indices]) if self.decoded else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .opening import open_dataset
+from .pictures import Crops
 from .scale import SignalScale
 from .signals import SignalDataset, TrainingSet, check_sample_rate
 from .splits import SPLITS, NoSuchSplitError
@@ -25,6 +26,7 @@ class DataRecipe:
         divided: divide a set that does not come divided by the fixed hash of ``gmvq fit``; for the set that a
             model was trained on, so that its tokens keep to the same splits.
         scale: of signals: that of the model's training; None for images.
+        crops: of images: "whole" makes one item of every picture, "scales" and "auto" are as in ``open_images``.
     """
 
     path: str
@@ -34,6 +36,7 @@ class DataRecipe:
     column: str | None = None
     divided: bool = False
     scale: SignalScale | None = None
+    crops: Crops = "whole"
 
     def open(self) -> dict[str, TrainingSet]:
         """Open the splits, by name.
@@ -81,6 +84,7 @@ class DataRecipe:
             size=self.size,
             channels=self.channels,
             augment=False,
+            crops=self.crops,
             column=self.column,
         )
         if isinstance(dataset, SignalDataset) and scale is not None:

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ..errors import require
 from .decode import UnreadableImageError
-from .pictures import Source
+from .pictures import Source, shapes_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
 Uniforms = NDArray[np.float64]
-"""The chance of each draw, (B, 3); None in eval."""
+"""The chance of each draw, (B, 3) or more; None in eval."""
 ZOOM = 1.25
 """Training crops show between 1 / ZOOM and the whole of the shorter side."""
 
@@ -48,7 +48,7 @@ class TileView:
     def __len__(self) -> int:
         return len(self._grid)
 
-    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
         places = [self._grid[i] for i in indices] if chance is None else map(self._draw, chance)
         size = self._size
@@ -60,6 +60,15 @@ class TileView:
 
     def label(self, index: int) -> int | None:
         return None
+
+    @property
+    def pictures(self) -> int:
+        """How many photographs the tiles are of."""
+        return len(self._order)
+
+    def whole(self, number: int) -> tuple[str, Pixels]:
+        """The name of a photograph and the photograph."""
+        return self._names[self._order[number]], self._photos[self._order[number]]
 
     def _draw(self, chance: NDArray[np.float64]) -> tuple[int, int, int]:
         i = self._order[int(chance[0] * len(self._order))]
@@ -76,19 +85,20 @@ class PictureView:
 
     def __init__(self, source: Source, size: int, *, crops: bool) -> None:
         self._source, self._size, self._crops = source, size, crops
+        self._shapes = shapes_of(source)
         self._broken: set[int] = set()
         self.name, self.label = source.name, source.label
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def batch(self, indices: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
         stacked = self._source.stack(indices)
         if stacked is not None and stacked.shape[1:3] == (self._size, self._size):
             return stacked
-        draws = [None] * len(indices) if chance is None or not self._crops else chance
-        squares = [frame(self._read(int(i)), self._size, u) for i, u in zip(indices, draws, strict=True)]
+        uniforms = [None] * len(indices) if chance is None or not self._crops else chance
+        squares = [frame(self._read(int(i)), self._size, u) for i, u in zip(indices, uniforms, strict=True)]
         return np.stack(squares)
 
     def _read(self, index: int) -> Pixels | Image:
@@ -97,7 +107,9 @@ class PictureView:
             if candidate in self._broken:
                 continue
             try:
-                return self._source.image(candidate)
+                reduce = self._reduce(candidate)
+                # Only a source that knows its shapes takes the factor.
+                return self._source.image(candidate, *([reduce] if reduce > 1 else []))
             except UnreadableImageError as error:
                 name = self._source.name(candidate)
                 self._broken.add(candidate)
@@ -106,6 +118,13 @@ class PictureView:
                     f"{name} cannot be read ({error}); the next readable image replaces it", stacklevel=2
                 )
         raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
+
+    def _reduce(self, index: int) -> int:
+        """The factor that a large picture can be decoded smaller by: twice the pixels that a crop needs are left."""
+        if self._shapes is None:
+            return 1
+        spare = int(self._shapes[index].min() / (2 * ZOOM * self._size))
+        return min(8, 1 << max(0, spare.bit_length() - 1))
 
 
 def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:

@@ -73,7 +73,7 @@ class CodebookReport:
         if self.histogram is not None and int(self.histogram.sum()):
             metrics = CodebookMetrics(self.codebook_size)
             metrics.histogram = self.histogram
-            values |= metrics.compute()
+            values |= {"positions": metrics.positions, **metrics.compute()}
         return values
 
 

@@ -191,6 +191,30 @@ class CodebookMetrics:
         }
 
 
+def expected_usage(positions: int, codebook_size: int) -> float:
+    """Share of the codes to expect in a sample if all are equally likely: 1 - (1 - 1/K)^n for n positions."""
+    return -math.expm1(positions * math.log1p(-1.0 / codebook_size)) if codebook_size > 1 else 1.0
+
+
+def expected_perplexity(positions: int, codebook_size: int) -> float:
+    r"""Perplexity to expect of a sample if all codes are equally likely: exp of the mean entropy, exact.
+
+    .. math:: \exp\Bigl(\log n - \tfrac{K}{n} \sum_{m=1}^{n} \mathrm{Bin}(m; n, 1/K)\, m \log m\Bigr)
+
+    for n positions and K codes. It is 1 for one position and tends to K; about K (1 - K / 2n) where n is large.
+    """
+    check_positive("positions", positions)
+    n, p = positions, 1.0 / codebook_size
+    if codebook_size == 1:
+        return 1.0
+    # All but a vanishing part of the binomial distribution lies below this.
+    most = min(n, math.ceil(n * p + 12.0 * math.sqrt(n * p) + 60.0))
+    m = torch.arange(1, most + 1, dtype=torch.float64)
+    log_binomial = math.lgamma(n + 1.0) - torch.lgamma(m + 1.0) - torch.lgamma(n - m + 1.0)
+    weights = (log_binomial + m * math.log(p) + (n - m) * math.log1p(-p)).exp()
+    return math.exp(math.log(n) - codebook_size / n * float((weights * m * m.log()).sum()))
+
+
 def rates(*, positions: int, pixels: int, codebook_size: int, code_entropy: float) -> dict[str, float]:
     r"""Bits per pixel of the tokens of a set.
 

@@ -22,9 +22,10 @@ from . import page, plots
 from .batches import Images, description_of, device_of
 from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
 from .history import History, read_history
+from .photographs import photographs
 from .pictures import decoded_codewords
 from .samples import samples
-from .tables import Row, codebook_rows, metric_rows, skipped_by_reason
+from .tables import Row, codebook_rows, full_use, metric_rows, skipped_by_reason, small_sample_note
 
 #: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
 _CURVES = (
@@ -37,6 +38,8 @@ _CURVES = (
     ("Sharpening and precision", "value", True, ("sharpening", "precision")),
     ("PSNR", "dB", False, ("psnr",)),
 )
+#: The share of the training time spent waiting for data that is worth a word.
+_MUCH_WAITING = 0.1
 _PREFIXES = ("train", "validation", "test")
 _TILES = (
     "snr",
@@ -64,7 +67,7 @@ def write_report(
 
     The page needs no other file and loads nothing from anywhere; it reads in light and dark and prints. Of
     the run it uses what is there: ``metrics.json`` (see ``write_metrics``), ``history.jsonl`` (see
-    ``read_history``) and ``config.yaml``. The codes of the whole data set are counted once more.
+    ``read_history``), ``run.json`` and ``config.yaml``. The codes of the whole data set are counted once more.
 
     Args:
         run_dir: folder of the run; the report goes there, replacing an older one in one step.
@@ -93,19 +96,28 @@ def write_report(
         "report.html.j2",
         title=title,
         facts=_facts(dataset, model, history),
-        tiles=_tiles(rows),
+        tiles=_tiles(rows, metrics),
+        photographs=_photographs(model, dataset),
         samples=samples(model, dataset, images),
         rows=[(row.label, row.value, row.unit) for row in rows],
         remarks=_remarks(metrics, problem),
         codebook=_codebook(model, dataset),
         curves=curves,
-        training_notes=_training_notes(history, curves),
+        training_notes=_training_notes(history, curves, _data_wait(folder / "run.json")),
         command=command if isinstance(command, str) else shlex.join(command),
         config=config.read_text(encoding="utf-8", errors="replace").strip() if config.is_file() else "",
         environment=_environment(dataset, device_of(model)),
     )
     write_text(folder / "report.html", text)
     return folder / "report.html"
+
+
+def _photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
+    try:
+        return photographs(model, dataset)
+    # A model that was not trained at all: the sections below say so.
+    except ValueError:
+        return None
 
 
 def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:
@@ -120,7 +132,7 @@ def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _tiles(rows: list[Row]) -> list[tuple[str, str, str]]:
+def _tiles(rows: list[Row], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     by_key = {row.key: row for row in rows}
     entries = []
     for key in _TILES:
@@ -128,7 +140,12 @@ def _tiles(rows: list[Row]) -> list[tuple[str, str, str]]:
             row = by_key[key]
             unit = row.unit
             if key == "perplexity" and "codebook_size" in by_key:
-                unit = f"of {by_key['codebook_size'].value}"
+                full = full_use(metrics)
+                unit = (
+                    f"of {by_key['codebook_size'].value}"
+                    if full is None
+                    else f"of {full[1]:,.0f} expected at full use"
+                )
             entries.append((row.label, row.value, unit))
     return entries
 
@@ -138,6 +155,7 @@ def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
         return [problem]
     what = "MSE, PSNR and SNR" if metrics.get("snr") is not None else "Image metrics"
     remarks = [f"{what} are of reconstructions clamped to [0, 1], data range 1."]
+    remarks += small_sample_note(metrics)
     for reason, keys in skipped_by_reason(metrics).items():
         remarks.append(f"Not measured: {', '.join(keys)}: {reason}.")
     return remarks
@@ -158,11 +176,24 @@ def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str
     return found
 
 
-def _training_notes(history: History, curves: Sequence[Any]) -> list[str]:
+def _training_notes(history: History, curves: Sequence[Any], waited: float) -> list[str]:
     notes = [] if curves else ["There is no history.jsonl with curves in the folder of the run."]
     if history.broken_lines:
         notes.append(f"{history.broken_lines} line(s) of history.jsonl could not be read and were left out.")
+    if waited > _MUCH_WAITING:
+        notes.append(
+            f"{waited:.0%} of the training time was spent waiting for data: give more processes to read it "
+            "(--data.num_workers), or smaller files."
+        )
     return notes
+
+
+def _data_wait(path: Path) -> float:
+    """The share of the training time spent waiting for data, by run.json; 0 where it does not say."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))[-1]["data_wait"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0.0
 
 
 def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:

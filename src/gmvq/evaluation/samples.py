@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Images, device_of, evaluating, image_batches
+from .maps import ERROR_MAP, UNCERTAINTY_MAP
 from .metrics import per_image_mse, psnr
 from .pictures import colour_map, enlarge, to_picture
 from .waveforms import waveforms
-
-_ERROR_MAP, _UNCERTAINTY_MAP = "magma", "viridis"
 
 
 def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | None:
@@ -29,22 +28,24 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
     errors = (clamped - images).square().mean(1).sqrt()
     error_top = float(errors.flatten().quantile(0.995)) if errors.numel() < 1 << 24 else float(errors.max())
     error_top = max(error_top, 1e-6)
-    bars = [_bar(_ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")]
+    bars = [
+        colour_bar(ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")
+    ]
     low = high = 0.0
     if unsure is not None:
         low, high = (float(unsure.flatten().quantile(q)) for q in (0.01, 0.99))
         label = "uncertainty: log s², s in standard deviations of the latents"
-        bars.append(_bar(_UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
+        bars.append(colour_bar(UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
     cards = []
     for i, name in enumerate(names):
         pictures = {
             "original": to_picture(images[i]),
             "reconstruction": to_picture(clamped[i]),
-            "error": colour_map(errors[i], 0.0, error_top, name=_ERROR_MAP),
+            "error": colour_map(errors[i], 0.0, error_top, name=ERROR_MAP),
         }
         if unsure is not None:
             enlarged = enlarge(unsure[i], *images.shape[2:])
-            pictures["uncertainty"] = colour_map(enlarged, low, high, name=_UNCERTAINTY_MAP)
+            pictures["uncertainty"] = colour_map(enlarged, low, high, name=UNCERTAINTY_MAP)
         decibels = f"{psnr(float(mse[i])):.2f} dB"
         cards.append({"name": name, "decibels": decibels, "pictures": pictures, "plot": ""})
     return {"explanation": _explanation(errors, unsure), "bars": bars, "cards": cards}
@@ -85,7 +86,8 @@ def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
     return [f"item {number}" for number in range(batch.shape[0])], batch
 
 
-def _bar(name: str, label: str, low: str, high: str) -> dict[str, Any]:
+def colour_bar(name: str, label: str, low: str, high: str) -> dict[str, Any]:
+    """The legend of a colour map: a strip of it, what it shows, and the values at its ends."""
     strip = colour_map(torch.linspace(0.0, 1.0, 256)[None].expand(8, -1), 0.0, 1.0, name=name)
     return {"strip": strip, "label": label, "low": low, "high": high}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import write_json
 from .evaluate import Evaluation
+from .metrics import expected_perplexity, expected_usage
 
 #: (key, label, unit, format) in the order of printing; a format is that of ``format``.
 _FIGURES = (
@@ -103,10 +104,36 @@ def format_table(evaluation: Evaluation | Mapping[str, Any]) -> str:
     label_width = max((len(row.label) for row in rows), default=0)
     value_width = max((len(row.value) for row in rows), default=0)
     lines = [f"{row.label:<{label_width}}  {row.value:>{value_width}}  {row.unit}".rstrip() for row in rows]
+    lines += small_sample_note(values)
     labels = {key: label for key, label, _, _ in _FIGURES}
     for reason, keys in skipped_by_reason(values).items():
         lines.append(f"skipped: {', '.join(labels.get(key, key) for key in keys)}: {reason}")
     return "\n".join(lines)
+
+
+def full_use(values: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Usage and perplexity to expect of these figures' sample if all codes were equally likely.
+
+    None where the sample is large enough for it not to matter: the perplexity would be 95 % of the codebook or more.
+    """
+    positions, size = values.get("positions"), values.get("codebook_size")
+    if positions is None and values.get("images") and values.get("positions_per_image"):
+        positions = round(values["images"] * values["positions_per_image"])
+    if not positions or not size:
+        return None
+    perplexity = expected_perplexity(positions, size)
+    return None if perplexity >= 0.95 * size else (expected_usage(positions, size), perplexity)
+
+
+def small_sample_note(values: Mapping[str, Any]) -> list[str]:
+    """Say what usage and perplexity can be expected to reach, as one sentence, where the sample limits them."""
+    full = full_use(values)
+    if full is None:
+        return []
+    return [
+        f"a small sample for {values['codebook_size']:,} codes: if all were used alike, a usage of {full[0]:.1%} and a "
+        f"perplexity of {full[1]:,.1f} would be expected of it"
+    ]
 
 
 def skipped_by_reason(values: Mapping[str, Any]) -> dict[str, list[str]]:

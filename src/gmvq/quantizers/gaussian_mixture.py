@@ -125,7 +125,7 @@ class GaussianMixtureVQ(MixtureState):
         #: Whether the sample of z has the straight-through gradient; of residual levels the first alone has.
         self.straight_through = True
         for name, schedule in self._schedules().items():
-            self.register_buffer(name, torch.tensor(schedule(None)))
+            self.register_buffer(name, torch.tensor(float(schedule(None))))
 
     def _schedules(self) -> dict[str, Schedule]:
         """Every schedule by the name of the buffer that holds its value."""

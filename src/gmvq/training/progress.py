@@ -9,11 +9,13 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from ..progress import Progress
 from .history import is_logged
+from .waiting import DATA_WAIT
 
 _SHOWN = (
     ("train/mse", "mse", ".2e"),
     ("train/perplexity", "perplexity", ".0f"),
     ("validation/psnr", "psnr", ".2f"),
+    (DATA_WAIT, "data wait", ".0%"),
 )
 
 

@@ -15,6 +15,7 @@ from ..models.precision import recommended_precision
 from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
 from .history import HistoryWriter
 from .progress import StepProgress
+from .waiting import DataWait
 
 #: Where ``gmvq fit`` departs from the defaults of Lightning's Trainer.
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -55,7 +56,9 @@ def build_trainer(
     Raises:
         ImportError: the logger's package is absent.
     """
-    callbacks: list[Callback] = [*([AtStart(begin)] if begin else []), LastCheckpoint(run_dir, save_every)]
+    first = [AtStart(begin)] if begin else []
+    callbacks: list[Callback] = [*first, LastCheckpoint(run_dir, save_every)]
+    callbacks.append(DataWait(run_dir / "run.json"))
     if options.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress())
     if keep_best:

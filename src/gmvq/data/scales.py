@@ -1,0 +1,260 @@
+"""Squares of pictures much larger than they are: at random scales and places in training, in tiles elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
+
+from ..errors import require
+from .decode import UnreadableImageError
+from .pictures import ShapedSource, Source, shapes_of
+from .randomness import permutation
+from .slots import Pixels, Shape, Slots
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Bytes of decoded pictures that are kept in training.
+CACHE_BYTES = 1 << 30
+#: The most pixels of a picture that are read; a larger one is decoded at half or a quarter of its size.
+MOST_PIXELS = 1 << 25
+#: "auto" reads at random scales where the shorter side of the median picture has so many pixels and so many crops.
+_LARGE, _CROPS_LONG = 512, 4
+
+
+def are_large(source: Source, size: int) -> bool:
+    """Whether the pictures of a source are so much larger than the crop that a crop should not show all of one."""
+    shapes = shapes_of(source)
+    return shapes is not None and float(np.median(shapes.min(1))) >= max(_LARGE, _CROPS_LONG * size)
+
+
+class ScaleView:
+    """Squares of large pictures.
+
+    In training a crop is as if its picture had been scaled until the shorter side has t pixels, log t uniform between
+    the crop's size and the side as it is, and cut at a uniform place; pictures are equally likely. In eval the items
+    are tiles that cover every picture as it is; the last of a row or column overlaps the one before.
+
+    Decoding takes more time than a training step, so decoded pictures are kept in ``Slots``. Where not all find room,
+    the slots change one after the other: the picture of a slot at draw d follows from (seed, slot, d), each is decoded
+    for as many crops as make up a 64th of its pixels (8 at least), and all have their turn.
+
+    A picture that turns out to be unreadable is replaced by the next readable one, as in ``PictureView``.
+
+    Args:
+        source: with the shapes of its pictures.
+        size: of the squares, in pixels.
+        channels: of the source.
+        seed: of the order of the pictures.
+        training: whether random crops will be asked for.
+        cache_bytes: the most memory for decoded pictures; one picture at least is kept.
+    """
+
+    def __init__(
+        self,
+        source: ShapedSource,
+        size: int,
+        channels: int,
+        seed: int,
+        *,
+        training: bool,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        assert source.shapes is not None
+        self._source, self._size, self._seed = source, size, seed
+        shorter = source.shapes.min(1)
+        small = np.flatnonzero(shorter < size).tolist()
+        source.skipped.extend((source.name(i), f"smaller than {size} x {size}") for i in small)
+        self._order = np.flatnonzero(shorter >= size)
+        if not len(self._order):
+            raise ValueError(f"no picture is as large as {size} x {size}; ask for a smaller size")
+        native = source.shapes[self._order]
+        halvings = np.ceil(np.log2(np.maximum(native.prod(1) / MOST_PIXELS, 1)) / 2).astype(np.int64)
+        self._factors = 2**halvings
+        self._shapes = -(-native // self._factors[:, None])
+        self._columns = -(-self._shapes[:, 1] // size)
+        self._tile_ends = np.cumsum(-(-self._shapes[:, 0] // size) * self._columns)
+        self._broken: set[int] = set()
+        self._last: tuple[int, int, Pixels] | None = None
+        self._length = int(self._tile_ends[-1])
+        self._slots: Slots | None = None
+        self._crops_per_decode = max(8, round(float(self._shapes.prod(1).mean()) / (64 * size**2)))
+        if training:
+            layout = partial(_layout, self._shapes, channels, size)
+            largest = max(sum(int(np.prod(s)) for s in layout(i)) for i in range(len(self._order)))
+            count = min(len(self._order), max(1, cache_bytes // largest))
+            self._slots = Slots(count, largest, layout)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles cover all pictures."""
+        return int(self._tile_ends[-1])
+
+    def keep(self, most: int) -> None:
+        """Make so many tiles, spread evenly, the items of eval."""
+        self._length = min(self.tiles, most)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the squares are of."""
+        return len(self._order)
+
+    def batch(
+        self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: NDArray[np.float64] | None
+    ) -> Pixels:
+        """The items, a new array of shape (B, size, size, C)."""
+        if chance is None:
+            return np.stack([self._tile(int(index)) for index in indices])
+        assert self._slots is not None
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, (draw, first) in enumerate(zip(draws.tolist(), chance[:, 0], strict=True)):
+            slot = int(first * len(self._slots))
+            groups.setdefault((slot, self._turn(slot, draw)), []).append(place)
+        squares: list[Any] = [None] * len(draws)
+        # Workers begin at different pictures, so that they do not decode the same ones at the same time.
+        worker = get_worker_info()
+        begin = 0 if worker is None else len(groups) * worker.id // worker.num_workers
+        for (slot, turn), places in (ordered := sorted(groups.items()))[begin:] + ordered[:begin]:
+            load = partial(self._load, slot, turn)
+            regions = self._slots.take(slot, turn + 1, load, partial(self._regions, chance[places, 1:]))
+            for place, region in zip(places, regions, strict=True):
+                squares[place] = _scaled(*region, self._size)
+        return np.stack(squares)
+
+    def name(self, index: int) -> str:
+        picture, y, x = self._place(index)
+        return f"{self._name(picture)}[y={y},x={x}]"
+
+    def label(self, index: int) -> int | None:
+        return self._source.label(int(self._order[self._place(index)[0]]))
+
+    def whole(self, number: int) -> tuple[str, Image]:
+        """The name of a picture and the picture."""
+        picture, image = self._decode(number)
+        return self._name(picture), image
+
+    def _name(self, picture: int) -> str:
+        return self._source.name(int(self._order[picture]))
+
+    def _place(self, index: int) -> tuple[int, int, int]:
+        """Picture and upper left corner of a tile."""
+        tile = (2 * index + 1) * self.tiles // (2 * self._length)
+        picture = int(np.searchsorted(self._tile_ends, tile, side="right"))
+        within = tile - (int(self._tile_ends[picture - 1]) if picture else 0)
+        row, column = divmod(within, int(self._columns[picture]))
+        height, width = self._shapes[picture].tolist()
+        return (
+            picture,
+            min(row * self._size, height - self._size),
+            min(column * self._size, width - self._size),
+        )
+
+    def _tile(self, index: int) -> Pixels:
+        asked, y, x = self._place(index)
+        if self._last is None or self._last[0] != asked:
+            picture, image = self._decode(asked)
+            self._last = asked, picture, _array(image)
+        _, picture, pixels = self._last
+        # Only a picture that stands in for an unreadable one can be smaller than the place says.
+        y, x = (min(at, side - self._size) for at, side in zip((y, x), pixels.shape[:2], strict=True))
+        return pixels[y : y + self._size, x : x + self._size]
+
+    def _turn(self, slot: int, draw: int) -> int:
+        """How many pictures a slot has had before the one that it has at a draw."""
+        assert self._slots is not None
+        count = len(self._slots)
+        if count == len(self._order):
+            return 0
+        return (draw + slot * self._crops_per_decode) // (count * self._crops_per_decode)
+
+    def _load(self, slot: int, turn: int) -> tuple[int, list[Pixels]]:
+        """The picture of a slot at its turn, at full size, half, a quarter and so on."""
+        assert self._slots is not None
+        count = len(self._order)
+        epoch, place = divmod(turn * len(self._slots) + slot, count)
+        picture, image = self._decode(int(_permutation(self._seed, epoch, count)[place]))
+        arrays = [_array(image)]
+        for _ in range(_halvings(self._shapes[picture], self._size)):
+            image = image.reduce(2)
+            arrays.append(_array(image))
+        return picture, arrays
+
+    def _decode(self, first: int) -> tuple[int, Image]:
+        """Decode a picture, or the next readable one."""
+        count = len(self._order)
+        for candidate in (i % count for i in range(first, first + count)):
+            if candidate in self._broken:
+                continue
+            try:
+                image: Any = self._source.image(int(self._order[candidate]), int(self._factors[candidate]))
+                if (image.height, image.width) != tuple(self._shapes[candidate]):
+                    raise UnreadableImageError("it is not of the size that its header says")
+                return candidate, image
+            except UnreadableImageError as error:
+                self._broken.add(candidate)
+                self._source.skipped.append((self._name(candidate), str(error)))
+                warnings.warn(
+                    f"{self._name(candidate)} cannot be read ({error}); the next readable image replaces it",
+                    stacklevel=2,
+                )
+        raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
+
+    def _regions(
+        self, chance: NDArray[np.float64], picture: int, arrays: list[Pixels]
+    ) -> list[tuple[Pixels, tuple[float, float, float, float]]]:
+        """For each draw of a picture a copy of its surroundings, and the square in it: left, top, right, bottom."""
+        height, width = self._shapes[picture].tolist()
+        shorter = min(height, width)
+        found = []
+        for scale, down, right in chance:
+            side = self._size * (shorter / self._size) ** scale
+            array = arrays[_halvings((side, side), self._size)]
+            rows, columns = array.shape[:2]
+            top, bottom = (float(y) * rows / height for y in _span(down, side, height))
+            start, end = (float(x) * columns / width for x in _span(right, side, width))
+            y, x = int(top), int(start)
+            region = array[y : int(np.ceil(bottom)), x : int(np.ceil(end))].copy()
+            found.append((region, (start - x, top - y, end - x, bottom - y)))
+        return found
+
+
+@lru_cache(8)
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return permutation(seed, epoch, count)
+
+
+def _halvings(shape: Any, size: int) -> int:
+    """How often a picture, or a part of it, can be halved before its shorter side falls under twice the crop's."""
+    return max(0, int(min(shape) // size).bit_length() - 2)
+
+
+def _layout(shapes: NDArray[np.int64], channels: int, size: int, picture: int) -> list[Shape]:
+    height, width = shapes[picture].tolist()
+    powers = [2**i for i in range(_halvings((height, width), size) + 1)]
+    return [(-(-height // power), -(-width // power), channels) for power in powers]
+
+
+def _span(chance: float, side: float, length: int) -> tuple[float, float]:
+    start = chance * (length - side)
+    return start, min(start + side, float(length))
+
+
+def _scaled(region: Pixels, box: tuple[float, float, float, float], size: int) -> Pixels:
+    pil = require("PIL.Image", "data")
+    # PIL's grey pictures have no axis of channels.
+    image = pil.fromarray(region[..., 0] if region.shape[-1] == 1 else region)
+    right, bottom = min(box[2], image.width), min(box[3], image.height)
+    return _array(image.resize((size, size), pil.Resampling.LANCZOS, box=(box[0], box[1], right, bottom)))
+
+
+def _array(image: Image) -> Pixels:
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
