@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import require
+from ..reading import read_text
 
 #: Most entries of a config once its aliases (*name) are written out; ours have about 40.
 _MOST_ENTRIES = 100_000
@@ -17,7 +18,7 @@ def check_config_file(path: Path) -> None:
     What else is wrong with it is left to the parser, whose errors name the option.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"

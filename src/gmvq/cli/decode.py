@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
+from ..files import check_space
 from ..progress import Progress
 from .common import add_device, load, option, parser_of, positive, say, switch
 
@@ -32,6 +34,9 @@ def run(argv: Sequence[str]) -> int:
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)
+    # Samples of sound take two bytes, PNG of pictures hardly less than a twentieth of its pixels.
+    values = total * math.prod(manifest.image_shape)
+    check_space(options.out, 2 * values if signals else values // 20, "what is decoded")
     with Progress(quiet=options.quiet) as show:
         show(0, total)
         if loaded.scale is not None:

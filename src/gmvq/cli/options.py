@@ -13,6 +13,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from ..reading import read_text
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
@@ -97,7 +98,7 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
 
 
 def _mentions(option: str, argv: Sequence[str]) -> bool:
-    files = (Path(name).read_text(encoding="utf-8") for name in config_files(argv))
+    files = (read_text(name) for name in config_files(argv))
     return any(option in text for text in (*argv, *files))
 
 

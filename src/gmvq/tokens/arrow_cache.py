@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import require
-from ..files import atomic_write
+from ..files import atomic_write, open_new
 from .folder import CACHE, read_shard
 from .manifest import IndexSpec, Manifest
 from .shard import arrays_of, schema_of
@@ -93,7 +93,7 @@ def _write(path: Path, folder: Path, manifest: Manifest, key: str) -> None:
     ipc = require("pyarrow.ipc", "data")
     spec = manifest.indices
     schema = _schema(spec, manifest, key)
-    with path.open("wb") as stream, ipc.new_file(stream, schema) as writer:
+    with open_new(path) as stream, ipc.new_file(stream, schema) as writer:
         for record in manifest.shards:
             columns = read_shard(folder, record, spec)
             labels = [-1 if label is None else label for label in columns.labels]

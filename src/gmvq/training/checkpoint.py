@@ -19,7 +19,8 @@ from ..models.autoencoder import VQAutoencoder
 from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
-from ..models.weights import misfits
+from ..models.weights import check_values, misfits
+from ..reading import check_plain, open_input, open_zip
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -128,12 +129,12 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {file}")
-    size = file.stat().st_size
+    size = check_plain(file)
     try:
         _check_archive(file)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=size > 0)
     except Exception as error:  # damaged files make the unpickler raise almost anything
-        with file.open("rb") as stream:
+        with open_input(file) as stream:
             archive = stream.read(2) == b"PK"
         what = "is cut short or damaged" if archive else "is not a PyTorch checkpoint"
         raise ValueError(
@@ -159,7 +160,7 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
 
 def _check_archive(file: Path) -> None:
     """Compare every record with its CRC-32, which torch does not where it maps the file into memory."""
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as (archive, _):
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise ValueError("torch.save does not compress")  # nor do its files unpack to more than they are
         damaged = archive.testzip()
@@ -276,6 +277,7 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], setting
         raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
     problems = misfits(checkpoint["state_dict"], own)
     if not problems:
+        check_values(checkpoint["state_dict"], "the checkpoint")
         return
     then = read_entry(checkpoint, "settings", "the checkpoint")
     changed = [
