@@ -18,11 +18,22 @@ import pytest
 import gmvq
 
 ROOT = Path(gmvq.__file__).parent
-CORE = {"types", "errors", "files", "environment", "functional", "quantizers", "objectives", "models"}
+CORE = {
+    "types",
+    "errors",
+    "files",
+    "reading",
+    "screen",
+    "environment",
+    "functional",
+    "quantizers",
+    "objectives",
+    "models",
+}
 BASE = {"torch", "numpy", "safetensors"}
 #: Extras that a package may import at module level; the base dependencies may be imported anywhere.
 AT_MODULE_LEVEL = {
-    "training": {"lightning"},
+    "training": {"lightning", "msgspec"},
     "tokens": {"msgspec"},
     "cli": {"lightning", "jsonargparse"},
     "prior": {"transformers", "lightning"},

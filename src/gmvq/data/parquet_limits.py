@@ -69,9 +69,9 @@ def check_parquet(file: BinaryIO, where: object) -> None:
 
 def _pages(file: BinaryIO, chunk: Any, size: int, where: object, most: int) -> list[Page]:
     """Read the headers of the pages of a chunk."""
-    start = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < start:
-        start = chunk.dictionary_page_offset
+    # Of a column without values one of the two may be missing.
+    offsets = [chunk.data_page_offset or 0, (chunk.has_dictionary_page and chunk.dictionary_page_offset) or 0]
+    start = min((offset for offset in offsets if offset > 0), default=4)
     end = start + chunk.total_compressed_size
     if not 4 <= start <= end <= size:
         raise ValueError(f"{where} is damaged: a column chunk lies outside of the file")

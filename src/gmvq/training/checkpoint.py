@@ -21,6 +21,7 @@ from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
 from ..models.weights import check_values, misfits
 from ..reading import check_plain, open_input, open_zip
+from .notes import check_notes
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -247,8 +248,8 @@ def load_metadata(path: PathLike) -> dict[str, Any]:
 
 
 def _notes_in(folder: Path) -> dict[str, Any]:
-    metadata = read_config(folder / CONFIG, VQAutoencoder.__name__).get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
+    file = folder / CONFIG
+    return check_notes(read_config(file, VQAutoencoder.__name__).get("metadata"), file)
 
 
 def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
@@ -264,7 +265,7 @@ def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
             "log_scale": float(scale["log_scale"]),
             "observations": int(scale["observations"]),
         }
-    return notes
+    return check_notes(notes, path)
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:

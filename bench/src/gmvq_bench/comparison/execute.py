@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gmvq.files import check_own, inside, write_json
+from gmvq.files import inside, write_json
 from gmvq.reading import read_json
 
 from ..results import cpu_name, package_version
@@ -34,7 +34,8 @@ class Records:
     """Records by key, in a folder of JSON files; those of a results file may be added."""
 
     def __init__(self, folder: Path) -> None:
-        check_own(folder.parent)
+        # Refuses a link in its place.
+        inside(folder.parent, folder.name, "any.json")
         self.folder = folder
         self._known: dict[str, Record] = {}
         for file in sorted(folder.glob("*.json")):
