@@ -61,7 +61,11 @@ def is_name(name: object) -> bool:
     """Whether this can be the name of one file or folder, on any system."""
     if not isinstance(name, str) or name.strip(". ") == "" or _NO_NAME.search(name):
         return False
-    return len(os.fsencode(name)) <= _LONGEST_NAME
+    try:
+        return len(os.fsencode(name)) <= _LONGEST_NAME
+    # A surrogate that stands for no byte.
+    except UnicodeEncodeError:
+        return False
 
 
 @contextmanager
