@@ -1,12 +1,24 @@
-"""What every test leaves as it found it, and a command line run in this process."""
+"""What every test leaves as it found it, no network for any of them, and a command line run in this process."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+
+#: The guard against sockets: imported here, and by its name in every process that a test starts.
+_GUARD = str(Path(__file__).parent / "tests" / "support" / "offline")
+sys.path.insert(0, _GUARD)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_GUARD, os.environ.get("PYTHONPATH"))))
+import sitecustomize as offline  # noqa: E402
+
+offline.install()
+# ``datasets`` counts its uses by a request of its own.
+os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,8 @@ CORE = {
     "types",
     "errors",
     "files",
+    "reading",
+    "screen",
     "environment",
     "functional",
     "quantizers",
@@ -32,7 +34,7 @@ CORE = {
 BASE = {"torch", "numpy", "safetensors"}
 #: Extras that a package may import at module level; the base dependencies may be imported anywhere.
 AT_MODULE_LEVEL = {
-    "training": {"lightning"},
+    "training": {"lightning", "msgspec"},
     "tokens": {"msgspec"},
     "cli": {"lightning", "jsonargparse"},
     "prior": {"transformers", "lightning"},
@@ -173,3 +175,118 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == ""
+
+
+#: Methods that open a file by themselves, and the two modules that may.
+OPENERS = {"read_text", "read_bytes", "write_text", "write_bytes", "touch"}
+IN_AND_OUT = {"gmvq/reading.py", "gmvq/files.py"}
+#: Functions of libraries that read or write a file, by the file of this package that calls them. Each gets a stream of
+#: ``reading`` or ``files``, a name that ``check_plain`` has looked at, or the temporary name of ``atomic_write``.
+LIBRARIES = {
+    "np.load": {"gmvq/data/arrays.py"},
+    "np.memmap": {"gmvq/data/arrays.py"},
+    "pil.open": {"gmvq/data/decode.py"},
+    "Image.open": {"gmvq_bench/rate_distortion/codecs.py"},
+    "fonts.TTFont": {"gmvq/data/emoji.py"},
+    "soundfile.SoundFile": {"gmvq/data/audio.py"},
+    "wave.open": {"gmvq/data/audio.py"},
+    "tables.read_csv": {"gmvq/data/csv_table.py"},
+    "parquet.read_metadata": {"gmvq/data/tables.py", "gmvq/data/parquet_limits.py"},
+    "parquet.read_schema": {"gmvq/data/tables.py", "gmvq/tokens/shard.py"},
+    "parquet.read_table": {"gmvq/tokens/shard.py"},
+    "parquet.ParquetFile": {"gmvq/data/parquet_limits.py"},
+    "parquet.ParquetWriter": {"gmvq/tokens/writing.py"},
+    "arrow.memory_map": {"gmvq/tokens/arrow_cache.py"},
+    "torch.load": {
+        "gmvq/training/checkpoint.py",
+        "gmvq/evaluation/inception.py",
+        "gmvq/evaluation/features.py",
+    },
+    "torch.save": {"gmvq/training/callbacks.py"},
+    "safe_open": {"gmvq/models/weights.py"},
+    "load_file": {"gmvq/models/weights.py"},
+    "save_file": {"gmvq/models/pretrained.py"},
+    "zipfile.ZipFile": {"gmvq/reading.py"},
+    "os.open": {"gmvq/reading.py", "gmvq/files.py", "gmvq/tokens/folder.py", "gmvq/cli/main.py"},
+    "torch.export.save": {"gmvq/export/program.py"},
+    "torch.export.load": {"gmvq/export/program.py"},
+    "onnx.save": {"gmvq/export/onnx.py"},
+    "runtime.InferenceSession": {"gmvq/export/onnx.py"},
+    "datasets.load_from_disk": {"gmvq/data/tables.py"},
+    "datasets.load_dataset": {"gmvq/data/tables.py"},
+    "Dataset.from_parquet": {"gmvq/data/tables.py"},
+}
+#: Names that would be in the list above if somebody called them.
+WOULD_BE = {
+    *(
+        "np.save",
+        "np.fromfile",
+        "np.loadtxt",
+        "np.genfromtxt",
+        "io.open",
+        "gzip.open",
+        "zipfile.Path",
+        "pickle.load",
+    ),
+    *(
+        "torch.jit.load",
+        "yaml.load",
+        "tarfile.open",
+        "lzma.open",
+        "bz2.open",
+        "parquet.write_table",
+        "sqlite3.connect",
+    ),
+}
+
+
+def calls_that_open(source: str) -> list[tuple[int, str]]:
+    """Line and name of every call that opens a file, by its name."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        # A file is opened with a mode; our own methods called open take none.
+        mode = last == "open" and any(
+            isinstance(value, ast.Constant) and str(value.value).strip("+btU") in {"r", "w", "a", "x"}
+            for value in (*node.args[:2], *(word.value for word in node.keywords if word.arg == "mode"))
+        )
+        known = next(
+            (key for key in (*LIBRARIES, *WOULD_BE) if name == key or name.endswith(f".{key}")), None
+        )
+        to_memory = bool(node.args) and any(
+            "BytesIO" in ast.unparse(a) or ast.unparse(a) in {"buffer", "sink"} for a in node.args
+        )
+        method = last in OPENERS and isinstance(node.func, ast.Attribute) and not name.startswith("reading.")
+        if name == "open" or (mode and known is None) or method:
+            found.append((node.lineno, "open" if name == "open" or mode else f".{last}"))
+        elif known and not (to_memory and known in WOULD_BE):
+            found.append((node.lineno, known))
+    return found
+
+
+def test_files_are_opened_in_two_modules_only() -> None:
+    """One for reading, one for writing; any other call that opens a file is a library's, and listed."""
+    bench = ROOT.parents[1] / "bench" / "src"
+    wrong, seen = [], set()
+    for base in (ROOT.parent, bench):
+        for file in sorted(base.rglob("*.py")):
+            name = file.relative_to(base).as_posix()
+            for line, call in calls_that_open(file.read_text(encoding="utf-8")):
+                seen.add((name, call))
+                own = name in IN_AND_OUT and call not in LIBRARIES
+                if not own and name not in LIBRARIES.get(call, ()):
+                    wrong.append(f"{name}:{line} calls {call}: use gmvq.reading or gmvq.files")
+    assert not wrong, "\n".join(wrong)
+    unused = [(file, call) for call, files in LIBRARIES.items() for file in files if (file, call) not in seen]
+    assert not unused
+
+
+def test_the_search_sees_every_kind_of_opening() -> None:
+    code = (
+        "open('a')\nPath('a').open('rb')\nfile.open(mode='w')\nPath('a').read_text()\nx.y.write_bytes(b'')\n"
+    )
+    code += "np.load('a')\ndata.open()\nnp.save(buffer, a)\nnp.save('a', a)\ntorch.jit.load('a')\nread_text('a')\n"
+    assert [line for line, _ in calls_that_open(code)] == [1, 2, 3, 4, 5, 6, 9, 10]

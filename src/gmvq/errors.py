@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .screen import printable
+
 
 class MissingExtraError(ImportError):
     """An optional dependency is absent; the message names the extra that installs it."""
@@ -46,7 +48,7 @@ def import_or_tell(module: str, command: str) -> ModuleType:
 
 def one_line(error: BaseException, most: int = 400) -> str:
     """The message of an error on one line, cut to ``most`` characters; the error's class where it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def check_size(name: str, value: int) -> None:

@@ -1,16 +1,19 @@
 """Fuzz model folders, checkpoints, configs, images and latents, and count how each input ended.
 
-    python tests/hardening/fuzz.py --examples 2000
+    nice -n 15 python tests/hardening/fuzz.py --examples 3500
 
 writes bench/results/fuzz.json: for every kind the number of inputs that were accepted (with the right result), of
 those refused by each exception, and of those that ended in anything else, which are listed. Exit code 1 if there are
-any. The inputs are those of ``fuzz_inputs``; the seed makes them anew.
+any: also of those that took 10 seconds, a gigabyte of memory, or wrote outside of their folder. The inputs are those of
+``fuzz_inputs`` and ``fuzz_readers``; the seed makes them anew. A file that failed is kept in tests/data/fuzz.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
+import os
 import platform
 import sys
 import tempfile
@@ -22,18 +25,53 @@ from typing import Any
 
 import torch
 from fuzz_inputs import KINDS, Kind, UnexpectedError, outcome
+from fuzz_readers import Sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from gmvq.files import write_json
+from gmvq.files import write_bytes, write_json
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "fuzz.json"
 _SHOWN = 20
+#: Bytes above the baseline that no input may take.
+_MOST_MEMORY = 1 << 30
+#: Where files may be written to: the folder of a case and the copies of ``datasets``; and no files.
+_ALLOWED = (tempfile.gettempdir(), "/dev/", "/proc/self/")
+#: What once failed is kept here, by the kind of input, and read by the tests.
+CORPUS = Path(__file__).resolve().parents[1] / "data" / "fuzz"
+writes: list[str] = []
+
+
+def memory(*, fresh: bool = False) -> int:
+    """Most bytes that this process has held since the last ``fresh`` call; with it, what it holds (Linux; else 0)."""
+    try:
+        if fresh:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")
+        with open("/proc/self/status") as file:
+            line = next(line for line in file if line.startswith("VmRSS:" if fresh else "VmHWM:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, StopIteration):
+        return 0
+
+
+def watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Keep the names of files that are opened for writing, made or renamed."""
+    place = {"os.mkdir": 0, "os.rename": 1, "os.symlink": 1, "os.link": 1, "os.remove": 0}.get(event)
+    if (
+        event == "open"
+        and isinstance(arguments[2], int)
+        and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    ):
+        place = 0
+    if place is not None and isinstance(arguments[place], str | bytes | os.PathLike):
+        writes.append(os.path.abspath(os.fsdecode(arguments[place])))
 
 
 def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
     """Run ``examples`` inputs of a kind; counts by outcome, and what was unexpected."""
     counts: Counter[str] = Counter()
     unexpected: list[str] = []
+    largest = [0]
 
     @seed(start)
     @settings(
@@ -46,11 +84,23 @@ def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
     @given(kind.cases)
     def run(case: Any) -> None:
         with tempfile.TemporaryDirectory() as folder:
+            writes.clear()
+            before = memory(fresh=True)
             try:
                 counts[outcome(kind, case, Path(folder))] += 1
+                more = memory() - before
+                largest[0] = max(largest[0], more)
+                if more > _MOST_MEMORY:
+                    raise UnexpectedError(f"{case!r} takes {more / 1e6:.0f} MB above the baseline")
+                outside = [path for path in writes if not path.startswith(_ALLOWED)]
+                if outside:
+                    raise UnexpectedError(f"{case!r} wrote to {', '.join(outside[:3])}")
             except UnexpectedError as error:
                 counts["unexpected"] += 1
                 unexpected.append(str(error)[:2000])
+                if isinstance(case, Sample):
+                    name = f"{hashlib.sha256(case.data).hexdigest()[:12]}-{case.name}"
+                    write_bytes(CORPUS / kind.name / name, case.data)
 
     began = time.perf_counter()
     run()
@@ -58,6 +108,7 @@ def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
         "inputs": sum(counts.values()),
         "outcomes": dict(sorted(counts.items())),
         "unexpected": unexpected[:_SHOWN],
+        "largest_memory_above_baseline_bytes": largest[0],
         "seconds": round(time.perf_counter() - began, 1),
     }
 
@@ -71,7 +122,19 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"results file (default: {RESULTS})")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    packages = ("gmvq", "hypothesis", "numpy", "pillow", "safetensors", "jsonargparse", "pyyaml")
+    os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()
+    sys.addaudithook(watch)
+    packages = (
+        "gmvq",
+        "hypothesis",
+        "numpy",
+        "pillow",
+        "safetensors",
+        "jsonargparse",
+        "pyyaml",
+        "pyarrow",
+        "fonttools",
+    )
     results: dict[str, Any] = {
         "kind": "fuzz",
         "command": " ".join(["python", "tests/hardening/fuzz.py", *sys.argv[1:]]),

@@ -28,16 +28,33 @@ from fuzz_configs import CONFIGS, run_config
 from fuzz_damage import BYTES, TENSORS, entries
 from fuzz_images import IMAGES, Picture, run_image
 from fuzz_latents import BATCHES, LATENTS, run_batch, run_latents
+from fuzz_readers import (
+    ARRAYS,
+    FONTS,
+    INDICES,
+    PARQUET,
+    SIDECARS,
+    SOUNDS,
+    SUITES,
+    TABLES,
+    TOKENS,
+    run_file,
+    run_indices,
+    run_sidecar,
+    run_suite,
+    run_tokens,
+)
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import gmvq
+import gmvq_bench
 from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.training.checkpoint import describe_model, load_metadata, load_model
 
-SECONDS = 20
-_SOURCE = os.path.dirname(gmvq.__file__)
+SECONDS = 10
+_SOURCES = tuple(os.path.dirname(str(package.__file__)) for package in (gmvq, gmvq_bench))
 _NAMED = (ValueError, OSError, TypeError, gmvq.errors.MissingExtraError)
 
 
@@ -88,7 +105,7 @@ def outcome(kind: Kind, case: Any, folder: Path) -> str:
         raise UnexpectedError(f"{case!r} takes more than {SECONDS} s, in\n{error}") from None
     except _NAMED as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        if not last.filename.startswith(_SOURCE):
+        if not last.filename.startswith(_SOURCES):
             raise UnexpectedError(
                 f"{case!r}: {type(error).__name__} from {last.filename}:{last.lineno}"
             ) from error
@@ -277,6 +294,15 @@ KINDS = {
         Kind("images", IMAGES, run_image),
         Kind("latents", LATENTS, run_latents),
         Kind("batches", BATCHES, run_batch),
+        Kind("indices", INDICES, run_indices),
+        Kind("arrays", ARRAYS, run_file),
+        Kind("tables", TABLES, run_file),
+        Kind("sound", SOUNDS, run_file),
+        Kind("fonts", FONTS, run_file),
+        Kind("parquet", PARQUET, run_file),
+        Kind("tokens", TOKENS, run_tokens),
+        Kind("suites", SUITES, run_suite),
+        Kind("exports", SIDECARS, run_sidecar),
     )
 }
 __all__ = ["KINDS", "Kind", "Picture", "UnexpectedError", "outcome", "small_model"]

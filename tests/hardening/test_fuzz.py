@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 from fuzz_inputs import KINDS, outcome
+from fuzz_readers import Sample
 from hypothesis import HealthCheck, Phase, given, settings
 
 #: Single, slow ones are not shrunk: what fails is printed whole.
-EXAMPLES = {"configs": 40, "images": 60, "latents": 60}
+EXAMPLES = {"configs": 40, "images": 60, "latents": 60, "parquet": 20, "tokens": 20}
+#: Files that once ended in a traceback, a hang or a wrong answer, in a folder for each kind.
+CORPUS = sorted((Path(__file__).parents[1] / "data" / "fuzz").glob("*/*"))
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_what_once_failed(file: Path, tmp_path: Path) -> None:
+    outcome(KINDS[file.parent.name], Sample(file.name.partition("-")[2], file.read_bytes()), tmp_path)
 
 
 @pytest.mark.parametrize("name", KINDS)

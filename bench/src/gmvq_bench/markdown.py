@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from gmvq.screen import printable
+
 from .statistics import mean_interval
 
 
@@ -62,12 +64,12 @@ def estimate(value: dict[str, float], style: str = ".2f", scale: float = 1.0) ->
 
 def escaped(text: str) -> str:
     """Text of others, such as an error, on one line and without a meaning in Markdown."""
-    return " ".join(re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text).split())
+    return " ".join(re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", printable(text)).split())
 
 
 def label(name: str) -> str:
     """A name in a cell; only what would break the table is escaped."""
-    return re.sub(r"([|*])", r"\\\1", " ".join(name.split()))
+    return re.sub(r"([|*<`])", r"\\\1", " ".join(printable(name).split()))
 
 
 _ENVIRONMENT = Environment(

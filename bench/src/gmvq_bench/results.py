@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import torch
 
 import gmvq
 from gmvq.files import write_json
+from gmvq.reading import read_bytes, read_json, read_text
 
 _PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
 #: What has to be the same for a file to be resumed.
@@ -65,8 +65,8 @@ def read(path: Path, *kinds: str) -> dict[str, Any]:
         ValueError: not JSON, or of another kind.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        data = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     found = data.get("kind") if isinstance(data, dict) else None
     if found not in kinds:
@@ -99,7 +99,7 @@ def package_version(name: str) -> str | None:
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in read_text(info).splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
@@ -112,7 +112,7 @@ def _source_digest() -> str:
     for part in (ours / "functional", ours / "quantizers", Path(__file__).parent / "speed"):
         for file in sorted(part.rglob("*.py")):
             if file.name not in ("table.py", "plots.py", "step.py"):
-                digest.update(file.read_bytes())
+                digest.update(read_bytes(file))
     return digest.hexdigest()[:12]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from gmvq_bench.comparison.execute import key_of
@@ -104,3 +107,27 @@ def test_mistakes_in_a_suite_are_named(change: dict, message: str) -> None:
 def test_unknown_suite_is_named_with_a_near_one() -> None:
     with pytest.raises(FileNotFoundError, match="did you mean quick"):
         load_suite("quik")
+
+
+@pytest.mark.parametrize("name", ["../up", "/etc/x", "a/b", "..", "", "\x1b[2J", "x" * 100])
+@pytest.mark.parametrize("place", ["name", "settings", "methods"])
+def test_names_that_would_lead_out_of_the_folder(tmp_path: Path, name: str, place: str) -> None:
+    data = load_suite("quick").to_dict()
+    if place == "name":
+        data["name"] = name
+    else:
+        data[place][name] = next(iter(data[place].values()))
+    (tmp_path / "suite.yaml").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match="cannot name a file"):
+        load_suite(str(tmp_path / "suite.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("grid", 0.5), ("grid", {"lr": 3}), ("options", []), ("dim", "8"), ("ceiling", None)]
+)
+def test_fields_of_another_type(tmp_path: Path, field: str, value: object) -> None:
+    data = load_suite("quick").to_dict()
+    data["methods"]["gm-vq"][field] = value
+    (tmp_path / "suite.yaml").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"method gm-vq: the field '{field}' cannot be used: Expected"):
+        load_suite(str(tmp_path / "suite.yaml"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..screen import printable
+
 if TYPE_CHECKING:
     import torch
 
@@ -175,4 +177,9 @@ def new_folder(name: str) -> Path:
 
 def say(text: str) -> None:
     """Tell the user something that is no result, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """Print a result, with names as a terminal can show them."""
+    print(printable(text))

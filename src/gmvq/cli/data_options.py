@@ -54,6 +54,10 @@ def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = Fa
     path = options.data or trained.get("path")
     if not path:
         raise ValueError("the model does not say what it was trained on; give --data PATH")
+    if not options.data and path.startswith("hf:"):
+        raise ValueError(
+            f"the model was trained on {path}, and nothing is downloaded unasked; give --data {path}, or another"
+        )
     same = path == trained.get("path")
     return DataRecipe(
         path=path,

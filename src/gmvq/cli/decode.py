@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
+from ..files import check_space
 from ..progress import Progress
-from .common import add_device, load, option, parser_of, positive, say, switch
+from .common import add_device, load, option, parser_of, positive, say, switch, tell
 
 
 def run(argv: Sequence[str]) -> int:
@@ -14,31 +16,28 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(list(argv))
 
     from ..tokens import decode_tokens, write_images, write_signals
+    from ..tokens.decode import checkpoint_of
     from ..tokens.folder import open_run
     from ..tokens.writing import check_target
 
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
     check_target(options.out, signals=signals)
-    options.checkpoint = options.checkpoint or manifest.checkpoint.path
-    if options.checkpoint is None:
-        raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
-    try:
-        loaded = load(options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"the checkpoint of the tokens cannot be found ({error}); give it: --checkpoint CKPT"
-        ) from error
+    options.checkpoint = options.checkpoint or checkpoint_of(manifest)
+    loaded = load(options)
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)
+    # Samples of sound take two bytes, PNG of pictures hardly less than a twentieth of its pixels.
+    values = total * math.prod(manifest.image_shape)
+    check_space(options.out, 2 * values if signals else values // 20, "what is decoded")
     with Progress(quiet=options.quiet) as show:
         show(0, total)
         if loaded.scale is not None:
             count = write_signals(batches, options.out, loaded.scale, progress=lambda done: show(done, total))
         else:
             count = write_images(batches, options.out, progress=lambda done: show(done, total))
-    print(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
+    tell(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .common import Parser, load, option, parser_for_model, positive, say, switch
+from .common import Parser, load, option, parser_for_model, positive, say, switch, tell
 from .data_options import add_data_options, data_recipe
 
 if TYPE_CHECKING:
@@ -78,10 +78,10 @@ def _report(options: argparse.Namespace, result: EncodeResult) -> int:
     if not result.encoded:
         say(f"{result.folder} is complete already; nothing was done")
     for split in manifest.splits:
-        print(f"{split.name:<12}{split.images:>10,} images  {split.description}")
+        tell(f"{split.name:<12}{split.images:>10,} images  {split.description}")
     shape = " x ".join(map(str, manifest.indices.shape))
     size = sum(shard.bytes for shard in manifest.shards)
-    print(
+    tell(
         f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codebook_size}, {manifest.shard_count} "
         f"shard{'s' if manifest.shard_count > 1 else ''}, "
         f"{size / 1e6:,.1f} MB: {result.folder}"

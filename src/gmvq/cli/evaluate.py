@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
-from .common import Loaded, add_fid_options, check_fid, load, option, parser_for_model, positive, say
+from .common import Loaded, add_fid_options, check_fid, load, option, parser_for_model, positive, say, tell
 from .data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(argv: Sequence[str]) -> int:
             progress=progress,
             limit=options.limit,
         )
-    print(format_table(evaluation))
+    tell(format_table(evaluation))
     figures = evaluation.to_dict()
     if extractor is not None:
         figures["reconstruction"] = _fid(options, loaded, images, extractor)
@@ -64,7 +64,7 @@ def _fid(
         limit=options.limit,
         resamples=options.resamples,
     )
-    print(f"\n{format_generation(metrics)}")
+    tell(f"\n{format_generation(metrics)}")
     return metrics.to_dict()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, add_checkpoint, load, option, parser_of, positive, say
+from .common import Loaded, add_checkpoint, load, option, parser_of, positive, say, tell
 from .data_options import add_data_options, data_if_here
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     if options.format == "aoti":
         say("compiling, which takes a minute")
     notes = export_model(loaded.model, out, options.format, images=images, source=source, opset=options.opset)
-    print("\n".join(_lines(notes)))
+    tell("\n".join(_lines(notes)))
     names = (*FORMATS[options.format], "export.json")
     say(f"written: {', '.join(str(out / name) for name in names)}")
     return 0

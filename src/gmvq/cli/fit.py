@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import require
-from .common import say
+from .common import say, tell
 from .runs import run_name
 from .training_run import TrainingRun, command_line, plan, quieten
 
@@ -89,6 +89,6 @@ def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, dat
         bound_samples=planned.config.bound_samples,
         device=trainer.strategy.root_device,
     )
-    print(f"{data.dataset('test').description}\n{format_table(evaluation)}")
+    tell(f"{data.dataset('test').description}\n{format_table(evaluation)}")
     say(f"written to {planned.run_dir}: model/, metrics.json, report.html")
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import Loaded, load, option, parser_for_model, say
+from .common import Loaded, load, option, parser_for_model, say, tell
 from .data_options import add_data_options, data_if_here
 
 
@@ -21,13 +21,13 @@ def run(argv: Sequence[str]) -> int:
     from ..evaluation.tables import codebook_rows, small_sample_note
 
     report = inspect_codebook(loaded.model, images, batch_size=options.batch_size)
-    print("\n".join(_model_lines(loaded)))
+    tell("\n".join(_model_lines(loaded)))
     if images is not None:
-        print(_line("counted over", images.description))
+        tell(_line("counted over", images.description))
     for row in codebook_rows(report.summary()):
-        print(_line(row.label, f"{row.value} {row.unit}".strip()))
+        tell(_line(row.label, f"{row.value} {row.unit}".strip()))
     for note in small_sample_note(report.summary()):
-        print(note)
+        tell(note)
     if loaded.spatial_dims != 2:
         say("codewords are drawn as pictures, and the model is of signals: no picture is written")
         return 0

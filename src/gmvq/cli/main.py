@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 from ..environment import version_of
+from ..screen import printable
 
 #: Our own commands: name -> (module with ``run(argv) -> exit code``, what it does in one line).
 COMMANDS = {
@@ -111,7 +112,7 @@ def _fail(who: str, message: str) -> int:
     text = ""
     for line in filter(None, map(str.strip, message.splitlines())):
         text += (" " if text.endswith((":", ",", ";")) or not text else "; ") + line
-    print(f"{who}: error:{text}", file=sys.stderr)
+    print(printable(f"{who}: error:{text}"), file=sys.stderr)
     return 2
 
 

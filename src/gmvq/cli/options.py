@@ -13,10 +13,12 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from ..errors import import_or_tell
+from ..reading import read_text
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
-from .config_files import check_config_file
+from .config_files import NO_CLASSES, check_config_file, without_imports
 
 #: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
 OURS = {
@@ -24,6 +26,14 @@ OURS = {
     "enable_model_summary", "inference_mode", "logger", "model_registry", "num_sanity_val_steps",
     "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
 }  # fmt: skip
+
+#: Trainer arguments that may be objects in Python. Options and configurations name them only: the name of a class would
+#: import its module, and a configuration may come from anybody.
+_NAMED: dict[str, tuple[str | None, str]] = {
+    "accelerator": ("auto", "cpu, gpu, tpu, mps, auto, or one that --allow_import registered."),
+    "strategy": ("auto", "auto, ddp, fsdp, ..., or one that --allow_import registered."),
+    "profiler": (None, "simple, advanced, pytorch or xla."),
+}
 
 
 def build_parser() -> LightningArgumentParser:
@@ -43,8 +53,8 @@ def build_parser() -> LightningArgumentParser:
     parser.add_argument("--keep_best", type=bool, default=False, help=text)
     text = "Samples of the importance-weighted bound in the final evaluation; 0 leaves it out."
     parser.add_argument("--bound_samples", type=int, default=0, help=text)
-    parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"}, sub_configs=True)
-    parser.add_class_arguments(ImageDataModule, "data", sub_configs=True)
+    parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"})
+    parser.add_class_arguments(ImageDataModule, "data")
     parser.link_arguments("seed", "model.seed")
     parser.link_arguments("seed", "data.seed")
     parser.link_arguments("model.channels", "data.channels")
@@ -70,7 +80,10 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
     kinds, text = Literal["tensorboard", "wandb", "none"], "Where figures go beside history.jsonl."
     parser.add_argument("--logger", type=kinds, default="tensorboard", help=text)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
-    parser.add_class_arguments(Trainer, "trainer", skip=set(OURS), instantiate=False, sub_configs=True)
+    parser.add_class_arguments(Trainer, "trainer", skip=OURS | set(_NAMED), instantiate=False)
+    for option, (default, text) in _NAMED.items():
+        kind = str if default else str | None
+        parser.add_argument(f"--trainer.{option}", type=kind, default=default, help=text)
     parser.set_defaults({f"trainer.{key}": value for key, value in defaults.items()})
 
 
@@ -81,12 +94,15 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         ValueError: an unknown option (with the nearest known one), a bad value, a config file that is missing
             or is no YAML.
     """
+    argv = _import_allowed(argv)
     for name in _config_arguments(argv):
-        if Path(name).is_file():
+        # What is missing is left to the parser; a FIFO or device is refused.
+        if Path(name).exists():
             check_config_file(Path(name))
     try:
-        config = parser.parse_args(list(argv))
-    except (argparse.ArgumentError, TypeError, KeyError, ValueError, RecursionError) as error:
+        with without_imports():
+            config = parser.parse_args(list(argv))
+    except (argparse.ArgumentError, AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         known = {action.dest for action in parser._actions} - {"help", "print_config"}
         raise ValueError(_explain(str(error), sorted(known))) from error
     if not isinstance(config.trainer, Namespace):
@@ -96,8 +112,22 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
     return config
 
 
+def _import_allowed(argv: Sequence[str]) -> list[str]:
+    """Import what ``--allow_import MODULE`` names on the command line, and return the other arguments.
+
+    A module may register strategies and accelerators with Lightning, which options then name. In a configuration the
+    option is unknown: only who types it decides whose code runs.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--allow_import", action="append", default=[])
+    found, rest = parser.parse_known_args(list(argv))
+    for name in found.allow_import:
+        import_or_tell(name, "pip (or mend its name in --allow_import)")
+    return rest
+
+
 def _mentions(option: str, argv: Sequence[str]) -> bool:
-    files = (Path(name).read_text(encoding="utf-8") for name in config_files(argv))
+    files = (read_text(name) for name in config_files(argv))
     return any(option in text for text in (*argv, *files))
 
 
@@ -133,6 +163,8 @@ def _explain(message: str, known: Sequence[str]) -> str:
         kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2] + "]")
         return f"{several[1]}: expected one of {kinds.rstrip(']')}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
+    if "class_path" in text and NO_CLASSES not in text:
+        text += NO_CLASSES
     text = re.sub(r"Expected an? <class '([\w.]+)'>\. Got value: (.*)$", r"expected \1, got \2", text)
     text = re.sub(r"Expected an? typing\.Literal\[(.*?)\]\. Got value: (.*)$", r"expected \1; got \2", text)
     return re.sub(r"Not of type \w+: ", "", text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import write_json
-from .common import option, parser_of, say, switch
+from .common import option, parser_of, say, switch, tell
 from .runs import run_name
 from .training_run import TrainingRun, plan, quieten
 
@@ -35,7 +35,7 @@ _USAGE = (
 def run(argv: Sequence[str]) -> int:
     """Train or publish; return the exit code: 0, or 128 + the signal that stopped the run."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE)
+        tell(_USAGE)
         return 0 if argv else 2
     if argv[0] not in ("fit", "push"):
         raise ValueError(f"expected gmvq prior fit or gmvq prior push, got {argv[0]!r}")
@@ -107,7 +107,7 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     write_json(run_dir / "metrics.json", figures)
     module.prior.save_pretrained(folder, metadata={**notes, "metrics": figures})
     for name, value in figures.items():
-        print(f"{name:<26}{value if isinstance(value, int) else format(value, '.4f')}")
+        tell(f"{name:<26}{value if isinstance(value, int) else format(value, '.4f')}")
     say(f"written to {run_dir}: model/, metrics.json")
     tokenizer = shlex.quote(data.manifest.checkpoint.path or "TOKENIZER")
     say(f"draw from it with: gmvq sample {shlex.quote(str(run_dir))} {tokenizer} --n 64 --out samples")
@@ -128,8 +128,8 @@ def _fit_parser() -> LightningArgumentParser:
     )
     parser.add_argument("tokens", type=str | None, nargs="?", help="Folder of the tokens.")
     add_run_options(parser, _DEFAULTS)
-    parser.add_class_arguments(PriorModule, "model", skip={"spec"}, instantiate=False, sub_configs=True)
-    parser.add_class_arguments(TokenDataModule, "data", skip={"path"}, instantiate=False, sub_configs=True)
+    parser.add_class_arguments(PriorModule, "model", skip={"spec"}, instantiate=False)
+    parser.add_class_arguments(TokenDataModule, "data", skip={"path"}, instantiate=False)
     parser.add_argument("--data.path", type=str | None, help="Folder of the tokens, as the first argument.")
     parser.link_arguments("seed", "model.seed")
     parser.link_arguments("seed", "data.seed")
@@ -156,7 +156,5 @@ def _push(argv: Sequence[str]) -> int:
     from ..prior.opening import open_prior
 
     prior, notes = open_prior(options.prior)
-    print(
-        prior.push_to_hub(options.repo_id, private=options.private, metadata=notes, license=options.license)
-    )
+    tell(prior.push_to_hub(options.repo_id, private=options.private, metadata=notes, license=options.license))
     return 0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import add_checkpoint, load, option, parser_of, say, switch
+from .common import add_checkpoint, load, option, parser_of, say, switch, tell
 
 
 def run(argv: Sequence[str]) -> int:
@@ -24,9 +24,9 @@ def run(argv: Sequence[str]) -> int:
         save_repository(
             loaded.model, folder, repo_id=options.name, metadata=loaded.notes, license=options.licence
         )
-        print(f"nothing was uploaded; {options.name} would hold what is now in {folder}:")
+        tell(f"nothing was uploaded; {options.name} would hold what is now in {folder}:")
         for file in sorted(folder.iterdir()):
-            print(f"  {file.name:<20}{file.stat().st_size:>14,} bytes")
+            tell(f"  {file.name:<20}{file.stat().st_size:>14,} bytes")
         return 0
     address = loaded.model.push_to_hub(
         options.name,
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
         metadata=loaded.notes,
         license=options.licence,
     )
-    print(f"pushed: {address}")
+    tell(f"pushed: {address}")
     return 0
 
 

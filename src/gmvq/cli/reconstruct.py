@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_new
-from .common import Loaded, load, option, parser_for_model, say
+from .common import Loaded, load, option, parser_for_model, say, tell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,9 +38,9 @@ def run(argv: Sequence[str]) -> int:
         if options.maps:
             _write_maps(file, loaded, out)
         measured.append(decibels)
-        print(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
+        tell(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
     if measured:
-        print(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
+        tell(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
     if failed:

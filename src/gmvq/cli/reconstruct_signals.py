@@ -41,6 +41,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
     Raises:
         ValueError: the file cannot be read, or a series has other channels than the model takes.
     """
+    from ..data.arrays import read_npy
     from ..data.series import read_series
     from ..tokens.writing import npy_bytes
 
@@ -57,7 +58,7 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
         np.savetxt(buffer, results[0].T, fmt="%.9g", delimiter=",")
         target = write_new(out, file.stem, ".csv", buffer.getvalue())
     else:
-        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+        shape = read_npy(file, "", mapped=True).shape
         target = write_new(out, file.stem, ".npy", npy_bytes(np.stack(results).reshape(shape)))
     return _snr(np.concatenate(series, 1), np.concatenate(results, 1)), target
 

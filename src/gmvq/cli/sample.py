@@ -22,6 +22,7 @@ from .common import (
     parser_of,
     positive,
     say,
+    tell,
 )
 from .data_options import open_data
 
@@ -54,11 +55,13 @@ def run(argv: Sequence[str]) -> int:
     else:
         loaded, indices = _from_prior(options)
     check_fid(options, loaded)
+    if options.fid:
+        _test_images(loaded)
     from ..prior import decode
 
     images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
     _write(out, images, indices, loaded, options)
-    print(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
+    tell(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
     if options.fid:
         _measure(out, images, loaded, options)
     return 0
@@ -67,13 +70,15 @@ def run(argv: Sequence[str]) -> int:
 def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     from ..prior import Filters
     from ..prior.opening import open_prior
+    from ..training.notes import place_here
 
     filters = Filters(options.temperature, options.top_k, options.top_p, options.guidance)
     prior, notes = open_prior(options.prior)
     tokens = notes.get("tokens") or {}
-    options.checkpoint = options.checkpoint or notes.get("tokenizer")
-    if options.checkpoint is None:
-        raise ValueError("the prior does not say where its tokenizer lies; give it: gmvq sample PRIOR CKPT")
+    hint, known = "give the tokenizer: gmvq sample PRIOR CKPT", notes.get("tokenizer")
+    if options.checkpoint is None and known is None:
+        raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
+    options.checkpoint = options.checkpoint or place_here(known, "the prior", hint)
     loaded = load(options)
     expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
     check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
@@ -146,20 +151,24 @@ def _labels(options: argparse.Namespace, prior: TokenPrior) -> Tensor | None:
     return torch.tensor([chosen[i % len(chosen)] for i in range(options.n)])
 
 
+def _test_images(loaded: Loaded) -> Any:
+    """What the tokenizer's training set aside; like the rows that the prior was trained on, an item is a whole picture."""
+    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None)
+    return open_data(as_trained, loaded, tiles=False)
+
+
 def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
     """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json."""
     from ..evaluation.generation import features, format_generation, generation_metrics
     from ..evaluation.inception import extractor_name, open_extractor
 
-    # Like the rows that the prior was trained on, an item is a whole picture.
-    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None)
-    real = open_data(as_trained, loaded, tiles=False)
+    real = _test_images(loaded)
     extractor = open_extractor(options.inception)
     found = generation_metrics(
         features(real, extractor), features(images, extractor), extractor_name=extractor_name(extractor)
     )
     say(f"against {real.description}")
-    print(format_generation(found))
+    tell(format_generation(found))
     write_json(out / "metrics.json", found.to_dict())
 
 

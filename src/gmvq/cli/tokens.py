@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..files import write_json
 from ..progress import Progress
-from .common import Parser, option, parser_of, positive, say, switch
+from .common import Parser, option, parser_of, positive, say, switch, tell
 
 if TYPE_CHECKING:
     from ..tokens import TokenStatistics
@@ -28,10 +28,10 @@ def _verify(options: argparse.Namespace) -> int:
         found = verify(options.dir, progress=progress)
     manifest = found.manifest
     for problem in found.problems:
-        print(problem)
+        tell(problem)
     skipped = f"; {len(manifest.skipped)} images could not be decoded" if manifest.skipped else ""
     verdict = f"{len(found.problems)} problem(s)" if found.problems else "all as in the manifest"
-    print(f"{found.rows:,} rows in {len(manifest.shards)} shards{skipped}: {verdict}")
+    tell(f"{found.rows:,} rows in {len(manifest.shards)} shards{skipped}: {verdict}")
     return 1 if found.problems else 0
 
 
@@ -39,7 +39,7 @@ def _stats(options: argparse.Namespace) -> int:
     from ..tokens import statistics
 
     found = statistics(options.dir, split=options.split, top=options.top)
-    print("\n".join(_lines(found)))
+    tell("\n".join(_lines(found)))
     if options.plot:
         from ..files import save_figure
         from ..tokens.statistics import usage_figure

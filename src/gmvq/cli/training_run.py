@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
-from ..files import write_json, write_text
+from ..files import check_own, write_json, write_text
+from ..reading import read_json
 from .common import say
 from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
 
@@ -106,6 +106,8 @@ class TrainingRun:
         note = f" ({taken} is taken)" if self.run_dir != taken else ""
         note = f", going on after step {step}" if self.checkpoint else note
         config["out"], config["name"], config["ckpt_path"] = None, config.name or self.name, None
+
+        check_own(self.run_dir)
 
         def begin(trainer: Trainer) -> None:
             say(f"run folder: {self.run_dir}{note}\n{describe()}")
@@ -211,7 +213,7 @@ def write_records(
     file = run_dir / "run.json"
     past: list[Any] = []
     with contextlib.suppress(OSError, ValueError):
-        past = json.loads(file.read_text(encoding="utf-8"))
+        past = read_json(file)
     write_json(file, [*past, record])
     write_text(run_dir / "config.yaml", config)
 

@@ -5,19 +5,20 @@ numpy reads and maps them; through ``datasets`` every array would be copied into
 
 from __future__ import annotations
 
-import gzip
 import math
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..reading import open_input, open_zip, read_bytes, read_gzip
 from .decode import convert_channels
 from .pictures import Framing, Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split
@@ -29,6 +30,7 @@ _EXPECTED = (
     "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, as uint8 or as floats in [0, 1]"
 )
 _CHUNK = 256
+_DAMAGED = (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError)
 NPZ_KEYS = {
     "train": ("train", "x_train", "train_images"),
     "validation": ("validation", "x_val", "x_valid", "val", "val_images"),
@@ -85,8 +87,19 @@ def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]
         ValueError: it is none, or holds pickled objects; the message ends with what was ``expected``.
     """
     try:
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with open_input(path) as file:
+            header = read_npy_header(file)
+            length = os.fstat(file.fileno()).st_size - file.tell()
+            if header.bytes > length:
+                raise ValueError(
+                    f"its header announces {header.bytes:,} bytes of numbers, and {length:,} follow"
+                )
+            if mapped and header.bytes:
+                return np.memmap(file, header.dtype, "r", file.tell(), header.shape, header.order)
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
+    # A header that is damaged makes numpy raise these.
+    except _DAMAGED as error:
         raise ValueError(f"cannot read {path}: {error}; {expected}") from error
 
 
@@ -97,16 +110,64 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
         ValueError: the file is no .npz, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {part: next((key for key in some if key in archive), None) for part, some in keys.items()}
-            arrays = {part: archive[key] for part, key in found.items() if key is not None}
-            there = ", ".join(archive.files)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        with open_zip(path) as (archive, _):
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            found = {part: next((key for key in some if key in names), None) for part, some in keys.items()}
+            arrays = {
+                part: _read_member(archive, f"{key}.npy") for part, key in found.items() if key is not None
+            }
+            there = ", ".join(names)
+    # As read_npy; and what zipfile raises about a damaged member.
+    except (*_DAMAGED, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided
     return arrays, there
+
+
+class _Header(NamedTuple):
+    """What stands in front of the numbers of an .npy file."""
+
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype[Any]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(file: IO[bytes]) -> _Header:
+    """Read the header of an .npy file; the numbers follow.
+
+    Raises:
+        ValueError: it has none, or is of pickled objects.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+        version
+    )
+    if read is None:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read; save the array again")
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects (pickles), which are not read")
+    if any(type(side) is not int or side < 0 for side in shape):
+        raise ValueError(f"its header announces the shape {shape}")
+    return _Header(shape, "F" if fortran else "C", dtype)
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read an array of an .npz file, whose header has to announce as much as the archive does."""
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as member:
+        header = read_npy_header(member)
+        if header.bytes != size - member.tell():
+            raise ValueError(
+                f"{name} announces {header.bytes:,} bytes of numbers, and {size - member.tell():,} follow"
+            )
+        return np.frombuffer(bytearray(member.read()), header.dtype).reshape(header.shape, order=header.order)
 
 
 def is_idx(name: str) -> bool:
@@ -134,8 +195,8 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         ValueError: another magic number or type, or fewer bytes than the header announces.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        data = read_gzip(path) if path.suffix == ".gz" else read_bytes(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}; is the download complete?") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
         raise ValueError(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..reading import check_plain, open_input
 from .folders import Listing, readable_files, walk
 from .scale import SignalScale
 from .signals import SignalSource, choose_spans
@@ -46,10 +47,10 @@ def read_header(path: Path) -> AudioHeader:
         ValueError: it is empty, in no format that is read, cut short, or has no samples.
     """
     soundfile = require("soundfile", "data")
-    if path.stat().st_size == 0:
+    if check_plain(path) == 0:
         raise ValueError("the file is empty")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_input(path) as stream, soundfile.SoundFile(stream) as file:
             if file.format not in _FORMATS:
                 raise ValueError(f"recordings are WAV, FLAC or Ogg, and this is {file.format}; convert it")
             if not file.frames:
@@ -66,7 +67,7 @@ def read_header(path: Path) -> AudioHeader:
 def _check_whole(path: Path) -> None:
     """Raise ValueError if a WAV file holds fewer bytes of samples than it announces."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_input(path) as file:
         if file.read(4) != b"RIFF":
             return
         file.seek(12)
@@ -88,7 +89,7 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
     """
     soundfile = require("soundfile", "data")
     try:
-        with soundfile.SoundFile(path) as file:
+        with open_input(path) as stream, soundfile.SoundFile(stream) as file:
             file.seek(start)
             values = file.read(stop - start, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

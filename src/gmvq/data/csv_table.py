@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..reading import read_text
 
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?[\d.]*,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
 
@@ -33,8 +34,8 @@ def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
         ValueError: no text, no numbers, a missing column, a row of another length, or a cell that is no number.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in file if line.strip() and not line.startswith("#")]
+        text = read_text(path).removeprefix("\ufeff")
+        lines = [line for line in io.StringIO(text, newline="") if line.strip() and not line.startswith("#")]
         # A semicolon or tab outside of quotes separates cells: a comma may then be the decimal sign.
         bare = re.sub(r'"[^"]*"', "", lines[0]) if lines else ""
         delimiter = next((sign for sign in ";\t" if sign in bare), ",")

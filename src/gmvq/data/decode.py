@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..reading import MOST_PICTURE, open_input
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 #: Largest picture that is read, width times height (PIL warns above it): a guard against decompression bombs, files of
 #: a few kilobytes that unpack to gigabytes.
 MAX_PIXELS = 89_478_485
+_ROWS = 256
 #: The formats that are read, of those that the installed PIL knows: no others, as some run other programs on a file.
 FORMATS = (
     *(
@@ -80,8 +82,9 @@ def decode(data: Path | bytes, channels: int, reduce: int = 1) -> Image:
             image.load()
             # Some formats hold a picture of another size than they declare.
             _check_size(image)
-            upright = _to_mode(ops.exif_transpose(image), channels)
             left = reduce * image.width // max(width, 1)
+            ops.exif_transpose(image, in_place=True)
+            upright = _to_mode(image, channels)
             return upright.reduce(left) if left > 1 else upright
     # A broken file makes the decoders raise almost anything.
     except Exception as error:
@@ -122,7 +125,8 @@ def _open(source: Path | io.BytesIO) -> Iterator[Image]:
     pil = require("PIL.Image", "data")
     with (
         warnings.catch_warnings(action="error", category=pil.DecompressionBombWarning),
-        pil.open(source, formats=_formats()) as image,
+        open_input(source, MOST_PICTURE) if isinstance(source, Path) else source as file,
+        pil.open(file, formats=_formats()) as image,
     ):
         _check_size(image)
         yield image
@@ -167,15 +171,30 @@ def reason(error: Exception) -> str:
 
 def _to_mode(image: Image, channels: int) -> Image:
     pil = require("PIL.Image", "data")
+    mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I") or image.mode == "F":
-        image = pil.fromarray(_wide_to_8_bit(np.asarray(image)))
+        change = _from_wide
     elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = pil.new("RGBA", image.size, "white")
-        image = pil.alpha_composite(white, image)
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+        change = _on_white
+    else:
+        if image.mode not in ("L", "RGB"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        return image.convert(mode)
+    # A few rows at a time, since what lies between takes several times the memory of the picture.
+    done = pil.new(mode, image.size)
+    for top in range(0, image.height, _ROWS):
+        strip = (0, top, image.width, min(top + _ROWS, image.height))
+        done.paste(change(image.crop(strip)).convert(mode), strip)
+    return done
+
+
+def _from_wide(image: Image) -> Image:
+    return require("PIL.Image", "data").fromarray(_wide_to_8_bit(np.asarray(image)))
+
+
+def _on_white(image: Image) -> Image:
+    pil = require("PIL.Image", "data")
+    return pil.alpha_composite(pil.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def _wide_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import struct
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import require
-from .decode import UnreadableImageError, reason
+from ..errors import one_line, require
+from ..reading import read_bytes
+from .decode import UnreadableImageError, decode
+from .font_limits import MOST_FONT, check_font, check_strikes
 from .pictures import Pictures
 from .splits import Wanted, hash_split
 
 NAME = "NotoColorEmoji.ttf"
+_LARGEST_SIDE = 2048
 _FONT_FOLDERS = (
     *("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "~/Library/Fonts"),
 )
@@ -58,18 +62,23 @@ def open_emoji(path: Path, wanted: Wanted) -> Pictures:
     """
     fonts = require("fontTools.ttLib", "data")
     try:
-        with fonts.TTFont(path, fontNumber=0, lazy=True) as font:
+        data = read_bytes(path, MOST_FONT)
+        check_font(data)
+        with fonts.TTFont(io.BytesIO(data), fontNumber=0, lazy=True) as font:
             if "CBDT" not in font:
-                raise ValueError(f"{path} has no colour bitmaps (no CBDT table); use {NAME}")
+                raise ValueError(f"it has no colour bitmaps (no CBDT table); use {NAME}")
+            tables = (table for strike in font["CBLC"].strikes for table in strike.indexSubTables)
+            check_strikes((span for table in tables for span in table.locations), len(data))
             strike = max(font["CBDT"].strikeData, key=len)
             distinct: dict[bytes, str] = {}
             for name, glyph in strike.items():
-                data = getattr(glyph, "imageData", b"")
-                if data:
-                    distinct.setdefault(data, name)
+                bitmap = getattr(glyph, "imageData", b"")
+                if bitmap:
+                    distinct.setdefault(bitmap, name)
             groups = _groups(font, list(distinct.values()))
-    except fonts.TTLibError as error:
-        raise ValueError(f"cannot read {path} as a font: {error}") from error
+    # A damaged table makes fontTools raise almost anything.
+    except Exception as error:
+        raise ValueError(f"cannot read {path} as a font with colour bitmaps: {one_line(error)}") from error
     mode = "L" if wanted.channels == 1 else "RGB"
     return Pictures(
         read=partial(_glyph, list(distinct), mode, wanted.size, {}),
@@ -86,17 +95,24 @@ def _glyph(
     """One bitmap at the size asked for; each is decoded once."""
     if row not in decoded:
         pil = require("PIL.Image", "data")
-        try:
-            glyph = pil.open(io.BytesIO(data[row]), formats=["PNG"]).convert("RGBA")
-        # PIL's decoders raise almost anything.
-        except Exception as error:
-            raise UnreadableImageError(reason(error)) from error
+        glyph = decode(_png(data[row]), 1 if mode == "L" else 3)
         side = max(glyph.size)
-        square = pil.new("RGBA", (side, side), "white")
-        square.alpha_composite(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-        scaled = square.convert(mode).resize((size, size), pil.Resampling.LANCZOS)
+        square = pil.new(mode, (side, side), "white")
+        square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+        scaled = square.resize((size, size), pil.Resampling.LANCZOS)
         decoded[row] = np.asarray(scaled).reshape(size, size, -1)
     return decoded[row]
+
+
+def _png(data: bytes) -> bytes:
+    """The same, if it is a PNG of the size of a glyph; else it would be laid on a square of any size."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
+        raise UnreadableImageError("the bitmap of the glyph is no PNG")
+    if max(struct.unpack(">II", data[16:24])) > _LARGEST_SIDE:
+        raise UnreadableImageError(
+            f"the bitmap of the glyph is more than {_LARGEST_SIDE} pixels wide or high"
+        )
+    return data
 
 
 def _groups(font: object, names: list[str]) -> list[str]:
@@ -109,6 +125,9 @@ def _groups(font: object, names: list[str]) -> list[str]:
     if "GSUB" in font:  # pyright: ignore[reportOperatorIssue]
         for lookup in font["GSUB"].table.LookupList.Lookup:  # pyright: ignore[reportIndexIssue]
             for table in lookup.SubTable:
+                # Others than ligatures are not looked into.
+                if getattr(table, "ExtensionLookupType", lookup.LookupType) != 4:
+                    continue
                 for first, ligatures in getattr(
                     getattr(table, "ExtSubTable", table), "ligatures", {}
                 ).items():

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import require
+from ..errors import one_line, require
+from ..files import inside
+from ..reading import check_plain, open_input, read_json
 from .decode import UnreadableImageError, decode
+from .parquet_limits import check_parquet
 from .pictures import Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split
 
@@ -45,12 +48,15 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     if not files:
         by_split["train"] = [path]
     try:
+        for file in (file for some in by_split.values() for file in some):
+            with open_input(file) as stream:
+                check_parquet(stream, file)
         rows = {
             name: range(sum(parquet.read_metadata(file).num_rows for file in some))
             for name, some in by_split.items()
         }
         names = parquet.read_schema(next(iter(by_split.values()))[0]).names
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
+    except (arrow.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"cannot read {path} as Parquet: {error}") from error
     chosen = _image_column(names, wanted.column, str(path))
     columns = [chosen, *filter(None, [_label_column(names)])]
@@ -92,6 +98,7 @@ def open_saved(path: Path, wanted: Wanted) -> Pictures:
         ValueError: it is damaged, or there is no image column.
     """
     datasets = require("datasets", "data")
+    _check_saved(path)
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:
@@ -100,6 +107,17 @@ def open_saved(path: Path, wanted: Wanted) -> Pictures:
         ) from error
     tables = loaded if isinstance(loaded, dict) else {"train": loaded}
     return _choose_table(tables, wanted, path.name, str(path))
+
+
+def _check_saved(path: Path) -> None:
+    """Raise ValueError if the notes of a saved data set name files that are elsewhere, or none that can be read."""
+    for notes in (*path.glob("state.json"), *path.glob("*/state.json")):
+        try:
+            names = [entry["filename"] for entry in read_json(notes)["_data_files"]]
+            for name in names:
+                check_plain(inside(notes.parent, name))
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ValueError(f"{notes} is damaged: {one_line(error)}; save the data set again") from error
 
 
 def open_hub(name: str, wanted: Wanted) -> Pictures:

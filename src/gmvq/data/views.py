@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from ..screen import printable
 from .decode import UnreadableImageError
 from .pictures import Source, shapes_of
 
@@ -115,7 +116,8 @@ class PictureView:
                 self._broken.add(candidate)
                 self._source.skipped.append((name, str(error)))
                 warnings.warn(
-                    f"{name} cannot be read ({error}); the next readable image replaces it", stacklevel=2
+                    printable(f"{name} cannot be read ({error}); the next readable image replaces it"),
+                    stacklevel=2,
                 )
         raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..reading import read_text
+
 
 @dataclass(frozen=True)
 class History:
@@ -44,7 +46,7 @@ def read_history(path: str | os.PathLike[str]) -> History:
     points: dict[str, dict[float, float]] = {}
     broken = 0
     if file.is_file():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_text(file, "replace").splitlines():
             if not line.strip():
                 continue
             row = _parse(line)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError, require
+from ..reading import check_plain
 from .features import EfficientNetLite
 
 INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
@@ -90,6 +91,7 @@ def _checked(weights: str | os.PathLike[str]) -> Path:
             "weights out to use the packaged extractor"
         )
     try:
+        check_plain(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -18,6 +17,7 @@ from torch import nn
 from ..environment import versions
 from ..errors import require
 from ..files import write_text
+from ..reading import read_json, read_text
 from . import page, plots
 from .batches import Images, description_of, device_of
 from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
@@ -105,7 +105,7 @@ def write_report(
         curves=curves,
         training_notes=_training_notes(history, curves, _data_wait(folder / "run.json")),
         command=command if isinstance(command, str) else shlex.join(command),
-        config=config.read_text(encoding="utf-8", errors="replace").strip() if config.is_file() else "",
+        config=read_text(config, "replace").strip() if config.is_file() else "",
         environment=_environment(dataset, device_of(model)),
     )
     write_text(folder / "report.html", text)
@@ -246,7 +246,7 @@ def _read_metrics(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         return {}, "There is no metrics.json in the folder of the run: the model was not evaluated."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:
         return {}, f"metrics.json cannot be read: {error}"
     return (values, "") if isinstance(values, dict) else ({}, "metrics.json holds no JSON object.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_indices
+from ..reading import open_input, read_json
 from .check import Runner
 from .graphs import Signature
 from .onnx import OnnxRunner
@@ -117,8 +117,8 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; expected a folder written by gmvq export")
     try:
-        notes = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        notes = read_json(file)
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON; export the model again: {error}") from error
     if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
         found = notes.get("format_version") if isinstance(notes, dict) else type(notes).__name__
@@ -145,5 +145,5 @@ def _is_signature(entries: Any) -> bool:
 
 def file_digest(file: Path) -> str:
     """``sha256:`` and the hexadecimal SHA-256 of a file."""
-    with file.open("rb") as stream:
+    with open_input(file) as stream:
         return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"

@@ -192,11 +192,16 @@ class Graph:
         """
         try:
             with torch.no_grad():
-                return torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
+                program = torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
         except Exception as error:  # the exporter raises a class for each of its stages
             raise self.failed(
                 "be exported with a free batch and free sizes; torch.export says", error
             ) from error
+        # Where in the source a node comes from: paths of this machine, with the name of its user.
+        for part in program.graph_module.modules():
+            for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+                node.meta.pop("stack_trace", None)
+        return program
 
     def failed(self, what: str, error: Exception) -> ValueError:
         """The error that says what cannot be done with the graph, and why."""

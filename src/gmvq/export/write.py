@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..environment import versions
 from ..errors import check_choice, require
+from ..files import write_json
 from ..models.digest import model_digest
 from ..quantizers import GaussianMixtureVQ
 from .check import compare
@@ -101,7 +101,7 @@ def export_model(
         runner = open_files(scratch, notes)
         notes["check"] = compare(plain, runner, signature, images, source=source).to_dict()
         notes["digests"] = {name: file_digest(scratch / name) for name in FORMATS[format]}
-        (scratch / SIDECAR).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        write_json(scratch / SIDECAR, notes)
         for name in (*FORMATS[format], SIDECAR):
             os.replace(scratch / name, target / name)
     finally:

@@ -16,7 +16,7 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
-from .interface import QuantizerLike, as_floats, decode_latents, evaluating, feature_axis
+from .interface import QuantizerLike, as_floats, check_axes, decode_latents, evaluating, feature_axis
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,12 @@ class VQAutoencoder(nn.Module):
             return out.indices, out.log_variance
 
     def decode(self, indices: Tensor) -> Tensor:
-        """Turn tokens (B, *spatial) into the decoder's output; -1 stands for a masked position."""
+        """Turn tokens (B, *spatial) into the decoder's output; -1 stands for a masked position.
+
+        Raises:
+            ValueError: an index out of range or, for this package's own networks, another number of axes.
+        """
+        check_axes(self, indices)
         with self._evaluating():
             return decode_latents(self, self.quantizer.get_codes_from_indices(indices))
 

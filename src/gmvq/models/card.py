@@ -6,17 +6,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from ..environment import versions
 from ..errors import require
+from ..screen import markdown
 from .digest import model_digest
 from .interface import Tokenizer, networks_of
 
 #: A card with this line is replaced by the next push, one without it is its owner's.
 MARKER = "<!-- Written by gmvq. Delete this line, and the next push leaves your text alone. -->"
+#: Entries of the metadata that name files or folders.
+_PLACES = ("path", "tokenizer", "tokens", "data", "out", "ckpt_path", "checkpoint")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _TAGS = ("gmvq", "vector-quantization", "vq-vae", "pytorch")
 #: key of the evaluation -> label, unit, format.
 _METRICS = {
@@ -79,7 +84,7 @@ def model_card(
             "eval_results": _results(metrics, _data_set(notes), kind) or None,
             "model_name": name if metrics else None,
         },
-        name=name,
+        name=markdown(name),
         repo_id=repo_id,
         kind=kind,
         codes=codes,
@@ -90,7 +95,7 @@ def model_card(
         if axes
         else "",
         parameters=f"{sum(p.numel() for p in parts.parameters()) / 1e6:.2f}",
-        training=_training(notes, metrics),
+        training={key: markdown(value) for key, value in _training(notes, metrics).items()},
         networks=networks,
         where=repo_id or "path/to/this/folder",
         shape=[1, networks.get("channels", 3), *([8 * networks["downsample"]] * axes if axes else (64, 64))],
@@ -117,14 +122,21 @@ def fill_card(template: str, data: dict[str, Any], **values: Any) -> str:
 
 
 def public_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Metadata fit for publication: a local path of data, tokens or a tokenizer becomes its last part."""
-    notes = dict(metadata or {})
-    for key, value in notes.items():
-        if isinstance(value, Mapping) and isinstance(value.get("path"), str):
-            notes[key] = {**value, "path": _without_folders(value["path"])}
-    if isinstance(notes.get("tokenizer"), str):
-        notes["tokenizer"] = _without_folders(notes["tokenizer"])
-    return notes
+    """Metadata fit for publication: every local path in it becomes its last part, however deep it stands."""
+    return {key: _public(value, key) for key, value in (metadata or {}).items()}
+
+
+def _public(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _public(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(inner, key) for inner in value]
+    # Places may be relative; elsewhere a text with a slash may be anything, and an absolute path is one for sure.
+    if isinstance(value, str) and (
+        key in _PLACES or PurePosixPath(value).is_absolute() or _WINDOWS.match(value)
+    ):
+        return _without_folders(value)
+    return value
 
 
 def _without_folders(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import one_line, require
 from ..files import PathLike, write_text
+from ..reading import read_text
 from .card import MARKER, model_card, public_metadata
 from .interface import Tokenizer
 from .pretrained import CONFIG, WEIGHTS, save
@@ -95,7 +96,7 @@ def _has_a_card_of_its_own(api: Any, repo_id: str) -> bool:
     """Whether the repository's README.md is somebody's own work, which a push must not replace."""
     if not api.file_exists(repo_id, CARD):
         return False
-    text = Path(api.hf_hub_download(repo_id, CARD)).read_text(encoding="utf-8", errors="replace")
+    text = read_text(api.hf_hub_download(repo_id, CARD), "replace")
     return MARKER not in text
 
 

@@ -58,6 +58,23 @@ def networks_of(model: Tokenizer) -> dict[str, Any]:
     return config if isinstance(config, dict) and config == getattr(model.decoder, "config", None) else {}
 
 
+def check_axes(model: Tokenizer, indices: Tensor) -> None:
+    """Raise ValueError unless indices have the axes (B, *spatial, *index_shape) of a model, none of length 0.
+
+    Of networks of one's own the number of axes is not known.
+    """
+    axes = networks_of(model).get("spatial_dims")
+    if torch.compiler.is_compiling() or axes is None:
+        return
+    codes = tuple(getattr(model.quantizer, "index_shape", ()))
+    if indices.ndim != 1 + axes + len(codes) or 0 in indices.shape[1:]:
+        spatial = ("T",) if axes == 1 else ("D", "H", "W")[3 - axes :]
+        names = ", ".join(("B", *spatial, *map(str, codes)))
+        raise ValueError(
+            f"indices must have shape ({names}), got {tuple(indices.shape)}; a batch of one is indices[None]"
+        )
+
+
 def as_floats(latents: Tensor) -> Tensor:
     """Latents in float32 at least: what a quantizer computes in."""
     return latents.float() if latents.dtype in (torch.float16, torch.bfloat16) else latents

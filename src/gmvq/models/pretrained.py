@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .. import quantizers
 from ..environment import versions
 from ..files import PathLike, atomic_write, write_text
+from ..reading import read_json
 from .interface import Tokenizer, networks_of
 from .nets import Decoder, Encoder, build_networks
 from .weights import DIGEST, build_filled, check_parts, naming, read_weights, tensors_digest
@@ -118,8 +119,8 @@ def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> d
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; is this a folder written by save_pretrained?")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # RecursionError: nested thousands deep
+        config = read_json(file)
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON; restore it or save the model again: {error}") from error
     if isinstance(config, dict) and config.get("class", class_name) != class_name:
         raise ValueError(

@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import one_line
+from ..reading import open_input
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
 Module = TypeVar("Module", bound=nn.Module)
+#: Most bytes of a header; that of 100,000 tensors has about 10 MB.
+_MOST_HEADER = 100 << 20
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -75,6 +78,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; was the save or the download interrupted?")
+    check_header(file)
     try:
         with safe_open(file, "pt") as stored:
             header = stored.metadata() or {}
@@ -86,6 +90,51 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} is damaged: its tensors are not those that were saved (their SHA-256 differs); copy it again"
         )
     return weights
+
+
+def check_header(file: Path) -> None:
+    """Compare the sizes that a safetensors file announces with its own, before a library believes them.
+
+    Raises:
+        ValueError: the header ends behind the file, or does not describe exactly the bytes that follow it.
+    """
+    with open_input(file) as stream:
+        size, start = file.stat().st_size, stream.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= length <= min(size - 8, _MOST_HEADER):
+            raise ValueError(
+                f"{file} is not a whole safetensors file; copy or save it again: its header announces {length:,} "
+                f"bytes, and the file has {size:,}"
+            )
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            whole = all(type(end) is int and 0 <= end <= size - 8 - length for end in ends)
+        # Of a header that is no JSON, or of another structure.
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{file} is not a whole safetensors file; copy or save it again: {one_line(error)}"
+            ) from error
+    if not whole or max(ends, default=0) != size - 8 - length:
+        raise ValueError(
+            f"{file} is not a whole safetensors file; copy or save it again: its tensors end at "
+            f"{max(ends, default=0)!s:.40}, and {size - 8 - length:,} bytes follow the header"
+        )
+
+
+def check_values(weights: Mapping[str, Any], where: object) -> None:
+    """Refuse tensors with NaN or infinite values, which would encode in silence.
+
+    Raises:
+        ValueError: there is one; the message names it.
+    """
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            bad = int((~torch.isfinite(value)).sum())
+            raise ValueError(
+                f"{where}: {name} holds {bad:,} NaN or infinite values of {value.numel():,}: the training diverged, or "
+                "the file is damaged; take an earlier checkpoint"
+            )
 
 
 def misfits(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
@@ -146,7 +195,7 @@ def build_filled(
         mixed: whether the encoder or the decoder may have tensors of several dtypes.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: they do not fit, or one holds NaN or infinity.
     """
     with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
         own = build().state_dict()
@@ -154,6 +203,7 @@ def build_filled(
     if problems:
         shown = "; ".join(problems[:8] + [f"... and {len(problems) - 8} more"] * (len(problems) > 8))
         raise ValueError(f"{where} does not fit the model described in it{hint}: {shown}")
+    check_values(weights, where)
     model = build()
     fill(model, weights)
     return model

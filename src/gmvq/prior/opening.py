@@ -10,6 +10,7 @@ import torch
 from ..files import PathLike
 from ..models.hub import resolve
 from ..training.checkpoint import find_model, read_checkpoint, read_entry, weights_of
+from ..training.notes import check_notes
 from .prior import TokenPrior
 from .saved import build, load_notes
 
@@ -37,8 +38,9 @@ def open_prior(
             )
         config, weights = read_entry(checkpoint, "prior", found), weights_of(checkpoint, "prior.")
         prior = build(TokenPrior, config, weights, found)
-        tokens = read_entry(checkpoint, "data", found) or {}
-        notes = {"tokens": tokens, "step": checkpoint["global_step"], "tokenizer": tokens.get("tokenizer")}
+        tokens = read_entry(checkpoint, "data", found)
+        notes = check_notes({"tokens": tokens, "step": checkpoint["global_step"]}, found)
+        notes["tokenizer"] = (tokens or {}).get("tokenizer")
         return prior.to(map_location).eval(), notes
     folder = resolve(found)
     return TokenPrior.from_pretrained(folder, map_location=map_location), load_notes(folder)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
 from ..evaluation.batches import evaluating
-from ..models.card import public_metadata
 from ..models.hub import upload
 from . import causal, masked, saved
 from .filters import Filters
@@ -232,9 +231,8 @@ class TokenPrior(nn.Module):
 
         Args and errors as in ``VQAutoencoder.push_to_hub``.
         """
-        notes = public_metadata(metadata)
         return upload(
-            lambda folder: saved.save_repository(self, folder, repo_id, notes, license),
+            lambda folder: saved.save_repository(self, folder, repo_id, metadata or {}, license),
             repo_id,
             private=private,
             token=token,

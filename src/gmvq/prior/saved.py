@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from ..files import write_text
-from ..models.card import fill_card
+from ..models.card import fill_card, public_metadata
 from ..models.hub import CARD, resolve
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
 from ..models.weights import build_filled, described_digest, naming, read_weights
+from ..screen import markdown
+from ..training.notes import check_notes
 
 CLASS = "TokenPrior"
 _KEYS = ("format_version", "class", "prior")
@@ -54,8 +56,8 @@ def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object)
 
 def load_notes(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The ``metadata`` of a saved prior: tokenizer, tokens, step, metrics; {} where there is none."""
-    metadata = read_config(Path(folder) / CONFIG, CLASS, _KEYS).get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
+    file = Path(folder) / CONFIG
+    return check_notes(read_config(file, CLASS, _KEYS).get("metadata"), file)
 
 
 def digest(prior: Any) -> str:
@@ -66,7 +68,8 @@ def digest(prior: Any) -> str:
 def save_repository(
     prior: Any, folder: Path, repo_id: str, notes: dict[str, Any], license: str | None
 ) -> None:
-    """Write what a Hub repository holds: the two files and the card."""
+    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the card."""
+    notes = public_metadata(notes)
     save(prior, folder, notes)
     write_text(folder / CARD, card(prior, repo_id, notes, license))
 
@@ -77,13 +80,13 @@ def card(prior: Any, repo_id: str, notes: dict[str, Any], license: str | None) -
     return fill_card(
         "prior_card.md.j2",
         {"license": license, "tags": ["gmvq", "image-generation", "vector-quantization", "pytorch"]},
-        name=repo_id.rpartition("/")[2],
+        name=markdown(repo_id.rpartition("/")[2]),
         repo_id=repo_id,
         kind=prior.kind,
         size=prior.config["size"],
         shape=" x ".join(map(str, spec.shape)),
         codebook_size=spec.codebook_size,
         labels=spec.labels,
-        metrics={name: value for name, value in metrics.items() if isinstance(value, int | float)},
-        tokenizer=notes.get("tokenizer_sha256", "not stated"),
+        metrics={markdown(name): value for name, value in metrics.items() if isinstance(value, int | float)},
+        tokenizer=markdown(notes.get("tokenizer_sha256", "not stated")),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluation.batches import device_of
+from ..training.notes import place_here
 from .folder import open_run, read_shard
 from .manifest import Manifest, digest_of
 
@@ -77,9 +78,7 @@ def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.devi
         FileNotFoundError: it is not there.
         ValueError: it is another model, or the manifest names none.
     """
-    model = manifest.checkpoint.path if model is None else model
-    if model is None:
-        raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
+    model = checkpoint_of(manifest) if model is None else model
     where = "the model"
     if isinstance(model, str | os.PathLike):
         from ..training.checkpoint import load_model
@@ -98,6 +97,20 @@ def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.devi
             f"{digest[:16]}; it may have been trained on since. Give the checkpoint as it was: --checkpoint CKPT"
         )
     return model if device is None else model.to(device)
+
+
+def checkpoint_of(manifest: Manifest) -> str:
+    """Where the model of a run lies, if it is on this machine.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: the manifest names none.
+    """
+    if manifest.checkpoint.path is None:
+        raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
+    return place_here(
+        manifest.checkpoint.path, "the manifest of the tokens", "give the model: --checkpoint CKPT"
+    )
 
 
 def check_split(manifest: Manifest, split: str | None) -> None:

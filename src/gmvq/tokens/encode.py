@@ -80,6 +80,7 @@ def encode_dataset(
     wanted = _manifest(model, checkpoint_path, dataset, rows, options, log_variance)
     with locked(_folder(out)) as folder:
         run = Run(folder, wanted)
+        run.check_space()
         missing, done = run.missing(), sum(record.images for record in run.records.values())
 
         def report(images: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .. import reading
 from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord
 from .plan import looks_like_shard
 from .reading import read_manifest
@@ -35,7 +36,7 @@ def locked(folder: Path) -> Iterator[Path]:
         return
     path = folder / LOCK
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -109,7 +110,7 @@ def read_bytes(folder: Path, record: ShardRecord) -> bytes:
     hint = "run the same gmvq encode again to make it anew, or copy the folder again"
     if size != record.bytes:
         raise ValueError(f"{path} has {size:,} bytes in place of {record.bytes:,}; {hint}")
-    data = path.read_bytes()
+    data = reading.read_bytes(path, record.bytes)
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise ValueError(f"{path} was changed: its SHA-256 is not that of {MANIFEST}; {hint}")
     return data

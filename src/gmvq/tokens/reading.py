@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..reading import MOST_TEXT, read_bytes
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 
 Kind = TypeVar("Kind")
@@ -27,7 +28,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not file.is_file():
         what = "no manifest.json in it" if folder.is_dir() else "no such folder"
         raise FileNotFoundError(f"{folder} is no folder of tokens: {what}; gmvq encode writes one")
-    return parse_manifest(file.read_bytes(), str(file))
+    return parse_manifest(read_bytes(file, MOST_TEXT), str(file))
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from msgspec import structs
 
-from ..files import write_bytes
+from .. import reading
+from ..files import check_own, check_space, write_bytes
 from . import plan
 from .folder import foreign_files, read_bytes, remove_leftovers, shard_path
 from .manifest import MANIFEST, Manifest, ShardRecord, check_same_run
@@ -43,6 +44,7 @@ class Run:
     def __init__(self, folder: Path, wanted: Manifest) -> None:
         self._folder = folder
         self._notes: list[str] = []
+        check_own(folder)
         shards = sorted(folder.glob("*.parquet"))
         foreign = foreign_files(folder) + [path.name for path in shards if wanted.plan_of(path.name) is None]
         known = ()
@@ -54,7 +56,10 @@ class Run:
             wanted, known = structs.replace(wanted, versions=old.versions), old.shards
         else:
             for path in shards:
-                if path.name not in foreign and run_of(path.read_bytes(), str(path)) != wanted.fingerprint:
+                if (
+                    path.name not in foreign
+                    and run_of(reading.read_bytes(path), str(path)) != wanted.fingerprint
+                ):
                     raise ValueError(
                         f"{folder} has no {MANIFEST}, and {path.name} belongs to another run; give another --out, or "
                         "delete the folder"
@@ -76,6 +81,12 @@ class Run:
         """The shards still to be encoded, in order."""
         plans = plan.shards(self.manifest.splits, self.manifest.options.rows_per_shard)
         return [one for one in plans if one.file not in self.records]
+
+    def check_space(self) -> None:
+        """Raise OSError if the disk has no room for half of what the missing indices take without compression."""
+        spec, images = self.manifest.indices, sum(one.images for one in self.missing())
+        bits = max(1, (spec.codebook_size - 1).bit_length()) + 32 * spec.log_variance
+        check_space(self._folder, images * spec.length * bits // 16, "the rest of the tokens")
 
     def finish(self, shards: Iterator[Encoded]) -> EncodeResult:
         """Write every shard that comes, and the manifest once a second: a shard it has not heard of is taken over."""
@@ -111,7 +122,7 @@ class Run:
             if path.name in known or planned is None:
                 continue
             try:
-                data = shard_path(self._folder, path.name).read_bytes()
+                data = reading.read_bytes(shard_path(self._folder, path.name))
                 found[path.name] = adopt(data, planned, spec, run, str(path))
                 self._notes.append(f"took over {path.name}, whose record had not reached {MANIFEST}")
             except ValueError as error:
@@ -122,7 +133,7 @@ class Run:
         self.manifest = self.manifest.with_shards(self.records)
         text = self.manifest.to_json().encode()
         target = self._folder / MANIFEST
-        if not target.is_file() or target.read_bytes() != text:
+        if not target.is_file() or reading.read_bytes(target) != text:
             self._write(target, text)
 
     def _write(self, path: Path, data: bytes) -> None:

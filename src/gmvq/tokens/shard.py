@@ -7,6 +7,7 @@ the index shape), with log-variances ``log_variance`` fixed-size list of float32
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
 
+from ..data.parquet_limits import check_parquet
 from ..errors import one_line, require
 from .manifest import Count, Digest, IndexSpec, ShardRecord, Size, Skipped
 from .plan import ShardPlan
@@ -237,6 +239,7 @@ def _matrix(column: Any, length: int) -> NDArray[Any]:
 def _table(data: bytes, where: str) -> Any:
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
+    check_parquet(io.BytesIO(data), where)
     try:
         return parquet.read_table(
             arrow.BufferReader(data), use_threads=False, page_checksum_verification=True

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..files import atomic_write
+from ..files import atomic_file, check_space, inside
 from .checkpoint import LAST
 from .history import HistoryWriter, is_logged
 
@@ -34,10 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_file(path, sync=True) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 class AtStart(Callback):
@@ -67,13 +64,17 @@ class LastCheckpoint(Callback):
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], every: int) -> None:
-        self.path = Path(run_dir) / LAST
+        self.path = inside(run_dir, *LAST.parts)
         self._every = every
         self._total = self._step = 0
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            # Weights and, as Adam's, two moments of each: what a checkpoint takes at least.
+            size = sum(value.numel() * value.element_size() for value in pl_module.parameters())
+            check_space(self.path.parent, 3 * size, "a checkpoint")
         for logger in trainer.loggers:
             if isinstance(logger, HistoryWriter):
                 logger.keep_until(trainer.global_step)

@@ -19,7 +19,9 @@ from ..models.autoencoder import VQAutoencoder
 from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
-from ..models.weights import misfits
+from ..models.weights import check_values, misfits
+from ..reading import check_plain, open_input, open_zip
+from .notes import check_notes
 
 FORMAT_VERSION = 1
 LAST = Path("checkpoints", "last.ckpt")
@@ -128,12 +130,12 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {file}")
-    size = file.stat().st_size
+    size = check_plain(file)
     try:
         _check_archive(file)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=size > 0)
     except Exception as error:  # damaged files make the unpickler raise almost anything
-        with file.open("rb") as stream:
+        with open_input(file) as stream:
             archive = stream.read(2) == b"PK"
         what = "is cut short or damaged" if archive else "is not a PyTorch checkpoint"
         raise ValueError(
@@ -159,7 +161,7 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
 
 def _check_archive(file: Path) -> None:
     """Compare every record with its CRC-32, which torch does not where it maps the file into memory."""
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as (archive, _):
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise ValueError("torch.save does not compress")  # nor do its files unpack to more than they are
         damaged = archive.testzip()
@@ -246,8 +248,8 @@ def load_metadata(path: PathLike) -> dict[str, Any]:
 
 
 def _notes_in(folder: Path) -> dict[str, Any]:
-    metadata = read_config(folder / CONFIG, VQAutoencoder.__name__).get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
+    file = folder / CONFIG
+    return check_notes(read_config(file, VQAutoencoder.__name__).get("metadata"), file)
 
 
 def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
@@ -263,7 +265,7 @@ def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
             "log_scale": float(scale["log_scale"]),
             "observations": int(scale["observations"]),
         }
-    return notes
+    return check_notes(notes, path)
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
@@ -276,6 +278,7 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], setting
         raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
     problems = misfits(checkpoint["state_dict"], own)
     if not problems:
+        check_values(checkpoint["state_dict"], "the checkpoint")
         return
     then = read_entry(checkpoint, "settings", "the checkpoint")
     changed = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from ..evaluation import Evaluation, evaluate, write_metrics, write_report
 from ..files import PathLike
 from ..objectives import Likelihood
+from ..reading import read_json
 from .checkpoint import EXPORT, load_metadata
 from .data import ImageDataModule
 from .module import TokenizerModule
@@ -64,7 +64,7 @@ def export_run(
         bound_samples=bound_samples,
         device=device,
     )
-    figures = json.loads(write_metrics(folder / "metrics.json", evaluation).read_text(encoding="utf-8"))
+    figures = read_json(write_metrics(folder / "metrics.json", evaluation))
     module.model.save_pretrained(folder / EXPORT, metadata={**metadata, "metrics": figures})
     write_report(folder, module.model, images, title=folder.name, command=command)
     return evaluation

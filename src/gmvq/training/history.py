@@ -14,7 +14,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..files import atomic_write
+from ..files import open_append, write_text
+from ..reading import read_text
 
 
 class HistoryWriter(Logger):
@@ -57,9 +58,8 @@ class HistoryWriter(Logger):
             if name != "epoch" and math.isfinite(value)
         }
         if values:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": (step or 0) + 1, **values}) + "\n")
+            with open_append(self.path) as file:
+                file.write((json.dumps({"step": (step or 0) + 1, **values}) + "\n").encode())
 
     @rank_zero_only
     def keep_until(self, step: int) -> None:
@@ -68,11 +68,10 @@ class HistoryWriter(Logger):
             return
         kept = [
             line
-            for line in self.path.read_text(encoding="utf-8").splitlines()
+            for line in read_text(self.path, "replace").splitlines()
             if (number := _step_of(line)) is not None and number <= step
         ]
-        with atomic_write(self.path) as file:
-            file.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:

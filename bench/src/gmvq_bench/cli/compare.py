@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmvq.cli.common import Parser, positive, say
-from gmvq.files import write_json, write_text
+from gmvq.files import inside, write_json, write_text
+from gmvq.reading import read_json
 
 from .bench import check_device
 from .compare_robust import ROBUST, list_robust, run_robust, show_robust
@@ -65,7 +65,7 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
         date=datetime.now().astimezone().date().isoformat(),
         gradients=gradients,
     )
-    write_json(out / f"{suite.name}.json", results)
+    write_json(inside(out, f"{suite.name}.json"), results)
     say(f"written to {out / suite.name}.json")
     _show(results, out)
     failed = sum(bool(record["error"]) for record in done)
@@ -84,7 +84,7 @@ def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[s
 
     config = GaussianMixtureVQ(DIM, CODES).to_config()
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_json(path)
         if kept["quantizer"] == config and kept["settings"]["seeds"] == list(seeds):
             return kept
     if not devices:
@@ -165,7 +165,7 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
         text += "\n" + table(results["gradients"])
     print(text)
     if out is not None:
-        write_text(out / f"{results['suite']['name']}.md", text)
+        write_text(inside(out, f"{results['suite']['name']}.md"), text)
         for file in plot_all(results, out):
             say(f"drawn to {file}")
 

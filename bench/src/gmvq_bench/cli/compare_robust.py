@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gmvq.cli.common import say
-from gmvq.files import write_json, write_text
+from gmvq.files import inside, write_json, write_text
 
 ROBUST = ("robust", "robust-small")
 
@@ -76,4 +76,4 @@ def show_robust(results: dict[str, Any], out: Path | None) -> None:
     text = render(results)
     print(text)
     if out is not None:
-        write_text(out / f"{results['suite']['name']}.md", text)
+        write_text(inside(out, f"{results['suite']['name']}.md"), text)

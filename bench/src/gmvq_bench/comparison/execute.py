@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from gmvq.files import write_json
+from gmvq.files import inside, write_json
+from gmvq.reading import read_json
 
 from ..results import cpu_name, package_version
 from .methods import build_quantizer
@@ -33,12 +34,14 @@ class Records:
     """Records by key, in a folder of JSON files; those of a results file may be added."""
 
     def __init__(self, folder: Path) -> None:
+        # Refuses a link in its place.
+        inside(folder.parent, folder.name, "any.json")
         self.folder = folder
         self._known: dict[str, Record] = {}
         for file in sorted(folder.glob("*.json")):
             try:
-                self.add_known([json.loads(file.read_text(encoding="utf-8"))])
-            except json.JSONDecodeError as error:
+                self.add_known([read_json(file)])
+            except ValueError as error:
                 raise ValueError(
                     f"{file} is not JSON: {error}; delete it, and its run is made again"
                 ) from error
@@ -53,7 +56,7 @@ class Records:
 
     def put(self, record: Record) -> None:
         name = f"{record['setting']}--{record['method']}--{record['phase']}-{record['seed']}-{record['key']}.json"
-        write_json(self.folder / name.replace("/", "_").replace(" ", "_"), record)
+        write_json(inside(self.folder, name.replace("/", "_").replace(" ", "_")), record)
         self._known[record["key"]] = record
 
 

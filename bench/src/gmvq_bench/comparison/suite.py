@@ -12,15 +12,20 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 import yaml
 
+from gmvq.cli.config_files import check_config_file
 from gmvq.errors import check_choice, check_positive
+from gmvq.files import is_name
+from gmvq.reading import read_text
 
 Run = dict[str, Any]
 #: Raised when a change of the training protocol makes older results incomparable.
 PROTOCOL = 1
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,13 @@ class Suite:
     gradients: bool = False
 
     def __post_init__(self) -> None:
+        for name in (self.name, *self.settings, *self.methods):
+            # Results are kept under these names; of two of them, with more, a file's name is made.
+            if not is_name(name) or len(name) > _LONGEST_NAME:
+                raise ValueError(
+                    f"suite {self.name!r}: {name!r} cannot name a file; suites, settings and methods have single names "
+                    f"of at most {_LONGEST_NAME} characters, without slashes and control characters"
+                )
         if not self.settings or not self.methods or not self.seeds:
             raise ValueError(f"suite {self.name}: give at least one setting, one method and one seed")
         if self.tuning_seed in self.seeds:
@@ -197,11 +209,10 @@ def load_suite(name: str) -> Suite:
     """
     path = Path(name).expanduser()
     if name in suite_names():
-        text = (resources.files("gmvq_bench.comparison") / "suites" / f"{name}.yaml").read_text(
-            encoding="utf-8"
-        )
+        text = read_text(Path(__file__).parent / "suites" / f"{name}.yaml")
     elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text(encoding="utf-8")
+        check_config_file(path)
+        text = read_text(path)
     else:
         near = difflib.get_close_matches(name, suite_names(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -210,7 +221,7 @@ def load_suite(name: str) -> Suite:
         )
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"suite {name}: not YAML: {error}") from error
     return suite_from_dict(data, name)
 
@@ -249,6 +260,13 @@ def _build(kind: type, value: Any, what: str) -> Any:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise ValueError(f"{what}: unknown field {name!r}; {hint}")
+    for name, hint in get_type_hints(kind).items():
+        # What is built already, as the parts of a suite are, is of its type.
+        if name in value and not (kind is Suite and name in ("settings", "methods")):
+            try:
+                msgspec.convert(value[name], hint)
+            except msgspec.ValidationError as error:
+                raise ValueError(f"{what}: the field {name!r} cannot be used: {error}") from error
     try:
         return kind(**value)
     except TypeError as error:

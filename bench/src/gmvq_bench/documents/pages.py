@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gmvq.files import write_text
+from gmvq.reading import read_json, read_text
 
 from ..comparison.plots import plot_all
 from ..comparison.report import render as report
@@ -44,7 +45,7 @@ def write_pages(root: Path) -> None:
 def write_parts(root: Path) -> None:
     """Write the parts of pages that stand between markers, but for the README's."""
     kept, docs = root / "bench" / "results", root / "docs"
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in kept.glob("*.json")}
+    found = {path.stem: read_json(path) for path in kept.glob("*.json")}
     for page, parts in _PARTS.items():
         for part, files in parts.items():
             if all(file in found for file in files):
@@ -63,7 +64,7 @@ def write_between(page: Path, name: str, body: str) -> None:
     Raises:
         ValueError: the page lacks them.
     """
-    text = page.read_text(encoding="utf-8")
+    text = read_text(page)
     first, last = f"<!-- {name}: gmvq document -->", f"<!-- end of {name} -->"
     start, end = text.find(first), text.find(last)
     if not 0 <= start < end:

@@ -45,7 +45,9 @@ def codec_curve(images: Tensor, codec: str, qualities: tuple[int, ...] | None = 
     points = []
     for quality in qualities or QUALITIES[codec]:
         file = min((_saved(source, codec, quality, way) for way in ways), key=len)
-        decoded = np.asarray(Image.open(io.BytesIO(file)).convert("L" if channels == 1 else "RGB"))
+        decoded = np.asarray(
+            Image.open(io.BytesIO(file), formats=[codec]).convert("L" if channels == 1 else "RGB")
+        )
         tensor = torch.from_numpy(decoded.copy()).view(*decoded.shape[:2], channels).permute(2, 0, 1)
         result = _cut(tensor.float() / 255, images, columns)
         mse = float((result - images).double().square().mean())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gmvq
+from gmvq.reading import read_text
 
 from ..results import package_version
 from .methods import OURS, methods_of
@@ -74,7 +75,7 @@ def _source_digest() -> str:
     digest = hashlib.sha256()
     for part in ("functional", "quantizers"):
         for file in sorted((root / part).rglob("*.py")):
-            digest.update(_without_words(file.read_text(encoding="utf-8")).encode())
+            digest.update(_without_words(read_text(file)).encode())
     return digest.hexdigest()
 
 

@@ -7,7 +7,6 @@ which stay alive until the memory is counted.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import random
 import statistics
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from gmvq.reading import read_json, read_text
 
 Call = Callable[[], Any]
 
@@ -165,7 +166,7 @@ def _changes(profile: Any) -> list[tuple[int, int]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+        events = read_json(path)["traceEvents"]
     memory = [e for e in events if e.get("name") == "[memory]" and e["args"].get("Device Type") == 0]
     memory.sort(key=lambda e: e["ts"])
     return [(int(e["args"]["Addr"]), int(e["args"]["Bytes"])) for e in memory]
@@ -200,7 +201,7 @@ def from_changes(changes: Iterable[tuple[int, int]]) -> Memory:
 def busy() -> tuple[float, float, float] | None:
     """CPU seconds of all processes, of this one, and the time; None where the system does not say."""
     try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        fields = read_text("/proc/stat").split("\n", 1)[0].split()[1:]
     except OSError:
         return None
     # All but idle and waiting for a disk: user, nice, system, interrupts, what a hypervisor took.

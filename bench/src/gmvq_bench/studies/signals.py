@@ -7,7 +7,6 @@ gmvq study signals runs/speech runs/series; gmvq document
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gmvq.cli.common import Parser
 from gmvq.data import SignalDataset, SignalScale, open_signals
 from gmvq.evaluation.signals import SignalMetrics
 from gmvq.files import save_figure, write_json
+from gmvq.reading import read_json
 
 from .records import RESULTS
 
@@ -39,9 +39,9 @@ def run(argv: Sequence[str]) -> int:
 
 def record(name: str, run: Path) -> dict[str, Any]:
     """What is kept of a run: its figures on the test split, and how they came about."""
-    last = json.loads((run / "run.json").read_text(encoding="utf-8"))[-1]
+    last = read_json(run / "run.json")[-1]
     about = {key: last[key] for key in ("started", "device", "device_name", "threads", "versions")}
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(run / "metrics.json")
     return {"command": f"gmvq fit --config configs/{name}.yaml", "seed": 0, **about, "metrics": metrics}
 
 
@@ -75,7 +75,7 @@ def draw(runs: dict[str, Path], target: Path) -> None:
 
 def test_windows(run: Path) -> SignalDataset:
     """The test split that a run was measured on."""
-    notes = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))["metadata"]["data"]
+    notes = read_json(run / "model" / "config.json")["metadata"]["data"]
     scale = SignalScale.from_settings(notes)
     assert scale is not None
     shape = {"size": notes["size"], "channels": notes["channels"]}

@@ -17,6 +17,7 @@ import torch
 
 from gmvq.cli.common import Parser
 from gmvq.files import write_json
+from gmvq.reading import read_text
 
 from ..results import environment
 from .records import RESULTS
@@ -32,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "configs").symlink_to(Path("configs").resolve())
     steps = []
-    for command in commands(Path("docs", "generation.md").read_text(encoding="utf-8")):
+    for command in commands(read_text(Path("docs", "generation.md"))):
         started = time.perf_counter()
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(shlex.split(command), cwd=options.out, check=True, env={**os.environ, "PATH": path})
