@@ -21,13 +21,13 @@ def main(run: str, out: Path) -> None:
             with visit(opened, addresses[0], size) as (page, _):
                 page.get_by_role("button", name="Use an example").click()
                 expect(page.get_by_text(" dB")).to_be_visible()
-                page.wait_for_load_state("networkidle")
+                expect(page.get_by_alt_text("Uncertainty map")).to_be_visible()
                 if size == "phone":
                     page.get_by_role("tab", name="Codes").click()
                     tokens = page.get_by_alt_text("Tokens: one colour for each code, near codes alike")
                     tokens.click(position={"x": 150, "y": 88})
                     expect(page.get_by_role("button", name="Thumbnail 4 of 4")).to_be_visible()
-                page.wait_for_timeout(1000)
+                page.wait_for_function("[...document.images].every((one) => one.complete)")
                 page.screenshot(path=out / f"app-{size}.jpg", **options)
 
 
