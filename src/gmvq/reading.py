@@ -14,9 +14,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from .files import PathLike
 
@@ -64,7 +64,7 @@ def _plain(status: os.stat_result, path: PathLike) -> int:
     return status.st_size
 
 
-def open_input(path: PathLike, most: int | None = None) -> BinaryIO:
+def open_input(path: PathLike, most: int | None = None) -> BufferedReader:
     """Open a plain file for reading bytes.
 
     It is looked at before it is opened, since opening a FIFO waits and opening a device may act, and once more after.

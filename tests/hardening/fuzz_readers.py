@@ -350,11 +350,11 @@ def run_tokens(case: tuple[str, Any], folder: Path) -> None:
     from gmvq.tokens import TokenDataset, statistics, verify
 
     name, damage = case
-    files = dict(_tokens())
+    files: dict[str, bytes] = dict(_tokens())
     if name == "entries":
         files["manifest.json"] = json.dumps(damage(json.loads(files["manifest.json"]))).encode()
     else:
-        chosen = sorted(files)[name % len(files)]
+        chosen: Any = sorted(files)[int(name) % len(files)]
         files[chosen] = damage(files[chosen])
     for file, data in files.items():
         (folder / file).write_bytes(data)

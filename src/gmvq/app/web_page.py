@@ -17,6 +17,7 @@ from torch import Tensor
 from ..evaluation.pictures import png_bytes, to_picture
 from ..export import export_model
 from ..files import write_bytes, write_text
+from ..reading import read_bytes
 from .picture import channels_of, check_model, code_colours, downsample_of, example_picture
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def runtime_files(ort: str) -> dict[str, bytes]:
         ValueError: not the package of this version, byte for byte.
         OSError: it cannot be read or fetched.
     """
-    data = _fetched(ort) if ort.startswith("https://") else Path(ort).expanduser().read_bytes()
+    data = _fetched(ort) if ort.startswith("https://") else read_bytes(Path(ort).expanduser(), _MAX_BYTES)
     digest = base64.b64encode(hashlib.sha512(data).digest()).decode()
     if digest != ORT_SHA512:
         raise ValueError(

@@ -76,9 +76,10 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     prior, notes = open_prior(options.prior)
     tokens = notes.get("tokens") or {}
     hint, known = "give the tokenizer: gmvq sample PRIOR CKPT", notes.get("tokenizer")
-    if options.checkpoint is None and known is None:
-        raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
-    options.checkpoint = options.checkpoint or place_here(known, "the prior", hint)
+    if options.checkpoint is None:
+        if known is None:
+            raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
+        options.checkpoint = place_here(known, "the prior", hint)
     loaded = load(options)
     expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
     check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
@@ -152,7 +153,7 @@ def _labels(options: argparse.Namespace, prior: TokenPrior) -> Tensor | None:
 
 
 def _test_images(loaded: Loaded) -> Any:
-    """What the tokenizer's training set aside; like the rows that the prior was trained on, an item is a whole picture."""
+    """What the tokenizer's training set aside; an item is a whole picture, like the rows that the prior learned."""
     as_trained = argparse.Namespace(data=None, split="test", size=None, column=None)
     return open_data(as_trained, loaded, tiles=False)
 

@@ -191,7 +191,7 @@ def _training_notes(history: History, curves: Sequence[Any], waited: float) -> l
 def _data_wait(path: Path) -> float:
     """The share of the training time spent waiting for data, by run.json; 0 where it does not say."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))[-1]["data_wait"])
+        return float(read_json(path)[-1]["data_wait"])
     except (OSError, ValueError, LookupError, TypeError):
         return 0.0
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
-from .schedules import Constant, Cosine, Exponential, Schedule
+from .schedules import Constant, Schedule
 
 
 class Estimator(Protocol):
@@ -34,7 +34,7 @@ def _one_hot(index: Tensor, like: Tensor) -> Tensor:
 class GumbelSoftmax:
     r"""Soft sample r = softmax((logits + g) / tau), g Gumbel noise. Biased, low variance.
 
-    tau -> 0 with standard noise gives exact categorical samples; no noise, the default, gives the posterior's mean.
+    tau -> 0 with standard noise gives exact categorical samples; no noise gives the posterior's mean.
     Source: arXiv 1611.01144.
     """
 
@@ -47,10 +47,13 @@ class GumbelSoftmax:
 
 @dataclass(frozen=True)
 class StraightThroughGumbel:
-    """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144."""
+    """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144.
 
-    temperature: Schedule = Exponential(1.0, 0.5, idle=0.5)
-    noise: Schedule = Cosine(1.0, 0.0, idle=0.3)
+    No noise, the default of ``GaussianMixtureVQ``, takes the most probable code with the gradient of the posterior's mean.
+    """
+
+    temperature: Schedule = Constant(1.0)
+    noise: Schedule = Constant(0.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         soft = ((logits + gumbel) / temperature).softmax(-1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import check_choice
 from ..functional.balance import balance_gradients
-from ..functional.estimators import Estimator, GumbelSoftmax
+from ..functional.estimators import Estimator, StraightThroughGumbel
 from ..functional.gauge import without_shift_and_scale
 from ..functional.mixture import mixture_bias, mixture_query
 from ..functional.noise import noise_keys
@@ -37,8 +37,8 @@ class GaussianMixtureVQ(MixtureState):
         q(c|x) &= \mathrm{softmax}_c\left(\log \pi_c - \tfrac12 \sum_d w_d (z_d - \mu_{cd})^2\right) \\
         q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 d)
 
-    Training draws weights r over codes from q(c|x) by ``estimator`` and returns
-    B (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps); eval returns B mu_c at c = argmax q(c|x), deterministically.
+    Eval returns B mu_c at c = argmax q(c|x). Training returns B (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps) for weights
+    r over codes by ``estimator``: by default the same codeword, with the gradient of the posterior's mean codeword.
     The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
 
     **What ``quantized`` means**: latents in standardised units, of mean zero and mean variance one whatever the encoder
@@ -103,7 +103,7 @@ class GaussianMixtureVQ(MixtureState):
         objective: Objective = Objective(),
         precision: Precision = Precision(),
         variance: Variance = Variance(),
-        estimator: Estimator = GumbelSoftmax(),
+        estimator: Estimator = StraightThroughGumbel(),
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
         units: Literal["standardized", "latents"] = "standardized",

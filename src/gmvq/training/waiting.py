@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..data.loader import ResumableLoader
 from ..files import write_json
+from ..reading import read_json
 from .history import is_logged
 
 #: What the share is called among the trainer's metrics, 0 to 1. It is not in history.jsonl, which two equal runs share.
@@ -51,7 +51,7 @@ class DataWait(Callback):
         if not trainer.is_global_zero:
             return
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            records = json.loads(self._records.read_text(encoding="utf-8"))
+            records = read_json(self._records)
             records[-1]["data_wait"] = round(self._share(trainer), 4)
             write_json(self._records, records)
 
