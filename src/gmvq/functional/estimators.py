@@ -49,7 +49,7 @@ class GumbelSoftmax:
 class StraightThroughGumbel:
     """Hard one-hot sample forward, the gradient of the Gumbel-softmax backward. Source: arXiv 1611.01144.
 
-    No noise, the default of ``GaussianMixtureVQ``, takes the most probable code with the gradient of the posterior's mean.
+    Without noise, as is the default: the most probable code, with the gradient of the posterior's mean.
     """
 
     temperature: Schedule = Constant(1.0)
