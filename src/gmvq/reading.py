@@ -6,7 +6,6 @@ calls that read a file, each of which gets its file from here. A container may u
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -14,9 +13,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
-from pathlib import Path
-from typing import IO, Any, BinaryIO
+from io import BufferedReader
+from typing import IO, Any
 
 from .files import PathLike
 
@@ -64,7 +62,7 @@ def _plain(status: os.stat_result, path: PathLike) -> int:
     return status.st_size
 
 
-def open_input(path: PathLike, most: int | None = None) -> BinaryIO:
+def open_input(path: PathLike, most: int | None = None) -> BufferedReader:
     """Open a plain file for reading bytes.
 
     It is looked at before it is opened, since opening a FIFO waits and opening a device may act, and once more after.
@@ -173,16 +171,3 @@ def open_zip(path: PathLike) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
                 raise ValueError("the members of the archive lie over each other")
             check_unpacked(path, sum(member.file_size for member in members), size)
             yield archive, file
-
-
-def is_plain(path: Path) -> bool:
-    """Whether there is a plain file; a name that cannot be looked at counts as none."""
-    with contextlib.suppress(OSError, ValueError):
-        check_plain(path)
-        return True
-    return False
-
-
-def in_memory(path: PathLike, most: int | None = None) -> BytesIO:
-    """A whole file as a stream in memory, for a library that seeks without end; as ``read_bytes``."""
-    return BytesIO(read_bytes(path, most))

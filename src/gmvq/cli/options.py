@@ -80,7 +80,7 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
     kinds, text = Literal["tensorboard", "wandb", "none"], "Where figures go beside history.jsonl."
     parser.add_argument("--logger", type=kinds, default="tensorboard", help=text)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
-    parser.add_class_arguments(Trainer, "trainer", skip=OURS | set(_NAMED), instantiate=False)
+    parser.add_class_arguments(Trainer, "trainer", skip={*OURS, *_NAMED}, instantiate=False)
     for option, (default, text) in _NAMED.items():
         kind = str if default else str | None
         parser.add_argument(f"--trainer.{option}", type=kind, default=default, help=text)

@@ -76,9 +76,10 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     prior, notes = open_prior(options.prior)
     tokens = notes.get("tokens") or {}
     hint, known = "give the tokenizer: gmvq sample PRIOR CKPT", notes.get("tokenizer")
-    if options.checkpoint is None and known is None:
-        raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
-    options.checkpoint = options.checkpoint or place_here(known, "the prior", hint)
+    if options.checkpoint is None:
+        if known is None:
+            raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
+        options.checkpoint = place_here(known, "the prior", hint)
     loaded = load(options)
     expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
     check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
