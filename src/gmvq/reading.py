@@ -23,13 +23,15 @@ MOST_TEXT = 256 << 20
 #: Most bytes of one encoded picture.
 MOST_PICTURE = 1 << 30
 #: What any container may unpack to, however small it is, ...
-_FREE = 256 << 20
+_FREE = 128 << 20
 #: ... and how many times its own size, where that is more.
 _RATIO = 20
+#: Each member of a gzip file means a copy of the rest.
+_MOST_MEMBERS = 64
 
 
 def allowance(size: int) -> int:
-    """Most bytes that a compressed file of ``size`` bytes may unpack to: 256 MiB, or 20 times its size."""
+    """Most bytes that a compressed file of ``size`` bytes may unpack to: 128 MiB, or 20 times its size."""
     return max(_FREE, _RATIO * size)
 
 
@@ -133,15 +135,17 @@ def read_gzip(path: PathLike) -> bytes:
         ValueError: it is damaged or cut short, or unpacks to more than ``allowance``.
     """
     data = read_bytes(path)
-    most, parts, total = allowance(len(data)), list[bytes](), 0
+    size, parts, total = len(data), list[bytes](), 0
     while data:
+        if len(parts) == _MOST_MEMBERS:
+            raise ValueError(f"the gzip data has more than {_MOST_MEMBERS} members; pack it again as one")
         unpacker = zlib.decompressobj(wbits=31)
         try:
-            parts.append(unpacker.decompress(data, most - total + 1))
+            parts.append(unpacker.decompress(data, allowance(size) - total + 1))
         except zlib.error as error:
             raise ValueError(f"damaged gzip data: {error}") from error
         total += len(parts[-1])
-        check_unpacked(path, total, os.stat(path).st_size)
+        check_unpacked(path, total, size)
         if not unpacker.eof:
             raise ValueError("the gzip data ends too early")
         # Zeros may fill a last block.

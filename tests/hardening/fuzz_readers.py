@@ -191,8 +191,8 @@ CSV = st.builds(
 
 
 def _tables(_: str) -> list[bytes]:
-    rows = "\n".join(f"2024-01-{i % 28 + 1:02d},{i},{i * 0.5}" for i in range(60))
-    return [f"date,a,b\n{rows}\n".encode(), rows.replace(",", ";").encode()]
+    rows = "\n".join(f"2024-01-{i % 28 + 1:02d},{i * 0.5}" for i in range(60))
+    return [f"date,a\n{rows}\n".encode(), rows.replace(",", ";").encode(), "\n".join(map(str, range(60))).encode()]
 
 
 # Sound
