@@ -144,7 +144,7 @@ def test_a_token_shard_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
 
 
 def test_large_honest_files_are_read(tmp_path: Path) -> None:
-    assert allowance(1) == 256 << 20
+    assert allowance(1) == 128 << 20
     assert allowance(1 << 30) == 20 << 30
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((2000, 32, 32), np.uint8))
     assert len(open_images(tmp_path / "a.npz", split="train", split_fractions=(0, 0))) == 2000

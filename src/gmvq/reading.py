@@ -6,7 +6,6 @@ calls that read a file, each of which gets its file from here. A container may u
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -14,8 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader, BytesIO
-from pathlib import Path
+from io import BufferedReader
 from typing import IO, Any
 
 from .files import PathLike
@@ -25,13 +23,15 @@ MOST_TEXT = 256 << 20
 #: Most bytes of one encoded picture.
 MOST_PICTURE = 1 << 30
 #: What any container may unpack to, however small it is, ...
-_FREE = 256 << 20
+_FREE = 128 << 20
 #: ... and how many times its own size, where that is more.
 _RATIO = 20
+#: Each member of a gzip file means a copy of the rest.
+_MOST_MEMBERS = 64
 
 
 def allowance(size: int) -> int:
-    """Most bytes that a compressed file of ``size`` bytes may unpack to: 256 MiB, or 20 times its size."""
+    """Most bytes that a compressed file of ``size`` bytes may unpack to: 128 MiB, or 20 times its size."""
     return max(_FREE, _RATIO * size)
 
 
@@ -135,15 +135,17 @@ def read_gzip(path: PathLike) -> bytes:
         ValueError: it is damaged or cut short, or unpacks to more than ``allowance``.
     """
     data = read_bytes(path)
-    most, parts, total = allowance(len(data)), list[bytes](), 0
+    size, parts, total = len(data), list[bytes](), 0
     while data:
+        if len(parts) == _MOST_MEMBERS:
+            raise ValueError(f"the gzip data has more than {_MOST_MEMBERS} members; pack it again as one")
         unpacker = zlib.decompressobj(wbits=31)
         try:
-            parts.append(unpacker.decompress(data, most - total + 1))
+            parts.append(unpacker.decompress(data, allowance(size) - total + 1))
         except zlib.error as error:
             raise ValueError(f"damaged gzip data: {error}") from error
         total += len(parts[-1])
-        check_unpacked(path, total, os.stat(path).st_size)
+        check_unpacked(path, total, size)
         if not unpacker.eof:
             raise ValueError("the gzip data ends too early")
         # Zeros may fill a last block.
@@ -173,16 +175,3 @@ def open_zip(path: PathLike) -> Iterator[tuple[zipfile.ZipFile, IO[bytes]]]:
                 raise ValueError("the members of the archive lie over each other")
             check_unpacked(path, sum(member.file_size for member in members), size)
             yield archive, file
-
-
-def is_plain(path: Path) -> bool:
-    """Whether there is a plain file; a name that cannot be looked at counts as none."""
-    with contextlib.suppress(OSError, ValueError):
-        check_plain(path)
-        return True
-    return False
-
-
-def in_memory(path: PathLike, most: int | None = None) -> BytesIO:
-    """A whole file as a stream in memory, for a library that seeks without end; as ``read_bytes``."""
-    return BytesIO(read_bytes(path, most))

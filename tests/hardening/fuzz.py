@@ -57,6 +57,9 @@ def memory(*, fresh: bool = False) -> int:
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Keep the names of files that are opened for writing, made or renamed."""
     place = {"os.mkdir": 0, "os.rename": 1, "os.symlink": 1, "os.link": 1, "os.remove": 0}.get(event)
+    if place is not None and isinstance(arguments[-1], int) and arguments[-1] >= 0 and event != "os.mkdir":
+        # By a folder that is open, as the removal of a tree does.
+        return
     if (
         event == "open"
         and isinstance(arguments[2], int)

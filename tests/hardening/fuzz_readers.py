@@ -191,8 +191,8 @@ CSV = st.builds(
 
 
 def _tables(_: str) -> list[bytes]:
-    rows = "\n".join(f"2024-01-{i % 28 + 1:02d},{i},{i * 0.5}" for i in range(60))
-    return [f"date,a,b\n{rows}\n".encode(), rows.replace(",", ";").encode()]
+    rows = "\n".join(f"2024-01-{i % 28 + 1:02d},{i * 0.5}" for i in range(60))
+    return [f"date,a\n{rows}\n".encode(), rows.replace(",", ";").encode(), "\n".join(map(str, range(60))).encode()]
 
 
 # Sound
@@ -345,7 +345,7 @@ def _tokens() -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
 
 
-def run_tokens(case: tuple[str, Any], folder: Path) -> None:
+def run_tokens(case: tuple[Any, Any], folder: Path) -> None:
     """Read a folder of tokens of which one file is damaged, by every reader of it."""
     from gmvq.tokens import TokenDataset, statistics, verify
 
@@ -354,7 +354,7 @@ def run_tokens(case: tuple[str, Any], folder: Path) -> None:
     if name == "entries":
         files["manifest.json"] = json.dumps(damage(json.loads(files["manifest.json"]))).encode()
     else:
-        chosen: Any = sorted(files)[int(name) % len(files)]
+        chosen = sorted(files)[int(name) % len(files)]
         files[chosen] = damage(files[chosen])
     for file, data in files.items():
         (folder / file).write_bytes(data)

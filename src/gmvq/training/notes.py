@@ -61,7 +61,8 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
         return {}
     try:
         found = msgspec.convert(notes, Notes)
-    except msgspec.ValidationError as error:
+    # A text may hold half of a surrogate pair.
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise ValueError(
             f"{where}: the entry 'metadata' cannot be used: {error}; restore the file"
         ) from error

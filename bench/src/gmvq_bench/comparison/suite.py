@@ -265,7 +265,7 @@ def _build(kind: type, value: Any, what: str) -> Any:
         if name in value and not (kind is Suite and name in ("settings", "methods")):
             try:
                 msgspec.convert(value[name], hint)
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, UnicodeEncodeError) as error:
                 raise ValueError(f"{what}: the field {name!r} cannot be used: {error}") from error
     try:
         return kind(**value)
