@@ -59,7 +59,7 @@ def test_two_processes(here: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("run folder:") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
-    assert done.stdout.count("perplexity") == 1
+    assert done.stdout.count("latent positions") == 1
     assert read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["global_step"] == 4
     steps = (run_dir / "history.jsonl").read_text().count('"train/mse"')
     assert steps == 2
