@@ -38,6 +38,7 @@ def site_module(name: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_notebook_runs(source: Path) -> None:
     page = site_module("notebooks").to_page(source, execute=True)

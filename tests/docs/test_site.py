@@ -36,7 +36,7 @@ PACKAGES = (
 #: Attributes by which a page loads something, and does not merely point to it.
 _LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.timeout(900)]
 
 
 class _Page(HTMLParser):
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     environment = {**os.environ, "GMVQ_DOCS_EXECUTE": "0", "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
     return folder
