@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,9 +70,14 @@ def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
     raise AssertionError("the names do not end")
 
 
+def unicode_text(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 become replacement characters."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def write_text(path: PathLike, text: str) -> None:
-    """``atomic_write`` of text in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """``atomic_write`` of text in UTF-8, whatever names of files are in it (``unicode_text``)."""
+    write_bytes(path, unicode_text(text).encode("utf-8"))
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -114,7 +114,7 @@ def test_bad_files_are_skipped_and_counted(tmp_path: Path, picture) -> None:
     dataset = open_images(tmp_path, **ALL)
     assert [dataset.item_name(i) for i in range(3)] == [f"deep/er/{i}.png" for i in range(3)]
     assert dict(dataset.skipped) == {
-        "notes.txt": "not an image format: .txt",
+        "notes.txt": "another kind of file: .txt",
         "text.png": "not an image in any format that is read",
         "zero.jpg": "the file is empty",
     }
@@ -170,7 +170,7 @@ def test_huge_images_are_refused(tmp_path: Path, picture) -> None:
     ("files", "message"),
     [
         ([], "no file at all"),
-        (["a.txt", "b.csv"], r"found 2 files \(.*not an image format: .txt.*such as a.txt, b.csv"),
+        (["a.txt", "b.csv"], r"found 2 files \(.*another kind of file: .txt.*such as a.txt, b.csv"),
         (["a.png"], "1 x the file is empty"),
     ],
 )

@@ -163,6 +163,21 @@ def new_folder(name: str) -> Path:
     return folder
 
 
+def add_strict(parser: Parser) -> None:
+    """Add the option that stops at the first bad item."""
+    switch(parser, "--strict", "stop at the first item that cannot be read, in place of leaving it out")
+
+
+def tell_skipped(out: Path, bad: int) -> int:
+    """Say how many items were left out, as the last line; return the exit code: 1 if there are any."""
+    if not bad:
+        return 0
+    from ..data.skipping import skipped_path
+
+    say(f"{bad:,} item{'s' * (bad > 1)} could not be used; {skipped_path(out)} lists them with the reasons")
+    return 1
+
+
 def say(text: str) -> None:
     """Tell the user something that is no result, on standard error."""
     print(text, file=sys.stderr, flush=True)

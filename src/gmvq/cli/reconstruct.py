@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_new
-from .common import Loaded, load, option, parser_for_model, say
+from .common import Loaded, add_strict, load, option, parser_for_model, say, tell_skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str]) -> int:
     """Reconstruct; return 0, or 1 if a file could not be read."""
+    from ..data.skipping import SkippedItemError, refuse_bad, write_skipped
+
     options = _parser().parse_args(list(argv))
     out = Path(options.out)
     if out.exists() and not out.is_dir():
@@ -23,6 +25,8 @@ def run(argv: Sequence[str]) -> int:
     loaded = load(options)
     reconstruct, suffixes, kind, measure = _kind(loaded)
     files, failed = _find(options.files, suffixes)
+    if options.strict:
+        refuse_bad((str(file), reason) for file, reason in failed)
     if not files and not failed:
         raise ValueError(f"there is no {kind} in {', '.join(options.files)}")
     measured: list[float] = []
@@ -31,6 +35,8 @@ def run(argv: Sequence[str]) -> int:
         try:
             decibels, target = reconstruct(file, loaded, out)
         except ValueError as error:
+            if options.strict:
+                raise SkippedItemError(str(file), str(error)) from error
             failed.append((file, str(error)))
             continue
         measured.append(decibels)
@@ -39,9 +45,9 @@ def run(argv: Sequence[str]) -> int:
         print(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    if failed:
-        say(f"{len(failed)} of {len(failed) + len(measured)} {kind}s could not be reconstructed")
-    return 1 if failed else 0
+    out.mkdir(parents=True, exist_ok=True)
+    source = ", ".join(options.files)
+    return tell_skipped(out, write_skipped(out, source, [(str(file), reason) for file, reason in failed]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", metavar="FILES", nargs="+", help=text)
     text = "folder of the results; nothing in it is overwritten"
     option(parser, "--out", text, metavar="DIR", required=True)
+    add_strict(parser)
     return parser
 
 
@@ -84,7 +91,9 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
     for name in names:
         path = Path(name)
         if path.is_dir():
-            files += [path / name for name in walk(path).files if Path(name).suffix.lower() in suffixes]
+            listing = walk(path)
+            files += [path / name for name in listing.files if Path(name).suffix.lower() in suffixes]
+            missing += [(path / name, reason) for name, reason in listing.skipped]
         elif path.is_file():
             files.append(path)
         else:

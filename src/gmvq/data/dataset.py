@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..errors import check_positive
 from .pictures import Source
 from .randomness import uniforms
+from .skipping import Watch
 from .views import PictureView, TileView
 
 Index = int | tuple[int, int]
@@ -35,6 +36,9 @@ class ImageDataset(Dataset[Tensor]):
         flip: include mirror images in the augmentation; turn it off where left and right differ.
         seed: of the augmentation.
 
+    Attributes:
+        watch: what happens besides when an item cannot be read.
+
     Raises:
         ValueError: the size is not positive, or channels is neither 1 nor 3.
     """
@@ -53,6 +57,7 @@ class ImageDataset(Dataset[Tensor]):
         check_channels(channels)
         self.size, self.channels = size, channels
         self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
+        self.watch = Watch()
         if source.framing == "tiles":
             self._view: TileView | PictureView = TileView(source, size)
         else:
@@ -69,6 +74,7 @@ class ImageDataset(Dataset[Tensor]):
         items, draws = items_and_draws(indices, len(self))
         chance = uniforms(self._seed, draws, 4) if self._augment else None
         pixels = self._view.batch(items, None if chance is None else chance[:, 1:])
+        self.watch.look(self.skipped)
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
@@ -80,7 +86,7 @@ class ImageDataset(Dataset[Tensor]):
         """Files that could not be used, each with the reason.
 
         One found to be broken only while decoding is entered when it is met; in a loader with workers that
-        happens in the worker's copy of the dataset.
+        happens in the worker's copy of the dataset (see ``watch.notes``).
         """
         return self._source.skipped
 

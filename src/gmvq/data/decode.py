@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
+from .skipping import UnreadableError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +48,7 @@ FORMATS = (
 )
 
 
-class UnreadableImageError(ValueError):
+class UnreadableImageError(UnreadableError):
     """The picture cannot be decoded; the dataset then shows another one in its place."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from .decode import UnreadableImageError, decode, header_problem, image_suffixes
 from .pictures import Pictures
+from .skipping import LISTED_ALREADY, OTHER_KIND
 from .splits import SPLIT_ALIASES, Wanted, choose_split
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def walk(root: Path) -> Listing:
             skipped.append((folder, f"the folder cannot be listed: {error.strerror}"))
             continue
         if (status.st_dev, status.st_ino) in seen:
-            skipped.append((folder, "a link to a folder that is listed already"))
+            skipped.append((folder, LISTED_ALREADY))
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
@@ -164,7 +165,7 @@ def _read(root: Path, files: list[str], channels: int, row: int) -> Image:
 
 def _check_image(path: Path) -> None:
     known = not path.suffix or path.suffix.lower() in image_suffixes()
-    problem = header_problem(path) if known else f"not an image format: {path.suffix}"
+    problem = header_problem(path) if known else f"{OTHER_KIND}: {path.suffix}"
     if problem is not None:
         raise UnreadableImageError(problem)
 

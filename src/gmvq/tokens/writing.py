@@ -20,7 +20,9 @@ from ..files import PathLike, atomic_write, write_bytes
 from .decode import DecodedBatch
 
 Progress = Callable[[int], None]
-_ROW_GROUP = 100  # rows; what the Hub's viewer and our own reader like
+#: A row group has at least so many rows, which the Hub's viewer and our own reader like, and goes on up to so many bytes
+#: of images or so many rows: the file's index, held until the end, is then small beside the images.
+_ROWS, _BYTES, _MOST_ROWS = 100, 4 << 20, 10_000
 _FEATURES = {
     "id": {"dtype": "int64", "_type": "Value"},
     "name": {"dtype": "string", "_type": "Value"},
@@ -155,19 +157,28 @@ def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progre
         atomic_write(target) as file,
         parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
     ):
+        group: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+
+        def flush() -> None:
+            if group["id"]:
+                writer.write_table(arrow.table(group, schema), row_group_size=_MOST_ROWS)
+            for values in group.values():
+                values.clear()
 
         def write(batch: DecodedBatch) -> None:
             ids = batch.ids.tolist()
-            values: dict[str, Any] = {
-                "id": ids,
-                "name": batch.names,
-                "split": [batch.split] * len(ids),
-                "image": [
-                    {"bytes": image_file(image), "path": f"{i:08d}.png"}
-                    for i, image in zip(ids, batch.images, strict=True)
-                ],
-                "label": batch.labels,
-            }
-            writer.write_table(arrow.table(values, schema), row_group_size=_ROW_GROUP)
+            group["id"] += ids
+            group["name"] += batch.names
+            group["split"] += [batch.split] * len(ids)
+            group["image"] += [
+                {"bytes": image_file(image), "path": f"{i:08d}.png"}
+                for i, image in zip(ids, batch.images, strict=True)
+            ]
+            group["label"] += batch.labels
+            rows, size = len(group["id"]), sum(len(cell["bytes"]) for cell in group["image"])
+            if rows >= _MOST_ROWS or (rows >= _ROWS and size >= _BYTES):
+                flush()
 
-        return _write(batches, write, progress)
+        count = _write(batches, write, progress)
+        flush()
+        return count
