@@ -21,7 +21,7 @@ HARMLESS = {"notes.txt": "another kind of file", "round": "listed already"}
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """Forty pictures, one under a name that is no UTF-8 and some behind a link; one broken, a FIFO, links in circles."""
+    """Forty pictures, one under a name that is no UTF-8, ten behind a link; one broken, a FIFO, links in circles."""
     folder, elsewhere = tmp_path / "pictures", tmp_path / "elsewhere"
     folder.mkdir()
     elsewhere.mkdir()

@@ -41,6 +41,15 @@ def test_sixteen_bit_grey_keeps_its_scale(tmp_path: Path) -> None:
     assert_close(image[0], torch.from_numpy(values / 65535).float(), atol=1 / 255, rtol=0)
 
 
+def test_wide_integers_are_never_clipped(tmp_path: Path) -> None:
+    save(tmp_path / "fits.tiff", np.full((16, 16), 65535, dtype=np.int32))
+    assert one(tmp_path / "fits.tiff", 16).min() == 1
+    for name, value in (("large", 65536), ("below", -1)):
+        save(tmp_path / f"{name}.tiff", np.full((16, 16), value, dtype=np.int32))
+        with pytest.warns(UserWarning), pytest.raises(ValueError, match=rf"whole numbers from {value} to"):
+            one(tmp_path / f"{name}.tiff", 16)
+
+
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 4), dtype=np.uint8)
     pixels[:, 8:, 3] = 255  # left half transparent, right half opaque black

@@ -95,6 +95,21 @@ def test_latents_without_any_spread_stay_finite(value, variance) -> None:
     torch.testing.assert_close(evaluated, built.decoder_units(x), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("distinct", [1, 3])
+def test_few_latents_start_no_codebook_of_copies(distinct: int) -> None:
+    """A first batch without spread, or of fewer points than codes; what comes later is told apart at once."""
+    torch.manual_seed(0)
+    built = GaussianMixtureVQ(4, 16, start_after=1)
+    points = torch.rand(distinct, 4).repeat(64 // distinct, 1)
+    for _ in range(2):
+        built(points)
+    assert built.started
+    assert len(torch.unique(built.codebook, dim=0)) == 16
+    assert len(built(points).indices.unique()) == distinct
+    built(torch.randn(256, 4))
+    assert len(built.eval()(torch.randn(256, 4)).indices.unique()) > 4
+
+
 @pytest.mark.parametrize("kind", ["albo", "elbo", "literal"])
 def test_latents_on_their_codewords_stay_finite(kind) -> None:
     """The Gaussian KL is infinite at s = 0: the floor of the variance keeps value and gradient finite."""

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from ..errors import check_positive
 from .dataset import ImageDataset, Index, items_and_draws, position
 from .randomness import uniforms
-from .skipping import UnreadableError, Watch
 from .scale import SignalScale
+from .skipping import UnreadableError, Watch
 from .splits import Wanted, choose_split, time_block
 
 Spans = NDArray[np.int64]

@@ -1,8 +1,8 @@
 """What is left out of a data set: one item that cannot be read, with the reason, and never the rest with it.
 
-A bad item stops nothing. It is entered in ``skipped`` of its data set, commands list it in ``skipped.jsonl`` beside their
-output, and end with exit code 1. Three things are listed and are no fault: a file of another kind, such as a text beside
-the pictures, a second way to a folder that is listed already, and a photograph smaller than the tiles asked for.
+A bad item stops nothing. It is entered in ``skipped`` of its data set, commands list it in ``skipped.jsonl`` beside
+their output, and end with exit code 1. Three things are listed and are no fault: a file of another kind, such as a text
+beside the pictures, a second way to a folder that is listed already, and a photograph smaller than the tiles asked for.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from ..files import PathLike, atomic_write, write_bytes
 from .decode import DecodedBatch
 
 Progress = Callable[[int], None]
-#: A row group has at least so many rows, which the Hub's viewer and our own reader like, and goes on up to so many bytes
-#: of images or so many rows: the file's index, held until the end, is then small beside the images.
+#: A row group has at least so many rows, which the Hub's viewer and our own reader like, and goes on up to so many
+#: bytes of images or so many rows: the file's index, held until the end, is then small beside the images.
 _ROWS, _BYTES, _MOST_ROWS = 100, 4 << 20, 10_000
 _FEATURES = {
     "id": {"dtype": "int64", "_type": "Value"},
