@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import errno
+import glob
 import json
 import os
 import re
@@ -13,6 +14,52 @@ from pathlib import Path
 from typing import Any
 
 PathLike = str | os.PathLike[str]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(OSError):
+    """A file could not be written, as the disk is full or a limit on its use is reached."""
+
+
+@contextmanager
+def telling_full_disk(target: PathLike, written: PathLike | None = None) -> Iterator[None]:
+    """Name the file in errors of a full disk, whatever a library made of them.
+
+    Args:
+        target: the file, for the message.
+        written: a new file that is written to, and goes after an error: where a library hides the cause it is tried
+            whether more can be written. Default: that is not tried.
+
+    Raises:
+        DiskFullError: in place of the error.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number is None and written is not None:
+            number = _refused(written)
+        if number not in _FULL:
+            raise
+        raise DiskFullError(
+            number,
+            f"{unicode_text(os.fspath(target))} could not be written: the disk is full, or a limit on its use is "
+            "reached; make room and run the same command again",
+        ) from error
+
+
+def _refused(path: PathLike) -> int | None:
+    """The error with which the system refuses more bytes at the end of a file; None where it takes them."""
+    try:
+        with open(path, "ab", buffering=0) as file:
+            for _ in range(2):  # the first may be taken in part
+                file.write(bytes(1 << 16))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno
+    return None
 
 
 @contextmanager
@@ -25,6 +72,9 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
         path: the file.
         sync: bring the file and its folder to the disk (fsync) before the call returns.
 
+    Raises:
+        DiskFullError: the disk is full; nothing is left of the new file.
+
     Example:
         >>> with atomic_write("figures.json") as file:
         ...     file.write_text("{}")
@@ -34,10 +84,11 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        if sync:
-            _sync(temporary, os.O_RDWR)
-        os.replace(temporary, target)
+        with telling_full_disk(target, temporary):
+            yield temporary
+            if sync:
+                _sync(temporary, os.O_RDWR)
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -52,22 +103,32 @@ def write_bytes(path: PathLike, data: bytes, *, sync: bool = False) -> None:
         file.write_bytes(data)
 
 
-def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
-    """Write a file under a name that is not taken: stem.png, stem-2.png, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        target = folder / f"{stem}{f'-{number}' if number > 1 else ''}{suffix}"
-        try:
-            target.touch(exist_ok=False)  # the name is ours from here on
-        except FileExistsError:
-            continue
-        try:
-            write_bytes(target, data)
-        except BaseException:
-            target.unlink()
-            raise
-        return target
-    raise AssertionError("the names do not end")
+def remove_leftovers(folder: PathLike, name: str = "*") -> list[str]:
+    """Remove what ``atomic_write`` left half-written in a folder, or of one file in it, when it was killed.
+
+    Only files of processes that are gone are removed; their names are returned. On a folder that several machines write
+    to at once it cannot tell, so it is for folders of one writer.
+    """
+    removed: list[str] = []
+    for path in sorted(Path(folder).glob(f".{glob.escape(name) if name != '*' else name}.*.tmp")):
+        number = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if number and not is_running(int(number[1])):
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
+    return removed
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine; yes where that cannot be asked."""
+    if os.name != "posix":  # where asking is not possible without ending it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def unicode_text(text: str) -> str:

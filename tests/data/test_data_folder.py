@@ -46,7 +46,10 @@ def test_wide_integers_are_never_clipped(tmp_path: Path) -> None:
     assert one(tmp_path / "fits.tiff", 16).min() == 1
     for name, value in (("large", 65536), ("below", -1)):
         save(tmp_path / f"{name}.tiff", np.full((16, 16), value, dtype=np.int32))
-        with pytest.warns(UserWarning), pytest.raises(ValueError, match=rf"whole numbers from {value} to"):
+        with (
+            pytest.warns(UserWarning, match=name),
+            pytest.raises(ValueError, match=rf"whole numbers from {value} to"),
+        ):
             one(tmp_path / f"{name}.tiff", 16)
 
 

@@ -10,6 +10,7 @@ from quantizer_cases import KINDS, VARIANCES, Mixture, kl, latents, layer, run
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, Objective, ReinMax, StraightThroughGumbel, Variance
 from gmvq.functional.schedules import Constant
+from gmvq.quantizers.statistics import eval_statistics
 
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax, StraightThroughGumbel, ReinMax])
@@ -131,3 +132,11 @@ def test_far_latents_stay_finite() -> None:
     assert torch.isfinite(out.quantized).all()
     assert torch.isfinite(out.nats)
     assert all(torch.isfinite(grad).all() for grad in grads.values())
+
+
+def test_counts_go_on_beyond_the_integers_of_float32() -> None:
+    """2^24 positions of one code and 8 more: a float32 to which ones are added stays at 2^24."""
+    count = (1 << 24) + 8
+    ones, indices = torch.ones(count), torch.zeros(count, dtype=torch.int64)
+    statistics = eval_statistics(torch.tensor([float(count), 0.0]), indices, ones)
+    assert statistics.counts.tolist() == [count, 0]

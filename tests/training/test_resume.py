@@ -106,6 +106,14 @@ def test_two_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tm
     assert_same_end(straight, tmp_path)
 
 
+def test_ten_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
+    """More steps between them: tests/hardening/resumed.py."""
+    for step in range(1, 11):
+        fit(tmp_path, stop=send_signal(step), resume=step > 1)
+    fit(tmp_path, resume=True)
+    assert_same_end(straight, tmp_path)
+
+
 def test_history_has_every_line_once_after_a_kill(fit: Fit, send_signal: SendSignal, tmp_path: Path) -> None:
     """A killed run has logged steps after its last checkpoint; going on from there must not double them."""
     fit(tmp_path / "straight", val_check_interval=5)

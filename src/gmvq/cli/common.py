@@ -151,18 +151,6 @@ def load(options: argparse.Namespace) -> Loaded:
     return Loaded(opened.model, opened.notes, opened.path)
 
 
-def new_folder(name: str) -> Path:
-    """The folder of --out, which has to be new or empty.
-
-    Raises:
-        ValueError: something is in it.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty, and nothing is overwritten; give --out a new folder")
-    return folder
-
-
 def add_strict(parser: Parser) -> None:
     """Add the option that stops at the first bad item."""
     switch(parser, "--strict", "stop at the first item that cannot be read, in place of leaving it out")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..progress import Progress
 from .common import add_device, load, option, parser_of, positive, say, switch
+from .unfinished import new_results
 
 
 def run(argv: Sequence[str]) -> int:
@@ -19,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
 
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
-    check_target(options.out, signals=signals)
+    out = check_target(options.out, signals=signals, replace=True)
     options.checkpoint = options.checkpoint or manifest.checkpoint.path
     if options.checkpoint is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
@@ -32,12 +34,16 @@ def run(argv: Sequence[str]) -> int:
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)
-    with Progress(quiet=options.quiet) as show:
+    with (
+        new_results(out, "decode", options, {"tokens": manifest.fingerprint}),
+        Progress(quiet=options.quiet) as show,
+    ):
         show(0, total)
+        more: dict[str, Any] = {"replace": True, "progress": lambda done: show(done, total)}
         if loaded.scale is not None:
-            count = write_signals(batches, options.out, loaded.scale, progress=lambda done: show(done, total))
+            count = write_signals(batches, out, loaded.scale, **more)
         else:
-            count = write_images(batches, options.out, progress=lambda done: show(done, total))
+            count = write_images(batches, out, **more)
     print(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")

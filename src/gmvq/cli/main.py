@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):
         # Names of files need not be UTF-8, nor need the terminal.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(_installed() if more is None else more))
         return 0 if arguments else 2

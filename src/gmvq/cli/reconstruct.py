@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_new
+from ..files import write_bytes
 from .common import Loaded, add_strict, load, option, parser_for_model, say, tell_skipped
+from .unfinished import added_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,21 +32,21 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(f"there is no {kind} in {', '.join(options.files)}")
     measured: list[float] = []
     width = max((len(str(file)) for file in files), default=0)
-    for file in files:
-        try:
-            decibels, target = reconstruct(file, loaded, out)
-        except ValueError as error:
-            if options.strict:
-                raise SkippedItemError(str(file), str(error)) from error
-            failed.append((file, str(error)))
-            continue
-        measured.append(decibels)
-        print(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
+    with added_results(out, files, {"image": ".png", "recording": ".wav"}.get(kind, "")) as targets:
+        for file in files:
+            try:
+                decibels = reconstruct(file, loaded, targets[file])
+            except ValueError as error:
+                if options.strict:
+                    raise SkippedItemError(str(file), str(error)) from error
+                failed.append((file, str(error)))
+                continue
+            measured.append(decibels)
+            print(f"{file!s:<{width}}  {decibels:6.2f} dB  {targets[file]}")
     if measured:
         print(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    out.mkdir(parents=True, exist_ok=True)
     source = ", ".join(options.files)
     return tell_skipped(out, write_skipped(out, source, [(str(file), reason) for file, reason in failed]))
 
@@ -63,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Reconstruct = Callable[[Path, Loaded, Path], tuple[float, Path]]
-"""Writes what a model makes of a file to a folder; returns a figure in dB and the file written."""
+Reconstruct = Callable[[Path, Loaded, Path], float]
+"""Writes what a model makes of one file to another; returns a figure in dB."""
 
 
 def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
@@ -101,8 +102,8 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
     return list(dict.fromkeys(files)), missing
 
 
-def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
-    """Write the reconstruction of one image; return its PSNR and its file.
+def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
+    """Write the reconstruction of one image; return its PSNR.
 
     Raises:
         ValueError: the file cannot be decoded.
@@ -119,8 +120,8 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     device = next(loaded.model.parameters()).device
     padded = _pad(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
-    target = write_new(out, file.stem, ".png", image_file(result[0]))
-    return psnr(float(per_image_mse(result, image))), target
+    write_bytes(target, image_file(result[0]))
+    return psnr(float(per_image_mse(result, image)))
 
 
 def _pad(image: Tensor, multiple: int) -> Tensor:

@@ -17,13 +17,13 @@ from .common import (
     add_fid_options,
     check_fid,
     load,
-    new_folder,
     option,
     parser_of,
     positive,
     say,
 )
 from .data_options import open_data
+from .unfinished import new_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,6 @@ def run(argv: Sequence[str]) -> int:
     """Sample; return the exit code."""
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
-    out = new_folder(options.out)
     check_fid(options)
     from ..evaluation.generation import MIN_IMAGES
 
@@ -49,18 +48,20 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             f"--fid needs some thousands of images, and {MIN_IMAGES} at least; got --n {options.n}"
         )
-    if options.prior == MIXTURE:
-        loaded, indices = _from_mixture(options)
-    else:
-        loaded, indices = _from_prior(options)
-    check_fid(options, loaded)
-    from ..prior import decode
+    out = Path(options.out).expanduser()
+    with new_results(out, "sample", options, {}):
+        if options.prior == MIXTURE:
+            loaded, indices = _from_mixture(options)
+        else:
+            loaded, indices = _from_prior(options)
+        check_fid(options, loaded)
+        from ..prior import decode
 
-    images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
-    _write(out, images, indices, loaded, options)
-    print(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
-    if options.fid:
-        _measure(out, images, loaded, options)
+        images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
+        _write(out, images, indices, loaded, options)
+        print(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
+        if options.fid:
+            _measure(out, images, loaded, options)
     return 0
 
 
@@ -171,9 +172,9 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
     count = len(images)
     batch = DecodedBatch(np.arange(count), [""] * count, [None] * count, "samples", images)
     if loaded.scale is not None:
-        write_signals([batch], out, loaded.scale)
+        write_signals([batch], out, loaded.scale, replace=True)
     else:
-        write_images([batch], out)
+        write_images([batch], out, replace=True)
         columns = options.columns or math.ceil(math.sqrt(min(count, 256)))
         shown = [to_picture(image) for image in images[:256]]
         save_png(out / "grid.png", sheet(shown, columns, gap=2, border=False))

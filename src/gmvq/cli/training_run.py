@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
-from ..files import write_json, write_text
+from ..files import DiskFullError, remove_leftovers, write_json, write_text
 from .common import say
 from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
 
@@ -109,6 +109,8 @@ class TrainingRun:
 
         def begin(trainer: Trainer) -> None:
             say(f"run folder: {self.run_dir}{note}\n{describe()}")
+            for folder in (self.run_dir, self.run_dir / LAST.parent, self.run_dir / "model"):
+                remove_leftovers(folder)
             text = self.parser.dump(config, skip_none=False)
             write_records(self.run_dir, text, self.command, self.argv, trainer, step)
 
@@ -127,6 +129,11 @@ class TrainingRun:
             os.environ[_RUN_DIR] = str(self.run_dir)
         try:
             return self._fit(trainer, module, data, finish)
+        except DiskFullError as error:
+            if not (self.run_dir / LAST).is_file():
+                raise
+            further = f"{error.strerror}, or go on from the last checkpoint with: {self.resume}"
+            raise DiskFullError(error.errno, further) from error
         finally:
             os.environ.pop(_RUN_DIR, None)
 

@@ -18,29 +18,8 @@ from numpy.typing import NDArray
 from ..errors import require
 
 #: Names of columns that number the rows or tell their time.
-_COUNTERS = frozenset(
-    [
-        "#",
-        "date",
-        "datetime",
-        "frame",
-        "i",
-        "id",
-        "idx",
-        "index",
-        "n",
-        "no",
-        "nr",
-        "number",
-        "row",
-        "sample",
-        "sec",
-        "seconds",
-        "step",
-        "t",
-        "time",
-        "timestamp",
-    ]
+_COUNTER = re.compile(
+    "#|date(time)?|frame|i|id|idx|index|n|no|nr|number|row|sample|sec(ond)?s?|step|t|time(stamp)?"
 )
 #: Equal steps in a row that are no chance.
 _EVEN_STEPS = 8
@@ -52,8 +31,8 @@ def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
     """Read columns of a .csv file: float32 (channels, T), in the order of ``column`` or of the file.
 
     A first row that holds no number names the columns; without one they are called 0, 1, ... Columns without a
-    number, such as dates, are left out, and so are lines that begin with #, and, with a warning, a column that counts or
-    tells the time, unless it is asked for. Decimal commas are an error.
+    number, such as dates, are left out, and so are lines that begin with #, and, with a warning, a column that counts
+    or tells the time, unless it is asked for. Decimal commas are an error.
 
     Args:
         path: the file; separated by semicolons or tabs if the first row has one, else by commas.
@@ -103,8 +82,8 @@ def _without_counters(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDAr
     if not counters or len(counters) == len(columns):
         return columns
     warnings.warn(
-        f"the column {', '.join(counters)} of a .csv file counts its rows or tells their time, and is left out; name the "
-        "columns to use with --data.column",
+        f"the column {', '.join(counters)} of a .csv file counts its rows or tells their time, and is left out; name "
+        "the columns to use with --data.column",
         stacklevel=2,
     )
     return {name: values for name, values in columns.items() if name not in counters}
@@ -116,7 +95,7 @@ def _counts(name: str, values: NDArray[np.float64]) -> bool:
     if len(steps) < 2 or not (steps > 0).all():
         return False
     even = len(steps) >= _EVEN_STEPS and np.allclose(steps, steps[0], rtol=1e-3, atol=0.0)
-    return name.strip().lower() in _COUNTERS or bool(even)
+    return bool(even) or _COUNTER.fullmatch(name.strip().lower()) is not None
 
 
 def _check_no_commas(path: Path, lines: list[str], delimiter: str, first_row: int) -> None:
@@ -124,8 +103,8 @@ def _check_no_commas(path: Path, lines: list[str], delimiter: str, first_row: in
     for number, line in enumerate(lines if delimiter == "," else ()):
         if found := _AFTER_COMMA.search(line):
             raise ValueError(
-                f"{path}, row {first_row + number}: expected a number, got {found[1]!r}; are there decimal commas? Write "
-                "numbers with a decimal point, or choose columns with --data.column"
+                f"{path}, row {first_row + number}: expected a number, got {found[1]!r}; are there decimal commas? "
+                "Write numbers with a decimal point, or choose columns with --data.column"
             )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import check_positive, require
+from ..files import write_bytes
 from .batches import device_of, evaluating
 
 Picture = NDArray[np.uint8]
@@ -123,8 +124,5 @@ def png_bytes(picture: Picture) -> bytes:
 
 def save_png(path: str | os.PathLike[str], picture: Picture) -> Path:
     """Write uint8 (H, W, 3) or (H, W) as a PNG file, creating its folder; return the path."""
-    target = Path(path)
-    data = png_bytes(picture)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(data)
-    return target
+    write_bytes(path, png_bytes(picture))
+    return Path(path)

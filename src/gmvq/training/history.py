@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..files import atomic_write
+from ..files import atomic_write, telling_full_disk
 
 
 class HistoryWriter(Logger):
@@ -58,7 +58,7 @@ class HistoryWriter(Logger):
         }
         if values:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with telling_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": (step or 0) + 1, **values}) + "\n")
 
     @rank_zero_only

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gmvq.files import write_json
+from gmvq.files import remove_leftovers, write_json
 
 from ..results import cpu_name, package_version
 from .methods import build_quantizer
@@ -35,6 +35,8 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, Record] = {}
+        for place in (folder, folder.parent):
+            remove_leftovers(place)
         for file in sorted(folder.glob("*.json")):
             try:
                 self.add_known([json.loads(file.read_text(encoding="utf-8"))])
