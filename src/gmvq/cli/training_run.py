@@ -137,6 +137,12 @@ class TrainingRun:
         finally:
             os.environ.pop(_RUN_DIR, None)
 
+    def _go_on(self) -> str:
+        """What to do after a process was lost."""
+        if (self.run_dir / LAST).is_file():
+            return f"Go on from the last checkpoint, started as before, with: {self.resume}"
+        return f"There is no checkpoint yet; begin anew with: {command_line(self.command, self.argv)}"
+
     def _fit(
         self,
         trainer: Trainer,
@@ -145,9 +151,12 @@ class TrainingRun:
         finish: Callable[[Trainer], int],
     ) -> int:
         from ..training.callbacks import StopRequested
+        from ..training.ranks import watching_ranks
 
         try:
-            trainer.fit(module, data, ckpt_path=self.checkpoint, weights_only=True)
+            with watching_ranks(trainer, self.command, self._go_on):
+                trainer.fit(module, data, ckpt_path=self.checkpoint, weights_only=True)
+                trainer.strategy.barrier()
         except StopRequested as stop:
             if trainer.is_global_zero:
                 say(f"\n{stop}, with a checkpoint. Go on with: {self.resume}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import math
 import re
-import zipfile
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import one_line
 from .decode import convert_channels
 from .pictures import Framing, Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split
@@ -86,8 +86,9 @@ def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]
     """
     try:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"cannot read {path}: {error}; {expected}") from error
+    # A damaged header is read as a literal of Python, which raises errors of its own.
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {one_line(error, 200)}; {expected}") from error
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
@@ -101,8 +102,11 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
             found = {part: next((key for key in some if key in archive), None) for part, some in keys.items()}
             arrays = {part: archive[key] for part, key in found.items() if key is not None}
             there = ", ".join(archive.files)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
+    # A damaged archive makes zipfile, zlib and numpy raise almost anything.
+    except Exception as error:
+        raise ValueError(
+            f"cannot read {path}: {one_line(error, 200)}; expected an .npz of numeric arrays"
+        ) from error
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided
