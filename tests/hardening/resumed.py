@@ -39,7 +39,11 @@ def main() -> int:
         stops = list[int]()
         for number in range(options.stops):
             process = _start(work, "resumed", options.steps)
-            _wait_for(work / "resumed" / "history.jsonl", options.steps * (number + 1) // (options.stops + 1), process)
+            _wait_for(
+                work / "resumed" / "history.jsonl",
+                options.steps * (number + 1) // (options.stops + 1),
+                process,
+            )
             process.send_signal(signal.SIGTERM if number % 2 else signal.SIGKILL)
             process.wait()
             stops.append(int(read_checkpoint(work / "resumed" / _LAST)["global_step"]))
