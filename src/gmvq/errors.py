@@ -134,6 +134,28 @@ def check_finite(name: str, values: Tensor) -> None:
         )
 
 
+#: How far resampling may overshoot [0, 1] before values count as being on another scale.
+_OVERSHOOT = 0.25
+
+
+def check_unit_range(images: Tensor) -> None:
+    """Raise ValueError for images (B, C, H, W) that are not on the scale [0, 1]; signals have any values.
+
+    Values up to a quarter outside are taken, as smooth resampling makes them.
+    """
+    if images.ndim != 4 or not images.numel():
+        return
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+        if low != low or high != high:
+            advice = "look for what made them NaN"
+        elif high > 2:
+            advice = "divide them by 255, or undo the normalisation by mean and deviation"
+        else:
+            advice = "bring them from [-1, 1] with (images + 1) / 2, or undo their normalisation"
+        raise ValueError(f"images must have values in [0, 1], got {low:.4g} to {high:.4g}; {advice}")
+
+
 def check_indices(indices: Tensor, codebook_size: int) -> None:
     """Raise unless ``indices`` is an integer tensor with values in [0, codebook_size)."""
     if not isinstance(indices, Tensor):

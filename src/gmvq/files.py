@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
+import glob
 import json
 import os
 import re
@@ -21,6 +21,8 @@ PathLike = str | os.PathLike[str]
 #: What belongs in no name of a file: separators of folders, and signs that steer a terminal.
 _NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 _LONGEST_NAME = 200
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def inside(folder: PathLike, *names: str) -> Path:
@@ -68,6 +70,51 @@ def is_name(name: object) -> bool:
         return False
 
 
+class DiskFullError(OSError):
+    """A file could not be written, as the disk is full or a limit on its use is reached."""
+
+
+@contextmanager
+def telling_full_disk(target: PathLike, written: PathLike | None = None) -> Iterator[None]:
+    """Name the file in errors of a full disk, whatever a library made of them.
+
+    Args:
+        target: the file, for the message.
+        written: a new file that is written to, and goes after an error: where a library hides the cause it is tried
+            whether more can be written. Default: that is not tried.
+
+    Raises:
+        DiskFullError: in place of the error.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number is None and written is not None:
+            number = _refused(written)
+        if number not in _FULL:
+            raise
+        raise DiskFullError(
+            number,
+            f"{unicode_text(os.fspath(target))} could not be written: the disk is full, or a limit on its use is "
+            "reached; make room and run the same command again",
+        ) from error
+
+
+def _refused(path: PathLike) -> int | None:
+    """The error with which the system refuses more bytes at the end of a file; None where it takes them."""
+    try:
+        with open(path, "ab", buffering=0) as file:
+            for _ in range(2):  # the first may be taken in part
+                file.write(bytes(1 << 16))
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno
+    return None
+
+
 @contextmanager
 def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` to write to, and rename it on leaving; an error leaves the old file.
@@ -78,6 +125,9 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
         path: the file.
         sync: bring the file and its folder to the disk (fsync) before the call returns.
 
+    Raises:
+        DiskFullError: the disk is full; nothing is left of the new file.
+
     Example:
         >>> with atomic_write("figures.json") as file:
         ...     file.write_text("{}")
@@ -87,16 +137,19 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        # A link that somebody put there would be written through.
-        temporary.unlink(missing_ok=True)
-        yield temporary
-        if temporary.is_symlink():
-            raise OSError(
-                errno.ELOOP, "a symbolic link took the place of the file that was being written", str(target)
-            )
-        if sync:
-            _sync(temporary, os.O_RDWR)
-        os.replace(temporary, target)
+        with telling_full_disk(target, temporary):
+            # A link that somebody put there would be written through.
+            temporary.unlink(missing_ok=True)
+            yield temporary
+            if temporary.is_symlink():
+                raise OSError(
+                    errno.ELOOP,
+                    "a symbolic link took the place of the file that was being written",
+                    str(target),
+                )
+            if sync:
+                _sync(temporary, os.O_RDWR)
+            os.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -139,28 +192,42 @@ def write_bytes(path: PathLike, data: bytes, *, sync: bool = False) -> None:
         file.write(data)
 
 
-def write_new(folder: Path, stem: str, suffix: str, data: bytes) -> Path:
-    """Write a file under a name that is not taken: stem.png, stem-2.png, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        target = folder / f"{stem}{f'-{number}' if number > 1 else ''}{suffix}"
-        try:
-            # The name is ours from here on.
-            open_new(target).close()
-        except FileExistsError:
-            continue
-        try:
-            write_bytes(target, data)
-        except BaseException:
-            target.unlink()
-            raise
-        return target
-    raise AssertionError("the names do not end")
+def remove_leftovers(folder: PathLike, name: str = "*") -> list[str]:
+    """Remove what ``atomic_write`` left half-written in a folder, or of one file in it, when it was killed.
+
+    Only files of processes that are gone are removed; their names are returned. On a folder that several machines write
+    to at once it cannot tell, so it is for folders of one writer.
+    """
+    removed: list[str] = []
+    for path in sorted(Path(folder).glob(f".{glob.escape(name) if name != '*' else name}.*.tmp")):
+        number = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if number and not is_running(int(number[1])):
+            path.unlink(missing_ok=True)
+            removed.append(path.name)
+    return removed
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine; yes where that cannot be asked."""
+    if os.name != "posix":  # where asking is not possible without ending it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def unicode_text(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 become replacement characters."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """``atomic_write`` of text in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """``atomic_write`` of text in UTF-8, whatever names of files are in it (``unicode_text``)."""
+    write_bytes(path, unicode_text(text).encode("utf-8"))
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from pathlib import Path
 
@@ -191,3 +192,23 @@ def test_fashion_mnist_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("gmvq.data.arrays.FASHION_MNIST", tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist"):
         open_images("fashion_mnist")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_damaged_archives_end_in_a_message(tmp_path: Path, compressed: bool) -> None:
+    """Every byte of a small .npz replaced, and every flag of its entries: zipfile alone has five kinds of errors."""
+    images = np.random.default_rng(0).integers(0, 255, (4, 8, 8), dtype=np.uint8)
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "good.npz", x=images)
+    good, bad = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
+    for place in range(0, len(good), 1 if compressed else 2):
+        bad.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        with contextlib.suppress(ValueError):  # an error of another kind fails
+            open_images(bad, size=8)
+
+
+def test_a_damaged_header_of_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 8, 8), np.uint8))
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"(4, 8, 8), }", b"(4, 8, 8(, }"))
+    with pytest.raises(ValueError, match=r"cannot read .*a\.npy.*expected \(N, H, W\)"):
+        open_images(tmp_path / "a.npy", size=8)

@@ -41,6 +41,18 @@ def test_sixteen_bit_grey_keeps_its_scale(tmp_path: Path) -> None:
     assert_close(image[0], torch.from_numpy(values / 65535).float(), atol=1 / 255, rtol=0)
 
 
+def test_wide_integers_are_never_clipped(tmp_path: Path) -> None:
+    save(tmp_path / "fits.tiff", np.full((16, 16), 65535, dtype=np.int32))
+    assert one(tmp_path / "fits.tiff", 16).min() == 1
+    for name, value in (("large", 65536), ("below", -1)):
+        save(tmp_path / f"{name}.tiff", np.full((16, 16), value, dtype=np.int32))
+        with (
+            pytest.warns(UserWarning, match=name),
+            pytest.raises(ValueError, match=rf"whole numbers from {value} to"),
+        ):
+            one(tmp_path / f"{name}.tiff", 16)
+
+
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 4), dtype=np.uint8)
     pixels[:, 8:, 3] = 255  # left half transparent, right half opaque black
@@ -114,7 +126,7 @@ def test_bad_files_are_skipped_and_counted(tmp_path: Path, picture) -> None:
     dataset = open_images(tmp_path, **ALL)
     assert [dataset.item_name(i) for i in range(3)] == [f"deep/er/{i}.png" for i in range(3)]
     assert dict(dataset.skipped) == {
-        "notes.txt": "not an image format: .txt",
+        "notes.txt": "another kind of file: .txt",
         "text.png": "not an image in any format that is read",
         "zero.jpg": "the file is empty",
     }
@@ -170,7 +182,7 @@ def test_huge_images_are_refused(tmp_path: Path, picture) -> None:
     ("files", "message"),
     [
         ([], "no file at all"),
-        (["a.txt", "b.csv"], r"found 2 files \(.*not an image format: .txt.*such as a.txt, b.csv"),
+        (["a.txt", "b.csv"], r"found 2 files \(.*another kind of file: .txt.*such as a.txt, b.csv"),
         (["a.png"], "1 x the file is empty"),
     ],
 )

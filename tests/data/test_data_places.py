@@ -114,7 +114,7 @@ def test_formats_outside_of_the_list_are_not_read(tmp_path: Path, picture) -> No
     Image.fromarray(picture(0, 8, 8)).save(tmp_path / "a.eps")
     Image.fromarray(picture(0, 8, 8)).save(tmp_path / "b.png", format="EPS")
     assert dict(open_images(tmp_path, **ALL).skipped) == {
-        "a.eps": "not an image format: .eps",
+        "a.eps": "another kind of file: .eps",
         "b.png": "not an image in any format that is read",
     }
     assert "EPS" not in FORMATS

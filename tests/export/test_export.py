@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from gmvq.export import (
     program,
     signature_of,
 )
+from gmvq.export.files import file_digest
 from gmvq.export.graphs import plain_copy
 from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.models.digest import model_digest
@@ -336,6 +338,18 @@ def test_a_damaged_folder(onnx_folder: Path, tmp_path: Path, change: Any, messag
 def edit(folder: Path, **changes: Any) -> None:
     notes = json.loads((folder / "export.json").read_text())
     (folder / "export.json").write_text(json.dumps({**notes, **changes}))
+
+
+def test_a_graph_that_is_none(onnx_folder: Path, tmp_path: Path) -> None:
+    """Damage that the digests do not show: they were made of the damaged file."""
+    folder = tmp_path / "onnx"
+    shutil.copytree(onnx_folder, folder)
+    file, notes = folder / "encoder.onnx", json.loads((folder / "export.json").read_text())
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    notes["digests"][file.name] = file_digest(file)
+    (folder / "export.json").write_text(json.dumps(notes))
+    with pytest.raises(ValueError, match=r"encoder\.onnx is no ONNX file that onnxruntime can run.*export"):
+        load_exported(folder)
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:

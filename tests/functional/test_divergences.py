@@ -103,3 +103,12 @@ def test_gradcheck() -> None:
         log_precision = torch.linspace(-0.5, 0.5, size, dtype=torch.float64).requires_grad_()
         for function in (gaussian_kl, gaussian_cross_entropy):
             assert torch.autograd.gradcheck(lambda v, w, f=function: f(v, w, 3), (variance, log_precision))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_perplexity_of_counts_in_any_dtype(dtype: torch.dtype) -> None:
+    """1,024 codes of 128 positions are 131,072, more than half precision holds; one integer is beyond float32."""
+    torch.testing.assert_close(perplexity(torch.full((1024,), 128, dtype=dtype)), torch.tensor(1024.0))
+    if dtype == torch.int64:
+        many = torch.tensor([(1 << 40) + 1, 1 << 40])
+        torch.testing.assert_close(perplexity(many), torch.tensor(2.0))

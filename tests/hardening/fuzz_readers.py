@@ -192,7 +192,11 @@ CSV = st.builds(
 
 def _tables(_: str) -> list[bytes]:
     rows = "\n".join(f"2024-01-{i % 28 + 1:02d},{i * 0.5}" for i in range(60))
-    return [f"date,a\n{rows}\n".encode(), rows.replace(",", ";").encode(), "\n".join(map(str, range(60))).encode()]
+    return [
+        f"date,a\n{rows}\n".encode(),
+        rows.replace(",", ";").encode(),
+        "\n".join(map(str, range(60))).encode(),
+    ]
 
 
 # Sound

@@ -10,6 +10,7 @@ from quantizer_cases import KINDS, VARIANCES, Mixture, kl, latents, layer, run
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, Objective, ReinMax, StraightThroughGumbel, Variance
 from gmvq.functional.schedules import Constant
+from gmvq.quantizers.statistics import eval_statistics
 
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax, StraightThroughGumbel, ReinMax])
@@ -95,6 +96,21 @@ def test_latents_without_any_spread_stay_finite(value, variance) -> None:
     torch.testing.assert_close(evaluated, built.decoder_units(x), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("distinct", [1, 3])
+def test_few_latents_start_no_codebook_of_copies(distinct: int) -> None:
+    """A first batch without spread, or of fewer points than codes; what comes later is told apart at once."""
+    torch.manual_seed(0)
+    built = GaussianMixtureVQ(4, 16, start_after=1)
+    points = torch.rand(distinct, 4).repeat(64 // distinct, 1)
+    for _ in range(2):
+        built(points)
+    assert built.started
+    assert len(torch.unique(built.codebook, dim=0)) == 16
+    assert len(built(points).indices.unique()) == distinct
+    built(torch.randn(256, 4))
+    assert len(built.eval()(torch.randn(256, 4)).indices.unique()) > 4
+
+
 @pytest.mark.parametrize("kind", ["albo", "elbo", "literal"])
 def test_latents_on_their_codewords_stay_finite(kind) -> None:
     """The Gaussian KL is infinite at s = 0: the floor of the variance keeps value and gradient finite."""
@@ -116,3 +132,11 @@ def test_far_latents_stay_finite() -> None:
     assert torch.isfinite(out.quantized).all()
     assert torch.isfinite(out.nats)
     assert all(torch.isfinite(grad).all() for grad in grads.values())
+
+
+def test_counts_go_on_beyond_the_integers_of_float32() -> None:
+    """2^24 positions of one code and 8 more: a float32 to which ones are added stays at 2^24."""
+    count = (1 << 24) + 8
+    ones, indices = torch.ones(count), torch.zeros(count, dtype=torch.int64)
+    statistics = eval_statistics(torch.tensor([float(count), 0.0]), indices, ones)
+    assert statistics.counts.tolist() == [count, 0]

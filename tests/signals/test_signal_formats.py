@@ -37,7 +37,7 @@ def test_a_folder_of_several_formats(tmp_path: Path, tone: Tone) -> None:
     (tmp_path / "x.mp3").write_bytes(b"")
     dataset = open_signals(tmp_path, size=1000, split_fractions=(0, 0), augment=False)
     assert len(dataset) == 16
-    assert dataset.skipped == [("x.mp3", "no recording: .mp3")]
+    assert dataset.skipped == [("x.mp3", "another kind of file: .mp3")]
     windows = torch.stack(dataset.__getitems__(list(range(16))))
     torch.testing.assert_close(windows[8], dataset[8], rtol=0, atol=0)
     assert windows.std() > 0.01
@@ -124,3 +124,25 @@ def test_numbers_of_every_form(tmp_path: Path) -> None:
     np.testing.assert_allclose(values[:2], [[1, 3], [-2.5e-3, 0.5]], rtol=1e-6)
     with pytest.raises(ValueError, match="1 NaN or infinite values"):
         open_signals(tmp_path / "a.csv", channels=3)
+
+
+@pytest.mark.parametrize("name", ["time", "x", "0"])
+def test_a_column_that_counts_is_left_out_with_a_warning(tmp_path: Path, name: str) -> None:
+    values = np.random.default_rng(0).normal(size=20)
+    header = "" if name == "0" else f"{name},a\n"
+    rows = [f"{i / 8},{value}\n" for i, value in enumerate(values)]
+    (tmp_path / "a.csv").write_text(header + "".join(rows))
+    with pytest.warns(UserWarning, match=f"the column {name} of a .csv file counts"):
+        found = read_csv(tmp_path / "a.csv")
+    np.testing.assert_allclose(found, values[None], rtol=1e-6)
+    np.testing.assert_allclose(read_csv(tmp_path / "a.csv", name)[0], np.arange(20) / 8)
+    (tmp_path / "alone.csv").write_text("".join(f"{i}\n" for i in range(20)))
+    assert read_csv(tmp_path / "alone.csv").shape == (1, 20)
+
+
+@pytest.mark.parametrize("content", ["1,0,05\n2,1,5\n3,0,25\n", "0,5;1,5\n1;2\n2;4\n"])
+def test_decimal_commas_without_quotes(tmp_path: Path, content: str) -> None:
+    """The first has a counter, and numbers of two cells; the second a first row that no number can be read from."""
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"row 1: expected a number, got '0,?5'.*decimal point"):
+        read_csv(tmp_path / "a.csv")

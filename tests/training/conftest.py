@@ -39,6 +39,26 @@ class SendSignal(Callback):
             self._send()
 
 
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing is written after it."""
+
+
+class DiesInValidation(Callback):
+    """End in the middle of the validation after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise KilledError
+
+
+@pytest.fixture(scope="session")
+def dies_in_validation() -> type[DiesInValidation]:
+    return DiesInValidation
+
+
 @pytest.fixture(scope="session")
 def send_signal() -> type[SendSignal]:
     return SendSignal
@@ -66,6 +86,8 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
         num_workers: int = 0,
         val_check_interval: int = 100,
         before: Callable[[], Any] = lambda: None,
+        every: int = 100,
+        dies: Callback | None = None,
         start_after: int = 5,
         settings: dict[str, Any] | None = None,
         **options: Any,
@@ -78,7 +100,7 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
             **{"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2, **options},
             val_check_interval=val_check_interval,
             check_val_every_n_epoch=None,
-            callbacks=[LastCheckpoint(run_dir, every=100), *([stop] if stop else [])],
+            callbacks=[LastCheckpoint(run_dir, every=every), *filter(None, [stop, dies])],
             plugins=[AtomicCheckpointIO()],
             logger=HistoryWriter(run_dir / "history.jsonl"),
             enable_checkpointing=False,
@@ -91,7 +113,10 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
         checkpoint = run_dir / "checkpoints" / "last.ckpt" if resume else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            if stop is None:
+            if dies is not None:
+                with pytest.raises(KilledError):
+                    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            elif stop is None:
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
             else:
                 with pytest.raises(StopRequested, match=f"after step {stop.step}$"):

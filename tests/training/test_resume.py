@@ -99,9 +99,31 @@ def test_resume_after_a_stop_during_validation(
     assert_same_end(tmp_path / "straight", tmp_path / "cut")
 
 
+@pytest.mark.parametrize("step", [3, 6, 12])
+def test_resume_after_a_kill_during_validation(
+    fit: Fit, dies_in_validation: Callable[[int], Any], tmp_path: Path, step: int
+) -> None:
+    """The step has a checkpoint and a validation, which starts the codebook (at 3) and writes a line of the history."""
+    options = {"val_check_interval": 3, "every": 3, "start_after": 20}
+    fit(tmp_path / "straight", **options)
+    fit(tmp_path / "cut", dies=dies_in_validation(step), **options)
+    fit(tmp_path / "cut", resume=(tmp_path / "cut" / "checkpoints" / "last.ckpt").is_file(), **options)
+    assert_same_end(tmp_path / "straight", tmp_path / "cut")
+    histories = [(tmp_path / run / "history.jsonl").read_text() for run in ("straight", "cut")]
+    assert histories[0] == histories[1]
+
+
 def test_two_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
     fit(tmp_path, stop=send_signal(4))
     fit(tmp_path, stop=send_signal(9), resume=True)
+    fit(tmp_path, resume=True)
+    assert_same_end(straight, tmp_path)
+
+
+def test_ten_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
+    """More steps between them: tests/hardening/resumed.py."""
+    for step in range(1, 11):
+        fit(tmp_path, stop=send_signal(step), resume=step > 1)
     fit(tmp_path, resume=True)
     assert_same_end(straight, tmp_path)
 

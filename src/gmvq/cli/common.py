@@ -163,16 +163,19 @@ def chosen_device(name: str | None) -> torch.device:
         raise ValueError(f"--device {device} cannot be used here: {reason}") from error
 
 
-def new_folder(name: str) -> Path:
-    """The folder of --out, which has to be new or empty.
+def add_strict(parser: Parser) -> None:
+    """Add the option that stops at the first bad item."""
+    switch(parser, "--strict", "stop at the first item that cannot be read, in place of leaving it out")
 
-    Raises:
-        ValueError: something is in it.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty, and nothing is overwritten; give --out a new folder")
-    return folder
+
+def tell_skipped(out: Path, bad: int) -> int:
+    """Say how many items were left out, as the last line; return the exit code: 1 if there are any."""
+    if not bad:
+        return 0
+    from ..data.skipping import skipped_path
+
+    say(f"{bad:,} item{'s' * (bad > 1)} could not be used; {skipped_path(out)} lists them with the reasons")
+    return 1
 
 
 def say(text: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from ..files import check_space
 from ..progress import Progress
 from .common import add_device, load, option, parser_of, positive, say, switch, tell
+from .unfinished import new_results
 
 
 def run(argv: Sequence[str]) -> int:
@@ -22,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
 
     folder, manifest = open_run(options.dir)
     signals = len(manifest.image_shape) == 2
-    check_target(options.out, signals=signals)
+    out = check_target(options.out, signals=signals, replace=True)
     options.checkpoint = options.checkpoint or checkpoint_of(manifest)
     loaded = load(options)
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
@@ -31,12 +33,16 @@ def run(argv: Sequence[str]) -> int:
     # Samples of sound take two bytes, PNG of pictures hardly less than a twentieth of its pixels.
     values = total * math.prod(manifest.image_shape)
     check_space(options.out, 2 * values if signals else values // 20, "what is decoded")
-    with Progress(quiet=options.quiet) as show:
+    with (
+        new_results(out, "decode", options, {"tokens": manifest.fingerprint}),
+        Progress(quiet=options.quiet) as show,
+    ):
         show(0, total)
+        more: dict[str, Any] = {"replace": True, "progress": lambda done: show(done, total)}
         if loaded.scale is not None:
-            count = write_signals(batches, options.out, loaded.scale, progress=lambda done: show(done, total))
+            count = write_signals(batches, out, loaded.scale, **more)
         else:
-            count = write_images(batches, options.out, progress=lambda done: show(done, total))
+            count = write_images(batches, out, **more)
     tell(f"{count:,} {'windows of signals' if signals else 'images'}: {options.out}")
     if manifest.skipped and options.split is None and options.limit is None:
         say(f"{len(manifest.skipped)} images of the data have no tokens, as they could not be decoded")

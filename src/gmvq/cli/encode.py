@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .common import Parser, load, option, parser_for_model, positive, say, switch, tell
+from .common import (
+    Parser,
+    add_strict,
+    load,
+    option,
+    parser_for_model,
+    positive,
+    say,
+    switch,
+    tell,
+    tell_skipped,
+)
 from .data_options import add_data_options, data_recipe
 
 if TYPE_CHECKING:
@@ -17,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Encode; return 0, 1 if an image could not be decoded, or 130 if interrupted."""
+    """Encode; return 0, 1 if an item could not be read, or 130 if interrupted."""
     options = _parser().parse_args(list(argv))
     loaded = load(options)
 
@@ -37,6 +48,7 @@ def run(argv: Sequence[str]) -> int:
                 engine=options.engine,
                 ray_address=options.ray_address,
                 checkpoint_path=options.checkpoint,
+                strict=options.strict,
                 progress=progress,
             )
     except KeyboardInterrupt:
@@ -61,6 +73,7 @@ def _parser() -> Parser:
     text = "ray: encode on the machines of a Ray cluster"
     option(parser, "--engine", text, default="local", choices=("local", "ray"))
     option(parser, "--ray_address", "the Ray cluster, as for ray.init; default: one on this machine")
+    add_strict(parser)
     switch(parser, "--quiet", "show no progress")
     return parser
 
@@ -86,10 +99,7 @@ def _report(options: argparse.Namespace, result: EncodeResult) -> int:
         f"shard{'s' if manifest.shard_count > 1 else ''}, "
         f"{size / 1e6:,.1f} MB: {result.folder}"
     )
-    skipped = manifest.skipped
-    for one in skipped[:10]:
+    for one in manifest.skipped[:10]:
         say(f"no row: {one.name} (id {one.id}): {one.reason}")
-    if skipped:
-        say(f"{len(skipped)} images could not be decoded and have no row; the manifest lists them")
     say(f"check them with: {shlex.join(['gmvq', 'tokens', 'verify', str(Path(options.out))])}")
-    return 1 if skipped else 0
+    return tell_skipped(result.folder, result.skipped)

@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
-from .common import Loaded, add_fid_options, check_fid, load, option, parser_for_model, positive, say, tell
+from .common import (
+    Loaded,
+    add_fid_options,
+    add_strict,
+    check_fid,
+    load,
+    option,
+    parser_for_model,
+    positive,
+    say,
+    tell,
+    tell_skipped,
+)
 from .data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
@@ -20,13 +32,16 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Evaluate; return the exit code."""
+    """Evaluate; return 0, or 1 if an item could not be read."""
     options = _parser().parse_args(list(argv))
     check_fid(options)
     loaded = load(options)
     check_fid(options, loaded)
     images = open_data(options, loaded)
+    images.watch.strict = options.strict
+    images.watch.look(images.skipped)
 
+    from ..data.skipping import write_skipped
     from ..evaluation import evaluate, format_table, open_extractor, write_metrics
     from ..training.export import likelihood_of
 
@@ -46,8 +61,11 @@ def run(argv: Sequence[str]) -> int:
     figures = evaluation.to_dict()
     if extractor is not None:
         figures["reconstruction"] = _fid(options, loaded, images, extractor)
-    say(f"written to {write_metrics(_target(options, loaded), figures)}")
-    return 0
+    target = write_metrics(_target(options, loaded), figures)
+    say(f"written to {target}")
+    return tell_skipped(
+        target, write_skipped(target, options.data or loaded.data.get("path", ""), images.skipped)
+    )
 
 
 def _fid(
@@ -78,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     option(parser, "--limit", "use only the first N images", int, metavar="N")
     add_fid_options(parser, "rFID, KID, precision and recall of the reconstructions against the images")
     option(parser, "--resamples", "half-samples behind the intervals of --fid", positive, 50, metavar="N")
+    add_strict(parser)
     option(parser, "--json", "where to write the figures; default: beside the model", metavar="FILE")
     return parser
 

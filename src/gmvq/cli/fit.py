@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import require
-from .common import say, tell
+from .common import say, tell, tell_skipped
 from .runs import run_name
 from .training_run import TrainingRun, command_line, plan, quieten
 
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
 
     from ..training import ImageDataModule, TokenizerModule
 
+_SPLITS = ("train", "validation", "test")
+#: Where the processes of a run note what they cannot read, until it ends.
+_NOTES = ".skipped.jsonl"
+
 
 def run(argv: Sequence[str]) -> int:
-    """Train; return the exit code: 0, or 128 + the signal that stopped the run."""
+    """Train; return the exit code: 0, 1 if an item could not be read, or 128 + the signal that stopped the run."""
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
     quieten()
@@ -31,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
     )
     module, data = build_run(planned.parser, planned.config)
     _check(module, data)
+    _watch(data, planned.config.strict, planned.run_dir / _NOTES)
     return planned.train(
         module,
         data,
@@ -53,7 +59,7 @@ def _check(module: TokenizerModule, data: ImageDataModule) -> None:
             f"data.size must be a multiple of model.downsample={downsample}, got {data.size}; "
             f"try {max(1, round(data.size / downsample)) * downsample}"
         )
-    for split in ("train", "validation", "test"):
+    for split in _SPLITS:
         data.dataset(split)
 
 
@@ -75,6 +81,28 @@ def _describe(data: ImageDataModule) -> list[str]:
     return lines
 
 
+def _watch(data: ImageDataModule, strict: bool, notes: Path) -> None:
+    """Say what happens with items that cannot be read: the worker processes note them in a file."""
+    for split in _SPLITS:
+        watch = data.dataset(split).watch
+        watch.strict = strict
+        watch.look(data.dataset(split).skipped)
+        watch.notes = notes
+
+
+def _list_skipped(data: ImageDataModule, run_dir: Path) -> int:
+    """Write ``skipped.jsonl``; return the number of bad items."""
+    from ..data.skipping import read_noted, write_skipped
+
+    notes = run_dir / _NOTES
+    found = read_noted(notes)
+    bad = write_skipped(
+        run_dir, data.path, [*found, *(one for s in _SPLITS for one in data.dataset(s).skipped)]
+    )
+    notes.unlink(missing_ok=True)
+    return bad
+
+
 def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, data: ImageDataModule) -> int:
     from ..evaluation import format_table
     from ..training.export import export_run
@@ -91,4 +119,4 @@ def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, dat
     )
     tell(f"{data.dataset('test').description}\n{format_table(evaluation)}")
     say(f"written to {planned.run_dir}: model/, metrics.json, report.html")
-    return 0
+    return tell_skipped(planned.run_dir, _list_skipped(data, planned.run_dir))

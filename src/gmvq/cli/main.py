@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 
 from ..environment import version_of
 from ..screen import printable
@@ -52,6 +54,10 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
         more: commands beside our own; default: those of the installed entry points.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of files need not be UTF-8, nor need the terminal.
+        with contextlib.suppress(OSError):
+            sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help(installed() if more is None else more))
         return 0 if arguments else 2

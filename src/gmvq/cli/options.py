@@ -53,6 +53,8 @@ def build_parser() -> LightningArgumentParser:
     parser.add_argument("--keep_best", type=bool, default=False, help=text)
     text = "Samples of the importance-weighted bound in the final evaluation; 0 leaves it out."
     parser.add_argument("--bound_samples", type=int, default=0, help=text)
+    text = "Stop at the first image or recording that cannot be read, in place of leaving it out."
+    parser.add_argument("--strict", type=bool, default=False, help=text)
     parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"})
     parser.add_class_arguments(ImageDataModule, "data")
     parser.link_arguments("seed", "model.seed")

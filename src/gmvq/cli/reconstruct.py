@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write_new
-from .common import Loaded, load, option, parser_for_model, say, tell
+from ..files import write_bytes
+from .common import Loaded, add_strict, load, option, parser_for_model, say, tell, tell_skipped
+from .unfinished import added_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str]) -> int:
     """Reconstruct; return 0, or 1 if a file could not be read."""
+    from ..data.skipping import SkippedItemError, refuse_bad, write_skipped
+
     options = _parser().parse_args(list(argv))
     out = Path(options.out)
     if out.exists() and not out.is_dir():
@@ -25,27 +28,31 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError("--maps draws pictures, and the model is of signals; leave it out")
     reconstruct, suffixes, kind, measure = _kind(loaded)
     files, failed = _find(options.files, suffixes)
+    if options.strict:
+        refuse_bad((str(file), reason) for file, reason in failed)
     if not files and not failed:
         raise ValueError(f"there is no {kind} in {', '.join(options.files)}")
     measured: list[float] = []
     width = max((len(str(file)) for file in files), default=0)
-    for file in files:
-        try:
-            decibels, target = reconstruct(file, loaded, out)
-        except ValueError as error:
-            failed.append((file, str(error)))
-            continue
-        if options.maps:
-            _write_maps(file, loaded, out)
-        measured.append(decibels)
-        tell(f"{file!s:<{width}}  {decibels:6.2f} dB  {target}")
+    with added_results(out, files, {"image": ".png", "recording": ".wav"}.get(kind, "")) as targets:
+        for file in files:
+            try:
+                decibels = reconstruct(file, loaded, targets[file])
+            except ValueError as error:
+                if options.strict:
+                    raise SkippedItemError(str(file), str(error)) from error
+                failed.append((file, str(error)))
+                continue
+            if options.maps:
+                _write_maps(file, loaded, targets[file])
+            measured.append(decibels)
+            tell(f"{file!s:<{width}}  {decibels:6.2f} dB  {targets[file]}")
     if measured:
         tell(f"{len(measured)} reconstructed, mean {measure} {sum(measured) / len(measured):.2f} dB")
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    if failed:
-        say(f"{len(failed)} of {len(failed) + len(measured)} {kind}s could not be reconstructed")
-    return 1 if failed else 0
+    source = ", ".join(options.files)
+    return tell_skipped(out, write_skipped(out, source, [(str(file), reason) for file, reason in failed]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,11 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     option(parser, "--out", text, metavar="DIR", required=True)
     text = "write NAME-maps.webp, too: original, reconstruction, tokens and uncertainty side by side"
     parser.add_argument("--maps", action="store_true", help=text)
+    add_strict(parser)
     return parser
 
 
-Reconstruct = Callable[[Path, Loaded, Path], tuple[float, Path]]
-"""Writes what a model makes of a file to a folder; returns a figure in dB and the file written."""
+Reconstruct = Callable[[Path, Loaded, Path], float]
+"""Writes what a model makes of one file to another; returns a figure in dB."""
 
 
 def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
@@ -90,7 +98,9 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
     for name in names:
         path = Path(name)
         if path.is_dir():
-            files += [path / name for name in walk(path).files if Path(name).suffix.lower() in suffixes]
+            listing = walk(path)
+            files += [path / name for name in listing.files if Path(name).suffix.lower() in suffixes]
+            missing += [(path / name, reason) for name, reason in listing.skipped]
         elif path.is_file():
             files.append(path)
         else:
@@ -98,8 +108,8 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
     return list(dict.fromkeys(files)), missing
 
 
-def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
-    """Write the reconstruction of one image; return its PSNR and its file.
+def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
+    """Write the reconstruction of one image; return its PSNR.
 
     Raises:
         ValueError: the file cannot be decoded.
@@ -112,8 +122,8 @@ def _reconstruct(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
     device = next(loaded.model.parameters()).device
     padded = pad_to_multiple(image, loaded.downsample).to(device)
     result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
-    target = write_new(out, file.stem, ".png", image_file(result[0]))
-    return psnr(float(per_image_mse(result, image))), target
+    write_bytes(target, image_file(result[0]))
+    return psnr(float(per_image_mse(result, image)))
 
 
 def _read(file: Path, loaded: Loaded) -> Tensor:
@@ -124,8 +134,8 @@ def _read(file: Path, loaded: Loaded) -> Tensor:
     return from_pixels(decode(file, loaded.channels))[None]
 
 
-def _write_maps(file: Path, loaded: Loaded, out: Path) -> None:
-    """Write one row of pictures: the image, its reconstruction, its tokens and how unsure they are."""
+def _write_maps(file: Path, loaded: Loaded, target: Path) -> None:
+    """Write NAME-maps.webp beside NAME.png: the image, its reconstruction, its tokens and how unsure they are."""
     import io
 
     from ..errors import require
@@ -134,4 +144,4 @@ def _write_maps(file: Path, loaded: Loaded, out: Path) -> None:
     row = strip(look(loaded.model, file.name, _read(file, loaded)[0]), code_colours(loaded.model))
     buffer = io.BytesIO()
     require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
-    write_new(out, f"{file.stem}-maps", ".webp", buffer.getvalue())
+    write_bytes(target.with_name(f"{target.stem}-maps.webp"), buffer.getvalue())

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..files import write_new
+from ..files import write_bytes
 from .common import Loaded
 
 
-def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
-    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB and the file.
+def reconstruct_sound(file: Path, loaded: Loaded, target: Path) -> float:
+    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB.
 
     Raises:
         ValueError: the file cannot be read, or has another sample rate or other channels than the model takes.
@@ -29,14 +29,14 @@ def reconstruct_sound(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pat
         )
     samples = to_channels(read_samples(file, 0, header.frames), loaded.channels)
     result = _reconstruct(samples, loaded)
-    target = write_new(out, file.stem, ".wav", wav_bytes(result, header.rate))
-    return _snr(samples, result), target
+    write_bytes(target, wav_bytes(result, header.rate))
+    return _snr(samples, result)
 
 
-def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Path]:
+def reconstruct_series(file: Path, loaded: Loaded, target: Path) -> float:
     """Write the reconstruction of an .npy file in its shape, or of a .csv file (its columns of numbers, no header).
 
-    Returns the SNR in dB over all series of the file, and the file written.
+    Returns the SNR in dB over all series of the file.
 
     Raises:
         ValueError: the file cannot be read, or a series has other channels than the model takes.
@@ -56,11 +56,11 @@ def reconstruct_series(file: Path, loaded: Loaded, out: Path) -> tuple[float, Pa
     if table:
         buffer = io.BytesIO()
         np.savetxt(buffer, results[0].T, fmt="%.9g", delimiter=",")
-        target = write_new(out, file.stem, ".csv", buffer.getvalue())
+        write_bytes(target, buffer.getvalue())
     else:
         shape = read_npy(file, "", mapped=True).shape
-        target = write_new(out, file.stem, ".npy", npy_bytes(np.stack(results).reshape(shape)))
-    return _snr(np.concatenate(series, 1), np.concatenate(results, 1)), target
+        write_bytes(target, npy_bytes(np.stack(results).reshape(shape)))
+    return _snr(np.concatenate(series, 1), np.concatenate(results, 1))
 
 
 def _reconstruct(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.float32]:

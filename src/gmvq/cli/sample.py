@@ -17,7 +17,6 @@ from .common import (
     add_fid_options,
     check_fid,
     load,
-    new_folder,
     option,
     parser_of,
     positive,
@@ -25,6 +24,7 @@ from .common import (
     tell,
 )
 from .data_options import open_data
+from .unfinished import new_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,6 @@ def run(argv: Sequence[str]) -> int:
     """Sample; return the exit code."""
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
-    out = new_folder(options.out)
     check_fid(options)
     from ..evaluation.generation import MIN_IMAGES
 
@@ -50,20 +49,22 @@ def run(argv: Sequence[str]) -> int:
         raise ValueError(
             f"--fid needs some thousands of images, and {MIN_IMAGES} at least; got --n {options.n}"
         )
-    if options.prior == MIXTURE:
-        loaded, indices = _from_mixture(options)
-    else:
-        loaded, indices = _from_prior(options)
-    check_fid(options, loaded)
-    if options.fid:
-        _test_images(loaded)
-    from ..prior import decode
+    out = Path(options.out).expanduser()
+    with new_results(out, "sample", options, {}):
+        if options.prior == MIXTURE:
+            loaded, indices = _from_mixture(options)
+        else:
+            loaded, indices = _from_prior(options)
+        check_fid(options, loaded)
+        if options.fid:
+            _test_images(loaded)
+        from ..prior import decode
 
-    images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
-    _write(out, images, indices, loaded, options)
-    tell(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
-    if options.fid:
-        _measure(out, images, loaded, options)
+        images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
+        _write(out, images, indices, loaded, options)
+        tell(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
+        if options.fid:
+            _measure(out, images, loaded, options)
     return 0
 
 
@@ -183,9 +184,9 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
     count = len(images)
     batch = DecodedBatch(np.arange(count), [""] * count, [None] * count, "samples", images)
     if loaded.scale is not None:
-        write_signals([batch], out, loaded.scale)
+        write_signals([batch], out, loaded.scale, replace=True)
     else:
-        write_images([batch], out)
+        write_images([batch], out, replace=True)
         columns = options.columns or math.ceil(math.sqrt(min(count, 256)))
         shown = [to_picture(image) for image in images[:256]]
         save_png(out / "grid.png", sheet(shown, columns, gap=2, border=False))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
-from ..files import check_own, write_json, write_text
+from ..files import DiskFullError, check_own, remove_leftovers, write_json, write_text
 from ..reading import read_json
 from .common import say
 from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
@@ -111,6 +111,8 @@ class TrainingRun:
 
         def begin(trainer: Trainer) -> None:
             say(f"run folder: {self.run_dir}{note}\n{describe()}")
+            for folder in (self.run_dir, self.run_dir / LAST.parent, self.run_dir / "model"):
+                remove_leftovers(folder)
             text = self.parser.dump(config, skip_none=False)
             write_records(self.run_dir, text, self.command, self.argv, trainer, step)
 
@@ -129,8 +131,19 @@ class TrainingRun:
             os.environ[_RUN_DIR] = str(self.run_dir)
         try:
             return self._fit(trainer, module, data, finish)
+        except DiskFullError as error:
+            if not (self.run_dir / LAST).is_file():
+                raise
+            further = f"{error.strerror}, or go on from the last checkpoint with: {self.resume}"
+            raise DiskFullError(error.errno, further) from error
         finally:
             os.environ.pop(_RUN_DIR, None)
+
+    def _go_on(self) -> str:
+        """What to do after a process was lost."""
+        if (self.run_dir / LAST).is_file():
+            return f"Go on from the last checkpoint, started as before, with: {self.resume}"
+        return f"There is no checkpoint yet; begin anew with: {command_line(self.command, self.argv)}"
 
     def _fit(
         self,
@@ -140,9 +153,12 @@ class TrainingRun:
         finish: Callable[[Trainer], int],
     ) -> int:
         from ..training.callbacks import StopRequested
+        from ..training.ranks import watching_ranks
 
         try:
-            trainer.fit(module, data, ckpt_path=self.checkpoint, weights_only=True)
+            with watching_ranks(trainer, self.command, self._go_on):
+                trainer.fit(module, data, ckpt_path=self.checkpoint, weights_only=True)
+                trainer.strategy.barrier()
         except StopRequested as stop:
             if trainer.is_global_zero:
                 say(f"\n{stop}, with a checkpoint. Go on with: {self.resume}")

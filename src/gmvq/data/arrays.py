@@ -9,7 +9,6 @@ import math
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import one_line
 from ..reading import open_input, open_zip, read_bytes, read_gzip
 from .decode import convert_channels
 from .pictures import Framing, Pictures
@@ -98,9 +98,9 @@ def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]
                 return np.memmap(file, header.dtype, "r", file.tell(), header.shape, header.order)
             file.seek(0)
             return np.load(file, allow_pickle=False)
-    # A header that is damaged makes numpy raise these.
-    except _DAMAGED as error:
-        raise ValueError(f"cannot read {path}: {error}; {expected}") from error
+    # A damaged header is read as a literal of Python, which raises errors of its own.
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {one_line(error, 200)}; {expected}") from error
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
@@ -117,9 +117,11 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
                 part: _read_member(archive, f"{key}.npy") for part, key in found.items() if key is not None
             }
             there = ", ".join(names)
-    # As read_npy; and what zipfile raises about a damaged member.
-    except (*_DAMAGED, zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numeric arrays") from error
+    # A damaged archive makes zipfile, zlib and numpy raise almost anything.
+    except Exception as error:
+        raise ValueError(
+            f"cannot read {path}: {one_line(error, 200)}; expected an .npz of numeric arrays"
+        ) from error
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided

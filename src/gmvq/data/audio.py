@@ -23,6 +23,7 @@ from ..reading import check_plain, open_input
 from .folders import Listing, readable_files, walk
 from .scale import SignalScale
 from .signals import SignalSource, choose_spans
+from .skipping import OTHER_KIND, UnreadableError
 from .splits import Wanted
 
 SPEECH = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -85,7 +86,7 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
     Integers of b bits are divided by 2^(b - 1) and so lie in [-1, 1); floats are taken as they are.
 
     Raises:
-        ValueError: the file cannot be read, has become shorter, or a sample is NaN or infinite.
+        UnreadableError: the file cannot be read, has become shorter, or a sample is NaN or infinite.
     """
     soundfile = require("soundfile", "data")
     try:
@@ -93,13 +94,13 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
             file.seek(start)
             values = file.read(stop - start, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise ValueError(
+        raise UnreadableError(
             f"cannot read samples {start} to {stop} of {path}: {error.error_string}; mend or remove it"
         ) from error
     if len(values) != stop - start:
-        raise ValueError(f"{path} has become shorter since it was opened")
+        raise UnreadableError(f"{path} has become shorter since it was opened")
     if not np.isfinite(values).all():
-        raise ValueError(
+        raise UnreadableError(
             f"{path} holds NaN or infinite samples between {start} and {stop}; mend or remove it"
         )
     return values.T
@@ -167,10 +168,11 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     else:
         root = path
         headers, keys, skipped = readable_files(path, listing, wanted.split, _check, "recording")
+    misfits = dict(_misfits(headers, wanted))
+    skipped = sorted([*skipped, *misfits.items()])
+    headers = {name: header for name, header in headers.items() if name not in misfits}
+    keys = {split: [name for name in files if name in headers] for split, files in keys.items()}
     rate = _one_rate(headers)
-    for name, header in headers.items():
-        if wanted.channels not in (1, header.channels):
-            raise ValueError(_wrong_channels(str(root / name), header.channels, wanted.channels))
     frames = [header.frames for header in headers.values()]
     home = next(name for name, files in keys.items() if files)
     _, spans, rule = choose_spans(keys, {home: frames}, wanted, "recordings")
@@ -192,8 +194,29 @@ def _read(
 
 def _check(path: Path) -> AudioHeader:
     if path.suffix.lower() not in AUDIO_SUFFIXES:
-        raise ValueError(f"no recording: {path.suffix}")
+        raise ValueError(f"{OTHER_KIND}: {path.suffix}")
     return read_header(path)
+
+
+def _misfits(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
+    """Recordings that cannot be used beside the others, each with the reason; none where no recording fits.
+
+    Raises:
+        ValueError: none has channels that the model can take.
+    """
+    channels = [
+        (name, _wrong_channels("it", header.channels, wanted.channels))
+        for name, header in headers.items()
+        if wanted.channels not in (1, header.channels)
+    ]
+    if len(channels) == len(headers):
+        raise ValueError(f"{channels[0][0]}: {channels[0][1]}")
+    rates = [
+        (name, f"it is at {header.rate} Hz, and the others at {wanted.sample_rate} Hz; resample it")
+        for name, header in headers.items()
+        if wanted.sample_rate not in (None, header.rate)
+    ]
+    return channels + (rates if len(rates) < len(headers) else [])
 
 
 def _one_rate(headers: Mapping[str, AudioHeader]) -> int:

@@ -16,6 +16,7 @@ from ..errors import check_choice, check_positive, require
 from .pictures import Crops, ShapedSource, Source, shapes_of
 from .randomness import uniforms
 from .scales import ScaleView, are_large
+from .skipping import Watch
 from .variation import CHANCES, vary
 from .views import PictureView, TileView
 
@@ -40,6 +41,9 @@ class ImageDataset(Dataset[Tensor]):
         crops: what a crop shows of a picture, as in ``open_images``.
         vary: include quarter turns and changed colours in the augmentation.
 
+    Attributes:
+        watch: what happens besides when an item cannot be read.
+
     Raises:
         ValueError: the size is not positive, channels is neither 1 nor 3, or crops at several scales are asked for of a
             source that does not say how large its pictures are.
@@ -62,6 +66,7 @@ class ImageDataset(Dataset[Tensor]):
         check_choice("crops", crops, get_args(Crops))
         self.size, self.channels = size, channels
         self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
+        self.watch = Watch()
         self._vary = vary
         self._view: TileView | PictureView | ScaleView
         if crops == "scales" and shapes_of(source) is None:
@@ -91,6 +96,7 @@ class ImageDataset(Dataset[Tensor]):
         items, draws = items_and_draws(indices, len(self))
         chance = uniforms(self._seed, draws, 5 + CHANCES) if self._augment else None
         pixels = self._view.batch(items, draws, None if chance is None else chance[:, 1:5])
+        self.watch.look(self.skipped)
         planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
@@ -104,7 +110,7 @@ class ImageDataset(Dataset[Tensor]):
         """Files that could not be used, each with the reason.
 
         One found to be broken only while decoding is entered when it is met; in a loader with workers that
-        happens in the worker's copy of the dataset.
+        happens in the worker's copy of the dataset (see ``watch.notes``).
         """
         return self._source.skipped
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import require
 from ..reading import MOST_PICTURE, open_input
+from .skipping import UnreadableError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +54,7 @@ FORMATS = (
 _ORIENTATION = 0x0112
 
 
-class UnreadableImageError(ValueError):
+class UnreadableImageError(UnreadableError):
     """The picture cannot be decoded; the dataset then shows another one in its place."""
 
 
@@ -198,9 +199,13 @@ def _on_white(image: Image) -> Image:
 
 
 def _wide_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Integers count as 16-bit whatever their width in memory, floats as lying in [0, 1]."""
+    """Integers count as 16-bit whatever their width in memory, floats as lying in [0, 1]; others are refused."""
     if not np.issubdtype(values.dtype, np.floating):
-        return ((np.clip(values.astype(np.int64), 0, 65535) + 128) // 257).astype(np.uint8)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadableImageError(
+                f"whole numbers from {values.min()} to {values.max()}; a grey image has 8 or 16 bits: 0 to 65,535"
+            )
+        return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
     wide = values.astype(np.float64)
     if not (np.isfinite(wide).all() and wide.min() >= 0 and wide.max() <= 1):
         raise ValueError("a floating-point image must have values in [0, 1]")

@@ -17,6 +17,7 @@ import numpy as np
 
 from .decode import UnreadableImageError, decode, header_shape, image_suffixes
 from .pictures import Pictures
+from .skipping import LISTED_ALREADY, OTHER_KIND
 from .splits import SPLIT_ALIASES, Wanted, choose_split
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def walk(root: Path) -> Listing:
             skipped.append((folder, f"the folder cannot be listed: {error.strerror}"))
             continue
         if (status.st_dev, status.st_ino) in seen:
-            skipped.append((folder, "a link to a folder that is listed already"))
+            skipped.append((folder, LISTED_ALREADY))
             continue
         seen.add((status.st_dev, status.st_ino))
         for entry in entries:
@@ -172,7 +173,7 @@ def _read(root: Path, files: list[str], channels: int, row: int, reduce: int = 1
 
 def _check_image(path: Path) -> tuple[int, int]:
     if path.suffix and path.suffix.lower() not in image_suffixes():
-        raise UnreadableImageError(f"not an image format: {path.suffix}")
+        raise UnreadableImageError(f"{OTHER_KIND}: {path.suffix}")
     return header_shape(path)
 
 

@@ -89,6 +89,7 @@ def open_signals(
     augment: bool | None = None,
     column: str | None = None,
     value_range: tuple[float, float] | None = None,
+    sample_rate: int | None = None,
     seed: int = 0,
     split_fractions: tuple[float, float] = (0.1, 0.1),
 ) -> SignalDataset:
@@ -104,6 +105,7 @@ def open_signals(
         column: columns of a .csv file, separated by commas.
         value_range: values that become 0 and 1; default: -1 and 1 for recordings, the range of the train split, a
             tenth wider at either end, for series.
+        sample_rate: of the recordings to use, in Hz; those at another one are skipped. Default: all have to be at one.
         seed: of the augmentation.
         split_fractions: shares of validation and test, where the set does not come divided.
 
@@ -120,7 +122,9 @@ def open_signals(
     limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
     if limits is not None:
         SignalScale(*limits)
-    source = _signals(os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits))
+    source = _signals(
+        os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits, sample_rate)
+    )
     augment = split == "train" if augment is None else augment
     return SignalDataset(source, size=size, channels=channels, augment=augment, seed=seed)
 
@@ -133,6 +137,7 @@ def open_dataset(
     crops: Crops = "auto",
     vary: bool = False,
     value_range: tuple[float, float] | None = None,
+    sample_rate: int | None = None,
     **options: Any,
 ) -> TrainingSet:
     """Open what a model of so many spatial dimensions takes: signals for 1, images for 2.
@@ -141,14 +146,14 @@ def open_dataset(
         path: as in ``open_images`` or ``open_signals``.
         spatial_dims: of the model's networks.
         flip, crops, vary: for images.
-        value_range: for signals.
+        value_range, sample_rate: for signals.
         options: of both.
 
     Raises:
         ValueError: there is no data of other dimensions; and as ``open_images`` and ``open_signals``.
     """
     if spatial_dims == 1:
-        return open_signals(path, value_range=value_range, **options)
+        return open_signals(path, value_range=value_range, sample_rate=sample_rate, **options)
     if spatial_dims == 2:
         return open_images(path, flip=flip, crops=crops, vary=vary, **options)
     raise ValueError(

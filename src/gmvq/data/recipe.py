@@ -79,6 +79,7 @@ class DataRecipe:
             self.path,
             spatial_dims=2 if scale is None else 1,
             value_range=None if scale is None else (scale.low, scale.high),
+            sample_rate=None if scale is None else scale.sample_rate,
             split="train" if split == "all" else split,
             split_fractions=(0.0, 0.0) if undivided or split == "all" else _TRAINING_FRACTIONS,
             size=self.size,

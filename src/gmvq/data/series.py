@@ -16,6 +16,7 @@ from .csv_table import read_csv
 from .folders import Listing, summary
 from .scale import SignalScale
 from .signals import SignalSource, choose_spans
+from .skipping import OTHER_KIND, Skipped
 from .splits import Wanted
 from .synthetic_ecg import synthetic_ecg
 
@@ -27,6 +28,8 @@ _MARGIN = 0.1
 
 Series = list[NDArray[np.float32]]
 """Arrays (channels, T), each of its own length."""
+Named = tuple[str, NDArray[np.float32]]
+"""A series and its name."""
 
 
 def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
@@ -38,28 +41,51 @@ def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     Raises:
         ValueError: no series, NaN, or other channels.
     """
-    skipped: list[tuple[str, str]] = []
     if path.suffix.lower() == ".npz":
-        parts = _read_npz(path)
-        keys = {part: range(len(some)) for part, some in parts.items()}
-        prefix = {part: f"{path.name}[{part}]" if len(parts) > 1 else path.name for part in parts}
-        named = {
-            part: [(f"{prefix[part]}:{i}", one) for i, one in enumerate(some)] for part, some in parts.items()
-        }
-        return _choose(keys, named, path.name, wanted)
+        return _open_npz(path, wanted)
     if path.is_dir():
-        files = [file for file in listing.files if file.lower().endswith(SERIES_SUFFIXES)]
-        rest = sorted(set(listing.files) - set(files))
-        other = [(file, f"no series: {Path(file).suffix}") for file in rest]
-        skipped = sorted(other + listing.skipped)
-        if not files:
-            raise ValueError(f"no .wav, .flac, .ogg, .npy or .csv file in {path}: found {summary(skipped)}")
-        series = [(file, one) for file in files for one in _one(path / file, wanted.column)]
+        series, skipped = _read_folder(path, listing, wanted)
     else:
-        found = read_series(path, wanted.column)
-        series = [(f"{path.name}:{i}" if len(found) > 1 else path.name, one) for i, one in enumerate(found)]
+        found = _read_file(path, wanted.column)
+        numbered, skipped = _without_gaps(found, path.name)
+        series = [(path.name if len(found) == 1 else f"{path.name}:{i}", one) for i, one in numbered]
     keys = {"train": [name for name, _ in series]}
     return replace(_choose(keys, {"train": series}, path.name, wanted), skipped=skipped)
+
+
+def _open_npz(path: Path, wanted: Wanted) -> SignalSource:
+    parts, keys, named, skipped = _read_npz(path), {}, {}, list[Skipped]()
+    for part, some in parts.items():
+        title = f"{path.name}[{part}]" if len(parts) > 1 else path.name
+        numbered, bad = _without_gaps(some, title)
+        keys[part] = [number for number, _ in numbered]
+        named[part] = [(f"{title}:{number}", one) for number, one in numbered]
+        skipped += bad
+    return replace(_choose(keys, named, path.name, wanted), skipped=skipped)
+
+
+def _read_folder(path: Path, listing: Listing, wanted: Wanted) -> tuple[list[Named], list[Skipped]]:
+    """The series of a folder's files, and what is left out: other files, broken ones, those of other channels."""
+    files = [file for file in listing.files if file.lower().endswith(SERIES_SUFFIXES)]
+    other = [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(listing.files) - set(files)]
+    skipped, series = other + listing.skipped, list[Named]()
+    for file in files:
+        try:
+            series.append((file, _one(path / file, wanted.column)))
+        except (ValueError, OSError) as error:
+            skipped.append((file, str(error)))
+    if not series:
+        raise ValueError(
+            f"no .wav, .flac, .ogg, .npy or .csv file in {path} can be read: found {summary(sorted(skipped))}"
+        )
+    fitting = [one for one in series if len(one[1]) == wanted.channels]
+    if fitting:
+        skipped += [
+            (name, f"it has {len(one)} channels, and the model takes {wanted.channels}")
+            for name, one in series
+            if len(one) != wanted.channels
+        ]
+    return fitting or series, sorted(skipped)
 
 
 def open_synthetic_ecg(wanted: Wanted) -> SignalSource:
@@ -74,8 +100,16 @@ def read_series(path: Path, column: str | None = None) -> Series:
     Raises:
         ValueError: the file is neither, cannot be read, or holds NaN.
     """
+    found = _read_file(path, column)
+    for one in found:
+        _check_finite(one, path.name)
+    return found
+
+
+def _read_file(path: Path, column: str | None) -> Series:
+    """``read_series``, NaN included."""
     if path.suffix.lower() == ".csv":
-        return [_finite(read_csv(path, column), path.name)]
+        return [read_csv(path, column)]
     if path.suffix.lower() != ".npy":
         raise ValueError(
             f"cannot use {path}: signals are .wav, .flac, .ogg, .npy, .npz or .csv files, or folders of them"
@@ -85,7 +119,7 @@ def read_series(path: Path, column: str | None = None) -> Series:
 
 def _choose(
     keys: Mapping[str, Any],
-    named: Mapping[str, list[tuple[str, NDArray[np.float32]]]],
+    named: Mapping[str, list[Named]],
     title: str,
     wanted: Wanted,
 ) -> SignalSource:
@@ -121,14 +155,14 @@ def _limits(train: Series) -> tuple[float, float]:
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
-def _one(file: Path, column: str | None) -> Series:
+def _one(file: Path, column: str | None) -> NDArray[np.float32]:
     """The series of one file of a folder: (T,), or (channels, T)."""
     found = read_series(file, column)
     if any(len(one) != 1 for one in found) and len(found) > 1:
         raise ValueError(
             f"{file.name} holds {len(found)} series; in a folder each file holds one, (channels, T)"
         )
-    return found if len(found) == 1 else [np.concatenate(found)]
+    return np.concatenate(found)
 
 
 def _read_npz(path: Path) -> dict[str, Series]:
@@ -146,11 +180,29 @@ def _series(array: NDArray[Any], name: str) -> Series:
         hint = "; arrays of images: leave --model.spatial_dims at 2" if array.ndim == 4 else ""
         raise ValueError(f"{got}; {_EXPECTED}{hint}")
     shape = (1, 1, -1) if array.ndim == 1 else (len(array), 1, -1) if array.ndim == 2 else array.shape
-    return list(_finite(array.reshape(shape).astype(np.float32), name))
+    return list(array.reshape(shape).astype(np.float32))
 
 
-def _finite(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+def _without_gaps(series: Series, title: str) -> tuple[list[tuple[int, NDArray[np.float32]]], list[Skipped]]:
+    """The series without NaN, each with its number, and the others with the reason.
+
+    Raises:
+        ValueError: all have some.
+    """
+    good, bad = list[tuple[int, NDArray[np.float32]]](), list[Skipped]()
+    for number, one in enumerate(series):
+        name = title if len(series) == 1 else f"{title}:{number}"
+        try:
+            _check_finite(one, name)
+            good.append((number, one))
+        except ValueError as error:
+            if len(bad) == len(series) - 1:
+                raise
+            bad.append((name, str(error)))
+    return good, bad
+
+
+def _check_finite(values: NDArray[np.float32], name: str) -> None:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise ValueError(f"{name} holds {bad} NaN or infinite values of {values.size}; fill or remove them")
-    return values

@@ -15,6 +15,7 @@ from ..errors import check_positive
 from .dataset import ImageDataset, Index, items_and_draws, position
 from .randomness import uniforms
 from .scale import SignalScale
+from .skipping import UnreadableError, Watch
 from .splits import Wanted, choose_split, time_block
 
 Spans = NDArray[np.int64]
@@ -85,6 +86,8 @@ class SignalDataset(Dataset[Tensor]):
     to its end. With it, each draw is a window that begins anywhere, every place of every signal equally likely; it is
     a pure function of (seed, draw), as in ``ImageDataset``, and the item's number has no meaning.
 
+    A window that cannot be read is replaced by the next readable one, always the same, and entered in ``skipped``.
+
     Args:
         source: where the signals come from.
         size: samples of every item.
@@ -94,6 +97,7 @@ class SignalDataset(Dataset[Tensor]):
 
     Attributes:
         scale: the map between the signals' own units and [0, 1], and their sample rate.
+        watch: what happens besides when a window cannot be read.
     """
 
     def __init__(
@@ -102,6 +106,8 @@ class SignalDataset(Dataset[Tensor]):
         check_positive("size", size)
         self.size, self.channels, self.scale = size, channels, source.scale
         self._source, self._augment, self._seed = source, augment, seed
+        self.watch = Watch()
+        self._unreadable: set[str] = set()
         self._lengths = source.lengths
         self._window_ends = np.cumsum(-(-self._lengths // size))
         self._start_ends = np.cumsum(np.maximum(self._lengths - size, 0) + 1)
@@ -120,7 +126,8 @@ class SignalDataset(Dataset[Tensor]):
             places = [_place(self._start_ends, int(start)) for start in starts]
         else:
             places = [self._window(int(item)) for item in items]
-        windows = np.stack([self._read(number, start) for number, start in places])
+        windows = np.stack([self._read_or_next(number, start) for number, start in places])
+        self.watch.look(self.skipped)
         return list(torch.from_numpy(self.scale.to_unit(windows)).unbind())
 
     @property
@@ -130,7 +137,7 @@ class SignalDataset(Dataset[Tensor]):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Files that could not be used, each with the reason."""
+        """Files that could not be used, and windows that could not be read, each with the reason."""
         return self._source.skipped
 
     @property
@@ -147,8 +154,7 @@ class SignalDataset(Dataset[Tensor]):
 
     def item_name(self, index: int) -> str:
         """Return what item ``index`` is called: its file or series, and where it begins."""
-        number, start = self._window(position(index, len(self)))
-        return f"{self._source.name(number)}[t={start}]"
+        return self._name(*self._window(position(index, len(self))))
 
     def label(self, index: int) -> None:
         """Signals have no classes."""
@@ -158,6 +164,30 @@ class SignalDataset(Dataset[Tensor]):
         """Signal and first sample of a consecutive window."""
         number, place = _place(self._window_ends, item)
         return number, place * self.size
+
+    def _name(self, number: int, start: int) -> str:
+        return f"{self._source.name(number)}[t={start}]"
+
+    def _read_or_next(self, number: int, start: int) -> NDArray[np.float32]:
+        """A window, or the next that can be read: the following of its signal, then those of the others."""
+        place, count = start, len(self._lengths)
+        for other in range(number, number + count + 1):
+            signal = other % count
+            while place < self._lengths[signal]:
+                try:
+                    return self._read(signal, place)
+                except (UnreadableError, OSError) as error:
+                    self._skip(signal, place, str(error))
+                place += self.size
+            place = 0
+        raise ValueError(f"no window of the {count} signals can be read; {self.skipped[-1]}")
+
+    def _skip(self, number: int, start: int, reason: str) -> None:
+        """Enter a window once; of windows that begin anywhere only their signal."""
+        name = self._source.name(number) if self._augment else self._name(number, start)
+        if name not in self._unreadable:
+            self._unreadable.add(name)
+            self.skipped.append((name, reason))
 
     def _read(self, number: int, start: int) -> NDArray[np.float32]:
         stop = min(start + self.size, int(self._lengths[number]))

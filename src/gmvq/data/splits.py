@@ -37,6 +37,7 @@ class Wanted:
     column: str | None = None
     fractions: tuple[float, float] = (0.1, 0.1)
     limits: tuple[float, float] | None = None
+    sample_rate: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("split", self.split, SPLITS)

@@ -12,6 +12,7 @@ from ..errors import require
 from ..screen import printable
 from .decode import UnreadableImageError
 from .pictures import Source, shapes_of
+from .skipping import TOO_SMALL
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +35,7 @@ class TileView:
         self._size, self._names = size, [source.name(i) for i in range(len(source))]
         photos = [_array(source.image(i)) for i in range(len(source))]
         small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
-        source.skipped.extend((self._names[i], f"smaller than {size} x {size}") for i in sorted(small))
+        source.skipped.extend((self._names[i], f"{TOO_SMALL} {size} x {size}") for i in sorted(small))
         self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
         self._order = list(self._photos)
         if not self._photos:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ..errors import check_positive
+from ..errors import check_positive, check_unit_range
 from ..models.interface import decode_latents, device_of, evaluating
 
 __all__ = [
@@ -43,7 +43,7 @@ def image_batches(
 
     Raises:
         TypeError: the items are no floating-point tensors.
-        ValueError: there is no image.
+        ValueError: there is no image, or images have values outside of [0, 1].
     """
     check_positive("batch_size", batch_size)
     left = limit
@@ -55,7 +55,9 @@ def image_batches(
             left -= values.shape[0]
         if values.shape[0]:
             empty = False
-            yield values.to(device)
+            values = values.to(device)
+            check_unit_range(values)
+            yield values
         if left is not None and left <= 0:
             break
     if empty:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import require
+from ..errors import one_line, require
 from ..quiet import quiet
 from .graphs import Graph, Signature
 
@@ -82,10 +82,17 @@ class OnnxRunner:
         runtime = require("onnxruntime", "export")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self._sessions = [
-            runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            for file in (encoder, decoder)
-        ]
+        self._sessions = []
+        for file in (encoder, decoder):
+            try:
+                session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            except (
+                Exception
+            ) as error:  # onnxruntime has a class for every kind of damage, none of them a ValueError
+                raise ValueError(
+                    f"{file} is no ONNX file that onnxruntime can run: {one_line(error, 200)}; export the model again"
+                ) from error
+            self._sessions.append(session)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, *size) to (B, *spatial, *index_shape)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import write_bytes
 from ..quiet import quiet
 from .graphs import Graph
 
@@ -20,8 +22,11 @@ def write_program(graph: Graph, file: Path) -> None:
         ValueError: the graph cannot be exported.
     """
     program = graph.program()
+    # Not to the file at once: on a full disk torch's own writer ends the process.
+    buffer = io.BytesIO()
     with quiet():
-        torch.export.save(program, file)
+        torch.export.save(program, buffer)
+    write_bytes(file, buffer.getvalue())
 
 
 def write_aoti(graph: Graph, file: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..environment import versions
 from ..errors import check_choice, require
-from ..files import write_json
+from ..files import is_running, telling_full_disk, write_json
 from ..models.digest import model_digest
 from ..quantizers import GaussianMixtureVQ
 from .check import compare
@@ -94,10 +94,12 @@ def export_model(
     signature = signature_of(plain, channels=channels, downsample=downsample, spatial_dims=spatial_dims)
     notes = _notes(model, signature, format, opset)
     target.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=target))
+    _remove_leftovers(target)
+    scratch = Path(tempfile.mkdtemp(prefix=f".export-{os.getpid()}-", dir=target))
     try:
         for graph, name in zip(graphs_of(plain, signature), FORMATS[format], strict=True):
-            _write(graph, scratch / name, signature, notes)
+            with telling_full_disk(target / name, scratch / name):
+                _write(graph, scratch / name, signature, notes)
         runner = open_files(scratch, notes)
         notes["check"] = compare(plain, runner, signature, images, source=source).to_dict()
         notes["digests"] = {name: file_digest(scratch / name) for name in FORMATS[format]}
@@ -107,6 +109,14 @@ def export_model(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return notes
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders of exports that were killed."""
+    for path in folder.glob(".export-*"):
+        number = path.name.split("-")[1]
+        if path.is_dir() and not (number.isdecimal() and is_running(int(number))):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _notes(model: VQAutoencoder, signature: Signature, format: str, opset: int) -> dict[str, Any]:

@@ -54,5 +54,11 @@ def gaussian_cross_entropy(variance: Tensor, log_precision: Tensor, dim: int) ->
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp(H) of normalised counts (..., K) -> (...): the effective number of codes in use, 1 to K."""
-    return entropy(counts / counts.sum(-1, keepdim=True).clamp_min(1e-30)).exp()
+    """exp(H) of normalised counts (..., K) -> (...): the effective number of codes in use, 1 to K.
+
+    Computed in float64 (float32 where the device has none) whatever the counts come in: a sum in half precision
+    overflows at 65,504. The result is float32 for integers and half precision, else of the dtype of the counts.
+    """
+    wide = counts.float() if counts.device.type == "mps" else counts.double()
+    found = entropy(wide / wide.sum(-1, keepdim=True).clamp_min(1e-30)).exp()
+    return found.to(counts.dtype if counts.dtype in (torch.float32, torch.float64) else torch.float32)

@@ -77,6 +77,8 @@ class AggregatePosterior:
                 )
             log_q = log_q[mask]
         log_q = log_q.reshape(-1, self.codebook_size)
+        if log_q.dtype in (torch.float16, torch.bfloat16):
+            log_q = log_q.float()  # their exponential has two digits
         q = log_q.exp()
         self.add(q, -torch.where(q > 0, q * log_q, 0.0).sum(-1))
 

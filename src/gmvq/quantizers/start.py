@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PER_CODE, _MOST = 8, 1 << 16
 #: Lloyd steps, and the largest codebook that gets them all; a larger one takes points of the data.
 _ITERATIONS, _LARGE = 10, 1 << 14
+#: Least deviation of codes drawn at random, in standardised units.
+_LEAST_DEVIATION = 1e-3
 #: Least 1/w, in standardised units: below it all latents lie on their codes.
 MIN_ERROR = 1e-5
 
@@ -123,13 +125,32 @@ def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook:
 
 
 def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
-    """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z."""
+    """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z.
+
+    Copies of a code, where z has fewer points than there are codes, are drawn from a Gaussian fitted to z; where z has
+    no spread at all its units are not known yet, and the Gaussian is the one that it will have: of deviation 1.
+    """
     iterations = _ITERATIONS if codebook_size <= _LARGE else 0
     codebook = kmeans(z, codebook_size, iterations=iterations, seed=seed)
+    copies = _copies(codebook)
+    if bool(copies.any()):
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(int(copies.sum()), z.shape[1], generator=generator, dtype=torch.float64)
+        deviation = z.std(0, correction=0)
+        deviation = torch.where(deviation.any(), deviation.clamp_min(_LEAST_DEVIATION), 1.0)
+        codebook[copies] = z.mean(0) + noise.to(z) * deviation
     if not bool(codebook.any()):
         # All latents are at the origin, and zeros would say that nothing has started.
         codebook[0] = torch.finfo(codebook.dtype).tiny
     return codebook
+
+
+def _copies(codebook: Tensor) -> Tensor:
+    """Which codes, (K,), equal one of a lower number."""
+    _, group = torch.unique(codebook, dim=0, return_inverse=True)
+    numbers = torch.arange(len(codebook), device=codebook.device)
+    first = torch.full_like(numbers, len(codebook)).scatter_reduce_(0, group, numbers, "amin")
+    return first[group] < numbers
 
 
 def fit_log_precision(z: Tensor, codebook: Tensor) -> Tensor:

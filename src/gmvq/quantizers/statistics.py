@@ -56,7 +56,7 @@ class BatchStatistics:
 def eval_statistics(soft: Tensor, indices: Tensor, present: Tensor) -> BatchStatistics:
     """Statistics of this rank's batch alone, without a collective; arguments as ``batch_statistics``."""
     share = present / present.sum().clamp_min(1.0)
-    counts = torch.zeros_like(soft).index_add(0, indices, present)
+    counts = _counts(indices, present, len(soft))
     aggregate = soft / present.sum().clamp_min(1.0)
     return BatchStatistics(aggregate, aggregate, share, counts.detach())
 
@@ -96,7 +96,7 @@ def moments_of(
     """
     y, z = y.detach() * present[:, None], z.detach() * present[:, None]
     return Moments(
-        counts=z.new_zeros(codebook_size).index_add_(0, indices, present),
+        counts=_counts(indices, present, codebook_size),
         sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),
         errors=errors.detach(),
         first=y.sum(0),
@@ -104,6 +104,12 @@ def moments_of(
         total=present.sum()[None],
         candidates=_candidates(z, present, codebook_size),
     )
+
+
+def _counts(indices: Tensor, present: Tensor, codebook_size: int) -> Tensor:
+    """How often each index (N,) is present, (K,), in integers: a float32 to which ones are added ends at 2^24."""
+    counts = torch.zeros(codebook_size, dtype=torch.int32, device=indices.device)
+    return counts.index_add_(0, indices, present.to(torch.int32)).to(present.dtype)
 
 
 def _candidates(z: Tensor, present: Tensor, codebook_size: int) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..data import DataRecipe
+from ..data.skipping import refuse_bad
 from ..environment import versions
 from ..errors import check_choice, check_size, require
 from ..evaluation.batches import device_of
@@ -17,7 +18,7 @@ from .folder import locked
 from .manifest import Checkpoint, Manifest, Options, Source, digest_of
 from .run import EncodeResult, Run
 from .sources import DataSets, Rows, open_rows
-from .work import encode_shards, index_spec
+from .work import Encoded, encode_shards, index_spec
 
 Progress = Callable[[int, int], None]
 
@@ -35,12 +36,14 @@ def encode_dataset(
     engine: str = "local",
     ray_address: str | None = None,
     checkpoint_path: str | None = None,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> EncodeResult:
     """Encode every image of a data set and write the tokens to a folder, or go on with a run that was stopped.
 
     What a shard holds depends on the model, the data and the options alone, so a run that was killed and repeated
-    any number of times ends with the same files as one that was not.
+    any number of times ends with the same files as one that was not. An image that cannot be read has no row, and is
+    listed with the reason in ``skipped.jsonl`` beside the shards.
 
     Args:
         model: a tokenizer, or where one lies (see ``gmvq.training.load_model``).
@@ -54,11 +57,13 @@ def encode_dataset(
         engine: "local", or "ray": shards are encoded by the workers of a Ray cluster and written here.
         ray_address: the cluster; default: one on this machine, for this run.
         checkpoint_path: where the model lies, for the manifest; known if ``model`` is a path.
+        strict: stop at the first image that cannot be read.
         progress: called with (images done, images of all), after each batch.
 
     Raises:
         ValueError: the folder holds another run (the message names what differs), another process writes to it, or
             an argument is out of range.
+        SkippedItemError: an image cannot be read, and ``strict`` is set.
         OSError: the disk is full; complete shards are kept.
         MissingExtraError: the package pyarrow or, for engine "ray", ray is absent.
     """
@@ -76,6 +81,8 @@ def encode_dataset(
     if device is not None:
         model = model.to(device)
     rows = open_rows(dataset)
+    if strict:
+        refuse_bad(rows.skipped)
     options = Options(batch_size, rows_per_shard, device_of(model).type)
     wanted = _manifest(model, checkpoint_path, dataset, rows, options, log_variance)
     with locked(_folder(out)) as folder:
@@ -94,8 +101,17 @@ def encode_dataset(
             from .ray_engine import encode_on_ray
 
             place = {"workers": workers, "address": ray_address}
-            return run.finish(encode_on_ray(model, dataset, missing, run.manifest, on_shard=report, **place))
-        return run.finish(encode_shards(model, rows, missing, run.manifest, workers=workers, on_batch=report))
+            shards = encode_on_ray(model, dataset, missing, run.manifest, on_shard=report, **place)
+        else:
+            shards = encode_shards(model, rows, missing, run.manifest, workers=workers, on_batch=report)
+        return run.finish(_without_skipped(shards) if strict else shards, rows.skipped)
+
+
+def _without_skipped(shards: Iterator[Encoded]) -> Iterator[Encoded]:
+    """Raise SkippedItemError for the first shard that lacks a row."""
+    for data, record in shards:
+        refuse_bad((one.name, one.reason) for one in record.skipped)
+        yield data, record
 
 
 def _manifest(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .. import reading
+from ..data.skipping import SKIPPED
 from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord
 from .plan import looks_like_shard
 from .reading import read_manifest
@@ -75,7 +76,7 @@ def foreign_files(folder: Path) -> list[str]:
     return sorted(
         path.name
         for path in folder.iterdir()
-        if path.name not in (MANIFEST, LOCK, CACHE)
+        if path.name not in (MANIFEST, LOCK, CACHE, SKIPPED)
         and not looks_like_shard(path.name)
         and not _is_temporary(path.name)
     )

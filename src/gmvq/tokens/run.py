@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msgspec import structs
 
 from .. import reading
+from ..data.skipping import Skipped, write_skipped
 from ..files import check_own, check_space, write_bytes
 from . import plan
 from .folder import foreign_files, read_bytes, remove_leftovers, shard_path
@@ -26,12 +27,16 @@ _SECONDS = 1.0  # between two writes of the manifest
 
 @dataclass
 class EncodeResult:
-    """What a call did: the manifest, how many images it encoded itself, and notes on what it found in the folder."""
+    """What a call did: the manifest, how many images it encoded itself, and notes on what it found in the folder.
+
+    ``skipped`` is the number of items that the data had and the tokens lack, the lines of ``skipped.jsonl``.
+    """
 
     folder: Path
     manifest: Manifest
     encoded: int = 0
     notes: list[str] = field(default_factory=list)
+    skipped: int = 0
 
 
 class Run:
@@ -88,8 +93,11 @@ class Run:
         bits = max(1, (spec.codebook_size - 1).bit_length()) + 32 * spec.log_variance
         check_space(self._folder, images * spec.length * bits // 16, "the rest of the tokens")
 
-    def finish(self, shards: Iterator[Encoded]) -> EncodeResult:
-        """Write every shard that comes, and the manifest once a second: a shard it has not heard of is taken over."""
+    def finish(self, shards: Iterator[Encoded], skipped: Sequence[Skipped] = ()) -> EncodeResult:
+        """Write every shard that comes, and the manifest once a second: a shard it has not heard of is taken over.
+
+        ``skipped`` is what the data set left out when it was opened; with what has no row it goes to ``skipped.jsonl``.
+        """
         encoded, saved = 0, time.monotonic()
         try:
             for data, record in shards:
@@ -105,7 +113,9 @@ class Run:
             raise
         self._save()
         assert self.manifest.complete
-        return EncodeResult(self._folder, self.manifest, encoded, self._notes)
+        left_out = [*skipped, *((one.name, one.reason) for one in self.manifest.skipped)]
+        bad = write_skipped(self._folder, self.manifest.data.path or "the data set", left_out)
+        return EncodeResult(self._folder, self.manifest, encoded, self._notes, bad)
 
     def _found(self, known: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
         """Records of the shards that are there and whole: those of the manifest, and those it had not heard of yet."""

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import DataRecipe
+from ..data import DataRecipe, TrainingSet
+from ..data.skipping import SkippedItemError
+from ..errors import check_unit_range, one_line
+from ..files import unicode_text
 from .manifest import Skipped
 from .plan import SplitRecord, check_split_name
 
@@ -42,7 +45,11 @@ class Rows:
 
     Args:
         parts: data sets by the name of the split: of ``open_dataset``, or any map-style data set of images
-            (C, H, W) or signals (C, T) in [0, 1], or of pairs (image, label).
+            (C, H, W) or signals (C, T) in [0, 1], or of pairs (image, label). An item that raises ValueError or OSError
+            has no row.
+
+    Attributes:
+        skipped: what the data sets left out when they were opened, with the reason.
 
     Raises:
         ValueError: there is no image, or a split's name cannot be part of a file name.
@@ -66,6 +73,11 @@ class Rows:
             start += length
         if not self._parts:
             raise ValueError("there is no image to encode: the data set is empty")
+        self.skipped = tuple(
+            (str(name), str(reason))
+            for _, part in self._parts
+            for name, reason in getattr(part, "skipped", ())
+        )
         self.image_shape = tuple(self.batch(range(1), check=False).pixels.shape[1:])
 
     @property
@@ -88,14 +100,15 @@ class Rows:
         items = range(ids.start - record.first_id, ids.stop - record.first_id)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about unreadable images, which are reported below
-            fetched = (
-                part.__getitems__(list(items)) if hasattr(part, "__getitems__") else [part[i] for i in items]
-            )
+            fetched, failed = _fetch(part, items)
         raw = [self._name(record, part, item) for item in items]
-        names = [_unicode(name) for name in raw]
+        names = [unicode_text(name) for name in raw]
         labels = [self._label(part, item, value) for item, value in zip(items, fetched, strict=True)]
         images = [value[0] if isinstance(value, list | tuple) else value for value in fetched]
         broken = dict(getattr(part, "skipped", ()))
+        broken |= {raw[item - items.start]: reason for item, reason in failed.items()}
+        if not check and failed:
+            raise ValueError(f"the first item, {names[0]}, cannot be read: {failed[items.start]}")
         keep = [place for place, name in enumerate(raw) if name not in broken]
         return Batch(
             ids=np.array([ids[place] for place in keep], dtype=np.int64),
@@ -103,7 +116,7 @@ class Rows:
             labels=[labels[place] for place in keep],
             pixels=self._stack([images[place] for place in (keep if check else range(len(images)))], check),
             skipped=[
-                Skipped(i, _unicode(name), _unicode(broken[name]))
+                Skipped(i, unicode_text(name), unicode_text(broken[name]))
                 for i, name in zip(ids, raw, strict=True)
                 if name in broken
             ],
@@ -116,7 +129,7 @@ class Rows:
             digest.update(json.dumps([record.name, record.images, self.image_shape]).encode())
             for item in range(record.images):
                 label = part.label(item) if hasattr(part, "label") else None
-                name = _unicode(self._name(record, part, item))
+                name = unicode_text(self._name(record, part, item))
                 digest.update(f"{name}\0{label}\n".encode())
         for i in sorted({round(k * (len(self) - 1) / (_SAMPLE - 1)) for k in range(_SAMPLE)}):
             pixels = self.batch(range(i, i + 1)).pixels
@@ -147,7 +160,32 @@ class Rows:
                     f"images of a set must have one shape: the first has {self.image_shape}, another "
                     f"{tuple(image.shape)}; bring them to one size"
                 )
-        return torch.stack(images) if images else torch.empty(0, *self.image_shape)
+        if not images:
+            return torch.empty(0, *self.image_shape)
+        stacked = torch.stack(images)
+        check_unit_range(stacked)
+        return stacked
+
+
+def _fetch(part: Any, items: range) -> tuple[list[Any], dict[int, str]]:
+    """Items of a data set, and of those that it cannot read the reason."""
+    try:
+        return (
+            part.__getitems__(list(items)) if hasattr(part, "__getitems__") else [part[i] for i in items]
+        ), {}
+    except SkippedItemError:
+        raise
+    except (ValueError, OSError):
+        if isinstance(part, TrainingSet):  # it replaces an item by another, and has none
+            raise
+    fetched, failed = list[Any](), dict[int, str]()
+    for item in items:
+        try:
+            fetched.append(part[item])
+        except (ValueError, OSError) as error:
+            fetched.append(None)
+            failed[item] = one_line(error, 200)
+    return fetched, failed
 
 
 def open_rows(dataset: DataSets) -> Rows:
@@ -155,11 +193,6 @@ def open_rows(dataset: DataSets) -> Rows:
     if isinstance(dataset, DataRecipe):
         return Rows(dataset.open())
     return Rows(dataset if isinstance(dataset, Mapping) else {"all": dataset})
-
-
-def _unicode(name: str) -> str:
-    """A name that UTF-8 can hold: bytes of a file name that are no UTF-8 become replacement characters."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class _Reader(Dataset[Batch]):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.skipping import SKIPPED
 from .folder import CACHE, LOCK, read_shard
 from .manifest import MANIFEST, Manifest
 from .reading import read_manifest
@@ -55,7 +56,7 @@ def verify(
             found.rows += 0 if wrong else len(columns.ids)
         if progress is not None:
             progress(number + 1, len(manifest.shards))
-    known = {MANIFEST, LOCK, CACHE, *(record.file for record in manifest.shards)}
+    known = {MANIFEST, LOCK, CACHE, SKIPPED, *(record.file for record in manifest.shards)}
     found.problems += [
         f"{entry.name} is not in the manifest; move it elsewhere, or, if a run was killed, run it again"
         for entry in sorted(path.iterdir())

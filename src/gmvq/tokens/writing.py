@@ -20,7 +20,9 @@ from ..files import PathLike, atomic_write, write_bytes
 from .decode import DecodedBatch
 
 Progress = Callable[[int], None]
-_ROW_GROUP = 100  # rows; what the Hub's viewer and our own reader like
+#: A row group has at least so many rows, which the Hub's viewer and our own reader like, and goes on up to so many
+#: bytes of images or so many rows: the file's index, held until the end, is then small beside the images.
+_ROWS, _BYTES, _MOST_ROWS = 100, 4 << 20, 10_000
 _FEATURES = {
     "id": {"dtype": "int64", "_type": "Value"},
     "name": {"dtype": "string", "_type": "Value"},
@@ -30,7 +32,9 @@ _FEATURES = {
 }
 
 
-def write_images(batches: Iterable[DecodedBatch], out: PathLike, *, progress: Progress | None = None) -> int:
+def write_images(
+    batches: Iterable[DecodedBatch], out: PathLike, *, replace: bool = False, progress: Progress | None = None
+) -> int:
     """Write decoded images as PNG, rounded to 8 bits: ``out/00000012.png`` by id, or a table if out ends in .parquet.
 
     The table has the columns id, name, split, image (bytes and path, as ``datasets`` and ``open_images`` read it)
@@ -39,6 +43,7 @@ def write_images(batches: Iterable[DecodedBatch], out: PathLike, *, progress: Pr
     Args:
         batches: of ``decode_tokens``.
         out: a folder that is new or empty, or the name of a .parquet file that does not exist.
+        replace: write into a folder that has files, over those of the same names.
         progress: called with the number of images written so far.
 
     Returns:
@@ -47,7 +52,7 @@ def write_images(batches: Iterable[DecodedBatch], out: PathLike, *, progress: Pr
     Raises:
         ValueError: something is there already: nothing is overwritten.
     """
-    target = check_target(out, signals=False)
+    target = check_target(out, signals=False, replace=replace)
     if target.suffix.lower() == ".parquet":
         return _write_table(batches, target, progress)
     target.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,12 @@ def write_images(batches: Iterable[DecodedBatch], out: PathLike, *, progress: Pr
 
 
 def write_signals(
-    batches: Iterable[DecodedBatch], out: PathLike, scale: SignalScale, *, progress: Progress | None = None
+    batches: Iterable[DecodedBatch],
+    out: PathLike,
+    scale: SignalScale,
+    *,
+    replace: bool = False,
+    progress: Progress | None = None,
 ) -> int:
     """Write decoded windows in their own units: ``out/00000012.wav`` by id, or all in one array if out ends in .npy.
 
@@ -71,6 +81,7 @@ def write_signals(
         batches: of ``decode_tokens``.
         out: a folder that is new or empty, or the name of an .npy file that does not exist.
         scale: of the model's training.
+        replace: write into a folder that has files, over those of the same names.
         progress: called with the number of windows written so far.
 
     Returns:
@@ -79,7 +90,7 @@ def write_signals(
     Raises:
         ValueError: something is there already: nothing is overwritten.
     """
-    target = check_target(out, signals=True)
+    target = check_target(out, signals=True, replace=replace)
     parts: list[NDArray[np.float32]] = []
 
     def write(batch: DecodedBatch) -> None:
@@ -98,7 +109,7 @@ def write_signals(
     return count
 
 
-def check_target(out: PathLike, *, signals: bool) -> Path:
+def check_target(out: PathLike, *, signals: bool, replace: bool = False) -> Path:
     """The path that images or signals go to.
 
     Raises:
@@ -107,7 +118,7 @@ def check_target(out: PathLike, *, signals: bool) -> Path:
     target, single = Path(out).expanduser(), ".npy" if signals else ".parquet"
     if signals and target.suffix.lower() == ".parquet":
         raise ValueError("a .parquet table is for images; give --out a new folder, or an .npy file")
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+    if target.is_file() or (not replace and target.is_dir() and any(target.iterdir())):
         what = "exists" if target.is_file() else "is not empty"
         raise ValueError(
             f"{target} {what}, and nothing is overwritten; give --out a new folder, or the name of a new {single} file"
@@ -155,19 +166,28 @@ def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progre
         atomic_write(target) as file,
         parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
     ):
+        group: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+
+        def flush() -> None:
+            if group["id"]:
+                writer.write_table(arrow.table(group, schema), row_group_size=_MOST_ROWS)
+            for values in group.values():
+                values.clear()
 
         def write(batch: DecodedBatch) -> None:
             ids = batch.ids.tolist()
-            values: dict[str, Any] = {
-                "id": ids,
-                "name": batch.names,
-                "split": [batch.split] * len(ids),
-                "image": [
-                    {"bytes": image_file(image), "path": f"{i:08d}.png"}
-                    for i, image in zip(ids, batch.images, strict=True)
-                ],
-                "label": batch.labels,
-            }
-            writer.write_table(arrow.table(values, schema), row_group_size=_ROW_GROUP)
+            group["id"] += ids
+            group["name"] += batch.names
+            group["split"] += [batch.split] * len(ids)
+            group["image"] += [
+                {"bytes": image_file(image), "path": f"{i:08d}.png"}
+                for i, image in zip(ids, batch.images, strict=True)
+            ]
+            group["label"] += batch.labels
+            rows, size = len(group["id"]), sum(len(cell["bytes"]) for cell in group["image"])
+            if rows >= _MOST_ROWS or (rows >= _ROWS and size >= _BYTES):
+                flush()
 
-        return _write(batches, write, progress)
+        count = _write(batches, write, progress)
+        flush()
+        return count

@@ -51,6 +51,8 @@ class AtStart(Callback):
 class LastCheckpoint(Callback):
     """Write ``checkpoints/last.ckpt`` every so many steps, after the last one, and when a signal asks to stop.
 
+    Where a validation follows the step, it is written after that.
+
     Ctrl-C (SIGINT) and SIGTERM let the step at hand end, so that the checkpoint is one from which a resumed run
     goes on exactly. A second Ctrl-C stops at once. With several processes they agree on stopping at the next
     logged step.
@@ -68,6 +70,7 @@ class LastCheckpoint(Callback):
         self._every = every
         self._total = self._step = 0
         self._received: int | None = None
+        self._due = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,10 +96,21 @@ class LastCheckpoint(Callback):
         self._step = step
         stop = self._must_stop(trainer)
         last = step >= self._total
-        if stop is not None or last or step % self._every == 0:
-            trainer.save_checkpoint(self.path)
+        if stop is not None or last or step % self._every == 0 or self._due:
+            self._due = stop is None and _validates_now(trainer)
+            if not self._due:
+                trainer.save_checkpoint(self.path)
         if stop is not None and not last:
             raise StopRequested(stop, step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that goes on from a checkpoint does not validate again at its step, so that is done first."""
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._due:
+            self._due = False
+            trainer.save_checkpoint(self.path)
 
     def on_validation_batch_end(
         self,
@@ -129,3 +143,10 @@ class LastCheckpoint(Callback):
             return None
         mine = torch.tensor(self._received or 0, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max")) or None
+
+
+def _validates_now(trainer: Trainer) -> bool:
+    """Whether a validation follows the training step that has just been made."""
+    loop = trainer.fit_loop
+    fetcher = loop._data_fetcher
+    return fetcher is not None and bool(loop.epoch_loop._should_check_val_fx(fetcher))

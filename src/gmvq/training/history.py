@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..files import open_append, write_text
+from ..files import open_append, telling_full_disk, write_text
 from ..reading import read_text
 
 
@@ -58,7 +58,7 @@ class HistoryWriter(Logger):
             if name != "epoch" and math.isfinite(value)
         }
         if values:
-            with open_append(self.path) as file:
+            with telling_full_disk(self.path), open_append(self.path) as file:
                 file.write((json.dumps({"step": (step or 0) + 1, **values}) + "\n").encode())
 
     @rank_zero_only

@@ -195,9 +195,10 @@ class TokenizerModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         size = self.model.quantizer.codebook_size
+        wide = torch.float32 if self.device.type == "mps" else torch.float64
         self._validation = {
-            "mse": torch.zeros((), device=self.device),
-            "images": torch.zeros((), device=self.device),
+            "mse": torch.zeros((), device=self.device, dtype=wide),
+            "images": torch.zeros((), device=self.device, dtype=wide),
             "codes": torch.zeros(size, device=self.device, dtype=torch.int64),
         }
 
@@ -219,7 +220,7 @@ class TokenizerModule(LightningModule):
         values = {
             "validation/mse": mse,
             "validation/psnr": psnr(mse),
-            "validation/perplexity": float(perplexity(codes.float())),
+            "validation/perplexity": float(perplexity(codes)),
             "validation/usage": float((codes > 0).float().mean()),
         }
         self.log_dict(values, rank_zero_only=False)

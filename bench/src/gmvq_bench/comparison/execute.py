@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gmvq.files import inside, write_json
+from gmvq.files import inside, remove_leftovers, write_json
 from gmvq.reading import read_json
 
 from ..results import cpu_name, package_version
@@ -38,6 +38,8 @@ class Records:
         inside(folder.parent, folder.name, "any.json")
         self.folder = folder
         self._known: dict[str, Record] = {}
+        for place in (folder, folder.parent):
+            remove_leftovers(place)
         for file in sorted(folder.glob("*.json")):
             try:
                 self.add_known([read_json(file)])

@@ -28,7 +28,12 @@ from . import uncertainty
 
 #: Page -> part -> the results files that its template needs.
 _PARTS = {
-    "reliability": {"reliability": ("reliability", "fuzz", "export")},
+    "reliability": {
+        "reliability": ("reliability", "fuzz", "export"),
+        "broken writes": ("broken_writes",),
+        "resumed": ("resumed",),
+        "soak": ("soak",),
+    },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
     "signals": {"signals": ("signals",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gmvq.files import write_json
+from gmvq.files import remove_leftovers, write_json
 
 from ..comparison.methods import build_quantizer
 from ..results import environment, read
@@ -42,6 +42,8 @@ def run_study(
         say: told about every finished point.
     """
     listed = list(points)
+    for place in (out, out / "points"):
+        remove_leftovers(place)
     images = study.test_images()
     curves = {codec: codec_curve(images, codec) for codec in QUALITIES}
     found = []

@@ -1,0 +1,125 @@
+"""Several processes of one run: when one is lost, the others say which and how to go on, and end.
+
+Without this they wait for the lost one, half an hour and more, or are killed without a word by Lightning's own
+observer, which is put aside. The processes of one machine are known from /proc (Linux): those that the same torchrun
+started, or that Lightning started from rank 0. Elsewhere only what the backend reports ends a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_SECONDS = 0.2
+#: How long an error of a collective waits for the processes' ends to become visible.
+_PATIENCE = 5.0
+
+
+@contextmanager
+def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iterator[None]:
+    """End this process with a message when another of the run is lost while the body runs.
+
+    Args:
+        trainer: of the run; with one process nothing is done.
+        command: for the message, ``gmvq fit``.
+        go_on: called for what the user can do.
+    """
+    if trainer.world_size == 1:
+        yield
+        return
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(over, command, go_on), daemon=True).start()
+    try:
+        with _no_observer():
+            yield
+    except RuntimeError:
+        # A collective reports a lost connection at once; the thread finds out whose it was, and ends the process.
+        time.sleep(_PATIENCE)
+        raise
+    finally:
+        over.set()
+
+
+def _watch(over: threading.Event, command: str, go_on: Callable[[], str]) -> None:
+    """Until it is over: look whether a process that was there is gone; if so, say so and end."""
+    mine, parent = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))), _parent_rank()
+    known = {} if parent is None else {os.getppid(): parent}
+    while not over.wait(_SECONDS):
+        known |= {pid: rank for pid, rank in _family().items() if rank != mine}
+        lost = {pid: rank for pid, rank in known.items() if not _is_alive(pid)}
+        if not lost or over.is_set():
+            continue
+        rest = [rank for pid, rank in known.items() if pid not in lost]
+        if mine < min(rest, default=mine + 1):
+            names = ", ".join(f"rank {rank} (process {pid})" for pid, rank in sorted(lost.items()))
+            print(
+                f"{command}: error: {names} was lost: it was killed, or it failed and says above why; this run ends. "
+                f"{go_on()}",
+                file=sys.stderr,
+                flush=True,
+            )
+        os._exit(1)
+
+
+def _parent_rank() -> int | None:
+    """0 in a process that Lightning started from rank 0; None elsewhere."""
+    own = "LOCAL_RANK" in os.environ and os.environ["LOCAL_RANK"] != "0"
+    return 0 if own and "TORCHELASTIC_RUN_ID" not in os.environ else None
+
+
+def _family() -> dict[int, int]:
+    """The ranks of this process's children and siblings that are processes of a run, by their pid."""
+    found: dict[int, int] = {}
+    for parent in (os.getpid(), os.getppid()):
+        for file in Path(f"/proc/{parent}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in file.read_text().split():
+                    rank = _rank_of(int(pid))
+                    if rank is not None and int(pid) != os.getpid():
+                        found[int(pid)] = rank
+    return found
+
+
+def _rank_of(pid: int) -> int | None:
+    """The rank that a process was started as, in its environment; None if it is none of a run."""
+    with contextlib.suppress(OSError, ValueError):
+        entries = dict(
+            entry.split("=", 1)
+            for entry in Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
+            if "=" in entry
+        )
+        if entries.get("MASTER_PORT") == os.environ.get("MASTER_PORT") and "MASTER_PORT" in entries:
+            return int(entries.get("RANK", entries["LOCAL_RANK"]))
+    return None
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended: one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (OSError, IndexError):
+        return False
+
+
+@contextmanager
+def _no_observer() -> Iterator[None]:
+    """Keep Lightning from killing all processes without a word when one that it started is lost."""
+    from lightning.pytorch.strategies.launchers import subprocess_script as launchers
+
+    name = "_launch_process_observer"
+    own = getattr(launchers, name, None)
+    if own is None:
+        yield
+        return
+    setattr(launchers, name, lambda processes: None)
+    try:
+        yield
+    finally:
+        setattr(launchers, name, own)
