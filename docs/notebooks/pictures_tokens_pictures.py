@@ -52,7 +52,7 @@ def show(images: torch.Tensor, rows: int, title: str) -> None:
 module = TokenizerModule("tiny", channels=1, codebook_size=64, lr=8e-3)
 data = ImageDataModule("digits.npy", size=16, channels=1, flip=False)
 quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-trainer = Trainer(max_steps=200, logger=False, use_distributed_sampler=False, **quiet)
+trainer = Trainer(max_steps=150, logger=False, use_distributed_sampler=False, **quiet)
 trainer.fit(module, data)
 model = module.model.eval()
 
@@ -87,7 +87,7 @@ print(indices.shape, indices.dtype)
 # %%
 targets = torch.as_tensor(digits.target)
 learned, held_out = slice(0, 1500), slice(1500, None)
-options = {"steps": 150, "batch_size": 64, "lr": 3e-3}
+options = {"steps": 120, "batch_size": 48, "lr": 4e-3}
 prior = fit_prior(indices[learned], codebook_size=64, labels=targets[learned], **options)
 nats = prior.nats(indices[held_out], targets[held_out]).mean()
 print(f"{nats / np.log(2):.0f} bits for a picture that the prior has not seen")
