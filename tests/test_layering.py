@@ -256,8 +256,9 @@ def calls_that_open(source: str) -> list[tuple[int, str]]:
         known = next(
             (key for key in (*LIBRARIES, *WOULD_BE) if name == key or name.endswith(f".{key}")), None
         )
-        to_memory = bool(node.args) and any(
-            "BytesIO" in ast.unparse(a) or ast.unparse(a) in {"buffer", "sink"} for a in node.args
+        given = (*node.args, *(word.value for word in node.keywords))
+        to_memory = any(
+            "BytesIO" in ast.unparse(value) or ast.unparse(value) in {"buffer", "sink"} for value in given
         )
         method = last in OPENERS and isinstance(node.func, ast.Attribute) and not name.startswith("reading.")
         if name == "open" or (mode and known is None) or method:

@@ -64,7 +64,7 @@ def write_web_page(
     for name, data in runtime.items():
         write_bytes(folder / name, data)
     for name in _OWN:
-        write_bytes(folder / name, (Path(__file__).parent / "web" / name).read_bytes())
+        write_bytes(folder / name, read_bytes(Path(__file__).parent / "web" / name))
     write_bytes(folder / "example.png", example_file(model))
     described = {
         "channels": channels_of(model),

@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from pathlib import Path
 
 from ..environment import version_of, versions
+from ..reading import read_text
 from .common import parser_of
 
 #: Extras of those who work on gmvq itself.
@@ -138,7 +138,7 @@ def _missing(extra: str, required: dict[str, list[str]]) -> Iterator[str]:
 
 def _processor() -> str:
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        found = re.search(r"model name\s*:\s*(.+)", read_text("/proc/cpuinfo"))
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import remove_leftovers, unicode_text, write_text
+from ..reading import read_text
 from .common import say
 
 _NOTE = ".unfinished.json"
@@ -114,7 +115,7 @@ def _free(stem: str, suffix: str, taken: set[str]) -> str:
 def _read(note: Path) -> str:
     """The text of a note; empty where there is none, or no whole one."""
     try:
-        text = note.read_text(encoding="utf-8")
+        text = read_text(note)
         json.loads(text)
     except (OSError, ValueError):
         return ""

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import unicode_text, write_text
+from ..files import open_append, unicode_text, write_text
+from ..reading import read_text
 
 SKIPPED = "skipped.jsonl"
 OTHER_KIND = "another kind of file"
@@ -94,15 +95,14 @@ class Watch:
         if self.strict:
             refuse_bad(new)
         if self.notes is not None:
-            self.notes.parent.mkdir(parents=True, exist_ok=True)
-            with self.notes.open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(one) + "\n" for one in new))
+            with open_append(self.notes) as file:
+                file.write("".join(json.dumps(one) + "\n" for one in new).encode())
 
 
 def read_noted(path: Path) -> list[Skipped]:
     """What ``Watch`` noted; a line that a killed process left half-written is left out."""
     found: list[Skipped] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in read_text(path).splitlines() if path.is_file() else ():
         try:
             name, reason = json.loads(line)
         except ValueError:

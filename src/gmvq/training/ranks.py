@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..reading import read_text
+
 _SECONDS = 0.2
 #: How long an error of a collective waits for the processes' ends to become visible.
 _PATIENCE = 5.0
@@ -80,7 +82,7 @@ def _family() -> dict[int, int]:
     for parent in (os.getpid(), os.getppid()):
         for file in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                for pid in file.read_text().split():
+                for pid in read_text(file).split():
                     rank = _rank_of(int(pid))
                     if rank is not None and int(pid) != os.getpid():
                         found[int(pid)] = rank
@@ -92,7 +94,7 @@ def _rank_of(pid: int) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         entries = dict(
             entry.split("=", 1)
-            for entry in Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
+            for entry in read_text(f"/proc/{pid}/environ", "replace").split("\0")
             if "=" in entry
         )
         if entries.get("MASTER_PORT") == os.environ.get("MASTER_PORT") and "MASTER_PORT" in entries:
@@ -103,7 +105,7 @@ def _rank_of(pid: int) -> int | None:
 def _is_alive(pid: int) -> bool:
     """Whether a process is there and has not ended: one that nobody has waited for yet has."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return read_text(f"/proc/{pid}/stat", "replace").rpartition(")")[2].split()[0] not in ("Z", "X")
     except (OSError, IndexError):
         return False
 
