@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ..files import atomic_write
 from .checkpoint import LAST
 from .history import HistoryWriter, is_logged
+from .ranks import end_watch
 
 
 class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
@@ -100,6 +101,7 @@ class LastCheckpoint(Callback):
             if not self._due:
                 trainer.save_checkpoint(self.path)
         if stop is not None and not last:
+            end_watch()
             raise StopRequested(stop, step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,6 +133,7 @@ class LastCheckpoint(Callback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
+            end_watch()
             raise KeyboardInterrupt
         self._received = number
 
