@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,4 +120,6 @@ def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, dat
     )
     tell(f"{data.dataset('test').description}\n{format_table(evaluation)}")
     say(f"written to {planned.run_dir}: model/, metrics.json, report.html")
-    return tell_skipped(planned.run_dir, _list_skipped(data, planned.run_dir))
+    code = tell_skipped(planned.run_dir, _list_skipped(data, planned.run_dir))
+    # torchrun takes every other exit code for a crash, and starts all processes again.
+    return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code

@@ -43,6 +43,8 @@ def new_results(
         remove_leftovers(out.parent, out.name)
         yield False
         return
+    if out.is_dir():
+        remove_leftovers(out)
     note = out / _NOTE
     given = {name: value for name, value in vars(options).items() if name not in _ANYHOW}
     text = json.dumps({"command": f"gmvq {command}", **given, **more}, sort_keys=True, default=str) + "\n"
@@ -56,7 +58,6 @@ def new_results(
         raise ValueError(f"{out} is not empty, and nothing is overwritten; give --out a new folder")
     if again:
         say(f"going on with what a stopped gmvq {command} left in {out}")
-        remove_leftovers(out)
     with _noted(note, text):
         yield bool(again)
 

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ..files import atomic_file, check_space, inside
 from .checkpoint import LAST
 from .history import HistoryWriter, is_logged
+from .ranks import end_watch
 
 
 class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
@@ -101,6 +102,7 @@ class LastCheckpoint(Callback):
             if not self._due:
                 trainer.save_checkpoint(self.path)
         if stop is not None and not last:
+            end_watch()
             raise StopRequested(stop, step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,6 +134,7 @@ class LastCheckpoint(Callback):
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
+            end_watch()
             raise KeyboardInterrupt
         self._received = number
 

@@ -20,6 +20,7 @@ from typing import Any
 from ..reading import read_text
 
 _SECONDS = 0.2
+_over = threading.Event()
 #: How long an error of a collective waits for the processes' ends to become visible.
 _PATIENCE = 5.0
 
@@ -36,8 +37,8 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
     if trainer.world_size == 1:
         yield
         return
-    over = threading.Event()
-    threading.Thread(target=_watch, args=(over, command, go_on), daemon=True).start()
+    _over.clear()
+    threading.Thread(target=_watch, args=(command, go_on), daemon=True).start()
     try:
         with _no_observer():
             yield
@@ -46,17 +47,22 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
         time.sleep(_PATIENCE)
         raise
     finally:
-        over.set()
+        end_watch()
 
 
-def _watch(over: threading.Event, command: str, go_on: Callable[[], str]) -> None:
+def end_watch() -> None:
+    """The processes end by agreement from here on, each in its time."""
+    _over.set()
+
+
+def _watch(command: str, go_on: Callable[[], str]) -> None:
     """Until it is over: look whether a process that was there is gone; if so, say so and end."""
     mine, parent = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))), _parent_rank()
     known = {} if parent is None else {os.getppid(): parent}
-    while not over.wait(_SECONDS):
+    while not _over.wait(_SECONDS):
         known |= {pid: rank for pid, rank in _family().items() if rank != mine}
         lost = {pid: rank for pid, rank in known.items() if not _is_alive(pid)}
-        if not lost or over.is_set():
+        if not lost or _over.is_set():
             continue
         rest = [rank for pid, rank in known.items() if pid not in lost]
         if mine < min(rest, default=mine + 1):
@@ -91,14 +97,14 @@ def _family() -> dict[int, int]:
 
 def _rank_of(pid: int) -> int | None:
     """The rank that a process was started as, in its environment; None if it is none of a run."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, KeyError):
         entries = dict(
             entry.split("=", 1)
             for entry in read_text(f"/proc/{pid}/environ", "replace").split("\0")
             if "=" in entry
         )
         if entries.get("MASTER_PORT") == os.environ.get("MASTER_PORT") and "MASTER_PORT" in entries:
-            return int(entries.get("RANK", entries["LOCAL_RANK"]))
+            return int(entries["RANK"] if "RANK" in entries else entries["LOCAL_RANK"])
     return None
 
 
