@@ -54,7 +54,7 @@ def test_fit_says_what_it_chose_and_what_it_left_out(run_dir: Path) -> None:
     said = (run_dir / "said.txt").read_text()
     assert "3 pictures at random scales and places" in said
     assert "--data.crops whole scales each down to 32 pixels" in said
-    assert "skipped: a.txt: not an image format: .txt; b.txt: not an image format: .txt; c.txt" in said
+    assert "skipped: a.txt: another kind of file: .txt; b.txt: another kind of file: .txt; c.txt" in said
     assert "; and 1 more" in said
     assert "data wait" in said
 

@@ -36,7 +36,7 @@ def test_the_data_are_structured_but_no_few_clusters() -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_learns_and_keeps_its_codebook_alive(name) -> None:
-    """Plain Adam over all parameters, one rate, 300 steps, no progress set: 0.14 to 0.15 remains unexplained."""
+    """Plain Adam over all parameters, one rate, 300 steps, no progress set: 0.10 remains unexplained."""
     assert result(name).unexplained < 0.35
     assert result(name).perplexity > CODES / 4
 
@@ -47,12 +47,9 @@ def test_units_of_the_reconstruction_loss_hardly_matter() -> None:
 
 
 def test_nats_added_to_a_mean_squared_error_are_the_trap() -> None:
-    """The line that ``out.loss`` exists for, at the literature's gamma = beta = 1: next to nothing is learned.
-
-    At gamma = 0 the trap is milder (0.49 unexplained against 0.14 at beta = 3), so the weights are fixed here.
-    """
+    """The line that ``out.loss`` exists for, at the literature's gamma = beta = 1: 0.31 unexplained against 0.10."""
     literature = Objective("albo", Constant(1.0), Constant(1.0))
     trapped = train(lambda y, x, out: F.mse_loss(y, x) + out.nats, objective=literature)
     converted = train(LOSSES["mse"], objective=literature)
-    assert trapped.unexplained > 0.6
-    assert converted.unexplained < 0.35
+    assert trapped.unexplained > 2 * converted.unexplained
+    assert converted.unexplained < 0.2
