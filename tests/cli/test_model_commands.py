@@ -111,7 +111,7 @@ def test_reconstruct_does_what_it_can(here: Any, gmvq: Run, pictures: Path, tmp_
     assert result.out.count(" dB") == 4
     assert "broken.png: " in result.err
     assert "absent.png: there is no such file" in result.err
-    assert "2 of 5 images could not be reconstructed" in result.err
+    assert "2 items could not be used" in result.err
 
 
 def test_reconstruct_is_the_model_and_overwrites_nothing(
