@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -38,9 +39,10 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
         yield
         return
     _over.clear()
-    threading.Thread(target=_watch, args=(command, go_on), daemon=True).start()
+    watch = _Watch(command, go_on)
+    threading.Thread(target=watch.run, daemon=True).start()
     try:
-        with _no_observer():
+        with _no_observer(), _asked_to_end(watch):
             yield
     except RuntimeError:
         # A collective reports a lost connection at once; the thread finds out whose it was, and ends the process.
@@ -55,25 +57,60 @@ def end_watch() -> None:
     _over.set()
 
 
-def _watch(command: str, go_on: Callable[[], str]) -> None:
-    """Until it is over: look whether a process that was there is gone; if so, say so and end."""
-    mine, parent = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))), _parent_rank()
-    known = {} if parent is None else {os.getppid(): parent}
-    while not _over.wait(_SECONDS):
-        known |= {pid: rank for pid, rank in _family().items() if rank != mine}
-        lost = {pid: rank for pid, rank in known.items() if not _is_alive(pid)}
+class _Watch:
+    """Whether a process that was there is gone; if so, say so and end."""
+
+    def __init__(self, command: str, go_on: Callable[[], str]) -> None:
+        self._command, self._go_on = command, go_on
+        self._rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+        parent = _parent_rank()
+        # At once: with torchrun the others are there already, and may be gone at the next look.
+        self._known = ({} if parent is None else {os.getppid(): parent}) | self._family()
+
+    def run(self) -> None:
+        while not _over.wait(_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        self._known |= self._family()
+        lost = {pid: rank for pid, rank in self._known.items() if not _is_alive(pid)}
         if not lost or _over.is_set():
-            continue
-        rest = [rank for pid, rank in known.items() if pid not in lost]
-        if mine < min(rest, default=mine + 1):
+            return
+        rest = [rank for pid, rank in self._known.items() if pid not in lost]
+        if self._rank < min(rest, default=self._rank + 1):
             names = ", ".join(f"rank {rank} (process {pid})" for pid, rank in sorted(lost.items()))
             print(
-                f"{command}: error: {names} was lost: it was killed, or it failed and says above why; this run ends. "
-                f"{go_on()}",
+                f"{self._command}: error: {names} was lost: it was killed, or it failed and says above why; this run "
+                f"ends. {self._go_on()}",
                 file=sys.stderr,
                 flush=True,
             )
         os._exit(1)
+
+    def _family(self) -> dict[int, int]:
+        return {pid: rank for pid, rank in _family().items() if rank != self._rank}
+
+
+@contextmanager
+def _asked_to_end(watch: _Watch) -> Iterator[None]:
+    """Look first when SIGTERM comes: torchrun sends it to the others as soon as it sees that one was lost."""
+
+    def look(number: int, frame: Any) -> None:
+        watch.look()
+        if callable(before):
+            before(number, frame)
+        elif before == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, look)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parent_rank() -> int | None:
