@@ -11,7 +11,6 @@ from torch import Tensor
 from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, StraightThroughGumbel
-from ..functional.gauge import without_shift_and_scale
 from ..functional.mixture import mixture_bias, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
@@ -106,7 +105,6 @@ class GaussianMixtureVQ(MixtureState):
         estimator: Estimator = StraightThroughGumbel(),
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
-        units: Literal["standardized", "latents"] = "standardized",
         start_after: int = 50,
         frozen_codes: bool = False,
         support: int | None = 4,
@@ -115,7 +113,7 @@ class GaussianMixtureVQ(MixtureState):
         check_parts(objective, precision, variance, estimator)
         super().__init__(
             *(dim, codebook_size, codebook_dim, precision, variance),
-            *(mixture_weights, standardize, units, frozen_codes),
+            *(mixture_weights, standardize, frozen_codes),
         )
         check_choice("backend", backend, BACKENDS)
         check_start(start_after)
@@ -190,15 +188,12 @@ class GaussianMixtureVQ(MixtureState):
         else:
             has_codebook = self._has_codebook()
         present = rows.new_ones(rows.shape[0]) if valid is None else valid.to(rows.dtype)
-        y = self._scaled(rows)
-        if learns and self.standardize:
-            y = without_shift_and_scale(y, None if valid is None else present)
-        z = self._project(y)
+        z = self.standardized(rows)
         if not has_codebook:
-            return self._without_codes(y, z, present, steps)
+            return self._without_codes(z)
         per_row, sums = self._sample(z, present)
         if self.training:
-            moments = moments_of(y, z, per_row.indices, sums.errors, present, self.codebook_size)
+            moments = moments_of(z, per_row.indices, sums.errors, present, self.codebook_size)
             batch, moments = batch_statistics(sums.posterior, moments, present)
             if steps:
                 self._pending = moments, self._frame()
@@ -234,14 +229,11 @@ class GaussianMixtureVQ(MixtureState):
         terms = {name: value.detach().clone() for name, value in terms.items()}
         return QuantizerOutput(quantized, per_row.indices, loss, nats, log_variance, terms)
 
-    def _without_codes(self, y: Tensor, z: Tensor, present: Tensor, steps: bool) -> QuantizerOutput:
-        """Before the start: the latents themselves as the decoder reads them, index -1, loss 0."""
-        nothing = y.new_zeros(y.shape[0])
-        if steps:
-            moments = moments_of(y, z, nothing.long(), torch.zeros_like(z[0]), present, self.codebook_size)
-            self._pending = batch_statistics(moments.counts, moments, present)[1], self._frame()
-        zero = y.new_zeros(()) + sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
-        terms = {name: y.new_zeros(()) for name in TERMS}
+    def _without_codes(self, z: Tensor) -> QuantizerOutput:
+        """Before the start: the latents themselves, index -1, loss 0."""
+        nothing = z.new_zeros(z.shape[0])
+        zero = z.new_zeros(()) + sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+        terms = {name: z.new_zeros(()) for name in TERMS}
         return QuantizerOutput(self.unstandardized(z), nothing.long() - 1, zero, zero, nothing, terms)
 
     def _sample(self, z: Tensor, present: Tensor) -> tuple[RowOutputs, RowSums]:

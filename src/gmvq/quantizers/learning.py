@@ -30,14 +30,10 @@ if TYPE_CHECKING:
 
 #: Weight of one batch in the running 1/w and shares, and of the past in the codewords, in batches.
 RATE, MEMORY = 0.05, 10.0
-#: Weight of one batch in m. Where it follows slowly, the decoder reads the shift that all latents share after a step.
-MEAN_RATE = 0.2
-#: Weight of one batch in s after the start. The codewords follow the latents by themselves, and a scale that follows as
-#: fast takes from every direction of the latents what the largest one gains, until the small ones are below the error
-#: of quantization and nothing trains them any more (docs/experiments.md).
-SCALE_RATE = 0.01
 #: A code is dead below this part of the mean share.
 DEAD = 0.1
+#: Least 1/w of a codebook without spread.
+_TINY = 1e-30
 
 
 @torch.no_grad()
@@ -51,15 +47,13 @@ def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     """
     occupied = ((moments.total > 0) & own).to(moments.total.dtype)
     total = moments.total.clamp_min(1.0)
-    if layer.standardize:
-        _learn_frame(layer, moments, occupied, total)
-    if not layer._ready:  # what is pending is of a batch without codes
-        return
     if layer.precision.fit == "ml":
         error = moments.errors / total
         error = error if layer.precision.per_feature else error.mean(0, keepdim=True)
         past = (-layer.log_precision).exp().to(error)
-        layer.log_precision.copy_(-past.lerp(error, RATE * occupied).clamp_min(MIN_ERROR).log())
+        least = MIN_ERROR * layer.codebook.var(0, correction=0).mean()
+        error = past.lerp(error, RATE * occupied).maximum(least.clamp_min(_TINY))
+        layer.log_precision.copy_(-error.log())
     past = MEMORY * total / layer.codebook_size
     share = occupied * moments.counts / (past + moments.counts)
     mean = moments.sums / moments.counts.clamp_min(1.0)[:, None]
@@ -70,7 +64,7 @@ def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     if layer.frozen is not None:
         layer.codebook.copy_(layer._held(layer.codebook))
     if torch.compiler.is_compiling():
-        for value in (layer.codebook, layer.log_precision, layer.mean, layer.scale):
+        for value in (layer.codebook, layer.log_precision):
             value.copy_(_kept(value))
 
 
@@ -83,20 +77,6 @@ def _kept(value: Tensor) -> Tensor:
 @_kept.register_fake
 def _(value: Tensor) -> Tensor:
     return torch.empty_like(value)
-
-
-def _learn_frame(layer: MixtureState, moments: Moments, occupied: Tensor, total: Tensor) -> None:
-    scale, rate = layer.scale.to(moments.first), SCALE_RATE if layer._ready else RATE
-    mean, variance = mean_and_variance(moments, total)
-    layer.mean.add_((MEAN_RATE * occupied * scale * mean).to(layer.mean))
-    layer.scale.copy_(scale * torch.ones_like(scale).lerp(variance, rate * occupied).sqrt())
-
-
-def mean_and_variance(moments: Moments, total: Tensor) -> tuple[Tensor, Tensor]:
-    """Of y per feature: the mean, (D,), and the mean over features of the variance, (1,)."""
-    mean = moments.first / total
-    variance = moments.second / (total * mean.numel()) - mean.square().mean()
-    return mean, variance.clamp_min(0.0)
 
 
 def _give_birth(layer: MixtureState, candidates: Tensor, occupied: Tensor) -> None:

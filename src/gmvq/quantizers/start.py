@@ -24,15 +24,15 @@ MIN_ERROR = 1e-5
 
 
 class Pool:
-    """The most recent standardised latents y of the batches before the start, as many as the start looks at."""
+    """The most recent latents of the batches before the start, as many as the start looks at."""
 
     def __init__(self, codebook_size: int) -> None:
         self._size = min(_PER_CODE * codebook_size, max(2 * codebook_size, _MOST))
         self._batches: list[Tensor] = []
 
-    def add(self, y: Tensor) -> None:
-        """Keep y, (N, D), and forget what is older than needed."""
-        self._batches.append(y.detach())
+    def add(self, latents: Tensor) -> None:
+        """Keep latents, (N, D), and forget what is older than needed."""
+        self._batches.append(latents.detach())
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 
@@ -62,17 +62,17 @@ def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int
     latents = gather_rows(latents if valid is None else latents[valid])
     if len(latents) == 0:
         return layer.started
-    if not bool((layer.scale > 0).all()):
-        fit_frame(layer, latents)
     if layer.started:
+        if not bool((layer.scale > 0).all()):
+            fit_frame(layer, latents)
         if not bool(layer.log_precision.any()):  # the codebook was another layer's, or set by hand
             fit_mixture(layer, layer.standardized(latents), keep_codebook=True)
         layer._ready = True
         return True
     layer._pool = layer._pool or Pool(layer.codebook_size)
-    layer._pool.add(layer._scaled(latents))
+    layer._pool.add(latents)
     layer.batches += 1
-    if int(layer.batches) <= after:
+    if int(layer.batches) <= after or bool((latents == latents[0]).all()):
         return False
     return start_from_pool(layer)
 
@@ -80,13 +80,10 @@ def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int
 @torch.no_grad()
 def start_from_pool(layer: MixtureState) -> bool:
     """Start on what the pool holds; whether it held anything."""
-    y = None if layer._pool is None else layer._pool.rows()
-    if y is None:
+    latents = None if layer._pool is None else layer._pool.rows()
+    if latents is None:
         return False
-    y = y.to(layer.codebook.device)
-    with torch.autocast(y.device.type, enabled=False):
-        fit_projections(layer, y)
-        fit_mixture(layer, layer._project(y))
+    start_from(layer, latents.to(layer.codebook.device))
     return True
 
 
@@ -117,15 +114,18 @@ def fit_projections(layer: MixtureState, values: Tensor) -> None:
 
 def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook: bool = False) -> None:
     """mu, unless it is kept, and w of z, (N, d)."""
-    if not keep_codebook:
-        layer.codebook.copy_(layer._held(fit_codebook(z, layer.codebook_size, seed).to(layer.codebook)))
-    layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
     layer.share.fill_(1.0 / layer.codebook_size)
+    if not keep_codebook:
+        codebook, copies = fit_codebook(z, layer.codebook_size, seed)
+        layer.codebook.copy_(layer._held(codebook.to(layer.codebook)))
+        # Nothing lies near them: the first births are theirs.
+        layer.share.masked_fill_(copies, 0.0)
+    layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
     layer._pool, layer._ready = None, True
 
 
-def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
-    """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z.
+def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """mu, (K, d), and which codes are no points of z, (K,), by k-means on z, (N, d); a codebook too large for that takes points of z.
 
     Copies of a code, where z has fewer points than there are codes, are drawn from a Gaussian fitted to z; where z has
     no spread at all its units are not known yet, and the Gaussian is the one that it will have: of deviation 1.
@@ -142,7 +142,7 @@ def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
     if not bool(codebook.any()):
         # All latents are at the origin, and zeros would say that nothing has started.
         codebook[0] = torch.finfo(codebook.dtype).tiny
-    return codebook
+    return codebook, copies
 
 
 def _copies(codebook: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ class Moments(NamedTuple):
         counts: how often each code is the most probable one, (K,).
         sums: of z over the positions of each code, (K, d).
         errors: of the squared error to the most probable code, (d,).
-        first, second: of y and of |y|^2, y = (latents - mean) / scale, (D,) and (1,).
         total: number of positions, (1,).
         candidates: latents z at which a code may be born, (C, d).
     """
@@ -30,8 +29,6 @@ class Moments(NamedTuple):
     counts: Tensor
     sums: Tensor
     errors: Tensor
-    first: Tensor
-    second: Tensor
     total: Tensor
     candidates: Tensor
 
@@ -82,25 +79,22 @@ def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> tuple[B
 
 @torch.no_grad()
 def moments_of(
-    y: Tensor, z: Tensor, indices: Tensor, errors: Tensor, present: Tensor, codebook_size: int
+    z: Tensor, indices: Tensor, errors: Tensor, present: Tensor, codebook_size: int
 ) -> Moments:
     """Sums of this rank's batch.
 
     Args:
-        y: (latents - mean) / scale, (N, D).
-        z: y, or its projection, (N, d).
+        z: standardised latents, (N, d).
         indices: most probable codes, (N,).
         errors: sum of squared errors to them, (d,).
         present: 1 where a position is valid and 0 where not, (N,).
         codebook_size: K.
     """
-    y, z = y.detach() * present[:, None], z.detach() * present[:, None]
+    z = z.detach() * present[:, None]
     return Moments(
         counts=_counts(indices, present, codebook_size),
         sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),
         errors=errors.detach(),
-        first=y.sum(0),
-        second=y.square().sum()[None],
         total=present.sum()[None],
         candidates=_candidates(z, present, codebook_size),
     )
