@@ -127,5 +127,5 @@ for name, curves in results.items():
 # Things to know when you replace a VQ in earnest:
 #
 # - For the first 50 training batches `indices` are -1 and the latents go through without codes; `start_after=` changes that.
-# - `quantized` is in standardised units. For a decoder that is trained already say `units="latents"`.
+# - `quantized` is in the latents' own units.
 # - Masks, lengths and channels first: [`ChannelsFirst`](../compositions.md).

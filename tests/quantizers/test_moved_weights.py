@@ -326,5 +326,5 @@ def test_what_is_written_into_the_codebook_arrives(write) -> None:
     write(built.codebook, torch.randn(K, D))
     assert not torch.equal(tokens(built), before)
     codes = built.get_codes_from_indices(torch.arange(K))
-    torch.testing.assert_close(codes, built.codebook.detach(), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(codes, built.unstandardized(built.codebook.detach()), rtol=0.0, atol=0.0)
     assert_goes_on(built, most=0.5)  # it learns from there

@@ -69,7 +69,7 @@ def test_sample_has_the_mean_and_variance_of_the_mixed_code(kind, limit) -> None
     built.variance = dataclasses.replace(built.variance, noise_limit=limit)
     x = latents(1).expand(40_000, D)
     torch.manual_seed(0)
-    samples, mixture = built(x).quantized.detach(), Mixture.of(built, x[:1])
+    samples, mixture = built.standardized(built(x).quantized).detach(), Mixture.of(built, x[:1])
     mean = (mixture.weights @ built.codebook)[0]
     variance = (mixture.weights * mixture.code_variance(built)).sum()
     if kind == "adaptive":

@@ -36,24 +36,23 @@ class GaussianMixtureVQ(MixtureState):
         q(c|x) &= \mathrm{softmax}_c\left(\log \pi_c - \tfrac12 \sum_d w_d (z_d - \mu_{cd})^2\right) \\
         q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 d)
 
-    Eval returns B mu_c at c = argmax q(c|x). Training returns B (sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps) for
-    weights r over codes by ``estimator``: by default the same codeword, with the gradient of the posterior's mean.
+    Eval returns m + s B mu_c at c = argmax q(c|x). Training returns m + s B z, z = sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps
+    for weights r over codes by ``estimator``: by default the same codeword, with the gradient of the posterior's mean.
     The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
 
-    **What ``quantized`` means**: latents in standardised units, of mean zero and mean variance one whatever the encoder
-    does; that is what a decoder learns from fastest. ``units="latents"`` returns m + s (...), the latents' own units,
-    for a decoder that is trained already.
+    **What ``quantized`` means**: latents, in their own units.
 
     ``out.loss`` and ``out.nats`` hold one number with two gradients. ``reconstruction_loss + out.loss`` works for a
     reconstruction loss in any units (``gmvq.functional.balance``). Add ``out.nats`` to a negative log-likelihood in
     nats (``gmvq.objectives.negative_evidence`` does).
 
-    **How it learns.** m, s, w and mu follow the latents by M-steps (``learning``), on the sums of a batch over all
+    **How it learns.** w and mu follow the latents by M-steps (``learning``), on the sums of a batch over all
     ranks, applied by the next forward in train mode; mu has the gradient of the reconstruction on top. Eval, and a
     layer whose ``codebook`` requires no gradient, change nothing.
 
     **The start.** A new codebook is zero, and that is how the layer knows. Training runs ``start_after`` batches
-    without codes, on the standardised latents (index -1, loss 0); then k-means on the last latents places them.
+    without codes, on the latents (index -1, loss 0); then k-means on the last latents places them, and m and s are the
+    mean and deviation of these.
     ``eval()`` starts a shorter training's codebook from what it has seen. Latents that require no gradient start it at
     once, as does ``init_codebook``. In eval without a codebook indices are -1 and ``quantized`` is continuous.
 
@@ -68,8 +67,7 @@ class GaussianMixtureVQ(MixtureState):
         variance: of q(z|x, c), and the noise of the sample.
         estimator: gradient estimator of the categorical sample, with temperature and noise.
         mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
-        standardize: follow the mean m and the scale s of the latents; ``False`` fixes m = 0, s = 1.
-        units: of ``quantized`` and of the codewords of indices: ``"standardized"`` or ``"latents"``.
+        standardize: take m and s from the latents at the start; ``False``: m = 0, s = 1.
         start_after: number of training batches before the codebook starts; 0: at the first.
         frozen_codes: whether ``set_codebook`` has frozen codes, so that a file of the layer has room for them.
         support: k: q(c|x) lives on the k most probable codes, at least 2, and everything after the search costs

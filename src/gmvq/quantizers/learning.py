@@ -4,8 +4,7 @@ The mixture has closed-form maximisers given the assignments, so no learning rat
 
 .. math::
     \mu_c \leftarrow \frac{t \mu_c + \sum_{n \in c} z_n}{t + n_c}, \qquad
-    \frac1w \leftarrow (1 - a) \frac1w + a \, \overline{|z - \mu_c|^2} / d, \qquad
-    m \leftarrow (1 - b) m + b \bar x, \quad s^2 \leftarrow (1 - a) s^2 + a \, \overline{|x - \bar x|^2} / D
+    \frac1w \leftarrow (1 - a) \frac1w + a \, \overline{|z - \mu_c|^2} / d
 
 t is the weight of the past, ``MEMORY`` batches of the mean code's share, so this is the incremental EM of Neal and
 Hinton (1998) with forgetting. The codewords have the gradient of the reconstruction on top.

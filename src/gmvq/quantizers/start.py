@@ -19,7 +19,7 @@ _PER_CODE, _MOST = 8, 1 << 16
 _ITERATIONS, _LARGE = 10, 1 << 14
 #: Least deviation of codes drawn at random, in standardised units.
 _LEAST_DEVIATION = 1e-3
-#: Least 1/w, in standardised units: below it all latents lie on their codes.
+#: Least 1/w, as a part of the variance: below it all latents lie on their codes.
 MIN_ERROR = 1e-5
 
 
@@ -114,18 +114,15 @@ def fit_projections(layer: MixtureState, values: Tensor) -> None:
 
 def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook: bool = False) -> None:
     """mu, unless it is kept, and w of z, (N, d)."""
-    layer.share.fill_(1.0 / layer.codebook_size)
     if not keep_codebook:
-        codebook, copies = fit_codebook(z, layer.codebook_size, seed)
-        layer.codebook.copy_(layer._held(codebook.to(layer.codebook)))
-        # Nothing lies near them: the first births are theirs.
-        layer.share.masked_fill_(copies, 0.0)
+        layer.codebook.copy_(layer._held(fit_codebook(z, layer.codebook_size, seed).to(layer.codebook)))
     layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
+    layer.share.fill_(1.0 / layer.codebook_size)
     layer._pool, layer._ready = None, True
 
 
-def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """mu, (K, d), and which codes are no points of z, (K,), by k-means on z, (N, d); a codebook too large for that takes points of z.
+def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
+    """mu, (K, d), by k-means on z, (N, d); a codebook too large for that takes points of z.
 
     Copies of a code, where z has fewer points than there are codes, are drawn from a Gaussian fitted to z; where z has
     no spread at all its units are not known yet, and the Gaussian is the one that it will have: of deviation 1.
@@ -142,7 +139,7 @@ def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> tuple[Tensor, Tens
     if not bool(codebook.any()):
         # All latents are at the origin, and zeros would say that nothing has started.
         codebook[0] = torch.finfo(codebook.dtype).tiny
-    return codebook, copies
+    return codebook
 
 
 def _copies(codebook: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class MixtureState(Quantizer):
     Attributes:
         codebook: mu, (K, d), in standardised units; zero before the start, and that is how the layer knows.
         log_precision: log w, (1,) or (d,).
-        mean, scale: m, (D,), and s, (1,), of the latents; a scale of zero is not known yet.
+        mean, scale: m, (D,), and s, (1,), of the latents that started the codebook; a scale of zero is not known yet.
         project_in, project_out: A, (d, D), and B, (D, d), or None where d = D.
         weight_logits: (K,), where the weights pi are learned.
         log_variances: log s_c^2, (K,), where they are learned.
@@ -175,9 +175,8 @@ class MixtureState(Quantizer):
         Args:
             codes: (K, D), in the units of the latents; how the layer keeps them: ``quantizers/own_codebook.py``.
             latents: (..., D): mean, scale and precision are fitted to them; None: to the codes.
-            frozen: which codes never move, (K,), boolean, or all of them. They stand still in standardised units, while
-                mean, scale and precision still follow the latents. (A layer whose ``codebook`` requires no gradient
-                stands still altogether.)
+            frozen: which codes never move, (K,), boolean, or all of them. The precision still follows the latents.
+                (A layer whose ``codebook`` requires no gradient stands still altogether.)
 
         Raises:
             TypeError, ValueError: codes of another shape, not finite, or ``frozen`` of another shape.

@@ -78,9 +78,7 @@ def batch_statistics(soft: Tensor, moments: Moments, present: Tensor) -> tuple[B
 
 
 @torch.no_grad()
-def moments_of(
-    z: Tensor, indices: Tensor, errors: Tensor, present: Tensor, codebook_size: int
-) -> Moments:
+def moments_of(z: Tensor, indices: Tensor, errors: Tensor, present: Tensor, codebook_size: int) -> Moments:
     """Sums of this rank's batch.
 
     Args:
