@@ -37,8 +37,8 @@ class GaussianMixtureVQ(MixtureState):
         q(z|x, c) &= N(\mu_c, s_c^2(x) I), \qquad s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 d)
 
     Eval returns m + s B mu_c at c = argmax q(c|x). Training returns m + s B z for weights r over codes by
-    ``estimator``, z = sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps: by default the same codeword, with the gradient of the
-    posterior's mean.
+    ``estimator``, z = sum_c r_c mu_c + sqrt(sum_c r_c s_c^2) eps: by default the same codeword, with the gradient
+    of the posterior's mean.
     The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
 
     **What ``quantized`` means**: latents, in their own units.
