@@ -1,8 +1,8 @@
 r"""Trained codebooks of other libraries as layers of this one, with the same indices and the same quantized values.
 
 Theirs takes the code at the least distance, so the mixture gets uniform weights and one precision. What makes values
-equal to the last bit: latents are not standardised by a mean (``standardize=False``), and the scale is a power of two;
-so neither a latent nor a code is rounded. A codebook of cosine similarity becomes one of unit
+equal to the last bit: latents are not standardised by a mean (``standardize=False``), the scale is a power of two, and
+``units="latents"``; so neither a latent nor a code is rounded. A codebook of cosine similarity becomes one of unit
 vectors: at equal length of all codes the nearest code is the one at the least angle, whatever the latent's length.
 
 Indices are equal but for latents that are equally far from two codes within the rounding of float32. There theirs
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .quantizers import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
 
 #: Options of every converted mixture.
-_OPTIONS: dict[str, Any] = {"standardize": False, "start_after": 0}
+_OPTIONS: dict[str, Any] = {"standardize": False, "units": "latents", "start_after": 0}
 #: Where checkpoints keep the codebook, the most telling first: diffusers, taming, LlamaGen; taming's EMA and Gumbel.
 _KEYS = ("quantize.embedding.weight", "quantize.embedding", "quantize.embed.weight")
 

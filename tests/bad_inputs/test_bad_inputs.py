@@ -201,6 +201,12 @@ ARGUMENTS: list[Row] = [
     ("another part", lambda: layer(estimator=Variance()), TypeError, r"estimator.*got Variance\("),
     ("unknown weights", lambda: layer(mixture_weights="pi"), ValueError, r"'uniform', 'learned', got 'pi'"),
     (
+        "unknown units",
+        lambda: layer(units="pixels"),
+        ValueError,
+        r"units must be one of 'latents', 'standardized', got 'pixels'",
+    ),
+    (
         "negative wait",
         lambda: layer(start_after=-1),
         ValueError,

@@ -93,6 +93,7 @@ def test_quantize_and_look_up(images: Tensor) -> None:
     [
         GaussianMixtureVQ(4, 16),
         GaussianMixtureVQ(4, 16, codebook_dim=2),
+        GaussianMixtureVQ(4, 16, units="latents", codebook_dim=2),
         ResidualGMVQ(4, 16, 2),
         GroupedGMVQ(4, 16, 2, shared_codebook=True),
         GroupedGMVQ(4, 16, 2, codebook_dim=1),

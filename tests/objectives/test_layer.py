@@ -52,16 +52,17 @@ def test_bounds_of_the_layer_are_finite_and_ordered(kind) -> None:
         torch.testing.assert_close(lower.latent, torch.zeros_like(lower.latent))
 
 
-def test_the_bounds_of_a_layer_hold_in_the_latents_units() -> None:
+@pytest.mark.parametrize("units", ["standardized", "latents"])
+def test_the_bounds_of_a_layer_hold_in_either_unit(units) -> None:
     """x = read(z) + noise, with p(x) by enumeration: densities are of z, so they need no Jacobian of the scale."""
     torch.manual_seed(0)
-    layer = GaussianMixtureVQ(dim=2, codebook_size=4, variance=Variance(kind="fixed", sigma=0.5))
+    layer = GaussianMixtureVQ(dim=2, codebook_size=4, variance=Variance(kind="fixed", sigma=0.5), units=units)
     latents = 3.0 + 7.0 * torch.randn(64, 1, 2)
     layer.init_codebook(latents)
     layer.eval()
     with torch.no_grad():
         layer.log_precision.fill_(-2 * math.log(0.5))
-        factor = float(layer.scale)  # of what the decoder reads by z
+        factor = float(layer.scale) if units == "latents" else 1.0  # of what the decoder reads by z
         target = layer.decoder_units(latents)[:, 0] + 0.8 * factor * torch.randn(64, 2)
         deviation = factor * math.sqrt(0.8**2 + 0.5**2)
         distance = (target[:, None] - layer.unstandardized(layer.codebook)).square().sum(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -40,12 +42,15 @@ def test_without_noise_it_is_the_tokenizers_decode(tokenizer: VQAutoencoder) -> 
     assert torch.equal(decode(model, indices, batch_size=5), model.decode(indices).float())
 
 
-@pytest.mark.parametrize("noise", [0.5, 1.0])
-def test_noise_has_the_components_mean_and_precision(tokenizer: VQAutoencoder, noise: float) -> None:
+@pytest.mark.parametrize(("noise", "units"), [(1.0, "standardized"), (0.5, "standardized"), (0.5, "latents")])
+def test_noise_has_the_components_mean_and_precision(
+    tokenizer: VQAutoencoder, noise: float, units: Literal["standardized", "latents"]
+) -> None:
     quantizer: GaussianMixtureVQ = tokenizer.quantizer  # pyright: ignore[reportAssignmentType]
+    quantizer.units = units
     indices = torch.full((200, 20, 10), 2)
     z = decode(tokenizer, indices, noise=noise).movedim(1, -1).reshape(-1, 3)
-    z = quantizer.standardized(z)
+    z = quantizer.standardized(z) if units == "latents" else z
     deviation = noise * (-0.5 * quantizer.log_precision.detach()).exp()
     torch.testing.assert_close(z.std(0), deviation, rtol=0.02, atol=0)
     assert ((z.mean(0) - quantizer.codebook[2]).abs() < 5 * deviation / len(z) ** 0.5).all()

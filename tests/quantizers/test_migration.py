@@ -53,5 +53,6 @@ def test_what_had_not_started_has_not() -> None:
 @pytest.mark.parametrize("name", ["mixture", "residual", "new"])
 def test_the_config_is_written_as_one_of_now(name) -> None:
     config = old(name)[0].to_config()
+    assert config["units"] == "latents"
     assert "init" not in config
     assert from_config(config).to_config() == config  # pyright: ignore[reportAttributeAccessIssue]

@@ -68,7 +68,7 @@ def test_log_probability_entropy_and_mean_are_sums_over_codes(built) -> None:
 
 
 def test_expected_is_in_the_units_of_the_layer() -> None:
-    built = layer().eval()
+    built = layer(units="latents").eval()
     x = latents()
     codes = built.get_codes_from_indices(torch.arange(K))
     torch.testing.assert_close(built.posterior(x).expected(), by_hand(built, x).exp() @ codes)

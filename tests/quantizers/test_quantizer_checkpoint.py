@@ -34,6 +34,7 @@ CONFIGS = {
         "estimator": StraightThroughGumbel(Exponential(1.0, 0.1, idle=0.3), Linear(1.0, 0.0)),
         "mixture_weights": "learned",
         "standardize": False,
+        "units": "latents",
         "start_after": 7,
     },
     "reinmax": {"estimator": ReinMax(Constant(1.0), Constant(1.0)), "variance": Variance("none")},
@@ -132,6 +133,7 @@ def test_config_round_trip(name) -> None:
         "estimator",
         "mixture_weights",
         "standardize",
+        "units",
         "start_after",
     ):
         assert getattr(again, part) == getattr(built, part)

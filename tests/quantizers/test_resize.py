@@ -24,7 +24,7 @@ def latents(seed: int = 0, count: int = 1500) -> Tensor:
 
 
 def started(size: int, **options) -> GaussianMixtureVQ:
-    built = GaussianMixtureVQ(D, size, **options)
+    built = GaussianMixtureVQ(D, size, units="latents", **options)
     built.init_codebook(latents())
     return built
 

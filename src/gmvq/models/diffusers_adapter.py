@@ -59,7 +59,8 @@ class _Quantize(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, QuantizeInfo]:
         """Latents (B, D, h, w) to quantized ones, the loss, and (perplexity, None, indices (B * h * w,))."""
         latents = latents.movedim(1, -1)
-        out = self.quantizer(latents)
+        undo = getattr(self.quantizer, "from_decoder_units", None)
+        out = self.quantizer(latents if undo is None else undo(latents))
         perplexity = out.terms.get("perplexity", out.loss.new_zeros(()))
         indices = out.indices.reshape(-1, *out.indices.shape[latents.ndim - 1 :])
         return out.quantized.movedim(-1, 1), out.loss, QuantizeInfo(perplexity, None, indices)
@@ -172,7 +173,9 @@ class GMVQModel(nn.Module):
             An object with ``latents``, or a tuple of them.
         """
         latents = self.model.encoder(x / 2 + 0.5 if self.signed else x)
-        latents = latents.movedim(feature_axis(self.model), 1)
+        latents = latents.movedim(feature_axis(self.model), -1)
+        read = getattr(self.model.quantizer, "decoder_units", None)
+        latents = (latents if read is None else read(latents)).movedim(-1, 1)
         return Config(latents=latents) if return_dict else (latents,)
 
     def decode(

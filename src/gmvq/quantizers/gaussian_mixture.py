@@ -41,7 +41,8 @@ class GaussianMixtureVQ(MixtureState):
     of the posterior's mean.
     The objective is ``objective``: gamma * latent + beta * KL, in nats per position, mean over valid positions.
 
-    **What ``quantized`` means**: latents, in their own units.
+    **What ``quantized`` means**: latents, in their own units; with ``units="standardized"`` without m + s, as the
+    decoders of former versions want it.
 
     ``out.loss`` and ``out.nats`` hold one number with two gradients. ``reconstruction_loss + out.loss`` works for a
     reconstruction loss in any units (``gmvq.functional.balance``). Add ``out.nats`` to a negative log-likelihood in
@@ -69,6 +70,7 @@ class GaussianMixtureVQ(MixtureState):
         estimator: gradient estimator of the categorical sample, with temperature and noise.
         mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
         standardize: take m and s from the latents at the start; ``False``: m = 0, s = 1.
+        units: of ``quantized`` and of the codewords of indices: ``"latents"`` or ``"standardized"``.
         start_after: number of training batches before the codebook starts; 0: at the first.
         frozen_codes: whether ``set_codebook`` has frozen codes, so that a file of the layer has room for them.
         support: k: q(c|x) lives on the k most probable codes, at least 2, and everything after the search costs
@@ -104,6 +106,7 @@ class GaussianMixtureVQ(MixtureState):
         estimator: Estimator = StraightThroughGumbel(),
         mixture_weights: Literal["uniform", "learned"] = "uniform",
         standardize: bool = True,
+        units: Literal["latents", "standardized"] = "latents",
         start_after: int = 50,
         frozen_codes: bool = False,
         support: int | None = 4,
@@ -112,7 +115,7 @@ class GaussianMixtureVQ(MixtureState):
         check_parts(objective, precision, variance, estimator)
         super().__init__(
             *(dim, codebook_size, codebook_dim, precision, variance),
-            *(mixture_weights, standardize, frozen_codes),
+            *(mixture_weights, standardize, units, frozen_codes),
         )
         check_choice("backend", backend, BACKENDS)
         check_start(start_after)

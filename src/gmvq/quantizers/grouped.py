@@ -124,6 +124,12 @@ class GroupedGMVQ(ComposedQuantizer):
         vectors = zip(self.parts, self._split(latents), strict=True)
         return self._join([part.decoder_units(own) for part, own in vectors])
 
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """Latents (..., D) for which ``decoder_units`` gives ``read``, (..., D), if there are any."""
+        vectors = zip(self.parts, self._split(read), strict=True)
+        return self._join([part.from_decoder_units(own) for part, own in vectors])
+
+    @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """Indices (..., n G) of the most probable codes for latents (..., D); int64, -1 where masked."""
         rows, valid = self._rows(latents, mask)

@@ -22,11 +22,11 @@ _GAIN = 10.0
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of 0.1, known by its ``init``, as one of now."""
+    """A config of 0.1, known by its ``init``, as one of now: its decoder reads the latents' own units."""
     if "init" not in config:
         return config
     rest = {key: value for key, value in config.items() if key != "init"}
-    return {"support": None, "codebook_dim": None, **rest}
+    return {"support": None, "codebook_dim": None, **rest, "units": "latents"}
 
 
 def migrate_state(layer: MixtureState, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_size
+from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
 from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
@@ -84,7 +84,11 @@ class ResidualGMVQ(ComposedQuantizer):
             raise ValueError(f"a shared codebook has one size, got {list(sizes)}")
         self.shared_codebook, self.level_dropout, self.min_levels = shared_codebook, level_dropout, min_levels
         self.beam = beam
-        self.layers = nn.ModuleList(GaussianMixtureVQ(dim, size, **options) for size in sizes)
+        self.units = options.pop("units", "latents")
+        check_choice("units", self.units, ("latents", "standardized"))
+        self.layers = nn.ModuleList(
+            GaussianMixtureVQ(dim, size, units="latents", **options) for size in sizes
+        )
         for level in self.mixtures[1:]:  # there is a residual once the first has started
             level.start_after, level.straight_through = 0, False
             if shared_codebook:
@@ -128,7 +132,7 @@ class ResidualGMVQ(ComposedQuantizer):
         nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))
         total, loss = self._couple(total, nats, rows)
         indices = torch.stack([out.indices for out in outs], -1)
-        total = total if self.training else self.get_codes_from_indices(indices)
+        total = self.decoder_units(total) if self.training else self.get_codes_from_indices(indices)
         if valid is not None:
             total = torch.where(valid[:, None], total, 0.0)
         shape = (*latents.shape[:-1], len(outs))
@@ -177,19 +181,24 @@ class ResidualGMVQ(ComposedQuantizer):
             part, here = level.get_codes_from_indices(column), column >= 0
             total = torch.zeros_like(part) + part if total is None else total + part
             seen = here if seen is None else seen | here
-            yield torch.where(seen[..., None], total, 0.0)
+            yield torch.where(seen[..., None], self.decoder_units(total), 0.0)
 
     def get_codes_of_levels(self, indices: Tensor) -> Tensor:
         """The codewords of each level, (..., m, D), of indices (..., m), in the latents' units; zero where -1.
 
-        Their sum is ``get_codes_from_indices``, up to rounding.
+        ``decoder_units`` of their sum is ``get_codes_from_indices``, up to rounding.
         """
         columns = zip(self.mixtures, indices.unbind(-1), strict=False)
         return torch.stack([level.get_codes_from_indices(column) for level, column in columns], -2)
 
     def decoder_units(self, latents: Tensor) -> Tensor:
-        """What the decoder would read for latents (..., D) without codes: these."""
-        return latents
+        """Latents, or a sum of codewords, as the decoder reads them: standardised by the first level, or as is."""
+        return latents if self.units == "latents" else self.mixtures[0]._scaled(latents)
+
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """The inverse of ``decoder_units``."""
+        first = self.mixtures[0]
+        return read if self.units == "latents" else first._unscaled(read)
 
     def _codes(self, rows: Tensor, valid: Tensor | None) -> Tensor:
         """Codes (N, n) of rows (N, D), -1 where not valid: the search of eval and of ``encode``."""
@@ -219,7 +228,8 @@ class ResidualGMVQ(ComposedQuantizer):
     @torch.no_grad()
     def _error(self, residual: Tensor, active: Tensor | None) -> Tensor:
         """Mean square of what is left of the rows (N, D) that a level saw, in the units of ``quantized``."""
-        square = residual.square().mean(-1)
+        scale = self.mixtures[0]._divisor(residual) if self.units == "standardized" else 1.0
+        square = (residual / scale).square().mean(-1)
         if active is None:
             return square.mean()
         return torch.where(active, square, 0.0).sum() / active.sum().clamp_min(1)
@@ -276,6 +286,7 @@ class ResidualGMVQ(ComposedQuantizer):
             "shared_codebook": self.shared_codebook,
             "level_dropout": self.level_dropout,
             "min_levels": self.min_levels,
+            "units": self.units,
             "codebook_size": self.codebook_size if len(set(sizes)) == 1 else [*sizes],
         }
         return without_later(first | own)

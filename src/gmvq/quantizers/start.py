@@ -49,7 +49,7 @@ def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int
         layer: what starts.
         latents: of this rank, (N, D).
         valid: (N,), or None for all.
-        after: number of training batches that run before the start.
+        after: number of training batches before the start, which waits for spread as well; 0: it does not wait.
     """
     layer.settle()
     if layer._ready:
@@ -72,7 +72,7 @@ def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int
     layer._pool = layer._pool or Pool(layer.codebook_size)
     layer._pool.add(latents)
     layer.batches += 1
-    if int(layer.batches) <= after or bool((latents == latents[0]).all()):
+    if int(layer.batches) <= after or (after and bool((latents == latents[0]).all())):
         return False
     return start_from_pool(layer)
 

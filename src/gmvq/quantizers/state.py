@@ -50,15 +50,17 @@ class MixtureState(Quantizer):
         variance: Variance,
         mixture_weights: Literal["uniform", "learned"],
         standardize: bool,
+        units: Literal["latents", "standardized"],
         frozen_codes: bool = False,
     ) -> None:
         super().__init__(dim, codebook_size)
         if codebook_dim is not None:
             check_size("codebook_dim", codebook_dim)
         check_choice("mixture_weights", mixture_weights, ("uniform", "learned"))
+        check_choice("units", units, ("latents", "standardized"))
         self.codebook_dim = dim if codebook_dim is None else min(codebook_dim, dim)
         self.precision, self.variance, self.mixture_weights = precision, variance, mixture_weights
-        self.standardize = standardize
+        self.standardize, self.units = standardize, units
         self.project_in, self.project_out = _projections(dim, self.codebook_dim)
         self.codebook = nn.Parameter(torch.zeros(codebook_size, self.codebook_dim))
         width = self.codebook_dim if precision.per_feature else 1
@@ -121,12 +123,22 @@ class MixtureState(Quantizer):
         return self._project(self._scaled(latents))
 
     def unstandardized(self, z: Tensor) -> Tensor:
-        """m + s B z, what the decoder reads for z, (..., d) -> (..., D)."""
-        return self._unscaled(z if self.project_out is None else _linear(z, self.project_out))
+        """m + s B z, or B z for ``units="standardized"``: what the decoder reads for z, (..., d) -> (..., D)."""
+        y = z if self.project_out is None else _linear(z, self.project_out)
+        return self._unscaled(y) if self.units == "latents" else y
 
     def decoder_units(self, latents: Tensor) -> Tensor:
         """What the decoder would read for latents (..., D) without a code."""
         return self.unstandardized(self.standardized(latents))
+
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """Latents (..., D) for which ``decoder_units`` gives ``read``, (..., D), if there are any."""
+        y = self._scaled(read) if self.units == "latents" else read
+        if self.project_in is not None and self.project_out is not None:
+            dtype = torch.promote_types(y.dtype, torch.float32)
+            inverse = [torch.linalg.pinv(matrix.to(dtype)) for matrix in (self.project_in, self.project_out)]
+            y = _linear(y, inverse[0] @ inverse[1])
+        return self._unscaled(y)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         """y = (latents - m) / s, (..., D)."""
