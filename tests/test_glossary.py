@@ -98,5 +98,5 @@ def _members(kind: type) -> set[str]:
 def test_what_does_not_exist_is_found() -> None:
     assert missing("Estimator.sample") == []
     assert missing("Estimator.no_such_name") == ["no_such_name"]
-    assert missing("functional/balance.py") == []
+    assert missing("functional/gauge.py") == []
     assert missing("functional/no_such.py") == ["functional/no_such.py"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional.balance import balance_gradients
+from gmvq.functional.gauge import balance_gradients
 
 
 def problem() -> tuple[Tensor, Tensor, Tensor, Tensor]:

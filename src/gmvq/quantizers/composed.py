@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..functional.balance import balance_gradients
+from ..functional.gauge import balance_gradients
 from ..types import QuantizerOutput
 from .base import Quantizer
 from .config import from_arguments
@@ -28,11 +28,9 @@ def level_terms(outs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
     have their numbers already: of these the mean over parts is meant.
     """
     terms: dict[str, Tensor] = {}
-    for name in outs[0].terms:
+    for name in (name for name in outs[0].terms if name != "error"):
         values = torch.stack([out.terms[name] for out in outs])
-        if name != "error":
-            added = name in _ADDITIVE or name.startswith("nats/")
-            terms[name] = values.sum() if added else values.mean()
+        terms[name] = values.sum() if name in _ADDITIVE or name.startswith("nats/") else values.mean()
     if "perplexity/1" in terms:
         return terms
     for number, out in enumerate(outs, start=1):
@@ -68,7 +66,7 @@ class ComposedQuantizer(Quantizer):
     def _couple(
         self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """In training the loss in the units of the reconstruction loss, see ``functional.balance``; else as they are.
+        """In training the loss in the units of the reconstruction loss, see ``functional.gauge``; else as they are.
 
         The error of quantization is spread over those of the D features that the codebooks span, at most D.
         """
