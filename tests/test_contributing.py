@@ -42,4 +42,4 @@ def test_the_map_of_rooms_is_that_of_the_contracts(contract: str) -> None:
 
 
 def test_the_strict_files_exist() -> None:
-    assert [file for file in TOOLS["pyright"]["strict"] if not (ROOT / file).is_file()] == []
+    assert [place for place in TOOLS["pyright"]["strict"] if not (ROOT / place).exists()] == []

@@ -27,7 +27,7 @@ NEEDS = {
     "prior": ("lightning", "transformers"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "models.card": ("huggingface_hub", "jinja2"),
-    "models.precision": ("lightning",),
+    "functional.autocast": ("lightning",),
 }
 
 

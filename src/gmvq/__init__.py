@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel
+    from .functional.estimators import GumbelSoftmax, StraightThroughGumbel
     from .functional.schedules import Constant, Cosine, Exponential, Linear
     from .models import VQAutoencoder, build_autoencoder
     from .objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
@@ -37,7 +37,6 @@ _WHERE = {
     "Variance": "quantizers",
     "QuantizerOutput": "types",
     "GumbelSoftmax": "functional.estimators",
-    "ReinMax": "functional.estimators",
     "StraightThroughGumbel": "functional.estimators",
     "Constant": "functional.schedules",
     "Cosine": "functional.schedules",

@@ -52,18 +52,30 @@ def test_stored_config_repeats_the_run(here: Any, gmvq: Run) -> None:
 
 def test_print_config_round_trips(here: Any, gmvq: Run, tmp_path: Path) -> None:
     options = ["--model.objective.beta", "Linear(0, 3)", "--model.variance.noise", "Cosine(1, 0, finish=0.5)"]
-    options += ["--model.estimator", "ReinMax(noise=0.5)", "--model.objective.gamma.value", "0.25"]
+    options += ["--model.estimator", "GumbelSoftmax(noise=0.5)", "--model.objective.gamma.value", "0.25"]
     first = gmvq("fit", *here.small, *options, "--print_config")
     assert first.code == 0, first.err
     config = yaml.safe_load(first.out)
     assert config["model"]["objective"]["gamma"] == 0.25
     assert config["model"]["objective"]["beta"] == "Linear(0.0, 3.0)"
     assert config["model"]["variance"]["noise"] == "Cosine(1.0, 0.0, finish=0.5)"
-    assert config["model"]["estimator"] == "ReinMax(temperature=1.0, noise=0.5)"
+    assert config["model"]["estimator"] == "GumbelSoftmax(temperature=1.0, noise=0.5)"
     file = tmp_path / "config.yaml"
     file.write_text(first.out)
     second = gmvq("fit", "--config", file, "--print_config")
     assert second.out == first.out
+
+
+def test_a_config_with_options_that_are_gone_is_read(gmvq: Run, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "model:\n  precision: {fit: ml, sharpening: 2}\n  variance: {kind: adaptive, sigma: 0.5}\n"
+    )
+    result = gmvq("fit", "--config", file, "--print_config")
+    assert result.code == 0, result.err
+    model = yaml.safe_load(result.out)["model"]
+    assert (model["precision"]["sharpening"], model["variance"]["sigma"]) == (2, 0.5)
+    assert "fit" not in model["precision"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

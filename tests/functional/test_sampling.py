@@ -8,15 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel
+from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.noise import noise_keys
-from gmvq.functional.sampling import choose_backend, chunked, find_support, mixture_sample
-from gmvq.functional.sampling.dispatch import MixtureSample
+from gmvq.functional.sampling import MixtureSample, choose_backend, chunked, find_support, mixture_sample
 from gmvq.functional.schedules import Constant
 
 from .watch import largest_allocation
 
-ESTIMATORS = (GumbelSoftmax(), StraightThroughGumbel(), ReinMax(), None)
+ESTIMATORS = (GumbelSoftmax(), StraightThroughGumbel(), None)
 CPU = torch.device("cpu")
 
 
@@ -186,7 +185,6 @@ class Own:
         ("auto", "cpu", torch.float32, GumbelSoftmax(), None, "chunked", "need a CUDA device"),
         ("auto", "cpu", torch.float32, GumbelSoftmax(), 8, "chunked", "leaves nothing to fuse"),
         ("auto", "cuda", torch.float64, GumbelSoftmax(), None, "chunked", "float32"),
-        ("auto", "cuda", torch.float32, ReinMax(), None, "chunked", "ReinMax"),
         ("auto", "cpu", torch.float32, Own(), None, "reference", "not an estimator of gmvq"),
         ("auto", "cpu", torch.float32, Own(), 8, "chunked", "leaves nothing to fuse"),
         ("reference", "cuda", torch.float32, GumbelSoftmax(), None, "reference", "asked for"),
@@ -212,7 +210,7 @@ def test_triton_is_chosen_where_it_can_run(monkeypatch) -> None:
         assert chosen.name == ("triton" if present else "chunked")
     with pytest.raises(ValueError, match=r"'triton' cannot run: the package triton is not installed"):
         choose_backend("triton", estimator=GumbelSoftmax(), **cuda)
-    with pytest.raises(ValueError, match=r"knows the estimators of gmvq only, not Own"):
+    with pytest.raises(ValueError, match=r"'chunked' cannot run: Own is not an estimator of gmvq"):
         choose_backend("chunked", estimator=Own(), **cuda)
     with pytest.raises(ValueError, match="backend must be one of"):
         choose_backend("fast", estimator=GumbelSoftmax(), **cuda)

@@ -20,7 +20,7 @@ from torch import Tensor
 from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.noise import noise_keys
 from gmvq.functional.sampling import mixture_sample
-from gmvq.functional.sampling.reference import mixture_sample_reference
+from gmvq.functional.sampling.reference import Inputs, mixture_sample_reference
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not used either")
 
@@ -89,9 +89,8 @@ def expected(inputs: list[Any], mode: str, grads: list[Tensor]) -> tuple[list[Te
     query, codebook, bias, extra, present, keys, temperature, noise = inputs
     leaves = [x.detach().double().requires_grad_() for x in (query, codebook, bias, extra)]
     present = None if present is None else present.double()
-    outputs = mixture_sample_reference(
-        *leaves, present, keys, temperature.double(), noise.double(), ESTIMATORS[mode]
-    )
+    own = Inputs(*leaves, present, keys, temperature.double(), noise.double())
+    outputs = mixture_sample_reference(own, ESTIMATORS[mode])
     loss = sum((out * g.double()).sum() for out, g in zip(outputs[:4], grads, strict=True))
     found = torch.autograd.grad(loss, leaves, materialize_grads=True)  # pyright: ignore[reportArgumentType]
     return [x.detach() for x in outputs], list(found)
@@ -204,7 +203,7 @@ def test_hard_samples_are_those_of_the_definition() -> None:
     """The same keys draw the same codes, 500 rows of them."""
     inputs = problem(500, 24, 3)
     drawn = triton_kernels.forward(*inputs, "hard")[5]
-    mean = mixture_sample_reference(*inputs, StraightThroughGumbel())[0]
+    mean = mixture_sample_reference(Inputs(*inputs), StraightThroughGumbel())[0]
     torch.testing.assert_close(inputs[1][drawn], mean)
     assert drawn.unique().numel() > 12
 
@@ -217,21 +216,14 @@ def test_the_split_of_the_work_does_not_matter(processors: int, monkeypatch) -> 
 
 
 @case
-def test_search_takes_the_lowest_of_equals() -> None:
+def test_the_index_is_the_lowest_of_equals() -> None:
     query, codebook, bias, *_ = problem(40, 60, 5, scale=2.0, integers=True)
     codebook, bias = codebook.repeat(4, 1), bias.repeat(4)  # equals lie in one tile and in several
-    indices = triton_kernels.search(query, codebook, bias)
+    indices = triton_kernels.forward(query, codebook, bias, bias, *problem(40, 1, 1)[4:], "none")[4]
     logits = query @ codebook.T + bias
     first = (logits == logits.amax(1, keepdim=True)).int().argmax(1)
     assert torch.equal(indices, first)
     assert int(indices.max()) < 60
-    flat = torch.zeros_like(bias)
-    assert torch.equal(
-        triton_kernels.search(query, torch.zeros_like(codebook), flat), torch.zeros_like(indices)
-    )
-    assert torch.equal(
-        triton_kernels.forward(query, codebook, bias, bias, *problem(40, 1, 1)[4:], "none")[4], first
-    )
 
 
 @case

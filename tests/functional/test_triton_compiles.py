@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is not installed: its kernels are not used either")
 
-KERNELS = {"_rows", "_columns", "_search", "_row_gradients", "_column_gradients"}
+KERNELS = {"_rows", "_columns", "_row_gradients", "_column_gradients"}
 #: number type, torch's precision setting, D, mode: each kind of product, and each mode
 CASES = [
     ("float32", "highest", 20, "soft"),
@@ -92,7 +92,6 @@ def compile_all() -> list[dict[str, Any]]:
         inputs = (query, codebook, row, row, None, torch.zeros(size, 4, dtype=torch.int32), row[0], row[0])
         out = triton_kernels.forward(*inputs, mode)
         triton_kernels.backward((query, row, row, row), *inputs, (out[2], *out[5:]), mode)
-        triton_kernels.search(*inputs[:3])
     return compiled
 
 

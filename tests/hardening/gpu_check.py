@@ -21,7 +21,7 @@ from torch import Tensor
 from gmvq.files import write_json
 from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.noise import noise_keys
-from gmvq.functional.sampling.reference import mixture_sample_reference
+from gmvq.functional.sampling.reference import Inputs, mixture_sample_reference
 from gmvq_bench.results import environment
 
 ESTIMATORS = {"soft": GumbelSoftmax(), "hard": StraightThroughGumbel(), "none": None}
@@ -88,9 +88,8 @@ def definition(inputs: list[Any], mode: str, grads: list[Tensor], rows: int = 10
             inputs[5][part],
             [x.double() for x in inputs[6:]],
         )
-        out = mixture_sample_reference(
-            query, codebook, bias, extra, present, keys, tau, noise, ESTIMATORS[mode]
-        )
+        own = Inputs(query, codebook, bias, extra, present, keys, tau, noise)
+        out = mixture_sample_reference(own, ESTIMATORS[mode])
         weights = [g[part].double() for g in grads[:3]] + [grads[3].double()]
         loss = sum((o * w).sum() for o, w in zip(out[:4], weights, strict=True))
         found = torch.autograd.grad(loss, [query, *shared], materialize_grads=True)  # pyright: ignore
@@ -155,7 +154,6 @@ def checks(device: torch.device, sizes: list[tuple[int, int, int]], *, large: bo
             yield compare(f"logits to 1e4, tau {tau}", *extreme(device, mode, tau))
         yield compare("strided inputs", strided(problem(65, 130, 20, device)), mode, 2e-5)
     yield repeated(problem(*sizes[-1], device))
-    yield search(device)
     if not large:
         return
     yield without_waiting(problem(*sizes[-1], device))
@@ -193,18 +191,6 @@ def repeated(inputs: list[Any]) -> Row:
     return line(
         "the same bits twice", {"different": float(not all(torch.equal(x, y) for x, y in pairs))}, 0.0
     )
-
-
-def search(device: torch.device) -> Row:
-    """Integers with every code four times: the lowest of equals."""
-    from gmvq.functional.sampling import triton_kernels
-
-    query, codebook, bias, *_ = ((2 * x).round() for x in problem(999, 300, 24, device)[:3])
-    codebook, bias = codebook.repeat(4, 1), bias.repeat(4)
-    logits = query @ codebook.T + bias
-    first = (logits == logits.amax(1, keepdim=True)).int().argmax(1)
-    different = (triton_kernels.search(query, codebook, bias) != first).sum()
-    return line("search, ties", {"different": float(different)}, 0.0)
 
 
 def without_waiting(inputs: list[Any]) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -255,11 +254,11 @@ def test_aggregate_of_a_whole_set_replaces_the_batch(make_problem, images_and_la
 class Layer(nn.Module):
     """A stand-in with the attributes that ``LatentModel.of`` reads."""
 
-    def __init__(self, model: LatentModel, kind: str = "adaptive") -> None:
+    def __init__(self, model: LatentModel, per_code: bool = False) -> None:
         super().__init__()
         self.codebook = nn.Parameter(model.codebook.float())
         self.log_precision = model.log_precision.float()
-        self.variance = SimpleNamespace(kind=kind)
+        self.per_code = per_code
         self.pi = model.log_weights.float()
         self.table = torch.tensor([-1.0, -2.0, -3.0])
 
@@ -273,7 +272,7 @@ class Layer(nn.Module):
         return z * 3.0 + 5.0
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
-        if self.variance.kind == "learned":
+        if self.per_code:
             return self.table
         return adaptive_variance(squared_distance, self.codebook.shape[1]).log()
 
@@ -301,22 +300,22 @@ def test_a_layer_with_standardisation_gives_the_bound_in_its_own_coordinates(
     torch.testing.assert_close(bound.value, direct.value, **tolerance)
 
 
-def test_kind_none_is_scored_as_the_discrete_model(make_problem, images_and_latents) -> None:
+def test_a_layer_is_scored_as_the_discrete_model_where_asked(make_problem, images_and_latents) -> None:
     problem = make_problem()
     x, z = images_and_latents(problem, 3)
-    layer = Layer(problem.model, "none")
-    assert LatentModel.of(layer).discrete
-    assert LatentModel.of(Layer(problem.model), discrete=True).discrete
-    bound = elbo(layer, layer.unstandardized(z), x, problem.decode, problem.likelihood)
+    layer = Layer(problem.model)
+    assert not LatentModel.of(layer).discrete
+    model = LatentModel.of(layer, discrete=True)
+    bound = elbo(model, layer.unstandardized(z), x, problem.decode, problem.likelihood)
     torch.testing.assert_close(bound.latent, torch.zeros_like(bound.latent))
     with pytest.raises(ValueError, match="no variance"):
-        LatentModel.of(layer).log_variances(z.flatten(0, 1))
+        model.log_variances(z.flatten(0, 1))
 
 
 def test_a_variance_per_code_is_broadcast(make_problem, images_and_latents) -> None:
     problem = make_problem()
     x, z = images_and_latents(problem, 3)
-    layer = Layer(problem.model, "learned")
+    layer = Layer(problem.model, per_code=True)
     value = importance_weighted_bound(
         layer, layer.unstandardized(z), x, problem.decode, problem.likelihood, samples=3
     )

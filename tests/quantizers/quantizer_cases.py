@@ -13,8 +13,7 @@ from gmvq import GaussianMixtureVQ, GumbelSoftmax, Objective, Precision, Varianc
 from gmvq.functional.schedules import Constant
 from gmvq.types import QuantizerOutput
 
-KINDS = ("albo", "elbo", "literal", "none")
-VARIANCES = ("adaptive", "fixed", "learned", "none")
+KINDS = ("albo", "elbo", "literal")
 D, K = 3, 5
 
 
@@ -30,10 +29,8 @@ def layer(
     kind: Any = "albo",
     gamma: float = 0.7,
     beta: float = 1.3,
-    fit: Any = "learned",
     per_feature: bool = False,
     sharpening: float = 1.0,
-    variance: Any = "adaptive",
     sigma: float = 1.2,
     sample_noise: float = 0.0,
     estimator: Any = GumbelSoftmax,
@@ -50,8 +47,8 @@ def layer(
         dim,
         codebook_size,
         objective=Objective(kind, Constant(gamma), Constant(beta), commitment=0.0),
-        precision=Precision(fit, per_feature, Constant(sharpening)),
-        variance=Variance(variance, sigma, Constant(sample_noise)),
+        precision=Precision(per_feature, Constant(sharpening)),
+        variance=Variance(sigma, Constant(sample_noise)),
         estimator=estimator(Constant(temperature), Constant(gumbel_noise)),
         support=support,
         **rest,
@@ -135,11 +132,7 @@ class Mixture:
 
     def code_variance(self, built: GaussianMixtureVQ) -> Tensor:
         """s_c^2(x), (N, K)."""
-        if built.variance.kind == "adaptive":
-            return self.distance / (2 * built.variance.sigma**2 * built.dim)
-        if built.variance.kind == "learned":
-            return built.log_variances.exp().expand_as(self.distance)
-        return torch.full_like(self.distance, built.variance.sigma**2)
+        return self.distance / (2 * built.variance.sigma**2 * built.dim)
 
     def gaussians(self, variance: Tensor) -> tuple[Normal, Normal]:
         """q(z|x, c) for variances (N,), and p(z|c), both centred: means do not matter."""

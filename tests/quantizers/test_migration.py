@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gmvq import GaussianMixtureVQ, Objective
+from gmvq.functional.schedules import Constant
 from gmvq.quantizers import from_config
 
 FILES = Path(__file__).parents[1] / "data"
@@ -48,6 +51,25 @@ def test_what_had_not_started_has_not() -> None:
     assert not built.started
     built(torch.randn(64, 4))
     assert built.started
+
+
+def test_options_that_are_gone_are_said_and_change_no_code() -> None:
+    built = GaussianMixtureVQ(4, 8)
+    built.init_codebook(torch.randn(50, 4))
+    now, state, x = built.to_config(), built.state_dict(), torch.randn(20, 4)
+    parts = {
+        "Precision(fit='learned')": {"precision": {**now["precision"], "fit": "learned"}},
+        "Variance(kind='learned')": {"variance": {**now["variance"], "kind": "learned"}},
+        "ReinMax": {"estimator": {**now["estimator"], "type": "ReinMax"}},
+    }
+    for name, part in parts.items():
+        with pytest.warns(UserWarning, match=re.escape(name)):
+            loaded = from_config({**now, **part})
+        loaded.load_state_dict({**state, "log_variances": torch.zeros(8)})
+        assert torch.equal(loaded.encode(x), built.encode(x))
+    old = from_config({**now, "objective": {**now["objective"], "kind": "none"}})
+    assert old.objective == Objective(beta=Constant(0.0))  # pyright: ignore[reportAttributeAccessIssue]
+    assert now["precision"]["fit"] == "ml", "a model's digest is of its configuration"
 
 
 @pytest.mark.parametrize("name", ["mixture", "residual", "new"])

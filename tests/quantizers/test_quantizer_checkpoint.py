@@ -17,7 +17,6 @@ from gmvq import (
     GumbelSoftmax,
     Objective,
     Precision,
-    ReinMax,
     StraightThroughGumbel,
     Variance,
 )
@@ -29,15 +28,15 @@ CONFIGS = {
     "defaults": {},
     "everything else": {
         "objective": OBJECTIVE,
-        "precision": Precision("learned", True, Exponential(1.0, 10.0, finish=0.5)),
-        "variance": Variance("learned", 0.7, Linear(1.0, 0.0)),
+        "precision": Precision(True, Exponential(1.0, 10.0, finish=0.5)),
+        "variance": Variance(0.7, Linear(1.0, 0.0)),
         "estimator": StraightThroughGumbel(Exponential(1.0, 0.1, idle=0.3), Linear(1.0, 0.0)),
         "mixture_weights": "learned",
         "standardize": False,
         "units": "latents",
         "start_after": 7,
     },
-    "reinmax": {"estimator": ReinMax(Constant(1.0), Constant(1.0)), "variance": Variance("none")},
+    "soft": {"estimator": GumbelSoftmax(Constant(1.0), Constant(1.0)), "support": None},
 }
 #: What the schedules of "everything else" are at the start, half-way and at the end.
 VALUES = {

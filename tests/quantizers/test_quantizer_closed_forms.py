@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from quantizer_cases import KINDS, VARIANCES, D, Mixture, kl, latents, layer
+from quantizer_cases import KINDS, D, Mixture, kl, latents, layer
 
 CHOICES = [
     {
@@ -38,44 +38,36 @@ def test_posterior_takes_any_leading_shape_and_sums_to_one() -> None:
     torch.testing.assert_close(log_q.exp().sum(-1), torch.ones(2, 3, 2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("kind", VARIANCES)
 @pytest.mark.parametrize("training", [True, False])
-def test_log_variance_is_that_of_the_chosen_code(kind, training) -> None:
-    built, x = layer(variance=kind).train(training), latents()
+def test_log_variance_is_that_of_the_chosen_code(training) -> None:
+    built, x = layer().train(training), latents()
     out, mixture = built(x), Mixture.of(built, x)
-    if kind == "none":
-        assert (out.log_variance == -math.inf).all()
-        return
     chosen = mixture.code_variance(built).gather(-1, out.indices[:, None]).squeeze(-1)
     torch.testing.assert_close(out.log_variance, chosen.log())
 
 
-@pytest.mark.parametrize("kind", VARIANCES)
-def test_code_log_variance_covers_all_codes(kind) -> None:
-    built, x = layer(variance=kind), latents()
+def test_code_log_variance_covers_all_codes() -> None:
+    built, x = layer(), latents()
     mixture = Mixture.of(built, x)
     ours = built.code_log_variance(mixture.distance).expand_as(mixture.distance)
     expected = mixture.code_variance(built).log()
-    torch.testing.assert_close(ours, torch.full_like(expected, -math.inf) if kind == "none" else expected)
+    torch.testing.assert_close(ours, expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit"), [("adaptive", math.inf), ("adaptive", 0.05), ("fixed", 0.05), ("learned", 0.05)]
-)
-def test_sample_has_the_mean_and_variance_of_the_mixed_code(kind, limit) -> None:
+@pytest.mark.parametrize("limit", [math.inf, 0.05])
+def test_sample_has_the_mean_and_variance_of_the_mixed_code(limit) -> None:
     """z = sum_c r_c mu_c + noise sqrt(v) eps, v = sum_c r_c s_c^2, by the moments of many samples of one latent;
     v of an adaptive variance is at most ``limit`` / w."""
-    built = layer(variance=kind, sample_noise=0.5, sigma=0.8)
+    built = layer(sample_noise=0.5, sigma=0.8)
     built.variance = dataclasses.replace(built.variance, noise_limit=limit)
     x = latents(1).expand(40_000, D)
     torch.manual_seed(0)
     samples, mixture = built.standardized(built(x).quantized).detach(), Mixture.of(built, x[:1])
     mean = (mixture.weights @ built.codebook)[0]
     variance = (mixture.weights * mixture.code_variance(built)).sum()
-    if kind == "adaptive":
-        largest = limit * (-built.log_precision).exp().mean() / built.sharpening
-        assert math.isinf(limit) or bool(variance > largest)
-        variance = variance.minimum(largest)
+    largest = limit * (-built.log_precision).exp().mean() / built.sharpening
+    assert math.isinf(limit) or bool(variance > largest)
+    variance = variance.minimum(largest)
     variance = 0.5**2 * variance
     bound = 5.0 * (variance / len(x)).sqrt().item()
     torch.testing.assert_close(samples.mean(0), mean, atol=bound, rtol=0.0)
@@ -83,22 +75,15 @@ def test_sample_has_the_mean_and_variance_of_the_mixed_code(kind, limit) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("per_feature", [False, True])
-def test_nats_are_the_formula_of_the_kind(kind, variance, per_feature) -> None:
-    built = layer(
-        kind=kind, variance=variance, per_feature=per_feature, mixture_weights="learned", gamma=0.7, beta=1.3
-    )
+def test_nats_are_the_formula_of_the_kind(kind, per_feature) -> None:
+    built = layer(kind=kind, per_feature=per_feature, mixture_weights="learned", gamma=0.7, beta=1.3)
     x = latents()
     out, mixture = built(x), Mixture.of(built, x)
     mixed = (mixture.weights * mixture.code_variance(built)).sum(-1)
     latent = mixture.latent(mixed, literal=kind == "literal")
-    if variance == "none":
-        latent = torch.zeros_like(latent)
     aggregated, conditional = kl(mixture.q.mean(0), mixture.prior), kl(mixture.q, mixture.prior).mean()
-    categorical = {"albo": aggregated, "literal": aggregated, "elbo": conditional, "none": torch.zeros(())}[
-        kind
-    ]
+    categorical = conditional if kind == "elbo" else aggregated
     torch.testing.assert_close(out.nats, (0.7 * latent + 1.3 * categorical).to(out.nats))
     torch.testing.assert_close(out.loss, out.nats)
     torch.testing.assert_close(out.terms["latent"], latent.detach())

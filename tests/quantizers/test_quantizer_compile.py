@@ -44,7 +44,7 @@ class Counting:
     ],
 )
 def test_compiled_training_equals_eager(backend) -> None:
-    choice = {"dtype": torch.float32, "fit": "ml", "mixture_weights": "learned"}
+    choice = {"dtype": torch.float32, "mixture_weights": "learned"}
     x, eager = latents(dtype=torch.float32), layer(**choice)
     compiled = layer(**choice)
     compiled.compile(fullgraph=True, backend=backend)

@@ -68,9 +68,8 @@ def test_autocast_changes_neither_posterior_nor_start_nor_tokens(dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("variance", ["adaptive", "learned"])
-def test_a_half_precision_module_trains_and_stays_near_its_float32_twin(dtype, variance) -> None:
-    choice = {"dtype": torch.float32, "variance": variance, "mixture_weights": "learned", "fit": "ml"}
+def test_a_half_precision_module_trains_and_stays_near_its_float32_twin(dtype) -> None:
+    choice = {"dtype": torch.float32, "mixture_weights": "learned"}
     built = layer(**choice).to(dtype)
     twin = layer(**choice)
     twin.load_state_dict(built.state_dict())  # the same parameters, computed with in float32 throughout

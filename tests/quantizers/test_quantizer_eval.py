@@ -129,8 +129,8 @@ def test_scale_and_offset_of_the_latents_do_not_matter(factor, shift) -> None:
 def test_accumulation_equals_one_batch_for_what_is_a_mean_over_positions(kind) -> None:
     """Halves of equal statistics: every objective. Other halves: all but the aggregated KL, which is no mean."""
     x = latents(20)
-    for halves, holds in ((x.chunk(2), kind in ("elbo", "none")), ((x, x.flip(0)), True)):
-        built = layer(kind=kind, fit="ml", standardize=False)
+    for halves, holds in ((x.chunk(2), kind == "elbo"), ((x, x.flip(0)), True)):
+        built = layer(kind=kind, standardize=False)
         _, whole = run(built, torch.cat(halves))
         built.zero_grad()
         built._pending = None
@@ -178,7 +178,7 @@ def test_checkpointing_over_the_lazy_start() -> None:
 
 
 def test_output_unpacks_and_parameter_groups_hold_every_parameter_once() -> None:
-    built = layer(mixture_weights="learned", variance="learned")
+    built = layer(mixture_weights="learned")
     out = built(latents())
     quantized, indices, loss = out
     assert quantized is out.quantized

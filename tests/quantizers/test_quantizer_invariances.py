@@ -10,15 +10,14 @@ import torch
 from quantizer_cases import KINDS, D, assert_same, latents, layer, run
 
 CHOICES = [
-    {"kind": kind, "fit": fit, "mixture_weights": weights, "per_feature": per_feature}
-    for kind, fit, weights, per_feature in zip(
+    {"kind": kind, "mixture_weights": weights, "per_feature": per_feature}
+    for kind, weights, per_feature in zip(
         (*KINDS, "albo"),
-        ("ml", "learned", "ml", "fixed", "ml"),
-        ("uniform", "learned", "learned", "uniform", "uniform"),
-        (True, False, False, True, False),
+        ("uniform", "learned", "learned", "uniform"),
+        (True, False, False, False),
         strict=True,
     )
-] + [{"support": 3, "fit": "ml", "mixture_weights": "learned", "per_feature": True}]
+] + [{"support": 3, "mixture_weights": "learned", "per_feature": True}]
 MASK = torch.tensor([1, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1], dtype=torch.bool)
 
 

@@ -17,7 +17,7 @@ from gmvq.functional.schedules import Cosine
 
 def test_births_take_every_dead_code_to_a_latent_and_change_no_other() -> None:
     """Against the same step without births: the rest of the codebook is equal, bit by bit."""
-    bearing, barren = layer(fit="ml"), layer(fit="ml")
+    bearing, barren = layer(), layer()
     x, dead = latents(50), torch.tensor([True, False, False, True, False])
     z = bearing.standardized(x).detach()
     barren.births = False
@@ -40,7 +40,7 @@ def test_units_and_origin_of_the_latents_do_not_matter(dtype, factor, shift) -> 
     """Wait, start and M-steps included: the same indices and codewords after training on either."""
     test, runs = latents(40, seed=99), []
     for scale, offset in ((1.0, 0.0), (factor, shift)):
-        built = layer(started=False, start_after=3, fit="ml", dtype=dtype)
+        built = layer(started=False, start_after=3, dtype=dtype)
         for seed in range(8):
             built((scale * (latents(60, seed=seed) + offset)).to(dtype).requires_grad_())
         out = built.eval()((scale * (test + offset)).to(dtype))
@@ -82,7 +82,7 @@ def test_a_forward_repeated_in_backward_learns_nothing(reentrant, wait) -> None:
     """Before, at and after the start: with activation checkpointing the same state after the same batches."""
     states: list[dict[str, Any]] = []
     for recompute in (False, True):
-        built = layer(started=False, start_after=wait, fit="ml")
+        built = layer(started=False, start_after=wait)
         torch.manual_seed(7)
         for seed in range(5):
             x = latents(30, seed=seed).requires_grad_()

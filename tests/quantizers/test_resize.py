@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq import GaussianMixtureVQ, Precision, ResidualGMVQ, Variance
+from gmvq import GaussianMixtureVQ, Precision, ResidualGMVQ
 from gmvq.functional.kmeans import nearest_code
 from gmvq.quantizers import resize_codebook
 
@@ -74,7 +74,6 @@ def test_dead_codes_go_first_and_cost_nothing() -> None:
 def test_what_else_the_layer_knows_comes_along() -> None:
     options = {
         "mixture_weights": "learned",
-        "variance": Variance("learned"),
         "precision": Precision(per_feature=True),
     }
     built = started(16, codebook_dim=2, **options)

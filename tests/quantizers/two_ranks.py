@@ -23,11 +23,11 @@ MASK = torch.arange(ROWS) % 4 != 1
 EMPTY_SECOND = torch.arange(ROWS) < 12  # leaves rank 1 nothing but padding
 
 CASES: dict[str, dict[str, Any]] = {
-    "albo": {"kind": "albo", "fit": "ml", "mixture_weights": "learned"},
-    "elbo": {"kind": "elbo", "fit": "ml", "per_feature": True, "variance": "learned"},
-    "literal": {"kind": "literal", "fit": "learned"},
-    "none": {"kind": "none", "fit": "fixed", "standardize": False},
-    "truncated": {"kind": "albo", "fit": "ml", "support": 3},
+    "albo": {"kind": "albo", "mixture_weights": "learned"},
+    "elbo": {"kind": "elbo", "per_feature": True},
+    "literal": {"kind": "literal"},
+    "not standardised": {"kind": "albo", "standardize": False},
+    "truncated": {"kind": "albo", "support": 3},
 }
 MASKS: dict[str, Tensor | None] = {"all": None, "some": MASK, "one rank empty": EMPTY_SECOND}
 
@@ -117,7 +117,7 @@ def several(part: slice, world: int) -> dict[str, dict[str, Tensor]]:
 
 def wrapped(part: slice, world: int) -> dict[str, Any]:
     """DistributedDataParallel itself, from the lazy start on: its buckets and our collectives in one backward."""
-    built: torch.nn.Module = layer(started=False, fit="ml", mixture_weights="learned")
+    built: torch.nn.Module = layer(started=False, mixture_weights="learned")
     if world > 1:
         built = DistributedDataParallel(built)
     x, own, total = batch(MASK, part)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gmvq.functional.estimators import GumbelSoftmax, ReinMax, StraightThroughGumbel
+from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.schedules import Constant, Cosine, Exponential, Linear
 from gmvq.training.choices import as_plain, format_choice, parse_estimator, parse_schedule
 
@@ -35,10 +35,11 @@ def test_schedules(text: Any, schedule: Any) -> None:
     [
         ("GumbelSoftmax", GumbelSoftmax()),
         ("GumbelSoftmax()", GumbelSoftmax()),
-        ("ReinMax(temperature=2)", ReinMax(temperature=Constant(2.0))),
+        ("GumbelSoftmax(temperature=2)", GumbelSoftmax(temperature=Constant(2.0))),
         ("StraightThroughGumbel(Exponential(2, 0.1), noise=Cosine(1, 0))",
          StraightThroughGumbel(Exponential(2.0, 0.1), Cosine(1.0, 0.0))),
-        ({"class_path": "ReinMax", "init_args": {"noise": "Linear(1, 0)"}}, ReinMax(noise=Linear(1.0, 0.0))),
+        ({"class_path": "GumbelSoftmax", "init_args": {"noise": "Linear(1, 0)"}},
+         GumbelSoftmax(noise=Linear(1.0, 0.0))),
     ],
 )  # fmt: skip
 def test_estimators(text: Any, estimator: Any) -> None:
@@ -59,8 +60,8 @@ def test_what_is_no_schedule_is_refused_without_running_it(text: Any) -> None:
 
 
 def test_near_names_are_proposed() -> None:
-    with pytest.raises(ValueError, match="did you mean ReinMax"):
-        parse_estimator("RainMax()")
+    with pytest.raises(ValueError, match="did you mean GumbelSoftmax"):
+        parse_estimator("GumbleSoftmax()")
     with pytest.raises(ValueError, match="Exponential needs positive ends"):
         parse_schedule("Exponential(1, 0)")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gmvq.files import write_json
-from gmvq.functional.sampling import chunked, truncated
+from gmvq.functional.sampling import chunked, codes
 from gmvq_bench.results import Results, read
 from gmvq_bench.speed import layer
 from gmvq_bench.speed.contestants import CONTESTANTS, Case
@@ -59,7 +59,7 @@ def test_every_contestant_of_ours_passes_at_the_sizes_of_the_bench() -> None:
             lambda out: (out[0], out[1] * 1.001, *out[2:]),
             "gm-vq dense chunked .* grad codebook",
         ),
-        (truncated, "best_codes", lambda out: (out[0], out[1], out[2].roll(1)), "gm-vq support=8 .* indices"),
+        (codes, "best_codes", lambda out: (out[0], out[1], out[2].roll(1)), "gm-vq support=8 .* indices"),
     ],
 )
 def test_the_gate_stops_a_broken_implementation(

@@ -192,16 +192,8 @@ def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Pict
         model: the tokenizer.
         encoded: the picture.
         kind: ``"variance"``: log s_c^2 of the chosen code; ``"entropy"``: H of q(c|x) over all codes, bits.
-
-    Raises:
-        ValueError: the quantizer has no variance.
     """
-    if kind == "entropy":
-        values = posterior_entropy(model, encoded)
-    else:
-        values = encoded.log_variance
-        if not bool(values.isfinite().all()):
-            raise ValueError("this quantizer has no variance (variance='none'); choose the entropy")
+    values = posterior_entropy(model, encoded) if kind == "entropy" else encoded.log_variance
     low, high = (float(values.flatten().quantile(q)) for q in (0.01, 0.99))
     return _grown_to(model, encoded, colour_map(values, low, high, name="viridis")), low, high
 

@@ -93,7 +93,7 @@ def _devices() -> dict[str, str]:
     """The devices that torch can use, by the name that it knows them by."""
     import torch
 
-    from ..functional.precision import has_native_bf16
+    from ..functional.autocast import has_native_bf16
 
     fast = "bfloat16 is native" if has_native_bf16("cpu") else "bfloat16 is not native"
     found = {"cpu": f"cpu: {fast}"}

@@ -55,7 +55,7 @@ def _notes(
     """What the figures belong to."""
     import torch
 
-    from ..models.precision import recommended_precision
+    from ..functional.autocast import recommended_precision
 
     steps = options.trainer.max_steps
     return {

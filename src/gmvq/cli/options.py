@@ -13,7 +13,8 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from ..errors import import_or_tell
+from ..errors import import_or_tell, require
+from ..quantizers.migrate import FORMER, migrate_part
 from ..reading import read_text
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
@@ -103,7 +104,7 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
             check_config_file(Path(name))
     try:
         with without_imports():
-            config = parser.parse_args(list(argv))
+            config = parser.parse_args([_current(value) for value in argv])
     except (argparse.ArgumentError, AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         known = {action.dest for action in parser._actions} - {"help", "print_config"}
         raise ValueError(_explain(str(error), sorted(known))) from error
@@ -126,6 +127,27 @@ def _import_allowed(argv: Sequence[str]) -> list[str]:
     for name in found.allow_import:
         import_or_tell(name, "pip (or mend its name in --allow_import)")
     return rest
+
+
+def _current(value: str) -> str:
+    """An argument; for a config file with options of the quantizer that are gone, its text without them."""
+    if Path(value).suffix not in (".yaml", ".yml") or not Path(value).is_file():
+        return value
+    yaml = require("yaml", "train")
+    try:
+        config = yaml.safe_load(read_text(value))
+    except (yaml.YAMLError, RecursionError):  # left to the parser
+        return value
+    model = config.get("model") if isinstance(config, dict) else None
+    former = [
+        name for name in FORMER if isinstance(model, dict) and isinstance(model.get(name.lower()), dict)
+    ]
+    if not any(FORMER[name].keys() & model[name.lower()].keys() for name in former):
+        return value
+    for name in former:
+        part = migrate_part({"type": name, **model[name.lower()]})
+        model[name.lower()] = {key: entry for key, entry in part.items() if key != "type"}
+    return yaml.safe_dump(config)
 
 
 def _mentions(option: str, argv: Sequence[str]) -> bool:

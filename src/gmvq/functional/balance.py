@@ -1,15 +1,14 @@
-"""Make ``reconstruction_loss + out.loss`` work in any units: nats are converted where the two losses meet.
+r"""Make ``reconstruction_loss + out.loss`` work in any units: nats are converted where the two losses meet.
 
-The objective of the layer is in nats; a user's reconstruction loss is a mean or a sum of squared or absolute
-errors, or a perceptual loss. Added as they are, the nats win and nothing is learned. The exchange rate follows
-from rate and distortion: with distortion D_q due to quantization, spread over D features per position,
-D_q ~ exp(-2 R / D) at rate R nats per position, so one nat is worth
-
-    -dD_q/dR = 2 D_q / D        [units of the user's loss per nat and position]
-
-and D_q itself can be read off the backward pass: with g the gradient of the user's loss at the quantized latents
-and e = quantized - latents, a loss that is quadratic around the encoder's choice has D_q = g.e / 2.
+Added as they are, to a mean squared error, say, the nats win and nothing is learned. With the distortion D_q due to
+quantization, spread over D features per position, D_q ~ exp(-2 R / D) at a rate of R nats per position, so one nat is
+worth -dD_q/dR = 2 D_q / D in units of the user's loss. D_q can be read off the backward pass: with g the gradient of
+the user's loss at the quantized latents and e = quantized - latents, a loss that is quadratic around the encoder's
+choice has D_q = g.e / 2.
 """
+
+# pyright: reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """The one collective of training: an all-reduce of sums that carries its gradient, and a gather for the start."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -26,10 +26,6 @@ class Estimator(Protocol):
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor: ...
 
 
-def _one_hot(index: Tensor, like: Tensor) -> Tensor:
-    return F.one_hot(index, like.shape[-1]).to(like.dtype)
-
-
 @dataclass(frozen=True)
 class GumbelSoftmax:
     r"""Soft sample r = softmax((logits + g) / tau), g Gumbel noise. Biased, low variance.
@@ -57,25 +53,5 @@ class StraightThroughGumbel:
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
         soft = ((logits + gumbel) / temperature).softmax(-1)
-        hard = _one_hot(soft.argmax(-1), soft)
+        hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
         return hard + (soft - soft.detach())
-
-
-@dataclass(frozen=True)
-class ReinMax:
-    r"""Hard sample D ~ softmax(logits) with a second-order (Heun) gradient.
-
-    With p = softmax(logits) and h = (D + softmax(logits / tau)) / 2, the gradient is that of 2 h' - p / 2, where
-    h' is h written as a softmax of the logits. Source: arXiv 2304.08612, algorithm 2.
-    """
-
-    temperature: Schedule = Constant(1.0)
-    noise: Schedule = Constant(1.0)
-
-    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
-        p = logits.softmax(-1)
-        hard = _one_hot((logits + gumbel).argmax(-1), p)
-        half = 0.5 * (hard + (logits / temperature).softmax(-1))
-        shift = (half.clamp_min(1e-20).log() - logits).detach()
-        surrogate = 2.0 * (logits + shift).softmax(-1) - 0.5 * p
-        return hard + (surrogate - surrogate.detach())

@@ -9,6 +9,8 @@ added up: L is the same in any shape, on any machine, and l up to a few rounding
 largest L wins; one whose L is NaN is below all others.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math
@@ -18,6 +20,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 
+_Product = Callable[[Tensor, Tensor], Tensor]
 #: Values of the vectors in one operation.
 _VALUES = 1 << 20
 #: Pieces i, j of the products of L, in the order in which they are added.
@@ -38,13 +41,7 @@ def _where_float64_exists(function: Callable[..., Tensor]) -> Callable[..., Tens
 
 @_where_float64_exists
 def among_all(query: Tensor, codebook: Tensor, bias: Tensor, slack: Tensor) -> Tensor:
-    """Best code of each row, (n,).
-
-    Args:
-        query: v, (n, D).
-        codebook, bias: mu, (K, D), and b, (K,).
-        slack: the largest error of logits in the dtype of the inputs, (n,).
-    """
+    """Best code of each row, (n,); ``slack``: the largest error of logits in the dtype of the inputs, (n,)."""
     if query.shape[0] == 0:
         return bias.new_zeros(0, dtype=torch.int64)
     logits = torch.addmm(bias.double(), query.double(), codebook.double().T)
@@ -58,12 +55,7 @@ def among_all(query: Tensor, codebook: Tensor, bias: Tensor, slack: Tensor) -> T
 def among_pairs(
     query: Tensor, codebook: Tensor, bias: Tensor, slack: Tensor, places: Tensor, codes: Tensor
 ) -> Tensor:
-    """Best code of each row, (n,), among pairs of a row and a code, (P,), at least one for each row.
-
-    Args:
-        query, codebook, bias, slack: as of ``among_all``.
-        places, codes: row and code of each pair.
-    """
+    """Best code of each row, (n,), among pairs of a place in the rows and a code, (P,), at least one for each row."""
     logits = _of_pairs(_plain_dot, query, codebook, bias, places, codes)
     near = (~(logits < (_maxima(logits, places, query.shape[0]) - _finer(slack))[places])).nonzero()[:, 0]
     return _lowest(query, codebook, bias, places[near], codes[near])
@@ -104,12 +96,7 @@ def _lowest(query: Tensor, codebook: Tensor, bias: Tensor, places: Tensor, codes
 
 
 def _of_pairs(
-    dot: Callable[[Tensor, Tensor], Tensor],
-    query: Tensor,
-    codebook: Tensor,
-    bias: Tensor,
-    places: Tensor,
-    codes: Tensor,
+    dot: _Product, query: Tensor, codebook: Tensor, bias: Tensor, places: Tensor, codes: Tensor
 ) -> Tensor:
     step = max(1, _VALUES // query.shape[1])
     parts = [dot(query[p], codebook[c]) for p, c in zip(places.split(step), codes.split(step), strict=True)]
@@ -126,10 +113,10 @@ def _plain_dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _exact_dot(a: Tensor, b: Tensor) -> Tensor:
-    return _sum(lambda x, y: (x * y).sum(-1), _pieces(a), _pieces(b))
+    return _sum(_plain_dot, _pieces(a), _pieces(b))
 
 
-def _sum(product: Callable[[Tensor, Tensor], Tensor], a: list[Tensor], b: list[Tensor]) -> Tensor:
+def _sum(product: _Product, a: list[Tensor], b: list[Tensor]) -> Tensor:
     total = product(a[2], b[0])
     for i, j in _PRODUCTS[1:]:
         total = total + product(a[i], b[j])

@@ -52,13 +52,7 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
 
 @torch.no_grad()
 def lloyd(latents: Tensor, codebook: Tensor, iterations: int) -> Tensor:
-    """Steps of k-means from a codebook: codes go to the mean of their latents, those without any to far latents.
-
-    Args:
-        latents: (N, D), N > K.
-        codebook: (K, D), unchanged.
-        iterations: number of steps.
-    """
+    """Steps of k-means from a codebook (K, D): codes go to the mean of their latents, those without any to far ones."""
     for _ in range(iterations):
         index, distance = nearest_code(latents, codebook)
         sizes = torch.zeros(len(codebook), dtype=latents.dtype, device=latents.device)

@@ -10,6 +10,8 @@ r"""Search in a codebook of many tiles, in two steps, so that little is left to 
   is searched again in the dtype of the inputs.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -18,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .autocast import has_native_bf16
 from .exact import among_many, among_pairs, few_codes
-from .precision import has_native_bf16
 from .referee import Referee
 from .selection import group_count, largest_k
 
@@ -73,11 +75,7 @@ def _half_is_faster(codebook: Tensor) -> bool:
 def search(referee: Referee, step: int, half: bool | None, values: Tensor, codes: Tensor) -> None:
     """Fill in the k >= 2 largest logits of every row, falling, and their codes, (N, k); the referee hears of the best.
 
-    Args:
-        referee: knows query, codebook and bias.
-        step: rows of a tile.
-        half: first step in bfloat16; default: where that is faster.
-        values, codes: for the result.
+    A tile has ``step`` rows; the first step is in bfloat16 with ``half``, by default where that is faster.
     """
     query, codebook, bias = referee.query, referee.codebook, referee.bias
     (count, k), device = values.shape, query.device
@@ -189,11 +187,8 @@ def _tell(
 ) -> None:
     """Tell the referee the best codes of rows (n,), having decided those that rounding leaves open.
 
-    Args:
-        found: the best logits and codes, (n, k).
-        maxima: of all groups of ``group`` codes, (groups, n).
-        error: of the maxima, (n,), beyond that of logits in the dtype of the inputs.
-        certain: the rows whose best codes are among those found, (n,); None for all.
+    ``found``: the best logits and codes, (n, k); ``maxima``: of all groups, (groups, n), with an ``error`` (n,) beyond
+    that of other logits; ``certain``: the rows whose best codes are among those found, (n,), None for all.
     """
     values, codes = found
     query = referee.query[rows]
@@ -207,10 +202,7 @@ def _tell(
 
 
 def _decide(referee: Referee, rows: Tensor, maxima: Tensor, group: int, error: Tensor | float) -> None:
-    r"""Decide rows (n,), finite, between the members of groups with M_g + e_g >= max_g' (M_g' - e_g').
-
-    M_g are the maxima, and e_g includes their ``error``.
-    """
+    """Decide finite rows (n,) between members of groups with M_g + e_g >= max_g' (M_g' - e_g'), M_g the maxima."""
     query, codebook, bias = referee.query[rows], referee.codebook, referee.bias
     lengths, sizes = _maxima_of(referee.lengths, group), _maxima_of(referee.sizes, group)
     slack = referee.slack_of(query, lengths, sizes) + error

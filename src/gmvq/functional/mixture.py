@@ -13,7 +13,7 @@ MIN_VARIANCE = 1e-8
 
 
 def mixture_query(latents: Tensor, log_precision: Tensor) -> Tensor:
-    """v = w z, (N, D): what the codebook is multiplied with, so that precision costs N D and not N K."""
+    """v = w z, (N, D): what the codebook is multiplied with."""
     return latents * log_precision.exp()
 
 
@@ -62,13 +62,13 @@ def expected_squared_distance(latents: Tensor, mean: Tensor, second: Tensor) -> 
 
 
 def adaptive_variance(squared_distance: Tensor, dim: int, sigma: float = 1.0) -> Tensor:
-    r"""Variance of q(z|x, c): far from its codeword a code is uncertain, on it exact.
+    r"""Variance of q(z|x, c): far from its codeword a code is uncertain, on it (nearly) exact.
 
-    .. math:: s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 D)
+    .. math:: s_c^2(x) = |z - \mu_c|^2 / (2 \sigma^2 D), \quad \text{at least } 10^{-8}
 
     Source: arXiv 2410.10180, the adaptive posterior variance.
     """
-    return squared_distance / (2.0 * sigma**2 * dim)
+    return (squared_distance / (2.0 * sigma**2 * dim)).clamp_min(MIN_VARIANCE)
 
 
 def draw_codes(q: Tensor, chances: Tensor) -> Tensor:

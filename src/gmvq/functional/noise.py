@@ -39,16 +39,13 @@ def noise_keys(rows: int, device: torch.device) -> Tensor:
 
 
 def gumbel_noise(keys: Tensor, codes: Tensor, out: Tensor, bits: Tensor | None = None) -> Tensor:
-    """Standard Gumbel noise of rows and codes, written to ``out``.
+    """Standard Gumbel noise of rows with keys (N, 4) and codes, written to ``out`` and returned.
 
     Args:
         keys: row keys, (N, 4), int32.
         codes: int32, (K,) for every row the same, or (N, k).
         out: (N, K) or (N, k), float32 or float64; both dtypes get the same u.
         bits: int32 buffers, two of the shape of ``out``, (2, ...), or None to allocate.
-
-    Returns:
-        ``out``.
     """
     return _uniform(keys[:, :2], codes, out, bits).log_().neg_().log_().neg_()
 

@@ -8,6 +8,8 @@ A matrix product rounds as its shape and the number of threads have it:
 unless its runner-up is farther from its best than 2 max_c e_c; ``exact`` decides the open ones.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -57,11 +59,7 @@ class Referee:
         return reach.add_(sizes[:, None]).mul_(self._gamma).add_(self._tiny)
 
     def judge(self, rows: slice, logits: Tensor, groups: int) -> Tensor:
-        """Find the best codes of n rows by their logits (K or more, n); returns the largest, (n,).
-
-        Args:
-            groups: of ``selection``.
-        """
+        """Find the best codes of n rows by their logits (K or more, n), in groups; returns the largest, (n,)."""
         top, codes, open_ = largest_one(logits, groups, self.slack(self.query[rows]).mul_(2.0))
         self.hear(rows, codes, open_)
         return top

@@ -6,6 +6,7 @@ one block are run as they are. Gradients are of first order only.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -94,12 +95,11 @@ class _RowBlocks(torch.autograd.Function):
                 continue
             leaves = [i for i, want in enumerate(wanted) if want]
             values, upstream = zip(*pairs, strict=True)
-            for i, grad in zip(
-                leaves,
-                torch.autograd.grad(values, [inputs[i] for i in leaves], upstream, allow_unused=True),
-                strict=True,
-            ):
-                if grad is not None:
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                values, [inputs[i] for i in leaves], upstream, allow_unused=True
+            )
+            for i, grad in zip(leaves, found, strict=True):
+                if grad is not None:  # pyright: ignore[reportUnnecessaryComparison]
                     gradients[i] = _accumulate(gradients[i], grad, tensors[i], part if i < count else None)
         return (None, None, None, None, *gradients)
 

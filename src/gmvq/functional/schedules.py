@@ -41,16 +41,14 @@ class _Ramp:
         if not 0.0 <= self.begin < self.finish <= 1.0:
             raise ValueError(f"need 0 <= begin < finish <= 1, got begin={self.begin}, finish={self.finish}")
 
-    def _fraction(self, progress: float) -> float:
-        return min(max((progress - self.begin) / (self.finish - self.begin), 0.0), 1.0)
-
     def _interpolate(self, fraction: float) -> float:
         raise NotImplementedError
 
     def __call__(self, progress: float | None) -> float:
         if progress is None:
             return self.start if self.idle is None else self.idle
-        return self._interpolate(self._fraction(progress))
+        fraction = (progress - self.begin) / (self.finish - self.begin)
+        return self._interpolate(min(max(fraction, 0.0), 1.0))
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Exponential(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.start <= 0 or self.end <= 0:
+        if min(self.start, self.end) <= 0:
             raise ValueError(f"Exponential needs positive ends, got start={self.start}, end={self.end}")
 
     def _interpolate(self, fraction: float) -> float:

@@ -5,6 +5,8 @@ group whose maximum is among the k largest maxima, so the rest looks at G maxima
 ``topk`` takes longer than the matrix product.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math
@@ -29,12 +31,9 @@ def dividing_group_count(size: int) -> int:
 
 
 def largest_one(logits: Tensor, groups: int, slack: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest logit of each column, its code, and whether another is within ``slack`` of it, (n,).
+    """Largest logit of each column of (K, n), its code, and whether another is within ``slack`` (n,) of it, (n,).
 
-    Args:
-        logits: (K, n), K a multiple of ``groups``.
-        groups: G.
-        slack: at least 0, (n,). Where another code is within it, the code is any.
+    K is a multiple of ``groups``. Where another code is within the slack, the code is any.
     """
     grouped = logits.unflatten(0, (-1, groups))
     maxima = _maxima(grouped) if grouped.shape[0] > 1 else logits
@@ -49,13 +48,7 @@ def largest_one(logits: Tensor, groups: int, slack: Tensor) -> tuple[Tensor, Ten
 
 
 def largest_k(logits: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest logits of each column, falling, and their codes, (k, n).
-
-    Args:
-        logits: (K, n), K a multiple of ``groups``.
-        groups: G.
-        k: at most K.
-    """
+    """The k largest logits of each column of (K, n), K a multiple of ``groups``, falling, and their codes, (k, n)."""
     if k > _MAX_PASSES:
         values, codes = logits.T.contiguous().topk(k, -1)
         return values.T, codes.T
@@ -89,9 +82,8 @@ def _maxima(grouped: Tensor) -> Tensor:
     """Largest of each group, (G, n), from (K / G, G, n), which may lie in memory as (n, K / G, G)."""
     if grouped.is_contiguous():
         return grouped.amax(0)
-    return (
-        grouped.permute(2, 0, 1).amax(1).T.contiguous()
-    )  # over the first axis it would take 30 times as long
+    # Over the first axis it would take 30 times as long.
+    return grouped.permute(2, 0, 1).amax(1).T.contiguous()
 
 
 def _only(values: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:

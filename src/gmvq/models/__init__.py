@@ -1,5 +1,6 @@
 """Autoencoders around a quantizer: default networks, any other networks, saving and loading."""
 
+from ..functional.autocast import autocast_dtype, recommended_precision
 from .autoencoder import AutoencoderOutput, VQAutoencoder
 from .build import build_autoencoder
 from .card import model_card
@@ -7,7 +8,6 @@ from .diffusers_adapter import GMVQModel
 from .digest import model_digest
 from .interface import QuantizerLike
 from .nets import Decoder, Encoder, build_networks, build_networks_1d
-from .precision import autocast_dtype, recommended_precision
 
 __all__ = [
     "AutoencoderOutput",

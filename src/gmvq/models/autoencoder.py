@@ -234,9 +234,9 @@ class VQAutoencoder(nn.Module):
         latents = self._encoded(x)
         dim, axis = self.quantizer.dim, feature_axis(self)
         if latents.ndim < 2 or latents.shape[axis] != dim:
-            other = "channels_last" if self.layout == "channels_first" else "channels_first"
             hint = f"build the encoder with {dim} output features, or the quantizer with dim= the encoder's"
             if latents.ndim > 2 and latents.shape[-1 if axis == 1 else 1] == dim:
+                other = "channels_last" if self.layout == "channels_first" else "channels_first"
                 hint = f"pass layout={other!r} to VQAutoencoder"
             raise ValueError(
                 f"the quantizer has dim={dim}, but the encoder's output has shape {tuple(latents.shape)}, of "

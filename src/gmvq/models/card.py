@@ -65,11 +65,8 @@ def model_card(
     """
     notes = dict(metadata or {})
     measured = notes.get("metrics")
-    metrics = {
-        key: value
-        for key, value in (measured.items() if isinstance(measured, Mapping) else ())
-        if key in _METRICS and isinstance(value, int | float) and math.isfinite(value)
-    }
+    found = measured.items() if isinstance(measured, Mapping) else ()
+    metrics = {k: v for k, v in found if k in _METRICS and isinstance(v, int | float) and math.isfinite(v)}
     name = (repo_id or "gmvq tokenizer").rsplit("/", 1)[-1]
     networks = networks_of(model)
     kind = "signal" if networks.get("spatial_dims") == 1 else "image"
@@ -150,16 +147,14 @@ def _without_folders(path: str) -> str:
 def _results(metrics: Mapping[str, Any], data_set: str, kind: str) -> list[Any]:
     result = require("huggingface_hub", "train").EvalResult
     task = "image-to-image" if kind == "image" else "audio-to-audio"
+    same = {
+        "task_type": task,
+        "task_name": "reconstruction",
+        "dataset_type": f"{kind}s",
+        "dataset_name": data_set,
+    }
     return [
-        result(
-            task_type=task,
-            task_name="reconstruction",
-            dataset_type=f"{kind}s",
-            dataset_name=data_set,
-            metric_type=key,
-            metric_value=value,
-            metric_name=_METRICS[key][0],
-        )
+        result(metric_type=key, metric_value=value, metric_name=_METRICS[key][0], **same)
         for key, value in metrics.items()
     ]
 

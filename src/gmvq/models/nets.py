@@ -171,20 +171,13 @@ def _checked(name: str, channels: int, dim: int, downsample: int, spatial_dims: 
         raise ValueError(f"downsample must be 4, 8 or 16, got {downsample}")
     if spatial_dims not in _CONV:
         raise ValueError(f"spatial_dims must be 1, 2 or 3, got {spatial_dims}")
-    return {
-        "name": name,
-        "channels": channels,
-        "dim": dim,
-        "downsample": downsample,
-        "spatial_dims": spatial_dims,
-    }
+    sizes = {"channels": channels, "dim": dim, "downsample": downsample, "spatial_dims": spatial_dims}
+    return {"name": name, **sizes}
 
 
 def _blocks(size: _Size, width: int, count: int, spatial_dims: int) -> list[nn.Module]:
-    return [
-        ResidualBlock(width, size.kernels, normalise=size.normalise, spatial_dims=spatial_dims)
-        for _ in range(count)
-    ]
+    options: dict[str, Any] = {"normalise": size.normalise, "spatial_dims": spatial_dims}
+    return [ResidualBlock(width, size.kernels, **options) for _ in range(count)]
 
 
 def _activation(width: int, normalise: bool) -> list[nn.Module]:

@@ -17,7 +17,7 @@ from ..files import PathLike, atomic_write, write_text
 from ..reading import read_json
 from .interface import Tokenizer, networks_of
 from .nets import Decoder, Encoder, build_networks
-from .weights import DIGEST, build_filled, check_parts, naming, read_weights, tensors_digest
+from .weights import DIGEST, build_filled, check_parts, named_in_errors, read_weights, tensors_digest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT_VERSION = 1
@@ -80,27 +80,20 @@ def build_described(
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
 ) -> Model:
-    """Build a model by its networks, quantizer and layout, and fill in tensors that have to fit it.
+    """Build a model by its networks, quantizer and layout in ``config``, and fill in tensors that have to fit it.
 
-    Args:
-        cls: the model's class.
-        config: the three entries.
-        weights: the tensors.
-        file, where: the files of the two, for errors.
-        encoder, decoder: networks in place of those described.
-
-    Raises:
-        ValueError: an entry cannot be used, or the tensors do not fit.
+    ``file`` and ``where`` are the files of the two, for errors: a ValueError where an entry cannot be used, or tensors
+    do not fit. An encoder or decoder that is given takes the place of the one described.
     """
 
     def build() -> Model:
         networks: tuple[nn.Module | None, nn.Module | None] = (None, None)
         if encoder is None or decoder is None:
-            with naming(file, "networks"):
+            with named_in_errors(file, "networks"):
                 networks = build_networks(**config["networks"])
-        with naming(file, "quantizer"):
+        with named_in_errors(file, "quantizer"):
             quantizer = quantizers.from_config(config["quantizer"])
-        with naming(file, "layout"):
+        with named_in_errors(file, "layout"):
             parts: Any = (encoder or networks[0], quantizer, decoder or networks[1])
             return cls(*parts, layout=config["layout"])
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import one_line
+from ..quantizers.migrate import GONE
 from ..reading import open_input
 
 #: Key of the digest in the header of a safetensors file.
@@ -26,7 +27,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @contextmanager
-def naming(file: object, entry: str) -> Iterator[None]:
+def named_in_errors(file: object, entry: str) -> Iterator[None]:
     """Name the file and the entry in errors about its value."""
     try:
         yield
@@ -35,18 +36,14 @@ def naming(file: object, entry: str) -> Iterator[None]:
 
 
 def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
-    """Refuse more levels or groups than there are tensors, before so many are built one by one.
+    """Refuse more levels or groups than there are tensors with a ValueError, before so many are built one by one.
 
     (Every other size costs nothing on the meta device, where shapes are compared first.)
-
-    Raises:
-        ValueError: there are.
     """
-    shared = (
-        isinstance(config, dict) and config.get("type") == "GroupedGMVQ" and config.get("shared_codebook")
-    )
-    for name in ("num_quantizers", "groups"):
-        value = config.get(name) if isinstance(config, dict) and not (shared and name == "groups") else None
+    config = config if isinstance(config, dict) else {}
+    shared = config.get("type") == "GroupedGMVQ" and config.get("shared_codebook")
+    for name in ("num_quantizers",) if shared else ("num_quantizers", "groups"):
+        value = config.get(name)
         if isinstance(value, int) and value > max(len(weights), 64):
             raise ValueError(
                 f"{file}: the entry 'quantizer' has {name}={value}, but there are {len(weights)} tensors in all; "
@@ -127,11 +124,7 @@ _NAN_SAYS_NONE = ("frozen",)
 
 
 def check_values(weights: Mapping[str, Any], where: object) -> None:
-    """Refuse tensors with NaN or infinite values, which would encode in silence.
-
-    Raises:
-        ValueError: there is one; the message names it.
-    """
+    """Refuse tensors with NaN or infinite values, which would encode in silence, with a ValueError that names one."""
     for name, value in weights.items():
         if name.rpartition(".")[2] in _NAN_SAYS_NONE:
             continue
@@ -143,41 +136,35 @@ def check_values(weights: Mapping[str, Any], where: object) -> None:
             )
 
 
-def misfits(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
+def mismatches(weights: Mapping[str, Any], own: Mapping[str, Tensor]) -> list[str]:
     """Say in one line each which tensors are missing, superfluous, or of a shape or kind that cannot be filled in."""
     found = [
         *(f"missing: {name}" for name in own if name not in weights),
-        *(f"unexpected: {name}" for name in weights if name not in own),
+        *(f"unexpected: {name}" for name in weights if name not in own and name.split(".")[-1] not in GONE),
     ]
     for name, value in own.items():
-        stored = weights.get(name)
+        stored, floats = weights.get(name), value.is_floating_point()
         if stored is None:
             continue
         if not isinstance(stored, Tensor):
             found.append(f"no tensor: {name}, got {type(stored).__name__}")
         elif stored.shape != value.shape:
             found.append(f"shape mismatch: {name}, expected {tuple(value.shape)}, got {tuple(stored.shape)}")
-        elif stored.dtype not in (_FLOATS if value.is_floating_point() else (value.dtype,)):
-            kind = (
-                "float16 to float64" if value.is_floating_point() else str(value.dtype).removeprefix("torch.")
-            )
-            found.append(
-                f"dtype mismatch: {name}, expected {kind}, got {str(stored.dtype).removeprefix('torch.')}"
-            )
+        elif stored.dtype not in (_FLOATS if floats else (value.dtype,)):
+            kind = "float16 to float64" if floats else _name(value.dtype)
+            found.append(f"dtype mismatch: {name}, expected {kind}, got {_name(stored.dtype)}")
     return found
 
 
-def mixed_dtypes(
-    weights: Mapping[str, Tensor], parts: tuple[str, ...] = ("encoder.", "decoder.")
-) -> list[str]:
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def mixed_dtypes(weights: Mapping[str, Tensor]) -> list[str]:
     """Say which of a model's own networks has tensors of several dtypes, with which it cannot compute."""
     found = []
-    for part in parts:
-        kinds = {
-            str(value.dtype).removeprefix("torch.")
-            for name, value in weights.items()
-            if name.startswith(part)
-        }
+    for part in ("encoder.", "decoder."):
+        kinds = {_name(value.dtype) for name, value in weights.items() if name.startswith(part)}
         if len(kinds) > 1:
             found.append(f"several dtypes: {part}*, got {' and '.join(sorted(kinds))}")
     return found
@@ -191,21 +178,14 @@ def build_filled(
     hint: str = "",
     mixed: bool = False,
 ) -> Module:
-    """Build a model and fill in its tensors, once they are known to fit.
+    """Build a model and fill in the tensors of the file ``where``, once they are known to fit.
 
-    Args:
-        build: makes the model with any weights.
-        weights: its tensors.
-        where: the file, for errors.
-        hint: what else the tensors have to fit, and what to do.
-        mixed: whether the encoder or the decoder may have tensors of several dtypes.
-
-    Raises:
-        ValueError: they do not fit, or one holds NaN or infinity.
+    They do not where one holds NaN or infinity, or where a network has several dtypes, but if ``mixed``: a ValueError,
+    with a ``hint`` what else the tensors have to fit.
     """
     with torch.device("meta"):  # shapes alone, so that a size in a damaged file asks for no memory
         own = build().state_dict()
-    problems = misfits(weights, own) or ([] if mixed else mixed_dtypes(weights))
+    problems = mismatches(weights, own) or ([] if mixed else mixed_dtypes(weights))
     if problems:
         shown = "; ".join(problems[:8] + [f"... and {len(problems) - 8} more"] * (len(problems) > 8))
         raise ValueError(f"{where} does not fit the model described in it{hint}: {shown}")
@@ -216,7 +196,7 @@ def build_filled(
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy tensors that fit (``misfits``) into ``model``, which takes over their dtypes."""
+    """Copy tensors that fit (``mismatches``) into ``model``, which takes over their dtypes."""
     for name, value in model.state_dict(keep_vars=True).items():
         value.data = value.data.to(weights[name].dtype)
     model.load_state_dict(weights)

@@ -39,95 +39,92 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class _Positions:
-    """Latents (B, *P, D) flattened to the rows (N, D) of the valid positions, and the way back."""
+class _Problem:
+    """Latents (B, *P, D) as z (N, d) of the valid positions, in float64, and the way back to images and their fit."""
 
+    model: LatentModel
     z: Tensor
     image: Tensor
     mask: Tensor | None
-    shape: torch.Size
-    dtype: torch.dtype
+    latents: Tensor
+    target: Tensor
+    decode: Decode
+    likelihood: Likelihood
 
-    def sum_per_image(self, values: Tensor) -> Tensor:
-        """(N,) -> (B,)."""
-        return values.new_zeros(self.shape[0]).index_add_(0, self.image, values)
+    @staticmethod
+    def of(
+        model: LatentModel | MixtureQuantizer,
+        latents: Tensor,
+        target: Tensor,
+        decode: Decode,
+        likelihood: Likelihood,
+        mask: Tensor | None,
+    ) -> _Problem:
+        model = model if isinstance(model, LatentModel) else LatentModel.of(model)
+        latent_dim = model.latent_dim or model.dim
+        check_latents(latents, latent_dim)
+        if latents.ndim < 2 or latents.shape[0] != target.shape[0]:
+            raise ValueError(
+                f"latents must have shape (B, ..., {latent_dim}) with the B of target; got {tuple(latents.shape)} "
+                f"and target {tuple(target.shape)}"
+            )
+        check_mask(mask, latents.shape[:-1])
+        z, model = model.standardized(latents), model.in_float64()
+        image = torch.arange(latents.shape[0], device=latents.device)
+        image = image.view(-1, *(1,) * (latents.ndim - 2)).expand(latents.shape[:-1])
+        valid = slice(None) if mask is None else mask
+        rows, image = z[valid].reshape(-1, model.dim), image[valid].reshape(-1)
+        return _Problem(model, rows.to(model.codebook), image, mask, latents, target, decode, likelihood)
 
-    def to_latents(self, rows: Tensor, unstandardized: Decode) -> Tensor:
-        """(N, D) -> (B, *P, D) in the coordinates and dtype of the decoder, zero where masked."""
-        rows = unstandardized(rows.to(self.dtype))
-        if self.mask is None:
-            return rows.reshape(self.shape)
-        full = rows.new_zeros(self.shape)
-        full[self.mask] = rows
-        return full
+    def per_image(self, values: Tensor) -> Tensor:
+        """Sums over positions, (N,) -> (B,)."""
+        return values.new_zeros(len(self.latents)).index_add_(0, self.image, values)
 
+    def log_likelihood(self, z: Tensor) -> Tensor:
+        """log p(x|z) of z (N, d), decoded in the dtype of the latents, with zeros where masked; (B,)."""
+        read = self.model.unstandardized(z.to(self.latents.dtype))
+        if self.mask is not None:
+            full = read.new_zeros(self.latents.shape)
+            full[self.mask] = read
+            read = full
+        return self.likelihood.log_prob(self.decode(read.reshape(self.latents.shape)), self.target).to(z)
 
-def _prepare(
-    model: LatentModel | MixtureQuantizer, latents: Tensor, target: Tensor, mask: Tensor | None
-) -> tuple[LatentModel, _Positions]:
-    model = model if isinstance(model, LatentModel) else LatentModel.of(model)
-    latent_dim = model.latent_dim or model.dim
-    check_latents(latents, latent_dim)
-    if latents.ndim < 2 or latents.shape[0] != target.shape[0]:
-        raise ValueError(
-            f"latents must have shape (B, ..., {latent_dim}) with the B of target; got {tuple(latents.shape)} "
-            f"and target {tuple(target.shape)}"
-        )
-    check_mask(mask, latents.shape[:-1])
-    z = model.standardized(latents)
-    model = model.in_float64()
-    grid = torch.arange(latents.shape[0], device=latents.device)
-    grid = grid.view(-1, *(1,) * (latents.ndim - 2)).expand(latents.shape[:-1])
-    if mask is None:
-        rows, image = z.reshape(-1, model.dim), grid.reshape(-1)
-    else:
-        rows, image = z[mask], grid[mask]
-    return model, _Positions(rows.to(model.codebook), image, mask, latents.shape, latents.dtype)
+    def expected_log_likelihood(self, samples: int, generator: torch.Generator | None, block: int) -> Tensor:
+        """E_q log p(x|z) by Monte Carlo, (B,)."""
+        total = self.z.new_zeros(len(self.latents))
+        for z, _ in self.samples(samples, generator, block):
+            total += self.log_likelihood(z)
+        return total / samples
 
+    def samples(
+        self, samples: int, generator: torch.Generator | None, block: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(z, log p(c, z) - log q(c, z|x)) for each sample: (N, d) and (N,)."""
+        check_positive("samples", samples)
+        for start in range(0, samples, _DRAWS):
+            draws = self.model.draw(self.z, min(_DRAWS, samples - start), generator, block)
+            for index in range(draws.code.shape[1]):
+                yield self.realised(draws, index, None if self.model.discrete else self.normal(generator))
 
-def _samples(
-    model: LatentModel, positions: _Positions, samples: int, generator: torch.Generator | None, block: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(z, log p(c, z) - log q(c, z|x)) for each sample: (N, D) and (N,)."""
-    check_positive("samples", samples)
-    for start in range(0, samples, _DRAWS):
-        draws = model.draw(positions.z, min(_DRAWS, samples - start), generator, block)
-        for index in range(draws.code.shape[1]):
-            noise = None if model.discrete else _normal(positions, generator)
-            yield _realised(model, draws, index, noise)
+    def normal(self, generator: torch.Generator | None) -> Tensor:
+        z = self.z
+        return torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
 
+    def uniform(self, generator: torch.Generator | None) -> Tensor:
+        z = self.z
+        return torch.rand(len(z), 1, generator=generator, device=z.device, dtype=z.dtype)
 
-def _normal(positions: _Positions, generator: torch.Generator | None) -> Tensor:
-    z = positions.z
-    return torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-
-
-def _realised(model: LatentModel, draws: Draws, index: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-    """z of one draw of the codes, with standard normal noise (N, D) unless discrete, and its log-ratio."""
-    z, log_ratio = model.codebook[draws.code[:, index]], draws.log_ratio[:, index]
-    if draws.log_variance is not None and noise is not None:
-        log_variance = draws.log_variance[:, index, None]
-        z = z + (0.5 * log_variance).exp() * noise
-        excess = 1.0 - model.log_precision.exp() * log_variance.exp()
-        gap = model.log_precision + log_variance + excess * noise.square()
-        log_ratio = log_ratio + 0.5 * gap.sum(-1)
-    return z, log_ratio
-
-
-def _expected_log_likelihood(
-    model: LatentModel,
-    positions: _Positions,
-    target: Tensor,
-    decode: Decode,
-    likelihood: Likelihood,
-    samples: int,
-    generator: torch.Generator | None,
-    block: int,
-) -> Tensor:
-    total = torch.zeros(target.shape[0], device=positions.z.device, dtype=positions.z.dtype)
-    for z, _ in _samples(model, positions, samples, generator, block):
-        total += likelihood.log_prob(decode(positions.to_latents(z, model.unstandardized)), target).to(total)
-    return total / samples
+    def realised(self, draws: Draws, index: int, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """z of one draw of the codes, with standard normal noise (N, d) unless discrete, and its log-ratio."""
+        model, log_ratio = self.model, draws.log_ratio[:, index]
+        z = model.codebook[draws.code[:, index]]
+        if draws.log_variance is not None and noise is not None:
+            log_variance = draws.log_variance[:, index, None]
+            z = z + (0.5 * log_variance).exp() * noise
+            excess = 1.0 - model.log_precision.exp() * log_variance.exp()
+            gap = model.log_precision + log_variance + excess * noise.square()
+            log_ratio = log_ratio + 0.5 * gap.sum(-1)
+        return z, log_ratio
 
 
 @torch.no_grad()
@@ -149,7 +146,7 @@ def elbo(
         - \sum_p \left[ \sum_c q(c|x_p) KL(q(z|x_p,c) \| p(z|c)) + KL(q(c|x_p) \| \pi) \right] \le \log p(x)
 
     The first term is unbiased for any number of samples, so the mean over a set needs few. A *discrete* model
-    (variance kind ``"none"``, or ``LatentModel.of(quantizer, discrete=True)``) has z = mu_c in p and q: the
+    (``LatentModel.of(quantizer, discrete=True)``) has z = mu_c in p and q: the
     Gaussian term, infinite in the limit s_c -> 0 with s_z fixed, is absent, and the bound is
     E_q(c|x) log p(x|mu_c) - KL(q(c|x) || pi). With K = 1 it is the bound of a Gaussian VAE.
 
@@ -167,11 +164,10 @@ def elbo(
     Returns:
         The three terms, (B,) each, float64, nats per image.
     """
-    model, positions = _prepare(model, latents, target, mask)
-    terms = [(t.gaussian_kl, t.categorical) for t in model.blocks(positions.z, block)]
-    latent, categorical = (positions.sum_per_image(torch.cat(t)) for t in zip(*terms, strict=True))
-    fit = _expected_log_likelihood(model, positions, target, decode, likelihood, samples, generator, block)
-    return Bound(fit, latent, categorical)
+    problem = _Problem.of(model, latents, target, decode, likelihood, mask)
+    terms = [(t.gaussian_kl, t.categorical) for t in problem.model.blocks(problem.z, block)]
+    latent, categorical = (problem.per_image(torch.cat(t)) for t in zip(*terms, strict=True))
+    return Bound(problem.expected_log_likelihood(samples, generator, block), latent, categorical)
 
 
 @torch.no_grad()
@@ -195,24 +191,23 @@ def elbo_with_and_without_noise(
         aggregate: adds up q(c|x) on the way.
         model, latents, target, decode, likelihood, mask, generator, block: as in ``elbo``.
     """
-    model, positions = _prepare(model, latents, target, mask)
-    options = {"generator": generator, "device": positions.z.device, "dtype": positions.z.dtype}
-    first = torch.rand(positions.z.shape[0], 1, **options)
-    noise = None if model.discrete else _normal(positions, generator)
-    second = torch.rand(positions.z.shape[0], 1, **options)
+    problem = _Problem.of(model, latents, target, decode, likelihood, mask)
+    first = problem.uniform(generator)
+    noise = None if problem.model.discrete else problem.normal(generator)
+    second = problem.uniform(generator)
     kept: list[tuple[Tensor, Tensor, Draws]] = []
-    for terms in model.blocks(positions.z, block, torch.cat([first, second], 1)):
+    for terms in problem.model.blocks(problem.z, block, torch.cat([first, second], 1)):
         kept.append((terms.gaussian_kl, terms.categorical, terms.draws))
         if aggregate is not None:
             aggregate.add(terms.q, terms.entropy)
     gaussian, categorical, draws = zip(*kept, strict=True)
-    latent, categorical = (positions.sum_per_image(torch.cat(t)) for t in (gaussian, categorical))
+    latent, categorical = (problem.per_image(torch.cat(t)) for t in (gaussian, categorical))
     joined = join_draws(draws)
-    fits = [
-        likelihood.log_prob(decode(positions.to_latents(z, model.unstandardized)), target).to(latent)
-        for z, _ in (_realised(model, joined, 0, noise), _realised(model, joined, 1, None))
-    ]
-    return Bound(fits[0], latent, categorical), Bound(fits[1], torch.zeros_like(latent), categorical)
+    noisy, discrete = problem.realised(joined, 0, noise)[0], problem.realised(joined, 1, None)[0]
+    return (
+        Bound(problem.log_likelihood(noisy), latent, categorical),
+        Bound(problem.log_likelihood(discrete), torch.zeros_like(latent), categorical),
+    )
 
 
 @torch.no_grad()
@@ -249,17 +244,16 @@ def albo(
     Returns:
         The three terms, (B,) each, float64, nats per image.
     """
-    model, positions = _prepare(model, latents, target, mask)
-    here = AggregatePosterior(model.codebook_size, positions.z.device)
+    problem = _Problem.of(model, latents, target, decode, likelihood, mask)
+    here = AggregatePosterior(problem.model.codebook_size, problem.z.device)
     latent_terms: list[Tensor] = []
-    for terms in model.blocks(positions.z, block):
+    for terms in problem.model.blocks(problem.z, block):
         latent_terms.append(terms.gaussian_cross_entropy if literal else terms.gaussian_kl)
         here.add(terms.q, terms.entropy)
-    kl = (aggregate or here).kl(model.log_weights).to(positions.z)
-    latent = positions.sum_per_image(torch.cat(latent_terms))
-    categorical = positions.sum_per_image(kl.expand(positions.z.shape[0]))
-    fit = _expected_log_likelihood(model, positions, target, decode, likelihood, samples, generator, block)
-    return Bound(fit, latent, categorical)
+    kl = (aggregate or here).kl(problem.model.log_weights).to(problem.z)
+    latent = problem.per_image(torch.cat(latent_terms))
+    categorical = problem.per_image(kl.expand(problem.z.shape[0]))
+    return Bound(problem.expected_log_likelihood(samples, generator, block), latent, categorical)
 
 
 @torch.no_grad()
@@ -292,9 +286,8 @@ def importance_weighted_bound(
     Returns:
         (B,), float64, nats per image.
     """
-    model, positions = _prepare(model, latents, target, mask)
-    total = torch.full((target.shape[0],), -math.inf, device=positions.z.device, dtype=positions.z.dtype)
-    for z, log_ratio in _samples(model, positions, samples, generator, block):
-        fit = likelihood.log_prob(decode(positions.to_latents(z, model.unstandardized)), target)
-        total = torch.logaddexp(total, fit.to(total) + positions.sum_per_image(log_ratio))
+    problem = _Problem.of(model, latents, target, decode, likelihood, mask)
+    total = problem.z.new_full((len(target),), -math.inf)
+    for z, log_ratio in problem.samples(samples, generator, block):
+        total = torch.logaddexp(total, problem.log_likelihood(z) + problem.per_image(log_ratio))
     return total - math.log(samples)

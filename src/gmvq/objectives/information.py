@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import check_mask, check_size
 from ..functional.distributed import all_reduce_sum
 
 
@@ -55,8 +56,7 @@ class AggregatePosterior:
     """
 
     def __init__(self, codebook_size: int, device: torch.device | str | None = None) -> None:
-        if codebook_size < 1:
-            raise ValueError(f"codebook_size must be at least 1, got {codebook_size}")
+        check_size("codebook_size", codebook_size)
         self.codebook_size = codebook_size
         #: Sum of q(c|x) per code (K), sum of H(q(c|x)) and number of rows, one after the other: (K + 2,).
         self.sums = _wide(torch.zeros(codebook_size + 2, device=device))
@@ -66,17 +66,10 @@ class AggregatePosterior:
         """Add rows. log_q (..., K), normalised; mask (...), boolean, True = valid."""
         if log_q.shape[-1] != self.codebook_size:
             raise ValueError(
-                f"log_q must have shape (..., {self.codebook_size}), got {tuple(log_q.shape)}: the last "
-                "axis is the codes"
+                f"log_q must have shape (..., {self.codebook_size}), got {tuple(log_q.shape)}: last, the codes"
             )
-        if mask is not None:
-            if mask.shape != log_q.shape[:-1] or mask.dtype != torch.bool:
-                raise ValueError(
-                    f"mask must be boolean of shape {tuple(log_q.shape[:-1])} (True = valid), got "
-                    f"{mask.dtype} of shape {tuple(mask.shape)}"
-                )
-            log_q = log_q[mask]
-        log_q = log_q.reshape(-1, self.codebook_size)
+        check_mask(mask, log_q.shape[:-1])
+        log_q = (log_q if mask is None else log_q[mask]).reshape(-1, self.codebook_size)
         if log_q.dtype in (torch.float16, torch.bfloat16):
             log_q = log_q.float()  # their exponential has two digits
         q = log_q.exp()
@@ -118,8 +111,7 @@ class AggregatePosterior:
         Raises:
             ValueError: nothing was added yet.
         """
-        if self.count == 0:
-            raise ValueError("no rows were added: call update(log_q) first")
+        self._check_count()
         return self.sums[:-2] / self.sums[-1]
 
     @property
@@ -131,8 +123,7 @@ class AggregatePosterior:
     @property
     def conditional_entropy(self) -> Tensor:
         """Mean of H(q(c|x)), nats per position."""
-        if self.count == 0:
-            raise ValueError("no rows were added: call update(log_q) first")
+        self._check_count()
         return self.sums[-2] / self.sums[-1]
 
     @property
@@ -147,6 +138,10 @@ class AggregatePosterior:
         mean = self.probabilities
         cross = torch.where(mean > 0, mean * log_weights.to(mean), 0.0).sum()
         return -self.aggregate_entropy - cross
+
+    def _check_count(self) -> None:
+        if self.count == 0:
+            raise ValueError("no rows were added: call update(log_q) first")
 
     def __repr__(self) -> str:
         return f"AggregatePosterior(codebook_size={self.codebook_size}, count={self.count})"

@@ -1,5 +1,7 @@
 """The densities of a trained quantizer over (c, z), as plain tensors: all that a bound needs of the layer."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math
@@ -14,11 +16,6 @@ from ..functional.divergences import gaussian_cross_entropy
 from ..functional.mixture import MIN_VARIANCE, draw_codes, mixture_logits
 
 
-class _HasKind(Protocol):
-    @property
-    def kind(self) -> str: ...
-
-
 @runtime_checkable
 class MixtureQuantizer(Protocol):
     """What ``LatentModel.of`` reads from a layer; ``gmvq.GaussianMixtureVQ`` has it."""
@@ -28,9 +25,6 @@ class MixtureQuantizer(Protocol):
 
     @property
     def log_precision(self) -> Tensor: ...
-
-    @property
-    def variance(self) -> _HasKind: ...
 
     def log_weights(self) -> Tensor: ...
 
@@ -118,9 +112,7 @@ class LatentModel:
         Args:
             quantizer: see ``MixtureQuantizer``; a ``sharpening`` attribute is used if there is one.
             discrete: score the model whose z is mu_c exactly, as the test-time path of every layer is.
-                A layer with ``variance.kind == "none"`` is always discrete.
         """
-        discrete = discrete or quantizer.variance.kind == "none"
         return cls(
             codebook=quantizer.codebook,
             log_precision=quantizer.log_precision,

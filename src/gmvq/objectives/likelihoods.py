@@ -1,5 +1,7 @@
 """Likelihoods p(x|z) of an image given its reconstruction, in nats per image, with three kinds of scale."""
 
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 import math
@@ -96,10 +98,9 @@ class Likelihood(nn.Module):
         axes = tuple(range(1, deviation.ndim))  # no flatten: it would copy images in channels-last memory
         return deviation.sum(axes), deviation[0].numel()
 
-    def _batch_log_scale(self, mean_deviation: Tensor) -> Tensor:
-        """Maximum-likelihood log scale of the batch, a constant for autograd, not under the floor."""
-        best = self.best_log_scale(mean_deviation.detach())
-        return best.clamp_min(math.log(self.min_scale))
+    def _floored(self, mean_deviation: Tensor) -> Tensor:
+        """The maximum-likelihood log scale, not under the floor."""
+        return self.best_log_scale(mean_deviation).clamp_min(math.log(self.min_scale))
 
     def forward(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """-log p(x|z), nats per image: the n values summed, mean over the batch.
@@ -125,7 +126,7 @@ class Likelihood(nn.Module):
         if self.training and world_size() > 1:
             sums = all_reduce_sum(torch.stack([total.detach().sum(), total.new_tensor(float(total.numel()))]))
             mean, whole = total.sum() * world_size() / sums[1], sums[0] / sums[1]
-        log_scale = self._batch_log_scale(whole / n) if self.scale == "ml" else self.log_scale.to(total)
+        log_scale = self._floored(whole / n) if self.scale == "ml" else self.log_scale.to(total)
         return self.nats(mean, n, log_scale)
 
     def log_prob(self, reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -170,7 +171,7 @@ class Likelihood(nn.Module):
         past = torch.where(self.observations == 0, 0.0, momentum)
         mean = total.mean() / n
         mixed = past * self.mean_deviation(self.log_scale.to(total.dtype)) + (1.0 - past) * mean
-        self.log_scale.copy_(self.best_log_scale(mixed).clamp_min(math.log(self.min_scale)))
+        self.log_scale.copy_(self._floored(mixed))
         self.observations += 1
 
     def mean_deviation(self, log_scale: Tensor) -> Tensor:

@@ -17,18 +17,11 @@ def bits_per_dimension(nats_per_image: Number, n: int, levels: int = 256) -> Num
 
     .. math:: \frac{\text{nats}}{n \ln 2} + \log_2(\text{levels} - 1)
 
-    The values k / (levels - 1), k = 0 .. levels - 1, are a lattice of spacing 1 / (levels - 1). The
-    probability of one of its points is the density there times that spacing, so -log2 P(k) = -log2 p +
-    log2(levels - 1): the constant is log2 255 = 7.994 for 8-bit data, not log2 256 (which belongs to values
-    k / 256).
-
-    *No dequantisation* is done: the density is read at the lattice points and no noise is added to the
-    data. For a Gaussian of standard deviation s_x the probabilities so defined sum over all integers to 1 +
-    2 cos(2 pi u) exp(-2 pi^2 s_x^2 (levels - 1)^2) + ..., u the offset of the mean from the lattice. At s_x
-    >= 1 / (levels - 1), an MSE of 1.5e-5 or more, they sum to 1 within 1e-8 and the result is a code
-    length. Below that the model may put its density on the lattice points alone: the result falls without
-    limit and means nothing; dequantise the data then. For a Laplace density of scale b the sum exceeds 1 by
-    at most a fraction of about 1 / (12 b^2 (levels - 1)^2), which is 0.11 bits at b = 1 / (levels - 1).
+    The values k / (levels - 1) are a lattice, and the probability of a point is the density there times the spacing; so
+    the constant is log2 255 for 8-bit data, not log2 256. *No dequantisation* is done: no noise is added to the data.
+    For a Gaussian of standard deviation s_x >= 1 / (levels - 1), an MSE of 1.5e-5 or more, the probabilities sum to 1
+    within 1e-8, and the result is a code length. Below, it falls without limit and means nothing (docs/mathematics.md,
+    section 8). For a Laplace density of scale b the sum exceeds 1 by about 1 / (12 b^2 (levels - 1)^2) at most.
 
     Args:
         nats_per_image: -log p(x) or an upper bound on it, nats, all n values summed; a float or a tensor.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.sampler import StatelessSampler
-from ..models.precision import recommended_precision
+from ..functional.autocast import recommended_precision
 from ..quiet import quiet
 from .data import token_loader
 from .module import PriorModule

@@ -12,7 +12,7 @@ from ..files import write_text
 from ..models.card import fill_card, public_metadata
 from ..models.hub import CARD, resolve
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
-from ..models.weights import build_filled, described_digest, naming, read_weights
+from ..models.weights import build_filled, described_digest, named_in_errors, read_weights
 from ..screen import markdown
 from ..training.notes import check_notes
 
@@ -48,7 +48,7 @@ def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object)
     """
 
     def make() -> Any:
-        with naming(file, "prior"):
+        with named_in_errors(file, "prior"):
             return cls.from_config(config)
 
     return build_filled(make, weights, file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,8 @@ from ..types import QuantizerOutput
 class Quantizer(nn.Module):
     """Base of the quantizers: latents (..., D) in, ``QuantizerOutput`` out, whatever the leading shape.
 
-    A subclass implements ``_quantize`` (training and eval on rows), ``_search`` (nearest code) and ``_lookup``.
+    A subclass implements ``_quantize`` (training and eval), ``_search`` (nearest code) and ``_lookup``; latents
+    come to them as (N, D), with a mask (N,).
     """
 
     def __init__(self, dim: int, codebook_size: int) -> None:
@@ -36,33 +39,24 @@ class Quantizer(nn.Module):
             TypeError: latents are not floating point, or the mask is not boolean.
             ValueError: a wrong shape, an empty batch, NaN or infinite values.
         """
-        rows, valid = self._rows(latents, mask)
-        lead = latents.shape[:-1]
+        flat, valid = self._flat(latents, mask)
         with torch.autocast(latents.device.type, enabled=False):
-            out = self._quantize(rows, valid)
-        quantized, indices, log_variance = out.quantized, out.indices, out.log_variance
-        if valid is not None:
-            quantized = torch.where(valid[:, None], quantized, 0.0)
-            indices = torch.where(valid, indices, -1)
-            log_variance = torch.where(valid, log_variance, 0.0)
-        return QuantizerOutput(
-            quantized=quantized.to(latents.dtype).reshape(latents.shape),
-            indices=indices.reshape(lead),
-            loss=out.loss,
-            nats=out.nats,
-            log_variance=log_variance.reshape(lead),
-            terms=out.terms,
+            out = self._quantize(flat, valid)
+        lead, dtype = latents.shape[:-1], latents.dtype
+        return replace(
+            out,
+            quantized=masked(out.quantized, valid, 0.0).to(dtype).reshape(latents.shape),
+            indices=masked(out.indices, valid, -1).reshape(lead),
+            log_variance=masked(out.log_variance, valid, 0.0).reshape(lead),
         )
 
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """Indices (...) of the most probable code for latents (..., D); int64, -1 where masked."""
-        rows, valid = self._rows(latents, mask)
+        flat, valid = self._flat(latents, mask)
         with torch.autocast(latents.device.type, enabled=False):
-            indices = self._search(rows)
-        if valid is not None:
-            indices = torch.where(valid, indices, -1)
-        return indices.reshape(latents.shape[:-1])
+            indices = self._search(flat)
+        return masked(indices, valid, -1).reshape(latents.shape[:-1])
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Codewords (..., D) of indices (...); equal to ``quantized`` of the eval forward, which is cast to the
@@ -73,25 +67,21 @@ class Quantizer(nn.Module):
             ValueError: an index outside [-1, K).
         """
         check_indices(indices, self.codebook_size)
-        indices = indices.long()
-        codes = self._lookup(indices.clamp_min(0))
-        return torch.where((indices >= 0)[..., None], codes, 0.0)
+        return masked(self._lookup(indices.long().clamp_min(0)), indices >= 0, 0.0)
 
-    def _rows(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Checked rows (N, D) in the compute dtype, with masked rows zeroed, and the flat mask."""
+    def _flat(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Checked latents as (N, D) in the compute dtype, zero where masked, and the mask as (N,)."""
         check_latents(latents, self.dim)
         check_mask(mask, latents.shape[:-1])
-        rows = latents.reshape(-1, self.dim)
         valid = None if mask is None else mask.reshape(-1)
-        if valid is not None:
-            rows = torch.where(valid[:, None], rows, 0.0)
-        check_finite("latents", rows)
-        return (rows if rows.dtype == torch.float64 else rows.float()), valid
+        flat = masked(latents.reshape(-1, self.dim), valid, 0.0)
+        check_finite("latents", flat)
+        return (flat if flat.dtype == torch.float64 else flat.float()), valid
 
-    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
+    def _quantize(self, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
         raise NotImplementedError
 
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _lookup(self, indices: Tensor) -> Tensor:
@@ -99,3 +89,10 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, codebook_size={self.codebook_size}"
+
+
+def masked(values: Tensor, valid: Tensor | None, otherwise: float) -> Tensor:
+    """Values (...) or (..., D) where ``valid`` (...), something else where not; None: all are valid."""
+    if valid is None:
+        return values
+    return torch.where(valid if values.ndim == valid.ndim else valid[..., None], values, otherwise)

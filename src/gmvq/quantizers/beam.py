@@ -9,6 +9,9 @@ The greedy path is always one of them, so the result is never worse than the gre
 float64, where float64 exists: which codes of a level are the likeliest then hardly ever depends on rounding.
 """
 
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,13 +30,7 @@ _VALUES = 1 << 22
 
 @torch.no_grad()
 def beam_search(levels: Sequence[GaussianMixtureVQ], rows: Tensor, width: int) -> Tensor:
-    """Codes of the path with the least error, (N, n).
-
-    Args:
-        levels: the mixtures, first to last; all have a codebook.
-        rows: latents, (N, D).
-        width: number of paths that are kept, the greedy one among them; 1 is greedy search.
-    """
+    """Codes (N, n) of the path with the least error for rows (N, D), of ``width`` paths, the greedy one among them."""
     if torch.compiler.is_compiling():
         return _search(levels, rows, width)
     step = max(16, _VALUES // (width * width * rows.shape[1]))
@@ -55,11 +52,7 @@ def _search(levels: Sequence[GaussianMixtureVQ], rows: Tensor, width: int) -> Te
 def _extended(level: GaussianMixtureVQ, left: Tensor, paths: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Paths of one more level: the greedy one, and the ``width`` - 1 of the least error among all others.
 
-    Args:
-        level: the next one.
-        left: what each path leaves of the latents, (N, B, D), the greedy one first.
-        paths: their codes, (N, B, l).
-        width: how many to keep at most.
+    Each path leaves ``left`` (N, B, D) of the latents and has codes (N, B, l), the greedy one first.
     """
     number, dim = left.shape[1:]
     greedy = level._search(left[:, 0])[:, None]
@@ -96,7 +89,6 @@ def output_at(
     with torch.no_grad():
         distance = (level.standardized(rows) - level.codebook.to(rows.dtype)[codes]).square().sum(-1)
         log_variance = level.code_log_variance(distance)
-        log_variance = log_variance[codes] if level.variance.kind == "learned" else log_variance
         counts = rows.new_zeros(level.codebook_size).index_add(0, codes, valid.to(rows.dtype))
     return replace(
         out,

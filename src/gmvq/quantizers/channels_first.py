@@ -1,5 +1,8 @@
 """``ChannelsFirst``: sequences, images and volumes with the features on axis 1, and lengths in place of masks."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnnecessaryIsInstance=false
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -49,11 +52,8 @@ class ChannelsFirst(nn.Module):
         Raises:
             TypeError, ValueError: as the quantizer; or a mask and lengths at once.
         """
-        moved, mask = self._positions(latents, mask, lengths)
-        out = self.quantizer(moved, mask)
-        return QuantizerOutput(
-            out.quantized.movedim(-1, 1), out.indices, out.loss, out.nats, out.log_variance, out.terms
-        )
+        out = self.quantizer(*self._positions(latents, mask, lengths))
+        return replace(out, quantized=out.quantized.movedim(-1, 1))
 
     def encode(self, latents: Tensor, mask: Tensor | None = None, *, lengths: Tensor | None = None) -> Tensor:
         """Indices (B, *spatial) of the most probable codes; int64, -1 where masked. Arguments as ``forward``'s."""
@@ -125,8 +125,6 @@ def mask_from_lengths(lengths: Tensor, spatial: tuple[int, ...]) -> Tensor:
         )
     mask = torch.ones(lengths.shape[0], *spatial, dtype=torch.bool, device=lengths.device)
     for axis in range(axes):
-        shape = [1] * len(spatial)
-        shape[axis] = spatial[axis]
-        place = torch.arange(spatial[axis], device=lengths.device).view(1, *shape)
+        place = torch.arange(spatial[axis], device=lengths.device).view(-1, *[1] * (len(spatial) - axis - 1))
         mask &= place < lengths[:, axis].view(-1, *[1] * len(spatial))
     return mask

@@ -28,11 +28,9 @@ def level_terms(outs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
     have their numbers already: of these the mean over parts is meant.
     """
     terms: dict[str, Tensor] = {}
-    for name in outs[0].terms:
+    for name in (name for name in outs[0].terms if name != "error"):
         values = torch.stack([out.terms[name] for out in outs])
-        if name != "error":
-            added = name in _ADDITIVE or name.startswith("nats/")
-            terms[name] = values.sum() if added else values.mean()
+        terms[name] = values.sum() if name in _ADDITIVE or name.startswith("nats/") else values.mean()
     if "perplexity/1" in terms:
         return terms
     for number, out in enumerate(outs, start=1):

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ..functional import estimators, schedules
 from . import parts
-from .migrate import migrate_config
+from .migrate import FORMER, migrate_config, migrate_part
 
 _PARTS: dict[str, type] = {
     kind.__name__: kind
@@ -19,7 +19,6 @@ _PARTS: dict[str, type] = {
         schedules.Exponential,
         estimators.GumbelSoftmax,
         estimators.StraightThroughGumbel,
-        estimators.ReinMax,
         parts.Objective,
         parts.Precision,
         parts.Variance,
@@ -42,7 +41,7 @@ def part_to_dict(value: Any) -> Any:
             f"({', '.join(sorted(_PARTS))}); save the state_dict yourself and build the layer in code"
         )
     fields = {f.name: part_to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return {"type": name, **fields}
+    return {"type": name, **FORMER.get(name, {}), **fields}
 
 
 def part_from_dict(value: Any) -> Any:
@@ -53,7 +52,7 @@ def part_from_dict(value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
-    part = cast(dict[str, Any], value)
+    part = migrate_part(cast(dict[str, Any], value))
     fields = {key: part_from_dict(item) for key, item in part.items() if key != "type"}
     kind = _PARTS.get(part.get("type", ""))
     if kind is None:

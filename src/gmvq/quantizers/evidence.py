@@ -1,12 +1,19 @@
-"""The objective of a batch, gamma * latent + beta * KL, from the statistics of its posterior; and its terms by name."""
+"""The objective of a batch: what is pooled over all ranks in one all-reduce, and from it the terms in nats.
+
+Sums and counts are pooled, never means, so N processes equal one on the concatenated batch whatever each holds.
+"""
+
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from ..functional.distributed import all_reduce_sum, world_size
 from ..functional.divergences import (
     categorical_kl,
     entropy,
@@ -14,94 +21,131 @@ from ..functional.divergences import (
     gaussian_kl,
     perplexity,
 )
-from .parts import Objective
-from .statistics import BatchStatistics
 
-#: Names of all terms, those that the layer adds included.
+#: Names of all terms; the last four are the layer's own.
 TERMS = (
-    "kl_aggregate",
-    "kl_conditional",
-    "latent",
-    "conditional_entropy",
-    "aggregate_entropy",
-    "perplexity",
-    "usage",
-    "precision",
-    "scale",
-    "variance",
-    "temperature",
+    *("kl_aggregate", "kl_conditional", "latent", "conditional_entropy", "aggregate_entropy"),
+    *("perplexity", "usage", "precision", "scale", "variance", "temperature"),
 )
+#: The KL of each kind of objective.
+KL_OF = {"albo": "kl_aggregate", "literal": "kl_aggregate", "elbo": "kl_conditional"}
+#: Births of one step at most.
+_MOST = 1024
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Terms of the objective in nats per valid position, over all ranks once averaged over them.
+class Moments(NamedTuple):
+    """Sums over the valid positions of a batch: what the mixture's M-step and the births need.
 
     Attributes:
-        latent: Gaussian term of q(z|x, c) against p(z|c), see ``Objective``.
-        kl_aggregate: KL(qbar || pi).
-        kl_conditional: mean KL(q(c|x) || pi).
-        conditional_entropy: mean H(q(c|x)).
+        counts: how often each code is the most probable one, (K,).
+        sums: of z over the positions of each code, (K, d).
+        errors: of the squared error to the most probable code, (d,).
+        total: number of positions, (1,).
+        candidates: latents z at which a code may be born, (C, d).
     """
 
-    latent: Tensor
-    kl_aggregate: Tensor
-    kl_conditional: Tensor
-    conditional_entropy: Tensor
+    counts: Tensor
+    sums: Tensor
+    errors: Tensor
+    total: Tensor
+    candidates: Tensor
 
     @staticmethod
-    def of(
-        kind: str,
-        batch: BatchStatistics,
-        conditional_entropy: Tensor,
-        variance: Tensor | None,
-        log_precision: Tensor,
-        log_weights: Tensor,
-        dim: int,
-    ) -> Evidence:
-        r"""Put the terms together.
-
-        .. math:: \text{mean KL}(q \| \pi) = -\text{mean} \, H(q) - \sum_c \bar q_c \log \pi_c
-
-        Args:
-            kind: of the objective; ``"literal"`` takes the Gaussian cross-entropy for the KL.
-            batch: statistics of the batch.
-            conditional_entropy: H(q(c|x)), (N,).
-            variance: of the sample of z, (N,); None where z = mu_c, which has no latent term.
-            log_precision: log w, (1,) or (D,).
-            log_weights: log pi, (K,).
-            dim: D.
-        """
-        mean_entropy = (conditional_entropy * batch.share).sum()
-        latent = torch.zeros_like(mean_entropy)
-        if variance is not None:
-            gaussian = gaussian_cross_entropy if kind == "literal" else gaussian_kl
-            latent = (gaussian(variance, log_precision, dim) * batch.share).sum()
-        return Evidence(
-            latent=latent,
-            kl_aggregate=categorical_kl(batch.aggregate, log_weights),
-            kl_conditional=-mean_entropy - (batch.own_aggregate * log_weights).sum(),
-            conditional_entropy=mean_entropy,
+    @torch.no_grad()
+    def of(z: Tensor, indices: Tensor, errors: Tensor, mask: Tensor, codebook_size: int) -> Moments:
+        """Sums of this rank's batch, from z, most probable codes (N,), and the sum of errors (d,)."""
+        z = z.detach() * mask[:, None]
+        return Moments(
+            counts=_counts(indices, mask, codebook_size),
+            sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),
+            errors=errors.detach(),
+            total=mask.sum()[None],
+            candidates=_candidates(z, mask, codebook_size),
         )
 
-    def nats(self, objective: Objective, gamma: Tensor, beta: Tensor) -> Tensor:
-        """gamma * latent + beta * KL, with the KL that the objective's kind names."""
-        kl = {
-            "albo": self.kl_aggregate,
-            "literal": self.kl_aggregate,
-            "elbo": self.kl_conditional,
-            "none": 0.0 * self.kl_aggregate,
-        }
-        return gamma * self.latent + beta * kl[objective.kind]
 
-    def terms(self, batch: BatchStatistics) -> dict[str, Tensor]:
-        """Every term and the use of the codebook, for ``QuantizerOutput.terms``."""
-        return {
-            "kl_aggregate": self.kl_aggregate,
-            "kl_conditional": self.kl_conditional,
-            "latent": self.latent,
-            "conditional_entropy": self.conditional_entropy,
-            "aggregate_entropy": entropy(batch.aggregate),
-            "perplexity": perplexity(batch.counts),
-            "usage": (batch.counts > 0).to(batch.counts.dtype).mean(),
-        }
+class Batch(NamedTuple):
+    """Statistics over the valid positions of all ranks.
+
+    Attributes:
+        aggregate: qbar, (K,), the mean of q(c|x), with gradient; the KL of the ALBO is taken of it.
+        own_aggregate: this rank's part of it, weighted like ``share``: averaged over ranks it is ``aggregate``.
+        share: this rank's weights, (N,): ``(values * share).sum()``, averaged over ranks, is the mean of values.
+        counts: how often each code is the most probable one, (K,).
+        moments: of all ranks, without gradient; None in eval.
+    """
+
+    aggregate: Tensor
+    own_aggregate: Tensor
+    share: Tensor
+    counts: Tensor
+    moments: Moments | None = None
+
+    @staticmethod
+    def alone(posterior: Tensor, indices: Tensor, mask: Tensor) -> Batch:
+        """Of this rank's batch, without a collective, from its sum of q(c|x), (K,), and most probable codes, (N,)."""
+        total = mask.sum().clamp_min(1.0)
+        aggregate = posterior / total
+        return Batch(aggregate, aggregate, mask / total, _counts(indices, mask, len(posterior)))
+
+    @staticmethod
+    def pooled(posterior: Tensor, moments: Moments, mask: Tensor) -> Batch:
+        """Of a training batch over all ranks, from this rank's sum of q(c|x), (K,), and moments."""
+        own, ranks = posterior, world_size()
+        if ranks > 1:
+            sizes = [part.numel() for part in (posterior, *moments)]
+            flat = all_reduce_sum(torch.cat([posterior, *(part.flatten() for part in moments)]))
+            posterior, *parts = flat.split(sizes)
+            moments = Moments(*(new.detach().view_as(old) for new, old in zip(parts, moments, strict=True)))
+        weight = ranks / moments.total.clamp_min(1.0)
+        return Batch(posterior * (weight / ranks), own * weight, mask * weight, moments.counts, moments)
+
+
+def evidence(
+    kind: str,
+    batch: Batch,
+    entropies: Tensor,
+    variance: Tensor,
+    log_precision: Tensor,
+    log_weights: Tensor,
+    dim: int,
+) -> dict[str, Tensor]:
+    r"""The terms of the objective in nats per valid position, over all ranks once averaged over them; use of the codes.
+
+    .. math:: \text{mean KL}(q \| \pi) = -\text{mean} \, H(q) - \sum_c \bar q_c \log \pi_c
+
+    From H(q(c|x)), (N,), the variance of the sample, (N,), log w, log pi and d; the ``"literal"`` kind takes the
+    Gaussian cross-entropy for the KL.
+    """
+    mean_entropy = (entropies * batch.share).sum()
+    gaussian = gaussian_cross_entropy if kind == "literal" else gaussian_kl
+    latent = (gaussian(variance, log_precision, dim) * batch.share).sum()
+    return {
+        "kl_aggregate": categorical_kl(batch.aggregate, log_weights),
+        "kl_conditional": -mean_entropy - (batch.own_aggregate * log_weights).sum(),
+        "latent": latent,
+        "conditional_entropy": mean_entropy,
+        "aggregate_entropy": entropy(batch.aggregate.detach()),
+        "perplexity": perplexity(batch.counts),
+        "usage": (batch.counts > 0).to(batch.counts.dtype).mean(),
+    }
+
+
+def _counts(indices: Tensor, mask: Tensor, codebook_size: int) -> Tensor:
+    """How often each index (N,) is valid, (K,), in integers: a float32 to which ones are added ends at 2^24."""
+    counts = torch.zeros(codebook_size, dtype=torch.int32, device=indices.device)
+    return counts.index_add_(0, indices, mask.to(torch.int32)).to(mask.dtype)
+
+
+def _candidates(z: Tensor, mask: Tensor, codebook_size: int) -> Tensor:
+    """Random valid rows of z; each of several ranks fills every n-th slot, so that a sum over ranks holds them all.
+
+    As many as the codebook has codes, at most ``_MOST``: the same on every rank, however many rows it has. Where three
+    quarters and more of the positions are masked some are zero, the mean of the latents.
+    """
+    count = min(codebook_size, _MOST)
+    drawn = torch.randint(z.shape[0], (4, count), device=z.device)
+    drawn = drawn.gather(0, mask[drawn].argmax(0)[None])[0]  # the first valid one of four
+    rank = dist.get_rank() if world_size() > 1 else 0
+    mine = torch.arange(count, device=z.device) % world_size() == rank
+    return z[drawn] * mine[:, None]

@@ -11,20 +11,18 @@ from torch import Tensor
 from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, StraightThroughGumbel
-from ..functional.mixture import mixture_bias, mixture_query
+from ..functional.mixture import adaptive_variance, mixture_bias, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
 from ..functional.schedules import Schedule
 from ..types import QuantizerOutput
-from .evidence import TERMS, Evidence
+from .evidence import KL_OF, TERMS, Batch, Moments, evidence
 from .learning import in_backward
-from .parts import Objective, Precision, Variance, check_parts, check_start, check_support
+from .parts import Objective, Precision, Variance, check_counts, check_parts
 from .posterior import CodePosterior
-from .rows import Mixture, RowOutputs, Rows, RowStep, RowSums, run_rows
+from .rows import Drawn, Mixture, Rows, sample_rows
 from .start import ready
 from .state import MixtureState
-from .statistics import batch_statistics, eval_statistics, moments_of
-from .variances import variance_kind
 
 
 class GaussianMixtureVQ(MixtureState):
@@ -65,7 +63,7 @@ class GaussianMixtureVQ(MixtureState):
             out, B (``project_out``), which start at the principal directions of the latents. None, or anything
             from ``dim`` up: d = D, without maps.
         objective: kind of bound, gamma and beta.
-        precision: how w is fitted, and its sharpening.
+        precision: one w or one per feature, and its sharpening.
         variance: of q(z|x, c), and the noise of the sample.
         estimator: gradient estimator of the categorical sample, with temperature and noise.
         mixture_weights: ``"uniform"`` or ``"learned"`` (then nearest code means largest responsibility).
@@ -118,8 +116,7 @@ class GaussianMixtureVQ(MixtureState):
             *(mixture_weights, standardize, units, frozen_codes),
         )
         check_choice("backend", backend, BACKENDS)
-        check_start(start_after)
-        check_support(support)
+        check_counts(start_after, support)
         self.objective, self.estimator = objective, estimator
         self.start_after, self.support, self.backend = start_after, support, backend
         #: Whether the sample of z has the straight-through gradient; of residual levels the first alone has.
@@ -138,7 +135,7 @@ class GaussianMixtureVQ(MixtureState):
             "beta": self.objective.beta,
         }
 
-    # The mixture
+    # Posterior
 
     def log_weights(self) -> Tensor:
         """log pi, (K,), normalised, in float32 at least."""
@@ -156,109 +153,31 @@ class GaussianMixtureVQ(MixtureState):
         return self.posterior(latents).log_probs()
 
     def code_log_variance(self, squared_distance: Tensor) -> Tensor:
-        """log s_c^2 for squared distances to the codes, (..., K) -> broadcastable to (..., K); -inf for ``"none"``."""
-        kind = variance_kind(self.variance, self.codebook_dim)
-        return kind.log_of_codes(squared_distance, getattr(self, "log_variances", None))
+        """log s_c^2 of codes at such squared distances, of any shape."""
+        return adaptive_variance(squared_distance, self.codebook_dim, self.variance.sigma).log()
 
     def _mixture(self, codebook: Tensor) -> Mixture:
-        """The posterior's parameters in the dtype of ``codebook``; a precision that is not learned is a constant."""
+        """The posterior's parameters in the dtype of ``codebook``."""
+        if self.training:
+            # The next step's M-step is in place, and this graph may still be in use.
+            codebook = codebook.clone()
         dtype = codebook.dtype
-        log_precision = self.log_precision.to(dtype)
-        if self.precision.fit != "learned":
-            log_precision = log_precision.detach()
-        log_precision = log_precision + self.sharpening.to(dtype).log()
-        learned = self.variance.kind == "learned"
-        of_codes = self.log_variances.to(dtype).exp() if learned else codebook.square().sum(-1)
+        log_precision = self.log_precision.to(dtype) + self.sharpening.to(dtype).log()
         return Mixture(
             codebook,
+            squares=codebook.square().sum(-1),
             bias=mixture_bias(codebook, log_precision, self.log_weights().to(dtype)),
-            of_codes=of_codes,
             log_precision=log_precision,
             temperature=self.temperature.to(dtype),
             gumbel_noise=self.gumbel_noise.to(dtype),
             sample_noise=self.sample_noise.to(dtype),
         )
 
-    # Forward
-
-    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        learns = self.training and self._learns
-        steps = learns and not in_backward()
-        if steps:
-            waits = rows.requires_grad or not torch.is_grad_enabled()
-            has_codebook = ready(self, rows, valid, self.start_after if waits else 0)
-        else:
-            has_codebook = self._has_codebook()
-        present = rows.new_ones(rows.shape[0]) if valid is None else valid.to(rows.dtype)
-        z = self.standardized(rows)
-        if not has_codebook:
-            return self._without_codes(z)
-        per_row, sums = self._sample(z, present)
-        if self.training:
-            moments = moments_of(z, per_row.indices, sums.errors, present, self.codebook_size)
-            batch, moments = batch_statistics(sums.posterior, moments, present)
-            if steps:
-                self._pending = moments, self._frame()
-        else:
-            batch = eval_statistics(sums.posterior, per_row.indices, present)
-        evidence = Evidence.of(
-            self.objective.kind,
-            batch,
-            per_row.entropy,
-            None if self.variance.kind == "none" else per_row.variance,
-            self.log_precision.to(rows.dtype),
-            self.log_weights().to(rows.dtype),
-            self.codebook_dim,
-        )
-        nats = evidence.nats(self.objective, self.gamma, self.beta)
-        if self.training:
-            misfit = 0.5 * self.objective.commitment * (per_row.misfit / self.sharpening * batch.share).sum()
-            # A gradient alone: the objective keeps its meaning as a number.
-            nats = nats + (misfit - misfit.detach())
-            sample, loss = balance_gradients(per_row.sample, nats, z, pooled=True)
-            quantized = self.unstandardized(sample)
-        else:
-            quantized, loss = self._lookup(per_row.indices), nats
-        with torch.no_grad():
-            log_variance = self.code_log_variance(per_row.squared_error)
-            log_variance = log_variance[per_row.indices] if self.variance.kind == "learned" else log_variance
-            terms = evidence.terms(batch) | {
-                "precision": self.log_precision.mean().exp(),
-                "scale": self.scale.squeeze(0),
-                "variance": (per_row.variance * batch.share).sum(),
-                "temperature": self.temperature,
-            }
-        terms = {name: value.detach().clone() for name, value in terms.items()}
-        return QuantizerOutput(quantized, per_row.indices, loss, nats, log_variance, terms)
-
-    def _without_codes(self, z: Tensor) -> QuantizerOutput:
-        """Before the start: the latents themselves, index -1, loss 0."""
-        nothing = z.new_zeros(z.shape[0])
-        zero = z.new_zeros(()) + sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
-        terms = {name: z.new_zeros(()) for name in TERMS}
-        return QuantizerOutput(self.unstandardized(z), nothing.long() - 1, zero, zero, nothing, terms)
-
-    def _sample(self, z: Tensor, present: Tensor) -> tuple[RowOutputs, RowSums]:
-        """Sample and measure every position, after the search for its support."""
-        estimator, k = self.estimator if self.training else None, self._support
-        backend = choose_backend(self.backend, device=z.device, dtype=z.dtype, estimator=estimator, support=k)
-        codebook = self._held(self.codebook).to(z.dtype)
-        if self.training:
-            # The next step's M-step is in place, and this graph may still be in use.
-            codebook = codebook.clone()
-        mixture, support = self._mixture(codebook), None
-        if k is not None:
-            query = mixture_query(z.detach(), mixture.log_precision.detach())
-            support = find_support(query, mixture.codebook, mixture.bias, k)
-        keys = noise_keys(z.shape[0] if self.training else 0, z.device)
-        step = RowStep(self.variance, estimator, backend.name, self.straight_through)
-        return run_rows(step, Rows(z, present, keys), mixture, support)
-
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         if not self._has_codebook():
-            return torch.full(rows.shape[:1], -1, device=rows.device)
-        mixture = self._mixture(self.codebook.to(rows.dtype))
-        query = mixture_query(self.standardized(rows), mixture.log_precision)
+            return torch.full(latents.shape[:1], -1, device=latents.device)
+        mixture = self._mixture(self.codebook.to(latents.dtype))
+        query = mixture_query(self.standardized(latents), mixture.log_precision)
         return most_probable_codes(query, mixture.codebook, mixture.bias)
 
     def _lookup(self, indices: Tensor) -> Tensor:
@@ -267,6 +186,79 @@ class GaussianMixtureVQ(MixtureState):
         if torch.compiler.is_compiling() or self.project_out is not None or many:
             return F.embedding(indices, self.unstandardized(self.codebook))
         return self.unstandardized(F.embedding(indices, self.codebook))
+
+    # Sample
+
+    def _quantize(self, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
+        learns = self.training and self._learns
+        steps = learns and not in_backward()
+        started = self._before_step(latents, mask) if steps else self._has_codebook()
+        z = self.standardized(latents)
+        mask = latents.new_ones(latents.shape[0]) if mask is None else mask.to(latents.dtype)
+        if not started:
+            return self._without_codes(z)
+        drawn = self._sample(z, mask)
+        if self.training:
+            moments = Moments.of(z, drawn.indices, drawn.errors, mask, self.codebook_size)
+            batch = Batch.pooled(drawn.posterior, moments, mask)
+        else:
+            batch = Batch.alone(drawn.posterior, drawn.indices, mask)
+        if steps:
+            self._pending = batch.moments, self._frame()
+        return self._output(z, drawn, batch)
+
+    def _before_step(self, latents: Tensor, mask: Tensor | None) -> bool:
+        """Apply the last batch's lesson, and start if it is time; whether there is a codebook."""
+        self.settle()
+        waits = latents.requires_grad or not torch.is_grad_enabled()
+        return self._ready or ready(self, latents, mask, self.start_after if waits else 0)
+
+    def _sample(self, z: Tensor, mask: Tensor) -> Drawn:
+        """Sample and measure every position, after the search for its support."""
+        estimator, k = self.estimator if self.training else None, self._support
+        backend = choose_backend(self.backend, device=z.device, dtype=z.dtype, estimator=estimator, support=k)
+        mixture, support = self._mixture(self._held(self.codebook).to(z.dtype)), None
+        if k is not None:
+            query = mixture_query(z.detach(), mixture.log_precision)
+            support = find_support(query, mixture.codebook, mixture.bias, k)
+        rows = Rows(z, mask, noise_keys(z.shape[0] if self.training else 0, z.device))
+        return sample_rows(
+            rows, mixture, support, self.variance, estimator, backend.name, self.straight_through
+        )
+
+    def _without_codes(self, z: Tensor) -> QuantizerOutput:
+        """Before the start: the latents themselves, index -1, loss 0."""
+        nothing = z.new_zeros(z.shape[0])
+        zero = z.new_zeros(()) + sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
+        terms = {name: z.new_zeros(()) for name in TERMS}
+        return QuantizerOutput(self.unstandardized(z), nothing.long() - 1, zero, zero, nothing, terms)
+
+    # Evidence
+
+    def _output(self, z: Tensor, drawn: Drawn, batch: Batch) -> QuantizerOutput:
+        """gamma * latent + beta * KL, and what the decoder reads."""
+        log_precision, log_weights = self.log_precision.to(z.dtype), self.log_weights().to(z.dtype)
+        kind, dim = self.objective.kind, self.codebook_dim
+        terms = evidence(kind, batch, drawn.entropy, drawn.variance, log_precision, log_weights, dim)
+        nats = self.gamma * terms["latent"] + self.beta * terms[KL_OF[kind]]
+        if self.training:
+            commitment = (drawn.commitment / self.sharpening * batch.share).sum()
+            commitment = 0.5 * self.objective.commitment * commitment
+            # A gradient alone: the objective keeps its meaning as a number.
+            nats = nats + (commitment - commitment.detach())
+            sample, loss = balance_gradients(drawn.sample, nats, z, pooled=True)
+            quantized = self.unstandardized(sample)
+        else:
+            quantized, loss = self._lookup(drawn.indices), nats
+        terms |= {
+            "precision": self.log_precision.mean().exp(),
+            "scale": self.scale.squeeze(0),
+            "variance": (drawn.variance.detach() * batch.share).sum(),
+            "temperature": self.temperature,
+        }
+        terms = {name: value.detach().clone() for name, value in terms.items()}
+        log_variance = self.code_log_variance(drawn.squared_error)
+        return QuantizerOutput(quantized, drawn.indices, loss, nats, log_variance, terms)
 
     @property
     def _support(self) -> int | None:
@@ -282,6 +274,6 @@ class GaussianMixtureVQ(MixtureState):
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, objective={self.objective.kind}, precision={self.precision.fit}, "
-            f"variance={self.variance.kind}, estimator={type(self.estimator).__name__}"
+            f"{super().extra_repr()}, objective={self.objective.kind}, estimator={type(self.estimator).__name__}, "
+            f"support={self.support}"
         )

@@ -3,6 +3,8 @@
 Groups of several levels each are a grouped residual quantizer.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -94,21 +96,20 @@ class GroupedGMVQ(ComposedQuantizer):
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput:
         """Quantize latents (..., D), mask (...), as ``Quantizer.forward``; indices and log_variance are (..., n G)."""
-        rows, valid = self._rows(latents, mask)
-        lead = latents.shape[:-1]
+        flat, pieces = self._pieces(latents, mask)
         first = self.parts[0]
         drawn: dict[str, Any] = {}
         if isinstance(first, ResidualGMVQ) and first.level_dropout:
             # One number of levels for all groups of an item.
-            drawn["levels"] = first.draw_levels(lead[0] if lead else 1, rows.device)
+            items = latents.shape[0] if latents.ndim > 1 else 1
+            drawn["levels"] = first.draw_levels(items, flat.device)
         outs: list[QuantizerOutput] = [
-            part(vectors, _of_vectors(valid, vectors, lead), **drawn)
-            for part, vectors in zip(self.parts, self._split(rows.reshape(latents.shape)), strict=True)
+            part(own, valid, **drawn) for part, (own, valid) in zip(self.parts, pieces, strict=True)
         ]
         copies = self.groups // len(outs)
-        nats = sum((out.nats for out in outs), rows.new_zeros(())) * copies
-        read = self.decoder_units(rows).detach()
-        quantized = self._join([out.quantized for out in outs]).reshape(rows.shape)
+        nats = sum((out.nats for out in outs), flat.new_zeros(())) * copies
+        read = self.decoder_units(flat).detach()
+        quantized = self._join([out.quantized for out in outs]).reshape(flat.shape)
         quantized, loss = self._couple(quantized, nats, read, copies)
         return QuantizerOutput(
             quantized=quantized.to(latents.dtype).reshape(latents.shape),
@@ -132,14 +133,8 @@ class GroupedGMVQ(ComposedQuantizer):
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """Indices (..., n G) of the most probable codes for latents (..., D); int64, -1 where masked."""
-        rows, valid = self._rows(latents, mask)
-        lead = latents.shape[:-1]
-        return self._join_codes(
-            [
-                part.encode(vectors, _of_vectors(valid, vectors, lead))
-                for part, vectors in zip(self.parts, self._split(rows.reshape(latents.shape)), strict=True)
-            ]
-        )
+        pairs = zip(self.parts, self._pieces(latents, mask)[1], strict=True)
+        return self._join_codes([part.encode(own, valid) for part, (own, valid) in pairs])
 
     def posterior(self, latents: Tensor, mask: Tensor | None = None) -> CodePosterior | GroupPosterior:
         """q(c_g|x) of each group for latents (..., D) with a mask (...), see ``GaussianMixtureVQ.posterior``.
@@ -152,13 +147,8 @@ class GroupedGMVQ(ComposedQuantizer):
                 "groups of several levels have no posterior in one piece: use quantizer.parts[g].posterior(latents) "
                 "with the features of group g"
             )
-        rows, valid = self._rows(latents, mask)
-        lead = latents.shape[:-1]
-        vectors = self._split(rows.reshape(latents.shape))
-        found = [
-            CodePosterior.of(part, own, _of_vectors(valid, own, lead))
-            for part, own in zip(self.mixtures, vectors, strict=True)
-        ]
+        pairs = zip(self.mixtures, self._pieces(latents, mask)[1], strict=True)
+        found = [CodePosterior.of(part, own, valid) for part, (own, valid) in pairs]
         return GroupPosterior(found, joined=self.shared_codebook)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
@@ -185,9 +175,8 @@ class GroupedGMVQ(ComposedQuantizer):
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every mixture by k-means on its features of latents (..., D)."""
-        rows, _ = self._rows(latents, None)
-        for part, vectors in zip(self.parts, self._split(rows), strict=True):
-            part.init_codebook(vectors, seed=seed)
+        for part, own in zip(self.parts, self._split(self._flat(latents, None)[0]), strict=True):
+            part.init_codebook(own, seed=seed)
 
     def to_config(self) -> dict[str, Any]:
         """Constructor arguments as a JSON-able dictionary; ``gmvq.quantizers.from_config`` inverts it."""
@@ -198,6 +187,16 @@ class GroupedGMVQ(ComposedQuantizer):
             "groups": self.groups,
             "shared_codebook": self.shared_codebook,
         }
+
+    def _pieces(
+        self, latents: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor | None]]]:
+        """Checked latents (N, D), and the vectors of each part with their mask."""
+        flat, _ = self._flat(latents, mask)
+        vectors = self._split(flat.reshape(latents.shape))
+        if mask is not None and self.shared_codebook:
+            mask = mask[..., None].expand(vectors[0].shape[:-1])
+        return flat, [(own, mask) for own in vectors]
 
     def _split(self, values: Tensor) -> list[Tensor]:
         """Values (..., D) as the vectors of each part: (..., D / G), or one (..., G, D / G) where it is shared."""
@@ -217,11 +216,3 @@ class GroupedGMVQ(ComposedQuantizer):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, groups={self.groups}, shared_codebook={self.shared_codebook}"
-
-
-def _of_vectors(valid: Tensor | None, vectors: Tensor, lead: torch.Size) -> Tensor | None:
-    """The mask (N,) for vectors (..., D / G) or (..., G, D / G), where the positions have shape ``lead``."""
-    if valid is None:
-        return None
-    valid = valid.reshape(lead)
-    return valid if vectors.ndim == len(lead) + 1 else valid[..., None].expand(vectors.shape[:-1])

@@ -14,6 +14,8 @@ everywhere, and where it lands it can only raise it: the split step of split-and
 merge for free.
 """
 
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -21,8 +23,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .evidence import Moments
 from .start import MIN_ERROR
-from .statistics import Moments
 
 if TYPE_CHECKING:
     from .state import MixtureState
@@ -37,22 +39,18 @@ _TINY = 1e-30
 
 @torch.no_grad()
 def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
-    """One M-step of ``layer`` on the pooled moments of a batch; nothing where the batch was all masked.
+    """One M-step of ``layer`` on the pooled moments of a batch.
 
-    Args:
-        layer: what learns.
-        moments: of the batch.
-        own: whether the weights are still those that saw the batch, 0-d; if not, nothing is learned either.
+    Nothing where the batch was all masked, or where ``own``, 0-d, is false: other weights were copied in since.
     """
     occupied = ((moments.total > 0) & own).to(moments.total.dtype)
     total = moments.total.clamp_min(1.0)
-    if layer.precision.fit == "ml":
-        error = moments.errors / total
-        error = error if layer.precision.per_feature else error.mean(0, keepdim=True)
-        past = (-layer.log_precision).exp().to(error)
-        least = MIN_ERROR * layer.codebook.var(0, correction=0).mean()
-        error = past.lerp(error, RATE * occupied).maximum(least.clamp_min(_TINY))
-        layer.log_precision.copy_(-error.log())
+    error = moments.errors / total
+    error = error if layer.precision.per_feature else error.mean(0, keepdim=True)
+    past = (-layer.log_precision).exp().to(error)
+    least = MIN_ERROR * layer.codebook.var(0, correction=0).mean()
+    error = past.lerp(error, RATE * occupied).maximum(least.clamp_min(_TINY))
+    layer.log_precision.copy_(-error.log())
     past = MEMORY * total / layer.codebook_size
     share = occupied * moments.counts / (past + moments.counts)
     mean = moments.sums / moments.counts.clamp_min(1.0)[:, None]

@@ -10,6 +10,8 @@ half-way between two codes has the squared error r_c^2 / 4, so
 .. math:: \frac1w = \frac{1}{4 d} \, \text{mean}_c \, r_c^2 .
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import math
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from ..functional.distributed import gather_rows
 from ..functional.search import best_codes
-from .start import MIN_ERROR, fit_frame, fit_mixture, fit_projections
+from .start import MIN_ERROR, begin, fit_frame, fit_mixture, fit_projections
 
 if TYPE_CHECKING:
     from .state import MixtureState
@@ -37,8 +39,8 @@ def set_codebook(
             f"codes must be a tensor of shape ({layer.codebook_size}, {layer.dim}), a code in each row; got {shape}. "
             "Codes of more features: reduce them first, for instance to their principal directions"
         )
-    rows = None if latents is None else gather_rows(layer._rows(latents, None)[0].detach())
-    codes = layer._rows(codes.to(layer.codebook.device), None)[0].to(layer.codebook)
+    rows = None if latents is None else gather_rows(layer._flat(latents, None)[0].detach())
+    codes = layer._flat(codes.to(layer.codebook.device), None)[0].to(layer.codebook)
     seen = codes if rows is None else rows.to(codes)
     with torch.autocast(codes.device.type, enabled=False):
         layer._pending, error = None, _error_of_cells(codes)
@@ -58,9 +60,7 @@ def set_codebook(
             fit_mixture(layer, layer.standardized(rows.to(codes)), keep_codebook=True)
             return
         error = _error_of_cells(mu) if layer.standardize else 1.0
-        layer.log_precision.fill_(-math.log(max(error, MIN_ERROR)))
-        layer.share.fill_(1.0 / layer.codebook_size)
-        layer._pool, layer._ready = None, True
+        begin(layer, -math.log(max(error, MIN_ERROR)))
 
 
 def freeze(layer: MixtureState, frozen: bool | Tensor) -> None:

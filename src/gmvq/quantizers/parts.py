@@ -22,72 +22,61 @@ class Objective:
     ``albo``      KL(qbar || pi), qbar = batch mean of q(c|x)    KL(N(mu, s_c^2) || N(mu, 1/w))
     ``elbo``      batch mean of KL(q(c|x) || pi)                 the same
     ``literal``   KL(qbar || pi)                                 -E log N(z; mu, 1/w)
-    ``none``      0                                              KL(N(mu, s_c^2) || N(mu, 1/w))
     ============= ============================================== ==============================
 
     Args:
         kind: one of the above. ``literal`` is the paper's form: no bound, see docs/mathematics.md.
         gamma: weight of the latent term. 0, the default, is the bound of the discrete model z = mu_c, which is the
             one that eval runs; 1 is the literature's.
-        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy".
+        beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy", 0 leaves the KL out.
         commitment: weight, in the encoder's gradient alone, of the mixture's negative log-density of the latent given
             its code, w/2 |z - m|^2 with m = sum_c r_c mu_c as a constant. The reported objective leaves it out.
     """
 
-    kind: Literal["albo", "elbo", "literal", "none"] = "albo"
+    kind: Literal["albo", "elbo", "literal"] = "albo"
     gamma: Schedule = Constant(0.0)
     beta: Schedule = Constant(3.0)
     commitment: float = 0.25
 
     def __post_init__(self) -> None:
-        check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal", "none"))
+        check_choice("Objective.kind", self.kind, ("albo", "elbo", "literal"))
         if not self.commitment >= 0:
             raise ValueError(f"Objective.commitment must not be negative, got {self.commitment}")
 
 
 @dataclass(frozen=True)
 class Precision:
-    r"""The mixture's precision w = 1 / s_z^2.
+    r"""The mixture's precision w = 1 / s_z^2, which follows the latents: 1/w is the running mean squared error per
+    feature to the nearest code (the M-step, ``learning``).
 
     Args:
-        fit: ``"ml"``: the gradient of the M-step, so that 1/w approaches the mean squared error per
-            feature to the nearest code, whatever gamma is; ``"learned"``: the gradient of the whole objective;
-            ``"fixed"``: the value found at the start.
         per_feature: one value per feature instead of one.
         sharpening: factor on w in q(c|x), over training; above 1, posteriors harden. Below 1 because latents have
             fewer effective features than D, and w is a sum over all D.
     """
 
-    fit: Literal["ml", "learned", "fixed"] = "ml"
     per_feature: bool = False
     sharpening: Schedule = Constant(0.5)
-
-    def __post_init__(self) -> None:
-        check_choice("Precision.fit", self.fit, ("ml", "learned", "fixed"))
 
 
 @dataclass(frozen=True)
 class Variance:
-    r"""The variance s_c^2(x) of q(z|x, c), in units of the standardised latents.
+    r"""The variance of q(z|x, c), s_c^2(x) = \|z - mu_c\|^2 / (2 sigma^2 D), in units of the standardised latents.
 
     Args:
-        kind: ``"adaptive"``: \|z - mu_c\|^2 / (2 sigma^2 D), the paper's; ``"fixed"``: sigma^2;
-            ``"learned"``: one parameter per code, starting at sigma^2; ``"none"``: z = mu_c, no latent term.
-        sigma: see kind. With the default, 2 sigma^2 = 1, a residual of the size that w stands for costs nothing in
+        sigma: see there. With the default, 2 sigma^2 = 1, a residual of the size that w stands for costs nothing in
             the latent term.
-        noise: factor on the standard deviation of the sample of z, over training.
-        noise_limit: of an adaptive variance, the sample of z has at most this share of a component's variance, 1/w with
-            its sharpening. An outlier would else get noise as large as its distance, whose gradient throws it further
-            off. s_c^2(x) itself, and with it ``log_variance`` and the latent term, has no limit.
+        noise: factor on the standard deviation of the sample of z, over training; 0, the default: z = mu_c.
+        noise_limit: the sample of z has at most this share of a component's variance, 1/w with its sharpening. An
+            outlier would else get noise as large as its distance, whose gradient throws it further off. s_c^2(x)
+            itself, and with it ``log_variance`` and the latent term, has no limit.
     """
 
-    kind: Literal["adaptive", "fixed", "learned", "none"] = "adaptive"
     sigma: float = math.sqrt(0.5)
     noise: Schedule = Constant(0.0)
     noise_limit: float = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("Variance.kind", self.kind, ("adaptive", "fixed", "learned", "none"))
         check_positive("Variance.sigma", self.sigma)
         check_positive("Variance.noise_limit", self.noise_limit)
 
@@ -95,8 +84,8 @@ class Variance:
 def check_parts(objective: Objective, precision: Precision, variance: Variance, estimator: Estimator) -> None:
     """Raise unless these are objects with what the layer asks of them, and schedules that are not negative."""
     check_part("objective", objective, Objective(), ("kind", "gamma", "beta"))
-    check_part("precision", precision, Precision(), ("fit", "per_feature", "sharpening"))
-    check_part("variance", variance, Variance(), ("kind", "sigma", "noise", "noise_limit"))
+    check_part("precision", precision, Precision(), ("per_feature", "sharpening"))
+    check_part("variance", variance, Variance(), ("sigma", "noise", "noise_limit"))
     check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
     check_schedule("objective.gamma", objective.gamma)
     check_schedule("objective.beta", objective.beta)
@@ -106,18 +95,13 @@ def check_parts(objective: Objective, precision: Precision, variance: Variance, 
     check_schedule("estimator.noise", estimator.noise)
 
 
-def check_start(start_after: int) -> None:
-    """Raise unless it is a number of batches."""
+def check_counts(start_after: int, support: int | None) -> None:
+    """Raise unless the first is a number of batches, and a posterior on so many codes has a gradient."""
     if start_after < 0:
         raise ValueError(f"start_after is a number of batches, 0 or more, got {start_after}")
-
-
-def check_support(support: int | None) -> None:
-    """Raise unless a posterior on so many codes has a gradient."""
-    if support is None:
-        return
-    check_size("support", support)
-    if support < 2:
+    if support is not None:
+        check_size("support", support)
+    if support == 1:
         raise ValueError(
             "support must be at least 2, got 1: a posterior on one code is constant and gives the encoder no gradient"
         )

@@ -5,6 +5,8 @@ whatever the layer's ``support``, at its current sharpening. Gradients reach the
 size N x K is kept, as backward computes blocks of rows again. Log-probabilities and entropies are in nats.
 """
 
+# pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -56,7 +58,7 @@ class CodePosterior:
     @classmethod
     def of(cls, layer: GaussianMixtureVQ, latents: Tensor, mask: Tensor | None) -> CodePosterior:
         """The posterior of a layer for latents (..., D) with a mask (...), see ``GaussianMixtureVQ.posterior``."""
-        rows, valid = layer._rows(latents, mask)
+        rows, valid = layer._flat(latents, mask)
         if not layer._has_codebook():
             raise ValueError(
                 "there is no codebook yet: train, or call quantizer.init_codebook(latents) first"

@@ -1,5 +1,7 @@
 """``ResidualGMVQ``: a sum of codewords, each level quantizing what the levels before it left over."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
+from .base import masked
 from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
 from .config import without_later
@@ -116,28 +119,26 @@ class ResidualGMVQ(ComposedQuantizer):
             latents, mask: as there.
             levels: how many levels each entry of the first axis uses in training with ``level_dropout``; None: drawn.
         """
-        rows, valid = self._rows(latents, mask)
+        flat, valid = self._flat(latents, mask)
         reach = self._reach(latents, levels)
-        codes = self._codes(rows, valid) if self._has_beam() and not self.training else None
-        residual, total = rows, torch.zeros_like(rows)
+        codes = self._codes(flat, valid) if self._has_beam() and not self.training else None
+        residual, total = flat, torch.zeros_like(flat)
         outs: list[QuantizerOutput] = []
         for number, level in enumerate(self.mixtures):
-            active = self._active(number, rows, valid, reach)
+            active = self._active(number, flat, valid, reach)
             out = level(residual, active)
             if codes is not None:
                 out = output_at(level, out, residual, codes[:, number])
             residual, total = residual - out.quantized.detach(), total + out.quantized
             outs.append(replace(out, terms=out.terms | {"error": self._error(residual, active)}))
         chances = [1.0 if reach is None else self._chance(number) for number in range(len(outs))]
-        nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), rows.new_zeros(()))
-        total, loss = self._couple(total, nats, rows)
+        nats = sum((chance * out.nats for chance, out in zip(chances, outs, strict=True)), flat.new_zeros(()))
+        total, loss = self._couple(total, nats, flat)
         indices = torch.stack([out.indices for out in outs], -1)
         total = self.decoder_units(total) if self.training else self.get_codes_from_indices(indices)
-        if valid is not None:
-            total = torch.where(valid[:, None], total, 0.0)
         shape = (*latents.shape[:-1], len(outs))
         return QuantizerOutput(
-            quantized=total.to(latents.dtype).reshape(latents.shape),
+            quantized=masked(total, valid, 0.0).to(latents.dtype).reshape(latents.shape),
             indices=indices.reshape(shape),
             loss=loss,
             nats=nats,
@@ -148,7 +149,7 @@ class ResidualGMVQ(ComposedQuantizer):
     @torch.no_grad()
     def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         """Indices (..., n) of latents (..., D), of the path that the search finds; int64, -1 where masked."""
-        codes = self._codes(*self._rows(latents, mask))
+        codes = self._codes(*self._flat(latents, mask))
         return codes.reshape(*latents.shape[:-1], codes.shape[-1])
 
     def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
@@ -205,7 +206,7 @@ class ResidualGMVQ(ComposedQuantizer):
         if self._has_beam():
             with torch.autocast(rows.device.type, enabled=False):
                 found = beam_search(self.mixtures, rows, self.beam)
-            return found if valid is None else torch.where(valid[:, None], found, -1)
+            return masked(found, valid, -1)
         codes: list[Tensor] = []
         for level in self.mixtures:
             codes.append(level.encode(rows, valid))
@@ -258,7 +259,7 @@ class ResidualGMVQ(ComposedQuantizer):
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every level by k-means on what the levels before it leave of latents (..., D)."""
-        residual, _ = self._rows(latents, None)
+        residual, _ = self._flat(latents, None)
         for level in self.mixtures:
             level.init_codebook(residual, seed=seed)
             residual = residual - level.get_codes_from_indices(level.encode(residual)).to(residual.dtype)

@@ -9,6 +9,9 @@ and b by their mean, weighted by use, which adds
 to the sum of squared errors (Ward, 1963); the cheapest pairs come first. Steps of k-means follow.
 """
 
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from .start import fit_mixture
 #: k-means steps after each round of splits or merges, and at the end.
 _BETWEEN, _AT_THE_END = 1, 10
 #: Tensors of a layer that have one entry for each code.
-_OF_CODES = ("codebook", "share", "weight_logits", "log_variances")
+_OF_CODES = ("codebook", "share", "weight_logits")
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def resize_codebook(layer: GaussianMixtureVQ, latents: Tensor, codebook_size: in
     if not isinstance(layer, GaussianMixtureVQ):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"resize_codebook takes one GaussianMixtureVQ, got {type(layer).__name__}")
     check_size("codebook_size", codebook_size)
-    rows, _ = layer._rows(latents, None)
+    rows, _ = layer._flat(latents, None)
     if not layer.started or layer.frozen is not None:
         why = "has frozen codes" if layer.started else "has no codebook yet; train it first"
         raise ValueError(f"this layer {why}")
@@ -183,8 +186,6 @@ def _with_codes(layer: GaussianMixtureVQ, z: Tensor, codebook: Tensor) -> Gaussi
     new.share.copy_(counts / len(z))
     if layer.mixture_weights == "learned":
         new.weight_logits.copy_((counts + 1).log())
-    if layer.variance.kind == "learned":
-        new.log_variances.fill_(layer.log_variances.mean())
     new.straight_through, new.births = layer.straight_through, layer.births
     return new.train(layer.training)
 

@@ -1,5 +1,8 @@
 """Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them."""
 
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -30,9 +33,9 @@ class Pool:
         self._size = min(_PER_CODE * codebook_size, max(2 * codebook_size, _MOST))
         self._batches: list[Tensor] = []
 
-    def add(self, latents: Tensor) -> None:
-        """Keep latents, (N, D), and forget what is older than needed."""
-        self._batches.append(latents.detach())
+    def add(self, y: Tensor) -> None:
+        """Keep y, (N, D), and forget what is older than needed."""
+        self._batches.append(y.detach())
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 
@@ -42,24 +45,16 @@ class Pool:
 
 
 @torch.no_grad()
-def ready(layer: MixtureState, latents: Tensor, valid: Tensor | None, after: int) -> bool:
-    """Before a training step: apply the last one's lesson, start if it is time. Whether there is a codebook.
-
-    Args:
-        layer: what starts.
-        latents: of this rank, (N, D).
-        valid: (N,), or None for all.
-        after: number of training batches before the start, which waits for spread as well; 0: it does not wait.
+def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int) -> bool:
+    """Before a training step without a codebook: keep this rank's latents (N, D) where the mask (N,) is True, and start
+    once ``after`` batches have run, and with ``after`` not before they have spread. Whether there is a codebook now.
     """
-    layer.settle()
-    if layer._ready:
-        return True
     if torch.compiler.is_compiling():
         raise RuntimeError(
             "the first training batches start the codebook, which cannot be compiled: call "
             "quantizer.init_codebook(latents) or train some batches before torch.compile"
         )
-    latents = gather_rows(latents if valid is None else latents[valid])
+    latents = gather_rows(latents if mask is None else latents[mask])
     if len(latents) == 0:
         return layer.started
     if layer.started:
@@ -116,7 +111,12 @@ def fit_mixture(layer: MixtureState, z: Tensor, seed: int = 0, *, keep_codebook:
     """mu, unless it is kept, and w of z, (N, d)."""
     if not keep_codebook:
         layer.codebook.copy_(layer._held(fit_codebook(z, layer.codebook_size, seed).to(layer.codebook)))
-    layer.log_precision.fill_(fit_log_precision(z, layer.codebook.to(z.dtype)))
+    begin(layer, fit_log_precision(z, layer.codebook.to(z.dtype)))
+
+
+def begin(layer: MixtureState, log_precision: Tensor | float) -> None:
+    """Start with the codebook that is there, and log w."""
+    layer.log_precision.fill_(log_precision)
     layer.share.fill_(1.0 / layer.codebook_size)
     layer._pool, layer._ready = None, True
 

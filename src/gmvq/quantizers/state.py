@@ -1,8 +1,9 @@
 """What a mixture knows: its parameters, the frame in which it lives, and when they start, learn and stand still."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, Self
 
 import torch
@@ -14,12 +15,12 @@ from ..functional.distributed import gather_rows
 from ..functional.schedules import Schedule
 from .base import Quantizer
 from .config import from_arguments, to_arguments
+from .evidence import Moments
 from .learning import learn
 from .migrate import migrate_state
 from .own_codebook import set_codebook
 from .parts import Precision, Variance
 from .start import Pool, start_from, start_from_pool
-from .statistics import Moments
 
 
 class MixtureState(Quantizer):
@@ -31,7 +32,6 @@ class MixtureState(Quantizer):
         mean, scale: m, (D,), and s, (1,), of the latents that started the codebook; a scale of zero is not known yet.
         project_in, project_out: A, (d, D), and B, (D, d), or None where d = D.
         weight_logits: (K,), where the weights pi are learned.
-        log_variances: log s_c^2, (K,), where they are learned.
         batches: number of training batches before the start.
         share: running share of positions of each code, (K,), for births.
         frozen: where frozen codes stand, (K, d), NaN for codes that learn; None where all learn.
@@ -64,13 +64,11 @@ class MixtureState(Quantizer):
         self.project_in, self.project_out = _projections(dim, self.codebook_dim)
         self.codebook = nn.Parameter(torch.zeros(codebook_size, self.codebook_dim))
         width = self.codebook_dim if precision.per_feature else 1
-        self.log_precision = nn.Parameter(torch.zeros(width), requires_grad=precision.fit == "learned")
+        self.log_precision = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.mean = nn.Parameter(torch.zeros(dim), requires_grad=False)
         self.scale = nn.Parameter(torch.full((1,), 0.0 if standardize else 1.0), requires_grad=False)
         if mixture_weights == "learned":
             self.weight_logits = nn.Parameter(torch.zeros(codebook_size))
-        if variance.kind == "learned":
-            self.log_variances = nn.Parameter(torch.full((codebook_size,), 2 * math.log(variance.sigma)))
         self.frozen_codes = frozen_codes
         places = torch.full((codebook_size, self.codebook_dim), torch.nan) if frozen_codes else None
         self.register_buffer("frozen", places)
@@ -81,7 +79,7 @@ class MixtureState(Quantizer):
         #: True: ``init_codebook`` fits scale and precision alone.
         self.keep_codebook = False
         self._pool: Pool | None = None
-        self._pending: tuple[Moments, Tensor] | None = None
+        self._pending: tuple[Moments | None, Tensor] | None = None
         #: Whether the codebook was seen to have started, so that no step has to look at the device again.
         self._ready = False
         self.register_load_state_dict_pre_hook(migrate_state)
@@ -177,7 +175,7 @@ class MixtureState(Quantizer):
         Raises:
             TypeError, ValueError: as ``forward``.
         """
-        start_from(self, gather_rows(self._rows(latents, None)[0].detach()), seed)
+        start_from(self, gather_rows(self._flat(latents, None)[0].detach()), seed)
 
     def set_codebook(
         self, codes: Tensor, *, latents: Tensor | None = None, frozen: bool | Tensor = False
@@ -210,16 +208,14 @@ class MixtureState(Quantizer):
         """Apply what the last training batch taught; ``eval()``, ``state_dict()`` and the next batch do this."""
         if self._pending is not None:
             (moments, frame), self._pending = self._pending, None
+            assert moments is not None
             here = self.codebook.device  # the layer may have moved since
             moments, frame = Moments(*(part.to(here) for part in moments)), frame.to(here)
             learn(self, moments, (frame == self._frame().to(frame)).all())
 
     def _frame(self) -> Tensor:
         """A copy of what M-steps alone change: another value says that other weights were copied in since."""
-        own = [self.mean, self.scale]
-        if not self.log_precision.requires_grad:
-            own.append(self.log_precision)
-        return torch.cat([value.detach() for value in own])
+        return torch.cat([value.detach() for value in (self.mean, self.scale, self.log_precision)])
 
     def train(self, mode: bool = True) -> Self:
         """As ``nn.Module.train``; eval mode settles what was learned, and starts what has not started."""

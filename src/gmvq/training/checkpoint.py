@@ -19,7 +19,7 @@ from ..models.autoencoder import VQAutoencoder
 from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
-from ..models.weights import check_values, misfits
+from ..models.weights import check_values, mismatches
 from ..reading import check_plain, open_input, open_zip
 from .notes import check_notes
 
@@ -276,7 +276,7 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], setting
     """
     if "gmvq" not in checkpoint:
         raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
-    problems = misfits(checkpoint["state_dict"], own)
+    problems = mismatches(checkpoint["state_dict"], own)
     if not problems:
         check_values(checkpoint["state_dict"], "the checkpoint")
         return

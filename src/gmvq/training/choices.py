@@ -14,13 +14,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-from ..functional.estimators import Estimator, GumbelSoftmax, ReinMax, StraightThroughGumbel
+from ..functional.estimators import Estimator, GumbelSoftmax, StraightThroughGumbel
 from ..functional.schedules import Constant, Cosine, Exponential, Linear, Schedule
 
 SCHEDULES: dict[str, type] = {kind.__name__: kind for kind in (Constant, Linear, Cosine, Exponential)}
-ESTIMATORS: dict[str, type] = {
-    kind.__name__: kind for kind in (GumbelSoftmax, StraightThroughGumbel, ReinMax)
-}
+ESTIMATORS: dict[str, type] = {kind.__name__: kind for kind in (GumbelSoftmax, StraightThroughGumbel)}
 
 
 def parse_schedule(value: object) -> Schedule:
@@ -40,7 +38,7 @@ def parse_schedule(value: object) -> Schedule:
 
 
 def parse_estimator(value: object) -> Estimator:
-    """Return the estimator that a name or a call such as ``"ReinMax(temperature=1.0)"`` stands for.
+    """Return the estimator that a name or a call such as ``"GumbelSoftmax(noise=1.0)"`` stands for.
 
     Raises:
         ValueError: no such estimator; the message lists them.

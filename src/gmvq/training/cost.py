@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.precision import autocast_dtype
+from ..functional.autocast import autocast_dtype
 from ..objectives import negative_evidence
 from ..quiet import quiet
 from .module import TokenizerModule

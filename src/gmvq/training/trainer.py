@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from ..errors import require
-from ..models.precision import recommended_precision
+from ..functional.autocast import recommended_precision
 from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
 from .history import HistoryWriter
 from .progress import StepProgress

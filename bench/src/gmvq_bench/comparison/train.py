@@ -18,8 +18,8 @@ from torch import Tensor
 
 from gmvq.data import make_loader, open_images
 from gmvq.errors import NotFiniteError
+from gmvq.functional.autocast import autocast_dtype
 from gmvq.models import VQAutoencoder, build_networks
-from gmvq.models.precision import autocast_dtype
 from gmvq.objectives import GaussianLikelihood, negative_evidence
 from gmvq.training.schedule import learning_rate_factor, seed_step
 

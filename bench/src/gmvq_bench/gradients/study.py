@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, Objective] = {
     "elbo": Objective("elbo"),
     "albo, beta = 1": Objective("albo", beta=Constant(1.0)),
     "elbo, beta = 1": Objective("elbo", beta=Constant(1.0)),
-    "none": Objective("none"),
+    "none": Objective(beta=Constant(0.0)),
     "literal": Objective("literal", gamma=Constant(1.0), beta=Constant(1.0)),
 }
 SUPPORTS: dict[str, int | None] = {"all": None, "4": 4}

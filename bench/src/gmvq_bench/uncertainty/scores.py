@@ -79,8 +79,7 @@ def image_scores(
         seed: of the ELBO's samples; the global generators are left alone.
 
     Raises:
-        ValueError: the variance of the mixture is not adaptive; the quantizer's codewords are no points among the
-            latents; or there is no codebook.
+        ValueError: the quantizer's codewords are no points among the latents; or there is no codebook.
     """
     tokenizer: Any = model
     quantizer = tokenizer.quantizer
@@ -133,11 +132,6 @@ def _densities(quantizer: Any) -> LatentModel | None:
                 "to them; use a model with GaussianMixtureVQ"
             )
         return None
-    if quantizer.variance.kind != "adaptive":
-        raise ValueError(
-            f"the variance of this model is {quantizer.variance.kind!r}: it says nothing of an image; "
-            "train with the default, Variance('adaptive')"
-        )
     return LatentModel.of(quantizer)
 
 

@@ -19,9 +19,9 @@ Gradients are of first order; only the reference can be differentiated twice.
 
 from __future__ import annotations
 
-from .dense import most_probable_codes
-from .dispatch import BACKENDS, Backend, MixtureSample, choose_backend, mixture_sample
-from .truncated import Support, find_support
+from .codes import Support, find_support, most_probable_codes
+from .dispatch import BACKENDS, Backend, choose_backend, mixture_sample
+from .reference import MixtureSample
 
 __all__ = [
     "BACKENDS",

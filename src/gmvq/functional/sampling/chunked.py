@@ -9,7 +9,6 @@ The sample's part of G, with h = dL/dr = dL/dm mu^T + dL/d(r.e) e^T, is
 
     soft       r (h - r.h) / tau                              r = softmax((l + g) / tau)
     hard       the same with soft r, values weighted by the one-hot argmax of l + g
-    reinmax    2 k (h - k.h) - p (h - p.h) / 2                p = softmax(l), k = (one-hot + softmax(l / tau)) / 2
 
 and the statistics' part q (present (a - q.a) - u (log q + H)) for gradients a of the aggregate and u of the entropy.
 """
@@ -27,7 +26,7 @@ from ..noise import gumbel_noise
 from ..referee import Referee
 from ..selection import dividing_group_count, first_argmax
 
-Mode = Literal["none", "soft", "hard", "reinmax"]
+Mode = Literal["none", "soft", "hard"]
 
 #: Exponents are kept above this, in float32: results under exp(-80) are denormals, which are several times slower.
 _FLOOR = {torch.float32: -80.0, torch.float64: -700.0}
@@ -90,10 +89,7 @@ def forward(
     mode: Mode,
     rows_per_block: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Mean (N, D), second (N,), entropy (N,), aggregate (K,), indices (N,), drawn codes (N,), log-totals (2, N).
-
-    Arguments as ``mixture_sample``; ``mode`` names the estimator.
-    """
+    """Mean (N, D), second (N,), entropy (N,), aggregate (K,), indices (N,), drawn codes (N,), log-totals (2, N)."""
     count, size = query.shape[0], codebook.shape[0]
     space = _Workspace.like(query, size, rows_per_block, mode)
     mean, second = torch.empty_like(query), query.new_empty(count)
@@ -122,10 +118,8 @@ def forward(
             second[rows] = (r @ extra) / total[:, 0]
         else:
             drawn[rows] = first_argmax(gumbel, space.negated_codes, q)
-            if mode == "hard":
-                soft = _exp(gumbel.div_(temperature), out=gumbel).sum(-1)
-                log_totals[1, rows] = soft.log()
-    if mode in ("hard", "reinmax"):
+            log_totals[1, rows] = _exp(gumbel.div_(temperature), out=gumbel).sum(-1).log()
+    if mode == "hard":
         mean, second = codebook[drawn], extra[drawn]
     return mean, second, entropy, aggregate, referee.settle(), drawn, log_totals
 
@@ -144,13 +138,7 @@ def backward(
     mode: Mode,
     rows_per_block: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query, codebook, bias and extra.
-
-    Args:
-        grads: of mean, second, entropy and aggregate; None where nothing arrived.
-        saved: entropy, drawn and log-totals of forward.
-        query, ...: as forward got them.
-    """
+    """Gradients of query, codebook, bias and extra, from those of its outputs, None for zeros."""
     grad_mean, grad_second, grad_entropy, grad_aggregate = grads
     entropy, drawn, log_totals = saved
     sampled = mode != "none" and (grad_mean is not None or grad_second is not None)
@@ -169,13 +157,10 @@ def backward(
             torch.mm(grad_mean[rows], codebook.T, out=h)
             if grad_second is not None:
                 h.addr_(grad_second[rows], extra)
-            if mode == "reinmax":
-                _reinmax(h, logits, r, q, drawn[rows], temperature)
-            else:
-                gumbel_noise(keys[rows], space.codes, r, bits).mul_(noise).add_(logits)
-                r.sub_(r.amax(-1, keepdim=True)).div_(temperature)
-                _exp(r.sub_(log_totals[1, rows, None]), out=r)
-                h.sub_(torch.mul(r, h, out=q).sum(-1, keepdim=True)).mul_(r).div_(temperature)
+            gumbel_noise(keys[rows], space.codes, r, bits).mul_(noise).add_(logits)
+            r.sub_(r.amax(-1, keepdim=True)).div_(temperature)
+            _exp(r.sub_(log_totals[1, rows, None]), out=r)
+            h.sub_(torch.mul(r, h, out=q).sum(-1, keepdim=True)).mul_(r).div_(temperature)
             if mode == "soft":
                 grad_codebook.addmm_(r.T, grad_mean[rows])
                 if grad_second is not None:
@@ -196,17 +181,8 @@ def backward(
         torch.mm(g, codebook, out=grad_query[rows])
         grad_codebook.addmm_(g.T, query[rows])
         grad_bias.add_(g.sum(0))
-    if sampled and mode in ("hard", "reinmax"):
+    if sampled and mode == "hard":
         grad_codebook.index_add_(0, drawn, grad_mean)
         if grad_second is not None:
             grad_extra.index_add_(0, drawn, grad_second)
     return grad_query, grad_codebook, grad_bias, grad_extra
-
-
-def _reinmax(h: Tensor, logits: Tensor, half: Tensor, p: Tensor, drawn: Tensor, temperature: Tensor) -> None:
-    """h <- 2 k (h - k.h) - p (h - p.h) / 2; ``half`` and ``p`` are buffers."""
-    torch.softmax(torch.div(logits, temperature, out=p), -1, out=half)
-    half.mul_(0.5).scatter_add_(1, drawn[:, None], torch.full_like(half[:, :1], 0.5))
-    torch.softmax(logits, -1, out=p)
-    first = half.mul_(h - (half * h).sum(-1, keepdim=True))
-    h.sub_((p * h).sum(-1, keepdim=True)).mul_(p).mul_(-0.5).add_(first, alpha=2.0)

@@ -5,6 +5,7 @@ implementation runs inside is an argument.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -16,30 +17,18 @@ from torch.autograd.function import once_differentiable
 
 from ..search import best_code
 from . import chunked
+from .reference import Inputs, MixtureSample
 
-Mode = Literal["none", "soft", "hard", "reinmax"]
+Mode = Literal["none", "soft", "hard"]
 _Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def mixture_sample_dense(
-    query: Tensor,
-    codebook: Tensor,
-    bias: Tensor,
-    extra: Tensor,
-    present: Tensor | None,
-    keys: Tensor,
-    temperature: Tensor,
-    noise: Tensor,
-    mode: Mode,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``mixture_sample`` over all K codes by a fused implementation; arguments and returns are listed there."""
-    mean, second, entropy, aggregate, indices = _Dense.apply(  # pyright: ignore[reportGeneralTypeIssues]
-        query, codebook, bias, extra, present, keys, temperature, noise, mode, backend
-    )
+def mixture_sample_dense(inputs: Inputs, mode: Mode, backend: str) -> MixtureSample:
+    """``mixture_sample`` over all K codes by a fused implementation."""
+    out = MixtureSample(*_Dense.apply(*inputs, mode, backend))  # pyright: ignore[reportGeneralTypeIssues]
     if mode == "none":
-        return codebook[indices], extra[indices], entropy, aggregate, indices
-    return mean, second, entropy, aggregate, indices
+        return out._replace(mean=inputs.codebook[out.indices], second=inputs.extra[out.indices])
+    return out
 
 
 class _Dense(torch.autograd.Function):
@@ -76,7 +65,7 @@ def sample_forward(
     mode: str,
     backend: str,
 ) -> _Outputs:
-    """Mean, second, entropy, aggregate, indices, and for backward the drawn codes (N,) and log-totals (2, N)."""
+    """``chunked.forward``, or that of the kernels."""
     inputs = (query, codebook, bias, extra, present, keys, temperature, noise, mode)
     if backend == "triton":
         from . import triton_kernels
@@ -146,28 +135,3 @@ def _(
     *_: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tuple(torch.empty_like(x) for x in (query, codebook, bias, extra))  # pyright: ignore
-
-
-def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor, backend: str = "auto") -> Tensor:
-    """arg max_c of the logits, (N,), int64, ties to the lowest code: the ``indices`` of ``mixture_sample``, alone.
-
-    A code is a function of its row alone (``functional.search``); not in an exported program, whose logits round.
-
-    Args:
-        query, codebook, bias, backend: as there; all backends have one search.
-    """
-    query, codebook, bias = query.detach(), codebook.detach(), bias.detach()
-    if torch.compiler.is_exporting():
-        return torch.addmm(bias, query, codebook.T).argmax(-1)
-    return search_one(query, codebook, bias)
-
-
-@torch.library.custom_op("gmvq::search_one", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def search_one(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
-    """``best_code`` as one operator, so that compiled code calls it and does not trace into its loops."""
-    return best_code(query, codebook, bias)[1]
-
-
-@search_one.register_fake
-def _(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
-    return query.new_empty(query.shape[0], dtype=torch.int64)

@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...errors import check_choice
-from ..estimators import Estimator, GumbelSoftmax, ReinMax, StraightThroughGumbel
+from ..estimators import Estimator, GumbelSoftmax, StraightThroughGumbel
+from .codes import Support
 from .dense import Mode, mixture_sample_dense
-from .reference import mixture_sample_reference
-from .truncated import Support, mixture_sample_truncated
+from .reference import Inputs, MixtureSample, mixture_sample_reference
+from .truncated import mixture_sample_truncated
 
 BACKENDS: tuple[str, ...] = ("auto", "reference", "chunked", "triton")
 _MODES: dict[type, Mode] = {
     type(None): "none",
     GumbelSoftmax: "soft",
     StraightThroughGumbel: "hard",
-    ReinMax: "reinmax",
 }
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(NamedTuple):
     """Which implementation runs, and why."""
 
     name: Literal["reference", "chunked", "triton"]
     reason: str
-
-
-@dataclass(frozen=True)
-class MixtureSample:
-    """A sample of weights r over codes and the statistics of q(c|x), for N rows.
-
-    Attributes:
-        mean: sum_c r_c mu_c, (N, D).
-        second: sum_c r_c e_c, (N,).
-        entropy: H(q(c|x)), (N,), nats.
-        aggregate: sum of q(c|x) over the present rows, (K,).
-        indices: most probable code, (N,), int64; the lowest of equals. No gradient.
-    """
-
-    mean: Tensor
-    second: Tensor
-    entropy: Tensor
-    aggregate: Tensor
-    indices: Tensor
 
 
 def choose_backend(
@@ -66,31 +45,34 @@ def choose_backend(
         ValueError: an unknown name, or an explicit choice that cannot run; says why.
     """
     check_choice("backend", requested, BACKENDS)
-    own = type(estimator) in _MODES
-    obstacle = _obstacle_to_triton(device, dtype, estimator, support)
-    if requested == "reference":
-        return Backend("reference", "asked for")
-    if torch.compiler.is_exporting():
+    obstacles = {
+        "reference": "",
+        "chunked": _obstacle_to_chunked(estimator, support),
+        "triton": _obstacle_to_triton(device, dtype, estimator, support),
+    }
+    if torch.compiler.is_exporting() and requested != "reference":
         return Backend("reference", "an exported program holds plain operators only")
-    if requested == "triton":
-        if obstacle:
-            raise ValueError(f"backend='triton' cannot run: {obstacle}; backend='auto' takes what can")
-        return Backend("triton", "asked for")
-    if support is None and not own:
-        name = type(estimator).__name__
-        if requested == "chunked":
-            raise ValueError(
-                f"backend='chunked' knows the estimators of gmvq only, not {name}; use backend='reference', or a "
-                "truncated posterior (support=k), which takes any"
-            )
-        return Backend(
-            "reference", f"{name} is not an estimator of gmvq, whose gradients the others have built in"
+    if requested == "auto":
+        if not obstacles["triton"]:
+            return Backend("triton", "CUDA device, float32, a fused estimator")
+        if not obstacles["chunked"]:
+            return Backend("chunked", obstacles["triton"])
+        return Backend("reference", obstacles["chunked"])
+    if obstacles[requested]:
+        raise ValueError(
+            f"backend={requested!r} cannot run: {obstacles[requested]}; backend='auto' takes what can"
         )
-    if requested == "chunked":
-        return Backend("chunked", "asked for")
-    if obstacle:
-        return Backend("chunked", obstacle)
-    return Backend("triton", "CUDA device, float32, a fused estimator")
+    return Backend(requested, "asked for")  # pyright: ignore[reportArgumentType]
+
+
+def _obstacle_to_chunked(estimator: Estimator | None, support: int | None) -> str:
+    """Why the blocks of all codes cannot run; empty if they can. A truncated posterior takes any estimator."""
+    if support is not None or type(estimator) in _MODES:
+        return ""
+    name = type(estimator).__name__
+    return (
+        f"{name} is not an estimator of gmvq, whose gradients it has built in; backend='reference' takes any"
+    )
 
 
 def _obstacle_to_triton(
@@ -146,11 +128,9 @@ def mixture_sample(
         backend: name of the implementation; ``choose_backend`` says which can run.
     """
     query = query.contiguous()  # the operators' outputs are laid out like it
-    inputs = (query, codebook, bias, extra, present, keys, temperature.to(query), noise.to(query))
+    inputs = Inputs(query, codebook, bias, extra, present, keys, temperature.to(query), noise.to(query))
     if backend == "reference":
-        out = mixture_sample_reference(*inputs, estimator, support)
-    elif support is not None:
-        out = mixture_sample_truncated(*inputs, estimator, support)
-    else:
-        out = mixture_sample_dense(*inputs, _MODES[type(estimator)], backend)
-    return MixtureSample(*out)
+        return mixture_sample_reference(inputs, estimator, support)
+    if support is not None:
+        return mixture_sample_truncated(inputs, estimator, support)
+    return mixture_sample_dense(inputs, _MODES[type(estimator)], backend)

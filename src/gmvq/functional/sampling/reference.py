@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ..divergences import entropy_from_logits
 from ..estimators import Estimator
 from ..noise import gumbel_noise
-from .dense import most_probable_codes
-from .truncated import Support
+from .codes import Support, most_probable_codes
+
+
+class Inputs(NamedTuple):
+    """What ``mixture_sample`` takes; it says what each is."""
+
+    query: Tensor
+    codebook: Tensor
+    bias: Tensor
+    extra: Tensor
+    present: Tensor | None
+    keys: Tensor
+    temperature: Tensor
+    noise: Tensor
+
+
+class MixtureSample(NamedTuple):
+    """A sample of weights r over codes and the statistics of q(c|x), for N rows.
+
+    Attributes:
+        mean: sum_c r_c mu_c, (N, D).
+        second: sum_c r_c e_c, (N,).
+        entropy: H(q(c|x)), (N,), nats.
+        aggregate: sum of q(c|x) over the present rows, (K,).
+        indices: most probable code, (N,), int64; the lowest of equals. No gradient.
+    """
+
+    mean: Tensor
+    second: Tensor
+    entropy: Tensor
+    aggregate: Tensor
+    indices: Tensor
 
 
 def mixture_sample_reference(
-    query: Tensor,
-    codebook: Tensor,
-    bias: Tensor,
-    extra: Tensor,
-    present: Tensor | None,
-    keys: Tensor,
-    temperature: Tensor,
-    noise: Tensor,
-    estimator: Estimator | None,
-    support: Support | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``mixture_sample`` with every N x K tensor in memory; arguments and returns are listed there."""
+    inputs: Inputs, estimator: Estimator | None, support: Support | None = None
+) -> MixtureSample:
+    """``mixture_sample`` with every N x K tensor in memory."""
+    query, codebook, bias, extra, present, keys, temperature, noise = inputs
     logits = torch.addmm(bias, query, codebook.T)
     indices = most_probable_codes(query, codebook, bias)
     codes = torch.arange(codebook.shape[0], dtype=torch.int32, device=query.device).expand_as(logits)
@@ -33,14 +57,13 @@ def mixture_sample_reference(
     q = logits.softmax(-1)
     q = q if present is None else q * present[:, None]
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
+    entropy = entropy_from_logits(logits)
     if estimator is None:
-        mean, second = codebook[indices], extra[indices]
-    else:
-        gumbel = gumbel_noise(keys, codes.int(), torch.empty_like(logits))
-        weights = estimator.sample(logits, temperature, noise * gumbel)
-        if support is None:
-            mean, second = weights @ codebook, weights @ extra
-        else:
-            mean = (weights[:, :, None] * codebook[codes]).sum(1)
-            second = (weights * extra[codes]).sum(-1)
-    return mean, second, entropy_from_logits(logits), aggregate, indices
+        return MixtureSample(codebook[indices], extra[indices], entropy, aggregate, indices)
+    r = estimator.sample(
+        logits, temperature, noise * gumbel_noise(keys, codes.int(), torch.empty_like(logits))
+    )
+    if support is None:
+        return MixtureSample(r @ codebook, r @ extra, entropy, aggregate, indices)
+    mean, second = (r[:, :, None] * codebook[codes]).sum(1), (r * extra[codes]).sum(-1)
+    return MixtureSample(mean, second, entropy, aggregate, indices)

@@ -18,6 +18,7 @@ adds over rows, in parts where there are few columns; the parts are summed in a 
 Rounding of h, about 1e-7 |h|, is divided by tau: it shows where tau is far below the usual 0.1.
 """
 
+# pyright: basic
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportAttributeAccessIssue=false
 
@@ -185,13 +186,10 @@ def backward(
     saved: tuple[Tensor, Tensor, Tensor],
     mode: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of query (N, D), codebook (K, D), bias (K,) and extra (K,), float32.
+    """Gradients of query, codebook, bias and extra, float32, from those of mean, second, entropy and aggregate.
 
-    Args:
-        grads: of mean, second, entropy and aggregate; None for zeros. The first two do not count in mode ``"none"``,
-            where mean and second are plain lookups.
-        query, ...: as ``forward`` got them.
-        saved: entropy, drawn and normalisers of ``forward``.
+    None stands for zeros. The first two do not count in mode ``"none"``, where mean and second are plain lookups.
+    ``saved``: entropy, drawn and normalisers of ``forward``, which got the other arguments.
     """
     (N, D), K = query.shape, codebook.shape[0]
     entropy, drawn, normalisers = saved

@@ -6,6 +6,7 @@ bfloat16. bfloat16 inputs are multiplied as they are; float16 ones in TF32, whic
 that gradients need. Every product is accumulated in float32, and softmax, entropy and sums are float32 throughout.
 """
 
+# pyright: basic
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportAttributeAccessIssue=false
 

@@ -1,4 +1,4 @@
-r"""Fused forward kernels of ``mixture_sample`` and of the search: nothing of size N x K is ever in memory.
+r"""Fused forward kernels of ``mixture_sample``: nothing of size N x K is ever in memory.
 
 ``_rows`` owns a block of rows and loops over column tiles with running maxima (the "online" softmax). With l the
 logits and z = l + noise g,
@@ -13,6 +13,7 @@ owns a column tile and sums present_n q_nc over rows, in parts where there are f
 Left out: with fewer row blocks than processors (N below about 2,000) the loop over a large K could be split too.
 """
 
+# pyright: basic
 # pyright: reportArgumentType=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 # pyright: reportAttributeAccessIssue=false
 
@@ -126,26 +127,6 @@ def _columns(
     tl.store(partial + part.to(tl.int64) * K + c, mass, mask=c < K)
 
 
-@triton.jit(do_not_specialize=["N", "K"])
-def _search(
-    query, codebook, bias, index, N, K,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, OWN: tl.constexpr, LOOP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    rows = tl.program_id(0).to(tl.int64) * OWN + tl.arange(0, OWN)
-    v = load_rows(query, rows, N, D, BLOCK_D)
-    peak = tl.full((OWN,), float("-inf"), tl.float32)
-    best = tl.zeros((OWN,), tl.int32)
-    for start in range(0, K, LOOP):
-        c = start + tl.arange(0, LOOP)
-        mu = load_rows(codebook, c, K, D, BLOCK_D)
-        b = tl.load(bias + c, mask=c < K, other=float("-inf"))
-        l = tl.dot(v, tl.trans(mu), input_precision=PRECISION) + b[None, :]
-        top, first = _first_maximum(l, c, K)
-        best = tl.where(top > peak, first, best)
-        peak = tl.maximum(peak, top)
-    tl.store(index + rows, best.to(tl.int64), mask=rows < N)
-
-
 def forward(
     query: Tensor,
     codebook: Tensor,
@@ -157,16 +138,10 @@ def forward(
     noise: Tensor,
     mode: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``mixture_sample`` of N, K >= 1, without its autograd; its arguments.
+    """``mixture_sample`` of N, K >= 1, without its autograd, in mode ``"soft"``, ``"hard"`` or ``"none"``.
 
-    Args:
-        query, codebook: float32, bfloat16 or float16; the rest is read as float32.
-        temperature, noise: 0-d tensors on the device; no value is read back.
-        mode: ``"soft"`` (Gumbel-softmax), ``"hard"`` (its straight-through form) or ``"none"`` (no sample).
-
-    Returns:
-        mean (N, D), second (N,), entropy (N,), aggregate (K,), indices (N,) int64, and for backward the drawn codes
-        (N,) int64 and [max z, log R] (2, N). Float32. The last two are not written in mode ``"none"``.
+    Query and codebook are float32, bfloat16 or float16, the rest is read as float32; no value is read back from the
+    device. Beyond the outputs, for backward: drawn codes (N,), int64, and [max z, log R], (2, N), but in ``"none"``.
     """
     N, K = query.shape[0], codebook.shape[0]
     products = common.Products.of(query, codebook)
@@ -194,15 +169,3 @@ def forward(
         _columns, (blocks, parts), v, mu, b, weights, q_max, q_log_sum, partial, N, K, span, **constants
     )
     return mean, second, entropy, partial.sum(0), index, drawn, normalisers
-
-
-def search(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
-    """argmax_c of query . codebook_c + bias_c, the lowest index among equals: (N, D), (K, D), (K,) -> (N,) int64."""
-    N, K = query.shape[0], codebook.shape[0]
-    products = common.Products.of(query, codebook)
-    v, mu = products.operand(query), products.operand(codebook)
-    index = common.empty(N, like=query, dtype=torch.int64)
-    constants = common.tiles(v, N, products)
-    grid = (triton.cdiv(N, constants["OWN"]),)
-    common.launch(_search, grid, v, mu, common.plain(bias), index, N, K, **constants)
-    return index

@@ -1,4 +1,4 @@
-"""GPU kernels of ``mixture_sample`` and of the search: ``forward``, ``backward``, ``search``, outside autograd.
+"""GPU kernels of ``mixture_sample``: ``forward`` and ``backward``, outside autograd.
 
 Importing this file imports triton; only the dispatcher does so, when it has CUDA tensors.
 
@@ -10,6 +10,6 @@ Importing this file imports triton; only the dispatcher does so, when it has CUD
 from __future__ import annotations
 
 from .triton_backward import backward
-from .triton_forward import forward, search
+from .triton_forward import forward
 
-__all__ = ["backward", "forward", "search"]
+__all__ = ["backward", "forward"]

@@ -12,6 +12,7 @@ of its rows (``embedding_bag``), so that no (N, k, D) tensor exists.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -24,46 +25,13 @@ from torch.autograd.function import once_differentiable
 
 from ..estimators import Estimator
 from ..noise import gumbel_noise
-from ..search import best_codes
+from .codes import Support
+from .reference import Inputs, MixtureSample
 
 
-class Support(NamedTuple):
-    """The k most probable codes of every row.
-
-    Attributes:
-        logits: their logits, falling, (N, k), without gradient.
-        codes: (N, k), int64.
-        indices: the most probable code, (N,), int64; the lowest of equals, which need not be among ``codes`` where
-            more than k are equal.
-    """
-
-    logits: Tensor
-    codes: Tensor
-    indices: Tensor
-
-
-@torch.no_grad()
-def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Support:
-    """Search the k most probable codes of every row; arguments as ``mixture_sample``."""
-    if torch.compiler.is_exporting():
-        logits = torch.addmm(bias, query, codebook.T)
-        return Support(*logits.topk(k, -1), logits.argmax(-1))
-    return Support(*search_op(query, codebook, bias, k))
-
-
-def mixture_sample_truncated(
-    query: Tensor,
-    codebook: Tensor,
-    bias: Tensor,
-    extra: Tensor,
-    present: Tensor | None,
-    keys: Tensor,
-    temperature: Tensor,
-    noise: Tensor,
-    estimator: Estimator | None,
-    support: Support,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``mixture_sample`` of the truncated posterior; arguments and returns are listed there."""
+def mixture_sample_truncated(inputs: Inputs, estimator: Estimator | None, support: Support) -> MixtureSample:
+    """``mixture_sample`` of the truncated posterior."""
+    query, codebook, bias, extra, present, keys, temperature, noise = inputs
     values, codes, indices = support
     order = _by_code(codes, codebook.shape[0]) if torch.is_grad_enabled() else None
     logits = _Logits.apply(query, codebook, bias, values, codes, order)
@@ -75,24 +43,11 @@ def mixture_sample_truncated(
     q = q if present is None else q * present[:, None]
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
     if estimator is None:
-        return F.embedding(indices, codebook), extra[indices], entropy, aggregate, indices
+        return MixtureSample(F.embedding(indices, codebook), extra[indices], entropy, aggregate, indices)
     gumbel = gumbel_noise(keys, codes.int(), torch.empty_like(values))
     weights = estimator.sample(logits, temperature, noise * gumbel)  # pyright: ignore[reportArgumentType]
     mean = _CodebookGradient.apply(bag(weights, codebook.detach(), codes), codebook, weights.detach(), order)
-    return mean, (weights * extra[codes]).sum(-1), entropy, aggregate, indices  # pyright: ignore
-
-
-@torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def search_op(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``best_codes`` as one operator, so that compiled code calls it and does not trace into its loops."""
-    return best_codes(query, codebook, bias, k)
-
-
-@search_op.register_fake
-def _(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    count = query.shape[0]
-    indices = query.new_empty(count, k, dtype=torch.int64)
-    return query.new_empty(count, k), indices, query.new_empty(count, dtype=torch.int64)
+    return MixtureSample(mean, (weights * extra[codes]).sum(-1), entropy, aggregate, indices)  # pyright: ignore
 
 
 class _ByCode(NamedTuple):
@@ -125,15 +80,8 @@ class _Logits(torch.autograd.Function):
     """The values that the search found, l_nj = v_n . mu_c + b_c at c = codes_nj, with their gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        query: Tensor,
-        codebook: Tensor,
-        bias: Tensor,
-        values: Tensor,
-        codes: Tensor,
-        by_code: _ByCode | None,
-    ) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        query, codebook, _, values, codes, by_code = inputs
         if by_code is not None:
             ctx.save_for_backward(query, codebook, codes, *by_code)
         return values.clone()

@@ -1,4 +1,6 @@
-"""Where bfloat16 autocast pays: on GPUs that have it, and on CPUs with AVX512-BF16, AMX or Arm's bf16."""
+"""Where bfloat16 products pay: on GPUs that have them, and on CPUs with AVX512-BF16, AMX or Arm's bf16."""
+
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ from typing import Literal
 
 import torch
 
-from ..functional.precision import has_native_bf16
+
+def has_native_bf16(device: str | torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32's on this device."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities() if kind == "cpu" else {}
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast_dtype(device: str | torch.device) -> torch.dtype | None:
@@ -21,7 +30,7 @@ def autocast_dtype(device: str | torch.device) -> torch.dtype | None:
 
 
 def recommended_precision(device: str | torch.device) -> Literal["bf16-mixed", "32-true"]:
-    """Return the ``precision`` argument for a Lightning ``Trainer`` on this device.
+    """Return what Lightning's ``Trainer`` calls ``precision``, the number format, for this device.
 
     Example:
         >>> import lightning

@@ -1,0 +1,71 @@
+"""The most probable codes as operators, so that compiled code calls a search and does not trace into its loops."""
+
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..search import best_code, best_codes
+
+
+class Support(NamedTuple):
+    """The k most probable codes of every row.
+
+    Attributes:
+        logits: their logits, falling, (N, k), without gradient.
+        codes: (N, k), int64.
+        indices: the most probable code, (N,), int64; the lowest of equals, which need not be among ``codes`` where
+            more than k are equal.
+    """
+
+    logits: Tensor
+    codes: Tensor
+    indices: Tensor
+
+
+@torch.no_grad()
+def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Support:
+    """Search the k most probable codes of every row; arguments as ``mixture_sample``."""
+    if torch.compiler.is_exporting():
+        logits = torch.addmm(bias, query, codebook.T)
+        return Support(*logits.topk(k, -1), logits.argmax(-1))
+    return Support(*search_op(query, codebook, bias, k))
+
+
+@torch.no_grad()
+def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    """arg max_c of the logits, (N,), int64, ties to the lowest code: the ``indices`` of ``mixture_sample``, alone.
+
+    A code is a function of its row alone (``functional.search``); not in an exported program, whose logits round.
+    """
+    if torch.compiler.is_exporting():
+        return torch.addmm(bias, query, codebook.T).argmax(-1)
+    return search_one(query.detach(), codebook.detach(), bias.detach())
+
+
+@torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def search_op(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``best_codes``."""
+    return best_codes(query, codebook, bias, k)
+
+
+@search_op.register_fake
+def _(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    count = query.shape[0]
+    indices = query.new_empty(count, k, dtype=torch.int64)
+    return query.new_empty(count, k), indices, query.new_empty(count, dtype=torch.int64)
+
+
+@torch.library.custom_op("gmvq::search_one", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def search_one(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    """``best_code``."""
+    return best_code(query, codebook, bias)[1]
+
+
+@search_one.register_fake
+def _(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
+    return query.new_empty(query.shape[0], dtype=torch.int64)
