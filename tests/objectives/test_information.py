@@ -81,7 +81,7 @@ def test_bad_input_is_refused() -> None:
         _ = aggregate.information
     with pytest.raises(ValueError, match=r"\(\.\.\., 3\)"):
         aggregate.update(torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="mask must be boolean"):
+    with pytest.raises(TypeError, match="mask must be a boolean tensor"):
         aggregate.update(torch.zeros(2, 3), torch.ones(2))
     with pytest.raises(ValueError, match="cannot merge"):
         aggregate.merge(AggregatePosterior(4))
