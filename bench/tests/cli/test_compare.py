@@ -15,24 +15,25 @@ from gmvq_bench.commands import main
 
 SUITE = """
 name: small
-description: two methods on small tiles
+description: two methods on small images
 seeds: [0, 1]
 settings:
-  tiles: {data: photos, size: 8, codebook_size: 16, steps: 2, dim: 4, batch_size: 8}
+  tiles: {data: DATA, size: 8, codebook_size: 16, steps: 2, dim: 4, batch_size: 8}
 methods:
   gm-vq: {quantizer: gm-vq, grid: {lr: [0.001, 0.004]}}
-  ibq: {quantizer: ibq, grid: {lr: [0.001, 0.004]}}
+  ibq: {quantizer: ibq, grid: {lr: [0.001]}}
   impossible: {quantizer: fsq, options: {levels: [3]}, grid: {lr: [0.001]}}
 """
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Path:
+def suite(tmp_path: Path, few_images: str) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(SUITE)
+    path.write_text(SUITE.replace("DATA", few_images))
     return path
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_suite_from_file_to_report_and_again(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,7 +41,8 @@ def test_a_suite_from_file_to_report_and_again(
     arguments = ["compare", "--suite", str(suite), "--out", str(out), "--workers", "1"]
     assert main(arguments) == 1  # the impossible method fails in its row
     first = capsys.readouterr()
-    assert "[4/4]" in first.err
+    assert "[2/2]" in first.err  # the tuning of gm-vq
+    assert "[5/5]" in first.err
     assert "gm-vq" in first.out
     assert "impossible" in first.out
     results = json.loads((out / "small.json").read_text())
@@ -88,9 +90,9 @@ def test_list_names_the_suites(capsys: pytest.CaptureFixture[str]) -> None:
     assert "quick: photographs" in capsys.readouterr().out
 
 
-def test_an_interrupted_suite_stops_at_once_and_keeps_what_is_done(tmp_path: Path) -> None:
+def test_an_interrupted_suite_stops_at_once_and_keeps_what_is_done(tmp_path: Path, few_images: str) -> None:
     path = tmp_path / "long.yaml"
-    setting = "{data: photos, size: 8, codebook_size: 16, dim: 4, batch_size: 8, steps: %d}"
+    setting = f"{{data: {few_images}, size: 8, codebook_size: 16, dim: 4, batch_size: 8, steps: %d}}"
     path.write_text(
         "name: long\ndescription: never ends\nseeds: [0]\nsettings:\n"
         f"  short: {setting % 2}\n  endless: {setting % 10**7}\n"
