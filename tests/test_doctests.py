@@ -70,7 +70,9 @@ def test_examples(module: str, names: dict[str, Any]) -> None:
 def _encode(model: Any, images: torch.Tensor) -> None:
     from gmvq.tokens import encode_dataset
 
-    encode_dataset(model, {"train": torch.utils.data.TensorDataset(images.repeat(10, 1, 1, 1))}, "tokens/photos")
+    encode_dataset(
+        model, {"train": torch.utils.data.TensorDataset(images.repeat(10, 1, 1, 1))}, "tokens/photos"
+    )
 
 
 def _export(model: Any) -> None:

@@ -211,7 +211,11 @@ class Encoders:
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SCRIPT],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def start(self, checkpoint: Path, data: Path, out: Path, *, rows: int = 8, limit: int = 0) -> int:
@@ -253,9 +257,7 @@ def test_a_limit_on_the_size_of_files(
 
 
 @pytest.mark.xdist_group("encoders")
-def test_killed_three_times(
-    encoders: Encoders, checkpoint: Path, tmp_path: Path, contents: Contents
-) -> None:
+def test_killed_three_times(encoders: Encoders, checkpoint: Path, tmp_path: Path, contents: Contents) -> None:
     """More kills, on more images: tests/hardening/reliability.py."""
     images = np.random.default_rng(3).integers(0, 255, (800, 8, 8, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)

@@ -75,7 +75,7 @@ def test_a_dead_process_and_an_error_stay_in_their_row(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """In real processes; every one that died is followed by another."""
-    one = {"settings": {"a": SUITE["settings"]["a"]}, "methods": {"fixed": SUITE["methods"]["fixed"]}}
+    one = {"settings": {"a": SUITE["settings"]["a"]}, "methods": {"gm-vq": SUITE["methods"]["fixed"]}}
     suite = suite_from_dict(SUITE | one, "small")
     run = run_suite(suite, Records(tmp_path), devices=["cpu"], say=lambda _: None, train_one=dying)
     finals = [r for r in run if r["phase"] == "final"]

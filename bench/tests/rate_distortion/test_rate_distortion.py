@@ -25,7 +25,6 @@ from gmvq_bench.rate_distortion.codecs import _cut, _mosaic
 from gmvq_bench.rate_distortion.points import describe, encode
 from gmvq_bench.rate_distortion.report import tables
 
-
 pytestmark = pytest.mark.xdist_group("rate-distortion")  # one study, on one worker
 
 
@@ -48,9 +47,7 @@ def figures(study: Study) -> dict:
     return measure_point(study, Point(8))
 
 
-def test_a_points_figures_are_their_definitions(
-    study: Study, model: VQAutoencoder, figures: dict
-) -> None:
+def test_a_points_figures_are_their_definitions(study: Study, model: VQAutoencoder, figures: dict) -> None:
     codes = encode(model, study.test_images())
     assert codes.shape == (30, 4, 4)
     p = np.bincount(codes.flatten(), minlength=8) / codes.numel()
