@@ -113,6 +113,6 @@ def test_an_interrupted_suite_stops_at_once_and_keeps_what_is_done(tmp_path: Pat
             break
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(150) == 130
     (kept,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(kept.read_text())["setting"] == "short"
