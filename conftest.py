@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,17 @@ os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"
 def _tables(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The copies that ``datasets`` makes of Parquet files go to a folder of the tests; read when it is imported."""
     os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled_objects() -> None:
+    """The garbage collector passes over what is alive when a file of tests begins.
+
+    The modules and caches of a long session are millions of objects. A full collection visits each of them, and some
+    tests, and code that they run, ask for many.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ def test_examples(module: str, names: dict[str, Any]) -> None:
         pytest.importorskip(package)
     text = (ROOT / Path(*module.split("."))).with_suffix(".py").read_text(encoding="utf-8")
     if '"tokens/photos"' in text:
-        _encode_photos(names["model"])
+        _encode(names["model"], names["images"])
     if '"runs/prior/model"' in text:
         _save_prior()
     if 'load_exported("exported")' in text:
@@ -67,11 +67,12 @@ def test_examples(module: str, names: dict[str, Any]) -> None:
     assert failed == 0, "see the output above"
 
 
-def _encode_photos(model: Any) -> None:
-    from gmvq.data import DataRecipe
+def _encode(model: Any, images: torch.Tensor) -> None:
     from gmvq.tokens import encode_dataset
 
-    encode_dataset(model, DataRecipe("photos"), "tokens/photos")
+    encode_dataset(
+        model, {"train": torch.utils.data.TensorDataset(images.repeat(10, 1, 1, 1))}, "tokens/photos"
+    )
 
 
 def _export(model: Any) -> None:

@@ -29,7 +29,7 @@ def complete(script: str, folder: Path, *words: str) -> list[str]:
     (folder / "script").write_text(script, encoding="utf-8")
     call = f"COMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}"
     code = f'source ./script; {call}; _shtab_gmvq; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=20, cwd=folder)
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=200, cwd=folder)
     assert done.stderr == ""
     return done.stdout.split()
 
@@ -51,7 +51,9 @@ def test_bash_completes(scripts: dict[str, str], tmp_path: Path) -> None:
 def test_every_command_is_there(scripts: dict[str, str], shell: str) -> None:
     assert all(name in scripts[shell] for name in COMMANDS)
     if shutil.which(shell):
-        done = subprocess.run([shell, "-n"], input=scripts[shell], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            [shell, "-n"], input=scripts[shell], capture_output=True, text=True, timeout=200
+        )
         assert done.returncode == 0, done.stderr
 
 

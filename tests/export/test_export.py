@@ -33,6 +33,8 @@ from gmvq.export.graphs import plain_copy
 from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.models.digest import model_digest
 
+pytestmark = pytest.mark.xdist_group("onnx")  # one ONNX export for many, on one worker
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_encode.py"
 QUANTIZERS = {
     "plain": lambda: GaussianMixtureVQ(8, 32),
@@ -411,7 +413,7 @@ def test_the_example_runs_without_torch(onnx_folder: Path, tmp_path: Path) -> No
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Two processes train; one is killed. The other ends within a minute, and says which was lost and how to go on."""
+"""Two processes train; one is killed. The other ends by itself, and says which was lost and how to go on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ ENVIRONMENT |= {"OMP_NUM_THREADS": "1"}
 
 pytestmark = [
     pytest.mark.xdist_group("ranks"),
+    # On a busy machine the imports alone take minutes.
+    pytest.mark.timeout(700),
     pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are known from /proc"),
     pytest.mark.skipif(
         not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
@@ -67,7 +69,7 @@ def test_the_other_process_says_so(phase: str, rank: int, launcher: str, tmp_pat
     with (tmp_path / "said.txt").open("w") as said:
         # No pipe: its end would be that of the last process to hold it.
         command = [*start, SCRIPT, phase, str(rank), *fit]
-        code = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=said, stderr=said, timeout=200)
+        code = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=said, stderr=said, timeout=400)
     assert code.returncode != 0
     text = _until(tmp_path / "said.txt", f"rank {rank} (process ")
     assert "was lost" in text
@@ -77,7 +79,7 @@ def test_the_other_process_says_so(phase: str, rank: int, launcher: str, tmp_pat
         assert "with: gmvq fit --ckpt_path run" in text
 
 
-def _until(file: Path, sign: str, seconds: float = 60.0) -> str:
+def _until(file: Path, sign: str, seconds: float = 200.0) -> str:
     """The text of a file, once it has the sign: the process that started the others may be the one that was killed."""
     end = time.monotonic() + seconds
     while sign not in file.read_text() and time.monotonic() < end:

@@ -42,6 +42,8 @@ COMPOSITIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "heads": (GroupedGMVQ, {"groups": 4, "shared_codebook": True}),
     "heads, projected": (GroupedGMVQ, {"groups": 2, "shared_codebook": True, "codebook_dim": 3}),
 }
+#: The compositions that are compiled and exported, which takes seconds: each part is in one of them.
+COMPILED = ["residual, projected", "residual, shared, beam", "residual, dropout", "heads of levels"]
 WITH_LEVELS = [name for name in COMPOSITIONS if name.startswith("residual")]
 
 
@@ -325,6 +327,7 @@ def test_bad_arguments_say_what_is_expected() -> None:
 # Compile, export, a whole model
 
 
+@pytest.mark.parametrize("name", COMPILED)
 def test_encode_and_decode_export(name) -> None:
     built = build(name, dtype=torch.float32).eval()
 
@@ -345,6 +348,7 @@ def test_encode_and_decode_export(name) -> None:
     torch.testing.assert_close(codes, built(more).quantized)
 
 
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_training_equals_eager(name) -> None:
     torch.compiler.reset()
     x = latents((B, 25))

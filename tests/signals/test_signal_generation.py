@@ -26,6 +26,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.xdist_group("signals")
 @pytest.mark.parametrize(("kind", "suffix"), [("sound_run", ".wav"), ("series_run", ".npy")])
 def test_signals_are_generated(
     kind: str, suffix: str, request: pytest.FixtureRequest, gmvq: Callable[..., Any], tmp_path: Path

@@ -17,6 +17,8 @@ from gmvq.data import SignalScale, open_signals
 from gmvq.data.audio import read_header, read_samples, wav_bytes
 
 RATE = 8000
+pytestmark = pytest.mark.xdist_group("signals")  # two runs, on one worker
+
 Run = Callable[..., Any]
 Tone = Callable[..., np.ndarray]
 

@@ -14,6 +14,8 @@ from gmvq.tokens import DataRecipe, encode_dataset
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
     pytest.mark.xdist_group("ray"),
+    # On a busy machine the imports of Ray's workers take minutes; a try that takes too long is begun anew, for ever.
+    pytest.mark.timeout(900),
 ]
 
 
@@ -27,6 +29,7 @@ def test_two_workers_write_the_same_bytes(
     options: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_worker_register_timeout_seconds", "600")
     seen: list[tuple[int, int]] = []
     out = tmp_path / "ray"
     out.mkdir()

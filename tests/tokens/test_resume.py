@@ -7,11 +7,12 @@ import errno
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,56 +177,103 @@ def test_a_full_disk(
     assert contents(out) == contents(tokens)
 
 
+#: Imports once, then forks a process for every line of arguments: it prints the number of the process, its last line on
+#: stderr goes to a file, and its exit status follows.
 SCRIPT = """
-import resource, sys
+import os, resource, shlex, sys
 from gmvq import VQAutoencoder
 from gmvq.tokens import DataRecipe, encode_dataset
-checkpoint, data, out, rows, limit = sys.argv[1:]
-if int(limit):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-model = VQAutoencoder.from_pretrained(checkpoint)
-try:
-    result = encode_dataset(model, DataRecipe(data, size=8), out, batch_size=8, rows_per_shard=int(rows))
-except OSError as error:
-    sys.exit(f"{type(error).__name__} {error}")
-print(result.encoded)
+
+def encode(checkpoint, data, out, rows, limit, said):
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+    if int(limit):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    model = VQAutoencoder.from_pretrained(checkpoint)
+    try:
+        encode_dataset(model, DataRecipe(data, size=8), out, batch_size=8, rows_per_shard=int(rows))
+    except OSError as error:
+        sys.stderr.write(f"{type(error).__name__} {error}")
+        sys.stderr.flush()
+        return 1
+    return 0
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(encode(*shlex.split(line)))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def start(*arguments: object, rows: int = 8, limit: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments), str(rows), str(limit)]
-    return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+class Encoders:
+    """Processes of their own that encode, one after another."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, checkpoint: Path, data: Path, out: Path, *, rows: int = 8, limit: int = 0) -> int:
+        """Start a process; returns its number."""
+        assert self.server.stdin is not None
+        said = out.with_suffix(".said")
+        arguments = map(str, (checkpoint, data, out, rows, limit, said))
+        self.server.stdin.write(shlex.join(arguments) + "\n")
+        self.server.stdin.flush()
+        return self._number()
+
+    def end(self) -> int:
+        """Wait for the process; returns its exit status."""
+        return self._number()
+
+    def _number(self) -> int:
+        assert self.server.stdout is not None
+        return int(self.server.stdout.readline())
 
 
-def test_a_limit_on_the_size_of_files(checkpoint: Path, array: Path, tmp_path: Path) -> None:
-    process = start(checkpoint, array, tmp_path / "t", rows=50, limit=3000)
-    _, err = process.communicate(timeout=100)
-    assert process.returncode == 1
+@pytest.fixture(scope="module")
+def encoders() -> Iterator[Encoders]:
+    started = Encoders()
+    yield started
+    started.server.kill()
+    started.server.wait()
+
+
+@pytest.mark.xdist_group("encoders")
+def test_a_limit_on_the_size_of_files(
+    encoders: Encoders, checkpoint: Path, array: Path, tmp_path: Path
+) -> None:
+    encoders.start(checkpoint, array, tmp_path / "t", rows=50, limit=3000)
+    assert encoders.end() == 1
+    err = (tmp_path / "t.said").read_text()
     assert "OSError" in err
     assert "run the same command again" in err
     assert [path for path in (tmp_path / "t").iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_killed_three_times(checkpoint: Path, tmp_path: Path, contents: Contents) -> None:
+@pytest.mark.xdist_group("encoders")
+def test_killed_three_times(encoders: Encoders, checkpoint: Path, tmp_path: Path, contents: Contents) -> None:
     """More kills, on more images: tests/hardening/reliability.py."""
     images = np.random.default_rng(3).integers(0, 255, (800, 8, 8, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
     out, chance = tmp_path / "killed", random.Random(5)
-    kills = 0
     for attempt in range(3):
-        process = start(checkpoint, tmp_path / "images.npy", out)
-        wanted = len(list(out.glob("*.parquet"))) + 10 + 5 * attempt
-        while process.poll() is None and len(list(out.glob("*.parquet"))) < wanted:
+        process = encoders.start(checkpoint, tmp_path / "images.npy", out)
+        wanted, deadline = len(list(out.glob("*.parquet"))) + 10 + 5 * attempt, time.monotonic() + 200
+        while len(list(out.glob("*.parquet"))) < wanted:
+            assert time.monotonic() < deadline
             time.sleep(0.002)
         time.sleep(chance.random() * 0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-    assert kills == 3
+        os.kill(process, signal.SIGKILL)
+        assert encoders.end() == -signal.SIGKILL
     assert not read_manifest(out).complete
-    assert start(checkpoint, tmp_path / "images.npy", out).wait(timeout=100) == 0
+    encoders.start(checkpoint, tmp_path / "images.npy", out)
+    assert encoders.end() == 0
     whole, threads = tmp_path / "whole", torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -95,7 +95,7 @@ def test_ctrl_c(gmvq: Run, checkpoint: Path, tmp_path: Path) -> None:
     while len(list(out.glob("*.parquet"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert f"Go on with: gmvq encode {checkpoint}" in err

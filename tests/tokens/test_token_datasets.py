@@ -53,7 +53,7 @@ def test_pickles_small_and_works_in_workers(tokens: Path) -> None:
     assert len(state) < 10_000
     copy = pickle.loads(state)
     assert torch.equal(copy[0]["indices"], first["indices"])
-    loader = DataLoader(dataset, batch_size=10, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, batch_size=10, num_workers=1, multiprocessing_context="spawn")
     batches = list(loader)
     assert torch.cat([batch["id"] for batch in batches]).tolist() == list(range(73))
     assert batches[0]["indices"].shape == (10, 2, 2)

@@ -1,7 +1,7 @@
-"""What each process of ``test_ranks.py`` runs: twenty steps of training without noise, the losses to a file.
+"""What each process of ``test_ranks.py`` runs: a few steps of training without noise for each of some configurations.
 
-Started by torchrun, on one host or on two, or as one plain process: argv is the images, the number of images per step
-over all processes, the output file, and then ``name=value`` for the module.
+Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations.
+The test itself calls ``train_all`` for one process. The result of a configuration: its losses and its last state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, TokenizerModule
 
-STEPS = 20
+STEPS = 12
+
+#: name -> the number of images per step over all processes, and options of the module and the trainer.
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    # More places than images: the last process gets what is left over.
+    "uneven": {"per_step": 36},
+    "accumulated": {"accumulate": 2},
+    "residual, shared": {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
+    "heads": {"groups": 2, "shared_codebook": True},
+}
 
 
 class Losses(Callback):
@@ -36,11 +46,10 @@ class Losses(Callback):
         self.values.append(float(loss) / trainer.world_size)
 
 
-def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
+def train(images: str, *, per_step: int = 12, accumulate: int = 1, **options: Any) -> dict[str, Any]:
+    """Losses and last state of one configuration; this process is one of those that torchrun says."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    accumulate = options.pop("accumulate", 1)
     module = TokenizerModule(
         "tiny",
         codebook_size=8,
@@ -70,14 +79,19 @@ def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None
         precision="64-true",
     )
     trainer.fit(module, ImageDataModule(images, size=8, batch_size=per_step // world, flip=False))
-    if trainer.is_global_zero:
-        state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
-        out.write_text(json.dumps({"losses": losses.values, "state": state, "world": trainer.world_size}))
-    if world > 1:  # together: a process that leaves while another still talks to it takes that one down
-        dist.barrier()
-        dist.destroy_process_group()
+    state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
+    return {"losses": losses.values, "state": state, "world": trainer.world_size}
+
+
+def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
+    return {name: train(images, **CONFIGURATIONS[name]) for name in names}
 
 
 if __name__ == "__main__":
-    pairs = [argument.split("=") for argument in sys.argv[4:]]
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), {name: json.loads(value) for name, value in pairs})
+    torch.set_num_threads(1)
+    results = train_all(sys.argv[1], sys.argv[3:])
+    if dist.get_rank() == 0:
+        Path(sys.argv[2]).write_text(json.dumps(results))
+    # Together: a process that leaves while another still talks to it takes that one down.
+    dist.barrier()
+    dist.destroy_process_group()

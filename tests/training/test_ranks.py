@@ -7,16 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ranks import CONFIGURATIONS, STEPS, train_all
 
 SCRIPT = str(Path(__file__).with_name("ranks.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-Train = Callable[..., dict[str, Any]]
 
 pytestmark = [
     pytest.mark.xdist_group("ranks"),
@@ -35,8 +34,6 @@ def free_port() -> int:
 
 def agents(ranks: int, hosts: int) -> list[list[str]]:
     """The torchrun commands, one for each host."""
-    if ranks == 1:
-        return [[sys.executable]]
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks // hosts)]
     if hosts == 1:
         return [[*run, "--standalone"]]
@@ -44,44 +41,43 @@ def agents(ranks: int, hosts: int) -> list[list[str]]:
     return [[*run, "--node_rank", str(host)] for host in range(hosts)]
 
 
+def launch(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1) -> dict[str, dict[str, Any]]:
+    """Some configurations in one start of torchrun."""
+    started = [
+        subprocess.Popen(
+            [*agent, SCRIPT, images, str(out), *names],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for agent in agents(ranks, hosts)
+    ]
+    try:
+        said = [process.communicate(timeout=250)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    if any(process.returncode for process in started):
+        text = "\n".join(said)
+        if "gloo" in text.lower() and "unable" in text.lower():
+            pytest.skip(f"gloo cannot be used here: {text.splitlines()[-1]}")
+        pytest.fail(text)
+    results = json.loads(out.read_text())
+    assert {result["world"] for result in results.values()} == {ranks}
+    return results
+
+
 @pytest.fixture(scope="module")
-def train(images: str, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Twenty optimizer steps without noise: losses and last state. One process runs once for a configuration."""
-    known: dict[Any, dict[str, Any]] = {}
+def one(images: str) -> dict[str, dict[str, Any]]:
+    """Every configuration on one process."""
+    return train_all(images, list(CONFIGURATIONS))
 
-    def run(ranks: int, *, hosts: int = 1, per_step: int = 12, **options: Any) -> dict[str, Any]:
-        key = (ranks, hosts, per_step, *sorted(options.items()))
-        if key in known:
-            return known[key]
-        out = tmp_path_factory.mktemp("ranks") / "out.json"
-        arguments = [SCRIPT, images, str(per_step), str(out)]
-        arguments += [f"{name}={json.dumps(value)}" for name, value in options.items()]
-        started = [
-            subprocess.Popen(
-                [*agent, *arguments],
-                env=ENVIRONMENT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for agent in agents(ranks, hosts)
-        ]
-        try:
-            said = [process.communicate(timeout=200)[0] for process in started]
-        finally:
-            for process in started:
-                process.kill()
-        if any(process.returncode for process in started):
-            text = "\n".join(said)
-            if "gloo" in text.lower() and "unable" in text.lower():
-                pytest.skip(f"gloo cannot be used here: {text.splitlines()[-1]}")
-            pytest.fail(text)
-        known[key] = json.loads(out.read_text())
-        assert known[key]["world"] == ranks
-        assert len(known[key]["losses"]) == 20 * options.get("accumulate", 1)
-        return known[key]
 
-    return run
+@pytest.fixture(scope="module")
+def two(images: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Every configuration on two processes."""
+    return launch(images, tmp_path_factory.mktemp("two") / "out.json", list(CONFIGURATIONS), 2)
 
 
 def assert_same_training(several: dict[str, Any], one: dict[str, Any]) -> None:
@@ -94,34 +90,22 @@ def assert_same_training(several: dict[str, Any], one: dict[str, Any]) -> None:
         )
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_equal_one_process(train: Train, ranks: int) -> None:
-    assert_same_training(train(ranks), train(1))
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_two_processes_train_as_one(
+    one: dict[str, dict[str, Any]], two: dict[str, dict[str, Any]], name: str
+) -> None:
+    assert len(one[name]["losses"]) == STEPS * CONFIGURATIONS[name].get("accumulate", 1)
+    assert_same_training(two[name], one[name])
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_uneven_last_batches(train: Train, ranks: int) -> None:
-    """More places than images: the last process gets what is left over."""
-    assert_same_training(train(ranks, per_step=36), train(1, per_step=36))
+def test_three_processes_train_as_one(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    names = ["plain", "uneven"]
+    three = launch(images, tmp_path / "out.json", names, 3)
+    for name in names:
+        assert_same_training(three[name], one[name])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"num_quantizers": 2},
-        {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
-        {"groups": 2, "shared_codebook": True},
-    ],
-    ids=["residual", "residual, shared", "heads"],
-)
-def test_compositions(train: Train, options: dict[str, Any]) -> None:
-    assert_same_training(train(2, **options), train(1, **options))
-
-
-def test_two_hosts(train: Train) -> None:
+def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     """Two torchrun agents that meet over TCP, each with one process."""
-    assert_same_training(train(2, hosts=2), train(1))
-
-
-def test_accumulated_batches_are_the_same_on_several_processes(train: Train) -> None:
-    assert_same_training(train(2, accumulate=2), train(1, accumulate=2))
+    hosts = launch(images, tmp_path / "out.json", ["plain"], 2, hosts=2)
+    assert_same_training(hosts["plain"], one["plain"])

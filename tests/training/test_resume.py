@@ -55,7 +55,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert_equal_trees(ends[0][key], ends[1][key], key)
 
 
-@pytest.mark.parametrize("step", [1, 4, 5, 7, 10, 11])  # 5 and 10 are ends of epochs; 6 starts the codebook
+@pytest.mark.parametrize("step", [5, 7, 11])  # 5 is the end of an epoch; 6 starts the codebook
 def test_resume_is_bit_identical(
     fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path, step: int
 ) -> None:
@@ -111,13 +111,6 @@ def test_resume_after_a_kill_during_validation(
     assert_same_end(tmp_path / "straight", tmp_path / "cut")
     histories = [(tmp_path / run / "history.jsonl").read_text() for run in ("straight", "cut")]
     assert histories[0] == histories[1]
-
-
-def test_two_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:
-    fit(tmp_path, stop=send_signal(4))
-    fit(tmp_path, stop=send_signal(9), resume=True)
-    fit(tmp_path, resume=True)
-    assert_same_end(straight, tmp_path)
 
 
 def test_ten_interruptions(fit: Fit, send_signal: SendSignal, straight: Path, tmp_path: Path) -> None:

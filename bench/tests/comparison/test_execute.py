@@ -12,7 +12,7 @@ import pytest
 from gmvq_bench.comparison.execute import Records, chosen, execute, run_suite
 from gmvq_bench.comparison.suite import Suite, suite_from_dict
 
-SUITE = {
+SUITE: dict[str, Any] = {
     "name": "small",
     "description": "for tests",
     "seeds": [0, 1],
@@ -51,6 +51,7 @@ def suite() -> Suite:
     return suite_from_dict(SUITE, "small")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_suite_is_tuned_run_and_resumed(suite: Suite, tmp_path: Path) -> None:
     lines: list[str] = []
     options: dict[str, Any] = {"devices": ["cpu", "cpu"], "say": lines.append}
@@ -70,16 +71,22 @@ def test_suite_is_tuned_run_and_resumed(suite: Suite, tmp_path: Path) -> None:
     assert run_suite(suite, known, train_one=never, **options) == done
 
 
-def test_a_dead_process_and_an_error_stay_in_their_row(suite: Suite, tmp_path: Path) -> None:
+def test_a_dead_process_and_an_error_stay_in_their_row(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """In real processes; every one that died is followed by another."""
+    one = {"settings": {"a": SUITE["settings"]["a"]}, "methods": {"gm-vq": SUITE["methods"]["fixed"]}}
+    suite = suite_from_dict(SUITE | one, "small")
     run = run_suite(suite, Records(tmp_path), devices=["cpu"], say=lambda _: None, train_one=dying)
     finals = [r for r in run if r["phase"] == "final"]
     assert {r["error"] for r in finals if r["seed"] == 0} == {"the process died: killed, or out of memory"}
     assert {r["error"] for r in finals if r["seed"] == 1} == {"RuntimeError: no | luck"}
-    assert not any(r["error"] for r in run if r["phase"] == "tune")
+    request.getfixturevalue("in_process")
     again = run_suite(suite, Records(tmp_path), devices=["cpu"], say=lambda _: None, train_one=figures)
     assert not any(r["error"] for r in again)  # failed runs are tried again
 
 
+@pytest.mark.usefixtures("in_process")
 def test_choice_is_the_lowest_validation_error_among_those_that_ended_well(
     suite: Suite, tmp_path: Path
 ) -> None:

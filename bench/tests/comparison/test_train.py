@@ -12,7 +12,7 @@ from gmvq_bench.comparison.suite import PROTOCOL
 from gmvq_bench.comparison.train import Curve, DivergedError, train_run
 
 RUN: dict[str, Any] = {
-    "setting": "a", "method": "m", "phase": "final", "data": "photos", "size": 16, "channels": 3, "flip": True,
+    "setting": "a", "method": "m", "phase": "final", "size": 16, "channels": 3, "flip": True,
     "network": "tiny", "downsample": 4, "dim": 4, "codebook_size": 16, "steps": 6, "batch_size": 8,
     "quantizer": "gm-vq", "options": {}, "loss": "own", "lr": 0.004, "seed": 0, "protocol": PROTOCOL,
 }  # fmt: skip
@@ -22,8 +22,13 @@ FIGURES = {
 }  # fmt: skip
 
 
-def test_a_run_measures_everything_and_repeats() -> None:
-    first, again = train_run(RUN), train_run(RUN)
+@pytest.fixture
+def run(few_images: str) -> dict[str, Any]:
+    return {**RUN, "data": few_images}
+
+
+def test_a_run_measures_everything_and_repeats(run: dict[str, Any]) -> None:
+    first, again = train_run(run), train_run(run)
     assert set(first["test"]) == FIGURES
     assert first["test"] == again["test"]
     assert first["validation"] == again["validation"]
@@ -37,27 +42,27 @@ def test_a_run_measures_everything_and_repeats() -> None:
     assert first["training_seconds"] > 0
 
 
-def test_a_tuning_run_leaves_the_test_split_alone() -> None:
-    result = train_run({**RUN, "phase": "tune", "steps": 2})
+def test_a_tuning_run_leaves_the_test_split_alone(run: dict[str, Any]) -> None:
+    result = train_run({**run, "phase": "tune", "steps": 2})
     assert "test" not in result
     assert set(result["validation"]) == {"mse", "perplexity", "usage"}
 
 
 @pytest.mark.parametrize("quantizer", ["sq-vae", "ibq", "ae", "gaussian-vae"])
-def test_baselines_run_through_the_same_loop(quantizer: str) -> None:
-    result = train_run({**RUN, "quantizer": quantizer, "steps": 3})
+def test_baselines_run_through_the_same_loop(run: dict[str, Any], quantizer: str) -> None:
+    result = train_run({**run, "quantizer": quantizer, "steps": 3})
     assert math.isfinite(result["test"]["mse"])
 
 
-def test_the_relative_loss_is_the_gradient_of_a_logarithm() -> None:
-    own = train_run({**RUN, "quantizer": "ibq", "steps": 1})
-    relative = train_run({**RUN, "quantizer": "ibq", "steps": 1, "loss": "relative"})
+def test_the_relative_loss_is_the_gradient_of_a_logarithm(run: dict[str, Any]) -> None:
+    own = train_run({**run, "quantizer": "ibq", "phase": "tune", "steps": 1})
+    relative = train_run({**run, "quantizer": "ibq", "phase": "tune", "steps": 1, "loss": "relative"})
     assert own["curve"]["mse"] == relative["curve"]["mse"]  # the same first batch, network and noise
 
 
-def test_divergence_is_named() -> None:
+def test_divergence_is_named(run: dict[str, Any]) -> None:
     with pytest.raises(DivergedError, match="step"):
-        train_run({**RUN, "quantizer": "ibq", "lr": 1e30, "steps": 6})
+        train_run({**run, "quantizer": "ibq", "lr": 1e30, "steps": 6})
 
 
 def test_a_curve_is_the_mean_since_the_last_point() -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 pytest.importorskip("transformers", reason="the study needs the extra 'prior'")
 pytest.importorskip("constriction", reason="the study needs the extra 'prior'")
 
+from gmvq import VQAutoencoder
 from gmvq.evaluation.metrics import per_image_ssim
 from gmvq_bench.commands import main
 from gmvq_bench.comparison.train import train_model
@@ -23,6 +24,8 @@ from gmvq_bench.rate_distortion import Point, Study, codec_curve, measure_point,
 from gmvq_bench.rate_distortion.codecs import _cut, _mosaic
 from gmvq_bench.rate_distortion.points import describe, encode
 from gmvq_bench.rate_distortion.report import tables
+
+pytestmark = pytest.mark.xdist_group("rate-distortion")  # one study, on one worker
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +38,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @pytest.fixture(scope="module")
+def model(study: Study) -> VQAutoencoder:
+    return train_model(describe(study, Point(8)))
+
+
+@pytest.fixture(scope="module")
 def figures(study: Study) -> dict:
     return measure_point(study, Point(8))
 
 
-def test_a_points_figures_are_their_definitions(study: Study, figures: dict) -> None:
-    run = describe(study, Point(8))
-    model = train_model(run)
+def test_a_points_figures_are_their_definitions(study: Study, model: VQAutoencoder, figures: dict) -> None:
     codes = encode(model, study.test_images())
     assert codes.shape == (30, 4, 4)
     p = np.bincount(codes.flatten(), minlength=8) / codes.numel()
@@ -68,9 +74,7 @@ def test_beta_reaches_the_objective(study: Study) -> None:
     assert default.objective == Objective()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_mirror_images_are_added(study: Study) -> None:
-    run = describe(study, Point(8))
-    model = train_model(run)
+def test_mirror_images_are_added(study: Study, model: VQAutoencoder) -> None:
     train = study.open("train")
     plain, both = encode(model, train), encode(model, train, flip=True)
     assert torch.equal(both[: len(plain)], plain)

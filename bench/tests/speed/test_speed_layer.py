@@ -117,6 +117,8 @@ def test_a_run_goes_on_with_the_cases_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target, asked = tmp_path / "r.json", []
+    two = [Entry(Case("train", 48, 32, 6), ("gm-vq",)), Entry(Case("search", 48, 32, 6), ("gm-vq search",))]
+    monkeypatch.setattr(layer, "check_all", lambda device: [])
 
     def stop_at_the_second(entry: Entry, limits: Limits, rate: float) -> dict[str, Any]:
         asked.append(entry.case.name)
@@ -126,13 +128,13 @@ def test_a_run_goes_on_with_the_cases_that_are_missing(
 
     monkeypatch.setattr(layer, "measure", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run(target, limits=LIMITS, entries=entries(), say=silent)
+        run(target, limits=LIMITS, entries=two, say=silent)
     kept = read(target, layer.KIND)["cases"]
-    assert [case["name"] for case in kept] == [entries()[0].case.name]
-    results = run(target, limits=LIMITS, entries=entries(), say=silent)
-    assert asked == [entries()[0].case.name, entries()[1].case.name, entries()[1].case.name]
+    assert [case["name"] for case in kept] == [two[0].case.name]
+    results = run(target, limits=LIMITS, entries=two, say=silent)
+    assert asked == [two[0].case.name, two[1].case.name, two[1].case.name]
     assert results["cases"][0] == kept[0], "not measured again"
-    wider = [Entry(entries()[0].case, (*entries()[0].names, "gm-vq support=8"))]
+    wider = [Entry(two[0].case, ("gm-vq", "gm-vq support=8"))]
     assert (
         "gm-vq support=8" in run(target, limits=LIMITS, entries=wider, say=silent)["cases"][-1]["contestants"]
     )

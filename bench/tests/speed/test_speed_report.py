@@ -218,7 +218,7 @@ def test_the_script_has_the_same_options_without_the_installed_command(tmp_path:
         env={"PYTHONPATH": f"{root / 'src'}:{root / 'bench' / 'src'}"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr
