@@ -123,6 +123,21 @@ def test_merged_histograms_equal_one_and_limits_hold() -> None:
         first.merge(CodebookMetrics(4))
 
 
+def test_sums_over_more_than_float32_can_count() -> None:
+    """Two codes of 2^40 positions and one more; a thousand batches in half precision, whose sums it cannot hold."""
+    metrics = CodebookMetrics(3)
+    metrics.histogram = torch.tensor([1 << 40, 1 << 40, 0])
+    metrics.update(torch.tensor([0, 1, 2]))
+    assert metrics.positions == (1 << 41) + 3
+    assert metrics.compute()["codes_used"] == 3
+    assert_close(metrics.compute()["perplexity"], 2.0, rtol=1e-9, atol=1e-9)
+    for dtype in (torch.float16, torch.bfloat16):
+        errors = ImageMetrics(ssim=False)
+        for _ in range(1000):
+            errors.update(torch.full((2, 1, 8, 8), 0.5, dtype=dtype), torch.zeros(2, 1, 8, 8, dtype=dtype))
+        assert errors.compute()["mse"] == 0.25
+
+
 def test_bad_input_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="no image has been added"):
         ImageMetrics().compute()

@@ -1,11 +1,14 @@
-"""Fuzz model folders, checkpoints, configs, images and latents, and count how each input ended.
+"""Fuzz every reader: model folders, checkpoints, configs, pictures, arrays, tables, sound, tokens; count the outcomes.
 
-    nice -n 15 python tests/hardening/fuzz.py --examples 3500
+    python tests/hardening/fuzz.py --examples 3500 --json bench/results/fuzz.json
 
-writes bench/results/fuzz.json: for every kind the number of inputs that were accepted (with the right result), of
-those refused by each exception, and of those that ended in anything else, which are listed. Exit code 1 if there are
-any: also of those that took 10 seconds, a gigabyte of memory, or wrote outside of their folder. The inputs are those of
-``fuzz_inputs`` and ``fuzz_readers``; the seed makes them anew. A file that failed is kept in tests/data/fuzz.
+For every kind of input the results file has the number of those accepted (with the right result), of those refused by
+each exception, and of those that ended in anything else, which are listed. Exit code 1 if there are any: also of those
+that took 10 seconds, a gigabyte of memory, or wrote outside of their folder. The inputs are those of ``fuzz_inputs``
+and ``fuzz_readers``; the seed makes them anew. A file that failed is kept in tests/data/fuzz.
+
+The work is done in rounds, after each of which the file is written. A call goes on with what the file has of its seed,
+up to ``--examples`` inputs of each of its kinds; a kind that had something unexpected begins anew.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 import tempfile
 import time
@@ -24,14 +28,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz_inputs import KINDS, Kind, UnexpectedError, outcome
+from fuzz_inputs import KINDS, Kind, UnexpectedError, outcome, shown
 from fuzz_readers import Sample
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from gmvq.files import write_bytes, write_json
+from gmvq.reading import read_json
 
 RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results" / "fuzz.json"
 _SHOWN = 20
+#: Inputs of a kind that are drawn together.
+_ROUND = 250
+_PACKAGES = (
+    "gmvq",
+    "hypothesis",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "jsonargparse",
+    "pyyaml",
+    "pyarrow",
+    "fonttools",
+)
 #: Bytes above the baseline that no input may take.
 _MOST_MEMORY = 1 << 30
 #: Where files may be written to: the folder of a case and the copies of ``datasets``; and no files.
@@ -74,7 +92,7 @@ def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
     """Run ``examples`` inputs of a kind; counts by outcome, and what was unexpected."""
     counts: Counter[str] = Counter()
     unexpected: list[str] = []
-    largest = [0]
+    largest = 0
 
     @seed(start)
     @settings(
@@ -86,18 +104,12 @@ def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
     )
     @given(kind.cases)
     def run(case: Any) -> None:
+        nonlocal largest
         with tempfile.TemporaryDirectory() as folder:
-            writes.clear()
-            before = memory(fresh=True)
             try:
-                counts[outcome(kind, case, Path(folder))] += 1
-                more = memory() - before
-                largest[0] = max(largest[0], more)
-                if more > _MOST_MEMORY:
-                    raise UnexpectedError(f"{case!r} takes {more / 1e6:.0f} MB above the baseline")
-                outside = [path for path in writes if not path.startswith(_ALLOWED)]
-                if outside:
-                    raise UnexpectedError(f"{case!r} wrote to {', '.join(outside[:3])}")
+                ending, more = watched(kind, case, Path(folder))
+                counts[ending] += 1
+                largest = max(largest, more)
             except UnexpectedError as error:
                 counts["unexpected"] += 1
                 unexpected.append(str(error)[:2000])
@@ -110,59 +122,100 @@ def fuzz(kind: Kind, examples: int, start: int) -> dict[str, Any]:
     return {
         "inputs": sum(counts.values()),
         "outcomes": dict(sorted(counts.items())),
-        "unexpected": unexpected[:_SHOWN],
-        "largest_memory_above_baseline_bytes": largest[0],
+        "unexpected": unexpected,
+        "largest_memory_above_baseline_bytes": largest,
         "seconds": round(time.perf_counter() - began, 1),
     }
 
 
+def watched(kind: Kind, case: Any, folder: Path) -> tuple[str, int]:
+    """The outcome of one input, and the most bytes of memory that it took.
+
+    Raises:
+        UnexpectedError: also if that is too much, or a file was written outside.
+    """
+    writes.clear()
+    before = memory(fresh=True)
+    ending = outcome(kind, case, folder)
+    more = memory() - before
+    if more > _MOST_MEMORY:
+        raise UnexpectedError(f"{more / 1e6:.0f} MB above the baseline for {shown(case)}")
+    if outside := [path for path in writes if not path.startswith(_ALLOWED)]:
+        raise UnexpectedError(f"wrote to {', '.join(outside[:3])} for {shown(case)}")
+    return ending, more
+
+
+def added(known: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one more round added to those of a kind."""
+    if not known:
+        return {"rounds": 1, **found}
+    largest = "largest_memory_above_baseline_bytes"
+    return {
+        "rounds": known["rounds"] + 1,
+        "inputs": known["inputs"] + found["inputs"],
+        "outcomes": dict(sorted((Counter(known["outcomes"]) + Counter(found["outcomes"])).items())),
+        "unexpected": [*known["unexpected"], *found["unexpected"]][:_SHOWN],
+        largest: max(known[largest], found[largest]),
+        "seconds": round(known["seconds"] + found["seconds"], 1),
+    }
+
+
+def opened(file: Path, start: int) -> dict[str, Any]:
+    """The results file, with what it has of this seed."""
+    kept = read_json(file) if file.is_file() else {}
+    same = kept.get("seed") == start
+    command = shlex.join(["python", "tests/hardening/fuzz.py", *sys.argv[1:]])
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "kind": "fuzz",
+        "commands": list(dict.fromkeys([*(kept["commands"] if same else ()), command])),
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": {"python": platform.python_version(), "torch": torch.__version__, **versions},
+        "seed": start,
+        "kinds": {
+            name: found
+            for name, found in kept.get("kinds", {}).items()
+            if same and "unexpected" not in found["outcomes"]
+        },
+    }
+
+
 def main() -> int:
-    """Fuzz, print a table, write the results; return the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--examples", type=int, default=2000, help="inputs of each kind (default: 2000)")
-    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS), help="default: all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, default=RESULTS, help=f"results file (default: {RESULTS})")
-    options = parser.parse_args()
+    """Fuzz in rounds of every kind that needs more, write the results after each; return the exit code."""
+    options = _parser().parse_args()
     torch.set_num_threads(1)
     os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()
     sys.addaudithook(watch)
-    packages = (
-        "gmvq",
-        "hypothesis",
-        "numpy",
-        "pillow",
-        "safetensors",
-        "jsonargparse",
-        "pyyaml",
-        "pyarrow",
-        "fonttools",
-    )
-    results: dict[str, Any] = {
-        "kind": "fuzz",
-        "command": " ".join(["python", "tests/hardening/fuzz.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "environment": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "seed": options.seed,
-        "kinds": {},
-    }
-    for name in options.kinds:
-        found = fuzz(KINDS[name], options.examples, options.seed)
-        results["kinds"][name] = found
-        counts = ", ".join(f"{count} {ending}" for ending, count in found["outcomes"].items())
-        print(f"{name}: {found['inputs']} inputs in {found['seconds']} s: {counts}", flush=True)
-        for text in found["unexpected"]:
-            print(f"  {text}", flush=True)
-    results["inputs"] = sum(found["inputs"] for found in results["kinds"].values())
-    wrong = sum(found["outcomes"].get("unexpected", 0) for found in results["kinds"].values())
-    results["unexpected"] = wrong
-    write_json(options.json, results)
-    print(f"{results['inputs']} inputs, {wrong} unexpected; written to {options.json}")
-    return int(wrong > 0)
+    results = opened(options.json, options.seed)
+    kinds: dict[str, Any] = results["kinds"]
+
+    def missing(name: str) -> int:
+        return options.examples - (kinds[name]["inputs"] if name in kinds else 0)
+
+    ended = set[str]()
+    while todo := [name for name in options.kinds if missing(name) > 0 and name not in ended]:
+        for name in todo:
+            start = options.seed + 1000 * kinds.get(name, {"rounds": 0})["rounds"]
+            found = fuzz(KINDS[name], min(missing(name), _ROUND), start)
+            kinds[name] = added(kinds.get(name), found)
+            if not found["inputs"]:
+                ended.add(name)
+            print(f"{name}: {kinds[name]}", flush=True)
+            results["kinds"] = kinds = {name: kinds[name] for name in KINDS if name in kinds}
+            results["inputs"] = sum(found["inputs"] for found in kinds.values())
+            results["unexpected"] = sum(found["outcomes"].get("unexpected", 0) for found in kinds.values())
+            write_json(options.json, results)
+    print(f"{results['inputs']} inputs, {results['unexpected']} unexpected; written to {options.json}")
+    return int(results["unexpected"] > 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--examples", type=int, default=3500, help="inputs of each kind (default: 3500)")
+    parser.add_argument("--kinds", nargs="+", choices=tuple(KINDS), default=list(KINDS), help="default: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=RESULTS, help=f"results file (default: {RESULTS})")
+    return parser
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.training.checkpoint import describe_model, load_metadata, load_model
 
 SECONDS = 10
+_WAIT = 180
 _SOURCES = tuple(os.path.dirname(str(package.__file__)) for package in (gmvq, gmvq_bench))
 _NAMED = (ValueError, OSError, TypeError, gmvq.errors.MissingExtraError)
 
@@ -77,16 +78,21 @@ class _TooLong(BaseException):
 
 @contextlib.contextmanager
 def _time_limit() -> Iterator[None]:
+    """Stop after ``SECONDS`` of processor time, which does not depend on other work, or a wait of minutes."""
+
     def stop(_: int, frame: FrameType | None) -> None:
         raise _TooLong("".join(traceback.format_stack(frame, 6)))
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
+    limits = ((signal.SIGPROF, signal.ITIMER_PROF, SECONDS), (signal.SIGALRM, signal.ITIMER_REAL, _WAIT))
+    before = [signal.signal(number, stop) for number, _, _ in limits]
+    for _, timer, seconds in limits:
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for (number, timer, _), handler in zip(limits, before, strict=True):
+            signal.setitimer(timer, 0)
+            signal.signal(number, handler)
 
 
 def outcome(kind: Kind, case: Any, folder: Path) -> str:
@@ -102,19 +108,26 @@ def outcome(kind: Kind, case: Any, folder: Path) -> str:
     except UnexpectedError:
         raise
     except _TooLong as error:
-        raise UnexpectedError(f"{case!r} takes more than {SECONDS} s, in\n{error}") from None
+        raise UnexpectedError(f"more than {SECONDS} s for {shown(case)}, in\n{error}") from None
     except _NAMED as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         if not last.filename.startswith(_SOURCES):
-            raise UnexpectedError(
-                f"{case!r}: {type(error).__name__} from {last.filename}:{last.lineno}"
-            ) from error
+            place = f"{last.filename}:{last.lineno}"
+            raise UnexpectedError(f"{type(error).__name__} from {place} for {shown(case)}") from error
         if len(str(error)) < 10:
-            raise UnexpectedError(f"{case!r}: {type(error).__name__} says only {str(error)!r}") from error
+            raise UnexpectedError(
+                f"{type(error).__name__} says only {str(error)!r} for {shown(case)}"
+            ) from error
         return f"refused: {type(error).__name__}"
     except Exception as error:
-        raise UnexpectedError(f"{case!r}: {type(error).__name__}: {error}") from error
+        raise UnexpectedError(f"{type(error).__name__}: {str(error)[:500]} for {shown(case)}") from error
     return "accepted"
+
+
+def shown(case: Any) -> str:
+    """A case for a message; the middle of a long one is left out."""
+    text = repr(case)
+    return text if len(text) < 1000 else f"{text[:500]} ... {text[-500:]}"
 
 
 # Models

@@ -300,7 +300,7 @@ def _table(cells: list[Any], labels: Any, column: str, codec: str, page: int) ->
         columns["label"] = [labels] * len(cells)
     try:
         pq.write_table(pa.table(columns), stream, compression=codec, data_page_size=page, row_group_size=4)
-    except (pa.ArrowException, TypeError, ValueError):
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
         return Sample("a.parquet", b"PAR1")
     return Sample("a.parquet", stream.getvalue())
 

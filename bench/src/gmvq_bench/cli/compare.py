@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Parser, positive, say
+from gmvq.cli.common import Parser, add_strict, positive, say, tell_skipped
 from gmvq.files import inside, write_json, write_text
 from gmvq.reading import read_json
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run or report a suite; return the exit code: 0 done, 1 a run of the suite failed."""
+    """Run or report a suite; return the exit code: 0 done, 1 a run of the suite failed or an item could not be read."""
     options = _parser().parse_args(list(argv))
     if options.list:
         return _list()
@@ -46,9 +46,12 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     from ..comparison.results import KIND, assemble
     from ..comparison.suite import load_suite
     from ..results import read
+    from .skipped import list_skipped
 
     suite = narrowed(load_suite(options.suite), options)
     out = options.out or Path("runs/compare")
+    places = [(one.data, one.size, one.channels) for one in suite.settings.values()]
+    bad = 0 if options.assemble else list_skipped(out, places, strict=options.strict)
     records = Records(out / "runs")
     for path in options.known:
         records.add_known(read(path, KIND)["runs"])
@@ -73,7 +76,7 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
         say(
             f"{failed} of {len(done)} runs failed; the report says which, and the same command tries them again"
         )
-    return int(failed > 0)
+    return tell_skipped(out, bad) or int(failed > 0)
 
 
 def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
@@ -211,4 +214,5 @@ def _parser() -> Parser:
     add("--threads", type=positive, default=1, metavar="N", help="CPU threads of a run (default: 1)")
     devices = "such as cuda:0 cuda:1 (default: all GPUs, else the CPU)"
     add("--devices", nargs="+", metavar="DEVICE", help=devices)
+    add_strict(parser)
     return parser

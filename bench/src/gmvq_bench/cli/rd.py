@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser, positive, say
+from gmvq.cli.common import Parser, add_strict, positive, say, tell_skipped
 from gmvq.files import write_text
 
 #: What the fields of a study are.
@@ -30,9 +30,14 @@ _TEXTS = {
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure or report; return 0, or 1 if a round trip was not exact."""
+    """Measure or report; return 0, or 1 if a round trip was not exact, or an item could not be read."""
     options = _parser().parse_args(list(argv))
+    bad = 0
     if options.report is None:
+        from .skipped import list_skipped
+
+        place = (options.data, options.size, options.channels)
+        bad = list_skipped(options.out, [place], strict=options.strict)
         results = _measure(options, argv)
     else:
         from ..rate_distortion.sweep import KIND
@@ -48,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     write_text(options.out / "rd.md", text)
     plot(results, options.out / "rd.png")
     say(f"written to {options.out}: rd.md, rd.png" + (", rd.json" if options.report is None else ""))
-    return int(not all(point["exact"] for point in results["points"]))
+    return tell_skipped(options.out, bad) or int(not all(point["exact"] for point in results["points"]))
 
 
 def _measure(options: argparse.Namespace, argv: Sequence[str]) -> dict:
@@ -90,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=positive, default=1, metavar="N", help="seeds per point (default: 1)")
     add("--no_flip", action="store_true", help="do not show mirror images while training")
     add("--device", default="cpu", help="where to train (default: cpu)")
+    add_strict(parser)
     for field in dataclasses.fields(Study):
         if field.name != "flip":
             default = field.default

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Loaded, load, parser_for_model, positive, say
+from gmvq.cli.common import Loaded, add_strict, load, parser_for_model, positive, say, tell_skipped
 from gmvq.cli.data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ _DIGITS = "digits"
 
 
 def run(argv: Sequence[str]) -> int:
-    """Measure; return the exit code."""
+    """Measure; return 0, or 1 if an item could not be read."""
     options = _parser().parse_args(list(argv))
     if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot is a file .png, .svg or .pdf, got {options.plot!r}")
@@ -39,7 +39,19 @@ def run(argv: Sequence[str]) -> int:
         from ..uncertainty.plot import plot_uncertainty
 
         say(f"written to {plot_uncertainty(options.plot, found)}")
-    return 0
+    return _tell_skipped(options, [*images.skipped, *getattr(other, "skipped", ())])
+
+
+def _tell_skipped(options: argparse.Namespace, skipped: list[tuple[str, str]]) -> int:
+    """Name what was left out, in a list beside the figures if they are written; return the exit code."""
+    from gmvq.data.skipping import is_bad, write_skipped
+
+    if options.json:
+        target = Path(options.json)
+        return tell_skipped(target, write_skipped(target, options.data or "", skipped))
+    for name, reason in filter(is_bad, skipped):
+        say(f"{name} could not be used: {reason}")
+    return int(any(map(is_bad, skipped)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=positive, default=200, metavar="N", help="of the bootstrap (default: 200)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures")
+    add_strict(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw them: .png, .svg or .pdf")
     return parser
 
@@ -72,6 +85,9 @@ def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
 
     from ..uncertainty.scores import image_scores
 
+    if options.strict and hasattr(images, "watch"):
+        images.watch.strict = True
+        images.watch.look(images.skipped)
     say(images.description)
     return image_scores(
         loaded.model,
