@@ -39,19 +39,7 @@ def samples(
     seed: int = 0,
     label: int | None = None,
 ) -> Picture:
-    """Draw pictures from a prior, on one sheet.
-
-    Args:
-        model: the tokenizer.
-        prior: the distribution.
-        count: the number of pictures, 1 to ``MAX_SAMPLES``.
-        filters: temperature and top-p.
-        seed: same seed, same pictures.
-        label: a class that the prior knows; None for none.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
+    """Draw pictures from a prior, on one sheet."""
     if not 1 <= count <= MAX_SAMPLES:
         raise ValueError(f"1 to {MAX_SAMPLES} pictures can be drawn at once, got {count}")
     labels = None if label is None else torch.full((count,), label)
@@ -66,17 +54,6 @@ def redrawn(prior: TokenPrior, encoded: Encoded, mask: Tensor, filters: Filters,
     """Draw the marked tokens of a picture anew, given those around them.
 
     A prior knows pictures of one size: it sees a window of that size with the marked places in the middle.
-
-    Args:
-        prior: of the masked kind.
-        encoded: the picture.
-        mask: (h, w), True where a token is drawn.
-        filters: temperature and top-p.
-        seed: same seed, same tokens.
-
-    Raises:
-        ValueError: the prior is causal, nothing is marked, the marked places do not fit into the window, or the
-            picture is smaller than it.
     """
     if not bool(mask.any()):
         raise ValueError("no place is marked; click on the picture to mark some")

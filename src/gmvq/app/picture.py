@@ -84,11 +84,7 @@ def channels_of(model: VQAutoencoder) -> int:
 
 
 def read_picture(file: Path, channels: int, max_side: int = MAX_SIDE) -> Tensor:
-    """Read a file of any format of ``gmvq.data``, upright, scaled down to ``max_side``: (C, H, W) in [0, 1].
-
-    Raises:
-        ValueError: not a picture, or a file or picture above the limits.
-    """
+    """Read a file of any format of ``gmvq.data``, upright, scaled down to ``max_side``: (C, H, W) in [0, 1]."""
     size = file.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(
@@ -101,11 +97,7 @@ def read_picture(file: Path, channels: int, max_side: int = MAX_SIDE) -> Tensor:
 
 @cache
 def example_picture(channels: int, side: int = 512) -> Tensor:
-    """A photograph of the built-in test split, (C, side, side): an astronaut, by NASA, in the public domain.
-
-    Raises:
-        MissingExtraError: scikit-image is absent.
-    """
+    """A photograph of the built-in test split, (C, side, side): an astronaut, by NASA, in the public domain."""
     source = open_photos(Wanted("test", side, channels))
     names = [source.name(index) for index in range(len(source))]
     picture = source.image(names.index("astronaut.png"))
@@ -114,11 +106,7 @@ def example_picture(channels: int, side: int = 512) -> Tensor:
 
 
 def encode(model: VQAutoencoder, image: Tensor) -> Encoded:
-    """Turn a picture (C, H, W) in [0, 1] into tokens, of which the last ones also cover repeated edges.
-
-    Raises:
-        ValueError: the model has no codebook yet.
-    """
+    """Turn a picture (C, H, W) in [0, 1] into tokens, of which the last ones also cover repeated edges."""
     padded = pad_to_multiple(image[None], downsample_of(model)).to(device_of(model))
     with evaluating(model), latents_of(model.quantizer) as caught:
         out = model(padded).quantizer
@@ -192,9 +180,6 @@ def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Pict
         model: the tokenizer.
         encoded: the picture.
         kind: ``"variance"``: log s_c^2 of the chosen code; ``"entropy"``: H of q(c|x) over all codes, bits.
-
-    Raises:
-        ValueError: the quantizer has no variance.
     """
     if kind == "entropy":
         values = posterior_entropy(model, encoded)

@@ -52,10 +52,6 @@ def write_web_page(
 
     Returns:
         What ``export_model`` returns.
-
-    Raises:
-        ValueError: another model, or a package that is not the expected one.
-        OSError: the package cannot be read.
     """
     check_model(model)
     runtime = runtime_files(ort)
@@ -83,15 +79,7 @@ def example_file(model: VQAutoencoder) -> bytes:
 
 
 def runtime_files(ort: str) -> dict[str, bytes]:
-    """The two files of onnxruntime-web that the page needs, out of its npm package.
-
-    Args:
-        ort: as in ``write_web_page``.
-
-    Raises:
-        ValueError: not the package of this version, byte for byte.
-        OSError: it cannot be read or fetched.
-    """
+    """The two files of onnxruntime-web that the page needs, out of its npm package."""
     data = _fetched(ort) if ort.startswith("https://") else read_bytes(Path(ort).expanduser(), _MAX_BYTES)
     digest = base64.b64encode(hashlib.sha512(data).digest()).decode()
     if digest != ORT_SHA512:

@@ -115,11 +115,7 @@ class Loaded:
 
     @property
     def scale(self) -> SignalScale | None:
-        """The scale of the signals that the model was trained on; None for images.
-
-        Raises:
-            ValueError: the model is of signals and does not say.
-        """
+        """The scale of the signals that the model was trained on; None for images."""
         from ..data import SignalScale
 
         if self.spatial_dims != 1:
@@ -148,11 +144,7 @@ def load(options: argparse.Namespace) -> Loaded:
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of --device: what was asked for, or cuda if there is one.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
+    """The device of --device: what was asked for, or cuda if there is one."""
     import torch
 
     device = name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -98,11 +98,7 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
 
 
 def check_tokenizer(spec: TokenSpec, loaded: Loaded, sha256: str | None, where: str) -> None:
-    """Compare a tokenizer with the tokens that a prior was trained on.
-
-    Raises:
-        ValueError: it is another one.
-    """
+    """Compare a tokenizer with the tokens that a prior was trained on."""
     from ..tokens.manifest import digest_of
 
     digest = digest_of(loaded.model)

@@ -58,12 +58,7 @@ ALL_PHOTOS = {
 
 
 def open_photos(wanted: Wanted, name: str = "photos") -> Pictures:
-    """Open one split of "photos" or of "all_photos".
-
-    Raises:
-        MissingExtraError: a package that has the photographs is not installed.
-        FileNotFoundError: an installed wheel no longer holds one of the photographs.
-    """
+    """Open one split of "photos" or of "all_photos"."""
     places = (ALL_PHOTOS if name == "all_photos" else PHOTOS)[wanted.split].items()
     paths = [_wheel_folder(package) / folder / file for file, (package, folder) in places]
     for path in paths:

@@ -45,14 +45,6 @@ class ScaleView:
     for as many crops as make up a 64th of its pixels (8 at least), and all have their turn.
 
     A picture that turns out to be unreadable is replaced by the next readable one, as in ``PictureView``.
-
-    Args:
-        source: with the shapes of its pictures.
-        size: of the squares, in pixels.
-        channels: of the source.
-        seed: of the order of the pictures.
-        training: whether random crops will be asked for.
-        cache_bytes: the most memory for decoded pictures; one picture at least is kept.
     """
 
     def __init__(

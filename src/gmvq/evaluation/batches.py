@@ -34,16 +34,6 @@ def image_batches(
     """Yield batches (B, C, ...) on ``device``, in order, each item once.
 
     Items that are tuples, such as (image, label), count by their first entry.
-
-    Args:
-        images: a map-style dataset, a loader (whose own batch size then holds) or a tensor.
-        batch_size: items per batch, for a dataset or tensor.
-        device: where the batches go.
-        limit: stop after this many items.
-
-    Raises:
-        TypeError: the items are no floating-point tensors.
-        ValueError: there is no image, or images have values outside of [0, 1].
     """
     check_positive("batch_size", batch_size)
     left = limit

@@ -148,11 +148,7 @@ def code_histogram(model: nn.Module, dataset: Images, *, batch_size: int = 64) -
 
 
 def codewords(quantizer: Any) -> Tensor:
-    """All codewords, (K, D), float64 on the CPU: a mixture's own (standardised), else the decoded indices.
-
-    Raises:
-        ValueError: an index is not one code of one codebook (residual and grouped quantizers).
-    """
+    """All codewords, (K, D), float64 on the CPU: a mixture's own (standardised), else the decoded indices."""
     if isinstance(quantizer, MixtureQuantizer):
         return quantizer.codebook.detach().double().cpu()
     size = quantizer.codebook_size

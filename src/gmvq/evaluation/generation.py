@@ -83,9 +83,6 @@ def features(
         batch_size: images at a time.
         limit: use only the first so many.
         device: where to compute; default: where the extractor is.
-
-    Raises:
-        TypeError, ValueError: as ``image_batches``, or the extractor gives other shapes than it says.
     """
     place = device_of(extractor) if device is None else torch.device(device)
     extractor.to(place)

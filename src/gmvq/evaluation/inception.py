@@ -30,11 +30,6 @@ class InceptionFeatures(nn.Module):
     Args:
         weights: ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which is the file
             ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file holds other weights.
-        MissingExtraError: torch-fidelity, which has the network, is not installed.
     """
 
     num_features = 2048

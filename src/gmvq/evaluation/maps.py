@@ -47,11 +47,7 @@ class Seen:
 
 
 def look(model: nn.Module, name: str, image: Tensor) -> Seen:
-    """Encode and decode one picture (C, H, W) of any size; its last row and column are repeated where that is needed.
-
-    Raises:
-        ValueError: the model has no codebook yet.
-    """
+    """Encode and decode one picture (C, H, W) of any size, its last row and column repeated up to whole positions."""
     tokenizer: Any = model
     step = int(getattr(tokenizer.encoder, "config", {}).get("downsample", 1))
     height, width = image.shape[1:]

@@ -40,11 +40,7 @@ class EncodeResult:
 
 
 class Run:
-    """What a folder holds of a run, and what is still missing.
-
-    Raises:
-        ValueError: the folder holds another run, or files that are none of ours.
-    """
+    """What a folder holds of a run, and what is still missing."""
 
     def __init__(self, folder: Path, wanted: Manifest) -> None:
         self._folder = folder
