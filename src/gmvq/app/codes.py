@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.batches import device_of
 from ..evaluation.pictures import Picture, code_patches, columns_of, grown, sheet, to_picture
+from ..models.interface import device_of
 from .picture import Encoded, decode_tokens, downsample_of, mixture_of, zoom
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def painted(encoded: Encoded, row: int, column: int, code: int, brush: int = 1) 
     """
     indices = encoded.indices.clone()
     indices[square(encoded, row, column, brush)] = code
-    return encoded.with_indices(indices)
+    return replace(encoded, indices=indices)
 
 
 def square(encoded: Encoded, row: int, column: int, side: int) -> Tensor:

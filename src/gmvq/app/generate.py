@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 #: The most pictures drawn at once.
 MAX_SAMPLES = 36
-
-
-def check_prior(model: VQAutoencoder, prior: TokenPrior) -> None:
-    """Raise ValueError unless a prior is over the tokens of pictures of a model with one code for each position."""
-    spec, size = prior.spec, model.quantizer.codebook_size
-    if spec.codebook_size != size or spec.levels != 1 or len(spec.shape) != 2:
-        raise ValueError(
-            f"the prior is over {spec.shape} tokens of {spec.levels} x {spec.codebook_size} codes, and the tokenizer "
-            f"has rows and columns of one of {size} codes; give the tokenizer that it was trained with"
-        )
 
 
 def samples(
@@ -65,7 +56,7 @@ def redrawn(prior: TokenPrior, encoded: Encoded, mask: Tensor, filters: Filters,
     )
     indices = encoded.indices.clone()
     indices[window] = prior.inpaint(indices[window][None], mask[window], filters=filters, seed=seed)[0].cpu()
-    return encoded.with_indices(indices)
+    return replace(encoded, indices=indices)
 
 
 def _window(places: list[int], length: int, size: int) -> slice:

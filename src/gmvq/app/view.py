@@ -62,7 +62,7 @@ def brushed(view: View, row: int, column: int, code: int | None, brush: int) -> 
 
 def restored(view: View) -> View:
     """Without changes and without marks."""
-    encoded = view.encoded.with_indices(view.original)
+    encoded = replace(view.encoded, indices=view.original)
     return View(encoded, view.original, torch.zeros_like(view.marks))
 
 

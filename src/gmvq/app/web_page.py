@@ -18,7 +18,7 @@ from ..evaluation.pictures import png_bytes, to_picture
 from ..export import export_model
 from ..files import write_bytes, write_text
 from ..reading import read_bytes
-from .picture import channels_of, check_model, code_colours, downsample_of, example_picture
+from .picture import channels_of, check_model, colour_table, downsample_of, example_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,21 +61,17 @@ def write_web_page(
         write_bytes(folder / name, data)
     for name in _OWN:
         write_bytes(folder / name, read_bytes(Path(__file__).parent / "web" / name))
-    write_bytes(folder / "example.png", example_file(model))
+    # In colour: a page for grey pictures turns it grey itself.
+    write_bytes(folder / "example.png", png_bytes(to_picture(example_picture(3))))
     described = {
         "channels": channels_of(model),
         "downsample": downsample_of(model),
         "codebook_size": model.quantizer.codebook_size,
-        "colours": code_colours(model).tobytes().hex(),
+        "colours": colour_table(model).tobytes().hex(),
         "onnxruntime_web": ORT_VERSION,
     }
     write_text(folder / "model.json", json.dumps(described))
     return notes
-
-
-def example_file(model: VQAutoencoder) -> bytes:
-    """The example of the page as a PNG file in colour; a page for grey pictures turns it grey itself."""
-    return png_bytes(to_picture(example_picture(3)))
 
 
 def runtime_files(ort: str) -> dict[str, bytes]:

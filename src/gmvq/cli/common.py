@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -129,6 +130,14 @@ class Loaded:
         return scale
 
     @property
+    def folder(self) -> Path:
+        """Where results go: the model's run folder, or the folder it lies in; of one of the Hub the current folder."""
+        if self.path is None:
+            return Path.cwd()
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder.parent if folder.name in ("model", "checkpoints") else folder
+
+    @property
     def _networks(self) -> dict[str, Any]:
         config = getattr(self.model.encoder, "config", None)
         assert isinstance(config, dict)  # models of other networks do not load without them
@@ -168,6 +177,11 @@ def tell_skipped(out: Path, bad: int) -> int:
 
     say(f"{bad:,} item{'s' * (bad > 1)} could not be used; {skipped_path(out)} lists them with the reasons")
     return 1
+
+
+def columns(rows: Iterable[tuple[str, object]], width: int = 20) -> str:
+    """Labels and what belongs to them, a line each."""
+    return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
 
 
 def say(text: str) -> None:

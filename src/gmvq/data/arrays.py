@@ -30,7 +30,6 @@ _EXPECTED = (
     "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, as uint8 or as floats in [0, 1]"
 )
 _CHUNK = 256
-_DAMAGED = (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError)
 NPZ_KEYS = {
     "train": ("train", "x_train", "train_images"),
     "validation": ("validation", "x_val", "x_valid", "val", "val_images"),

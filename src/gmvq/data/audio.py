@@ -149,9 +149,9 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     else:
         root = path
         headers, keys, skipped = readable_files(path, listing, wanted.split, _check, "recording")
-    misfits = dict(_misfits(headers, wanted))
-    skipped = sorted([*skipped, *misfits.items()])
-    headers = {name: header for name, header in headers.items() if name not in misfits}
+    unusable = dict(_unusable(headers, wanted))
+    skipped = sorted([*skipped, *unusable.items()])
+    headers = {name: header for name, header in headers.items() if name not in unusable}
     keys = {split: [name for name in files if name in headers] for split, files in keys.items()}
     rate = _one_rate(headers)
     frames = [header.frames for header in headers.values()]
@@ -179,7 +179,7 @@ def _check(path: Path) -> AudioHeader:
     return read_header(path)
 
 
-def _misfits(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
+def _unusable(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
     """Recordings that cannot be used beside the others, each with the reason; none where no recording fits."""
     channels = [
         (name, _wrong_channels("it", header.channels, wanted.channels))

@@ -30,26 +30,9 @@ MAX_PIXELS = 89_478_485
 _ROWS = 256
 #: The formats that are read, of those that the installed PIL knows: no others, as some run other programs on a file.
 FORMATS = (
-    *(
-        "AVIF",
-        "BMP",
-        "DIB",
-        "GIF",
-        "ICO",
-        "JPEG",
-        "JPEG2000",
-        "MPO",
-        "PCX",
-        "PNG",
-        "PPM",
-        "QOI",
-        "SGI",
-        "TGA",
-    ),
-    *("TIFF", "WEBP"),
-)
-
-
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+)  # fmt: skip
 #: The EXIF tag that says how a picture is turned; 5 to 8 exchange height and width.
 _ORIENTATION = 0x0112
 

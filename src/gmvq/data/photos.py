@@ -26,30 +26,17 @@ if TYPE_CHECKING:
 
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets/images")
+_TRAIN = (
+    "chelsea.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+_MORE = (
+    "motorcycle_right.png", "brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "moon.png",
+)  # fmt: skip
 PHOTOS: dict[str, dict[str, tuple[str, str]]] = {
-    "train": dict.fromkeys(
-        (
-            "chelsea.png",
-            "hubble_deep_field.jpg",
-            "ihc.png",
-            "motorcycle_left.png",
-            "retina.jpg",
-            "rocket.jpg",
-        ),
-        _SKIMAGE,
-    ),
+    "train": dict.fromkeys(_TRAIN, _SKIMAGE),
     "validation": {"coffee.png": _SKIMAGE},
     "test": {"astronaut.png": _SKIMAGE, "china.jpg": _SKLEARN, "flower.jpg": _SKLEARN},
 }
-_MORE = (
-    "motorcycle_right.png",
-    "brick.png",
-    "camera.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-)
 ALL_PHOTOS = {
     "train": {**PHOTOS["train"], **dict.fromkeys(_MORE, _SKIMAGE)},
     "validation": {**PHOTOS["validation"], "grace_hopper.jpg": ("matplotlib", "mpl-data/sample_data")},

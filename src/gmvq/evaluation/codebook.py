@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.interface import device_of, evaluating
 from ..objectives import MixtureQuantizer
-from .batches import Images, device_of, evaluating, image_batches
+from .batches import Images, image_batches
 from .metrics import CodebookMetrics
 
 #: Two codewords are near-duplicates when, at one of them, the other has at least this share of its posterior

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from ..training.notes import place_here
 from .folder import open_run, read_shard
 from .manifest import Manifest, digest_of

@@ -18,7 +18,7 @@ import torch
 
 from ..data import DataRecipe
 from ..errors import require
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from .manifest import Manifest, ShardRecord
 from .plan import ShardPlan
 from .sources import open_rows

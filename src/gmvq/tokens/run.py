@@ -19,7 +19,7 @@ from .folder import foreign_files, read_bytes, remove_leftovers, shard_path
 from .manifest import MANIFEST, Manifest, ShardRecord, check_same_run
 from .plan import ShardPlan
 from .reading import read_manifest
-from .shard import adopt, run_of
+from .shard import adopt, notes_of
 from .work import Encoded
 
 _SECONDS = 1.0  # between two writes of the manifest
@@ -59,7 +59,7 @@ class Run:
             for path in shards:
                 if (
                     path.name not in foreign
-                    and run_of(reading.read_bytes(path), str(path)) != wanted.fingerprint
+                    and notes_of(reading.read_bytes(path), str(path)).run != wanted.fingerprint
                 ):
                     raise ValueError(
                         f"{folder} has no {MANIFEST}, and {path.name} belongs to another run; give another --out, or "

@@ -159,7 +159,7 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
 
 def adopt(data: bytes, plan: ShardPlan, spec: IndexSpec, run: str, where: str) -> ShardRecord:
     """Make the record of a shard that lies in the folder but not in the manifest, if it is whole and of this run."""
-    notes = _notes(data, where)
+    notes = notes_of(data, where)
     if notes.run != run:
         raise ValueError(f"{where} belongs to another run")
     record = _record(plan, data, notes.content_sha256, notes.skipped)
@@ -183,11 +183,6 @@ def problems_of(columns: Columns, record: ShardRecord) -> list[str]:
     if columns.digest(record.split) != record.content_sha256:
         problems.append("the SHA-256 of the columns is not that of the record")
     return problems
-
-
-def run_of(data: bytes, where: str) -> str:
-    """The fingerprint of the run that a shard belongs to."""
-    return _notes(data, where).run
 
 
 def arrays_of(columns: Columns, schema: Any) -> dict[str, Any]:
@@ -229,7 +224,8 @@ def _table(data: bytes, where: str) -> Any:
         raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
 
 
-def _notes(data: bytes, where: str) -> Notes:
+def notes_of(data: bytes, where: str) -> Notes:
+    """What a shard says of itself."""
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
     try:

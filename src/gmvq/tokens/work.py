@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
 from .shard import Columns, write_shard
