@@ -199,8 +199,7 @@ LIBRARIES = {
     "arrow.memory_map": {"gmvq/tokens/arrow_cache.py"},
     "torch.load": {
         "gmvq/training/checkpoint.py",
-        "gmvq/evaluation/inception.py",
-        "gmvq/evaluation/features.py",
+        "gmvq/evaluation/extractors.py",
     },
     "torch.save": {"gmvq/training/callbacks.py"},
     "safe_open": {"gmvq/models/weights.py"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_other_sizes_are_padded_and_cut(model: VQAutoencoder, picture: Tensor) -
 
 def test_figures(model: VQAutoencoder, picture: Tensor) -> None:
     encoded = pictures.encode(model, picture)
-    half = encoded.with_indices(torch.tensor([3, 5]).repeat(44).view(8, 11))
+    half = replace(encoded, indices=torch.tensor([3, 5]).repeat(44).view(8, 11))
     found = dict(pictures.figures(model, half, picture * 0.5))
     assert found["tokens"] == "11 × 8 = 88"
     assert found["bits per pixel"] == "0.250 (44 bytes)"
@@ -61,7 +62,7 @@ def test_figures(model: VQAutoencoder, picture: Tensor) -> None:
 
 
 def test_every_token_has_the_colour_of_its_code(model: VQAutoencoder, picture: Tensor) -> None:
-    colours = pictures.code_colours(model)
+    colours = pictures.colour_table(model)
     assert len(np.unique(colours, axis=0)) == 16
     encoded = pictures.encode(model, picture)
     shown = pictures.token_picture(model, encoded)
@@ -73,7 +74,7 @@ def test_every_token_has_the_colour_of_its_code(model: VQAutoencoder, picture: T
 @pytest.mark.parametrize("size", [1, 2])
 def test_colours_of_few_codes(size: int) -> None:
     model = build_autoencoder("tiny", codebook_size=size, dim=2)
-    assert pictures.code_colours(model).shape == (size, 3)
+    assert pictures.colour_table(model).shape == (size, 3)
 
 
 def test_entropy_is_that_of_the_posterior(model: VQAutoencoder, picture: Tensor) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime", reason="the page without a server needs the e
 pytest.importorskip("skimage", reason="the example is in scikit-image")
 
 from gmvq.app import web_page
-from gmvq.app.picture import code_colours
+from gmvq.app.picture import colour_table
 from gmvq.app.web_page import ORT_FILES, ORT_URL, ORT_VERSION, runtime_files, write_web_page
 from gmvq.models import VQAutoencoder
 from gmvq.training import load_model
@@ -50,7 +50,7 @@ def test_the_folder_is_complete(here: Any, gmvq: Any, package: Path, tmp_path: P
     assert "http://" not in page
     assert "https://" not in page
     described = json.loads((folder / "model.json").read_text())
-    assert bytes.fromhex(described["colours"]) == code_colours(load_model(here.run_dir)).tobytes()
+    assert bytes.fromhex(described["colours"]) == colour_table(load_model(here.run_dir)).tobytes()
     assert (described["channels"], described["downsample"], described["codebook_size"]) == (3, 4, 16)
     assert (folder / ORT_FILES[1]).read_bytes() == ORT_FILES[1].encode()
 

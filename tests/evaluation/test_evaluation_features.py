@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gmvq.evaluation.features import EfficientNetLite
+from gmvq.evaluation.extractors import EfficientNetLite
 
 
 def test_packaged_extractor_takes_grey_and_colour_of_any_size() -> None:

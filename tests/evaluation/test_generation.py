@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gmvq.evaluation.distances import frechet_distance, kernel_distances
+from gmvq.evaluation.extractors import InceptionFeatures, extractor_name, open_extractor
 from gmvq.evaluation.generation import (
     features,
     format_generation,
     generation_metrics,
     reconstruction_metrics,
 )
-from gmvq.evaluation.inception import InceptionFeatures, extractor_name, open_extractor
 from gmvq.evaluation.neighbours import precision_recall, squared_distances
 
 

@@ -17,25 +17,9 @@ from gmvq.cli.main import main
 from gmvq.prior.opening import open_prior
 
 SMALL = [
-    *(
-        "--trainer.accelerator",
-        "cpu",
-        "--logger",
-        "none",
-        "--data.batch_size",
-        "8",
-        "--trainer.val_check_interval",
-        "3",
-    ),
-    *(
-        "--trainer.enable_progress_bar",
-        "false",
-        "--model.warmup_steps",
-        "2",
-        "--trainer.log_every_n_steps",
-        "1",
-    ),
-]
+    "--trainer.accelerator", "cpu", "--logger", "none", "--data.batch_size", "8", "--trainer.val_check_interval", "3",
+    "--trainer.enable_progress_bar", "false", "--model.warmup_steps", "2", "--trainer.log_every_n_steps", "1",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gmvq.tokens import TokenDataset, read_manifest, statistics, verify
 from gmvq.tokens.folder import read_shard, shard_path
 from gmvq.tokens.reading import parse_manifest
-from gmvq.tokens.shard import adopt, read_columns, run_of
+from gmvq.tokens.shard import adopt, notes_of, read_columns
 
 few = settings(
     max_examples=30,
@@ -175,7 +175,7 @@ def test_a_shard_of_any_bytes(tokens: Path, noise: bytes) -> None:
         with pytest.raises(ValueError, match=r"x\.parquet"):
             read_columns(data, spec, "train", "x.parquet")
         with pytest.raises(ValueError, match=r"x\.parquet"):
-            run_of(data, "x.parquet")
+            notes_of(data, "x.parquet")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.batches import device_of
 from ..evaluation.pictures import Picture, code_patches, columns_of, grown, sheet, to_picture
+from ..models.interface import device_of
 from .picture import Encoded, decode_tokens, downsample_of, mixture_of, zoom
 
 if TYPE_CHECKING:
@@ -58,15 +58,6 @@ def alternatives(
     """The most probable codes of a position, falling, and what the picture becomes with each.
 
     Probabilities are q(c|x) over all codes, of the encoder's latent, whatever was painted there.
-
-    Args:
-        model: the tokenizer.
-        encoded: the picture.
-        row, column: the position.
-        count: the number of codes.
-
-    Raises:
-        ValueError: there is no such position.
     """
     check_position(encoded, row, column)
     quantizer = mixture_of(model)
@@ -97,15 +88,11 @@ def painted(encoded: Encoded, row: int, column: int, code: int, brush: int = 1) 
     """
     indices = encoded.indices.clone()
     indices[square(encoded, row, column, brush)] = code
-    return encoded.with_indices(indices)
+    return replace(encoded, indices=indices)
 
 
 def square(encoded: Encoded, row: int, column: int, side: int) -> Tensor:
-    """A square of positions around one, as a mask (h, w).
-
-    Raises:
-        ValueError: there is no such position.
-    """
+    """A square of positions around one, as a mask (h, w)."""
     check_position(encoded, row, column)
     mask = torch.zeros(encoded.indices.shape, dtype=torch.bool)
     top, left = (max(0, at - (side - 1) // 2) for at in (row, column))

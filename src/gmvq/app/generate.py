@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 36
 
 
-def check_prior(model: VQAutoencoder, prior: TokenPrior) -> None:
-    """Raise ValueError unless a prior is over the tokens of pictures of a model with one code for each position."""
-    spec, size = prior.spec, model.quantizer.codebook_size
-    if spec.codebook_size != size or spec.levels != 1 or len(spec.shape) != 2:
-        raise ValueError(
-            f"the prior is over {spec.shape} tokens of {spec.levels} x {spec.codebook_size} codes, and the tokenizer "
-            f"has rows and columns of one of {size} codes; give the tokenizer that it was trained with"
-        )
-
-
 def samples(
     model: VQAutoencoder,
     prior: TokenPrior,
@@ -39,19 +30,7 @@ def samples(
     seed: int = 0,
     label: int | None = None,
 ) -> Picture:
-    """Draw pictures from a prior, on one sheet.
-
-    Args:
-        model: the tokenizer.
-        prior: the distribution.
-        count: the number of pictures, 1 to ``MAX_SAMPLES``.
-        filters: temperature and top-p.
-        seed: same seed, same pictures.
-        label: a class that the prior knows; None for none.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
+    """Draw pictures from a prior, on one sheet."""
     if not 1 <= count <= MAX_SAMPLES:
         raise ValueError(f"1 to {MAX_SAMPLES} pictures can be drawn at once, got {count}")
     labels = None if label is None else torch.full((count,), label)
@@ -66,17 +45,6 @@ def redrawn(prior: TokenPrior, encoded: Encoded, mask: Tensor, filters: Filters,
     """Draw the marked tokens of a picture anew, given those around them.
 
     A prior knows pictures of one size: it sees a window of that size with the marked places in the middle.
-
-    Args:
-        prior: of the masked kind.
-        encoded: the picture.
-        mask: (h, w), True where a token is drawn.
-        filters: temperature and top-p.
-        seed: same seed, same tokens.
-
-    Raises:
-        ValueError: the prior is causal, nothing is marked, the marked places do not fit into the window, or the
-            picture is smaller than it.
     """
     if not bool(mask.any()):
         raise ValueError("no place is marked; click on the picture to mark some")
@@ -88,7 +56,7 @@ def redrawn(prior: TokenPrior, encoded: Encoded, mask: Tensor, filters: Filters,
     )
     indices = encoded.indices.clone()
     indices[window] = prior.inpaint(indices[window][None], mask[window], filters=filters, seed=seed)[0].cpu()
-    return encoded.with_indices(indices)
+    return replace(encoded, indices=indices)
 
 
 def _window(places: list[int], length: int, size: int) -> slice:

@@ -29,13 +29,7 @@ _EVENT: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "ap
 
 
 def build_page(model: VQAutoencoder, prior: TokenPrior | None, title: str) -> gr.Blocks:
-    """Build the page.
-
-    Args:
-        model: a tokenizer of pictures with one code for each position.
-        prior: a distribution over its tokens; without one, nothing is drawn.
-        title: the heading.
-    """
+    """Build the page."""
     parts = SimpleNamespace(codes=code_sheet(model))
     with gr.Blocks(title=f"gmvq: {title}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# {html.escape(title)}\n\n{views.description(model)}")

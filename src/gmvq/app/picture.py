@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,12 @@ from torch import Tensor
 from ..data.decode import decode
 from ..data.photos import open_photos
 from ..data.splits import Wanted
-from ..evaluation.batches import check_codes, device_of, evaluating
+from ..evaluation.batches import check_codes
 from ..evaluation.evaluate import latents_of
+from ..evaluation.maps import code_colours
 from ..evaluation.metrics import CodebookMetrics, per_image_mse, psnr, rates
 from ..evaluation.pictures import Picture, colour_map, from_pixels, grown, pad_to_multiple
-from ..models.interface import networks_of
+from ..models.interface import device_of, evaluating, networks_of
 from ..quantizers import GaussianMixtureVQ
 
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ class Encoded:
     latents: Tensor
     indices: Tensor
     log_variance: Tensor
-
-    def with_indices(self, indices: Tensor) -> Encoded:
-        """The same picture with other tokens."""
-        return replace(self, indices=indices)
 
 
 def check_model(model: VQAutoencoder) -> None:
@@ -84,11 +81,7 @@ def channels_of(model: VQAutoencoder) -> int:
 
 
 def read_picture(file: Path, channels: int, max_side: int = MAX_SIDE) -> Tensor:
-    """Read a file of any format of ``gmvq.data``, upright, scaled down to ``max_side``: (C, H, W) in [0, 1].
-
-    Raises:
-        ValueError: not a picture, or a file or picture above the limits.
-    """
+    """Read a file of any format of ``gmvq.data``, upright, scaled down to ``max_side``: (C, H, W) in [0, 1]."""
     size = file.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(
@@ -101,11 +94,7 @@ def read_picture(file: Path, channels: int, max_side: int = MAX_SIDE) -> Tensor:
 
 @cache
 def example_picture(channels: int, side: int = 512) -> Tensor:
-    """A photograph of the built-in test split, (C, side, side): an astronaut, by NASA, in the public domain.
-
-    Raises:
-        MissingExtraError: scikit-image is absent.
-    """
+    """A photograph of the built-in test split, (C, side, side): an astronaut, by NASA, in the public domain."""
     source = open_photos(Wanted("test", side, channels))
     names = [source.name(index) for index in range(len(source))]
     picture = source.image(names.index("astronaut.png"))
@@ -114,11 +103,7 @@ def example_picture(channels: int, side: int = 512) -> Tensor:
 
 
 def encode(model: VQAutoencoder, image: Tensor) -> Encoded:
-    """Turn a picture (C, H, W) in [0, 1] into tokens, of which the last ones also cover repeated edges.
-
-    Raises:
-        ValueError: the model has no codebook yet.
-    """
+    """Turn a picture (C, H, W) in [0, 1] into tokens, of which the last ones also cover repeated edges."""
     padded = pad_to_multiple(image[None], downsample_of(model)).to(device_of(model))
     with evaluating(model), latents_of(model.quantizer) as caught:
         out = model(padded).quantizer
@@ -163,26 +148,14 @@ def figures(model: VQAutoencoder, encoded: Encoded, reconstruction: Tensor) -> l
     ]
 
 
-def code_colours(model: VQAutoencoder) -> Picture:
-    """A colour for each code, (K, 3), uint8: near codes look alike.
-
-    Red, green and blue are the ranks of the codewords' first three principal components.
-    """
-    codebook = mixture_of(model).codebook.detach().double().cpu()
-    centred = codebook - codebook.mean(0)
-    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
-    axes = axes[:3]
-    # The sign of a component is arbitrary; this one is the same on every machine.
-    axes = axes * torch.where(axes.gather(1, axes.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
-    places = torch.nn.functional.pad(centred @ axes.T, (0, 3 - axes.shape[0]))
-    # Ranks use the whole range whatever the distribution; a codebook of one code is grey.
-    ranks = places.argsort(0).argsort(0).double() / max(1, len(codebook) - 1)
-    return (40 + 200 * (ranks if len(codebook) > 1 else ranks + 0.5)).round().to(torch.uint8).numpy()
+def colour_table(model: VQAutoencoder) -> Picture:
+    """The colours of ``code_colours``, (K, 3), uint8."""
+    return (255 * code_colours(model)).round().to(torch.uint8).numpy()
 
 
 def token_picture(model: VQAutoencoder, encoded: Encoded) -> Picture:
     """Every token as a square in its code's colour, on the scale of ``zoom``."""
-    return _grown_to(model, encoded, code_colours(model)[encoded.indices.numpy()])
+    return _grown_to(model, encoded, colour_table(model)[encoded.indices.numpy()])
 
 
 def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Picture, float, float]:
@@ -201,10 +174,10 @@ def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Pict
 def posterior_entropy(model: VQAutoencoder, encoded: Encoded) -> Tensor:
     """H of q(c|x) at every position, (h, w), bits."""
     quantizer = mixture_of(model)
-    rows = encoded.latents.flatten(0, 1).to(device_of(model))
+    latents = encoded.latents.flatten(0, 1).to(device_of(model))
     parts = []
     with torch.no_grad():
-        for block in rows.split(max(1, _BLOCK_VALUES // quantizer.codebook_size)):
+        for block in latents.split(max(1, _BLOCK_VALUES // quantizer.codebook_size)):
             logits = quantizer.posterior_logits(block)
             parts.append(-(logits.exp() * logits).nan_to_num(0.0).sum(-1).cpu() / math.log(2.0))
     return torch.cat(parts).view(encoded.indices.shape)

@@ -38,14 +38,6 @@ def serving(
     """Serve the page for as long as the block lasts; yield its addresses, the local one first.
 
     Uploads and pictures lie in a temporary folder, which is removed at the end.
-
-    Args:
-        model, prior, title: as in ``build_page``.
-        port: of the machine; None for the first free one from 7860.
-        share: ask gradio.live for a public address, through which everything then goes.
-
-    Raises:
-        OSError: the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="gmvq-app-") as folder, _environment(folder):
         import gradio as gr

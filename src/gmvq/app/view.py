@@ -54,11 +54,7 @@ def opened(model: VQAutoencoder, image: Tensor) -> View:
 
 
 def brushed(view: View, row: int, column: int, code: int | None, brush: int) -> View:
-    """Put a code at a square of positions; or, without a code, mark them.
-
-    Raises:
-        ValueError: there is no such position.
-    """
+    """Put a code at a square of positions; or, without a code, mark them."""
     if code is None:
         return replace(view, marks=view.marks | square(view.encoded, row, column, brush))
     return replace(view, encoded=painted(view.encoded, row, column, code, brush))
@@ -66,7 +62,7 @@ def brushed(view: View, row: int, column: int, code: int | None, brush: int) -> 
 
 def restored(view: View) -> View:
     """Without changes and without marks."""
-    encoded = view.encoded.with_indices(view.original)
+    encoded = replace(view.encoded, indices=view.original)
     return View(encoded, view.original, torch.zeros_like(view.marks))
 
 

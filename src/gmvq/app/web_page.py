@@ -18,7 +18,7 @@ from ..evaluation.pictures import png_bytes, to_picture
 from ..export import export_model
 from ..files import write_bytes, write_text
 from ..reading import read_bytes
-from .picture import channels_of, check_model, code_colours, downsample_of, example_picture
+from .picture import channels_of, check_model, colour_table, downsample_of, example_picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,10 +52,6 @@ def write_web_page(
 
     Returns:
         What ``export_model`` returns.
-
-    Raises:
-        ValueError: another model, or a package that is not the expected one.
-        OSError: the package cannot be read.
     """
     check_model(model)
     runtime = runtime_files(ort)
@@ -65,33 +61,21 @@ def write_web_page(
         write_bytes(folder / name, data)
     for name in _OWN:
         write_bytes(folder / name, read_bytes(Path(__file__).parent / "web" / name))
-    write_bytes(folder / "example.png", example_file(model))
+    # In colour: a page for grey pictures turns it grey itself.
+    write_bytes(folder / "example.png", png_bytes(to_picture(example_picture(3))))
     described = {
         "channels": channels_of(model),
         "downsample": downsample_of(model),
         "codebook_size": model.quantizer.codebook_size,
-        "colours": code_colours(model).tobytes().hex(),
+        "colours": colour_table(model).tobytes().hex(),
         "onnxruntime_web": ORT_VERSION,
     }
     write_text(folder / "model.json", json.dumps(described))
     return notes
 
 
-def example_file(model: VQAutoencoder) -> bytes:
-    """The example of the page as a PNG file in colour; a page for grey pictures turns it grey itself."""
-    return png_bytes(to_picture(example_picture(3)))
-
-
 def runtime_files(ort: str) -> dict[str, bytes]:
-    """The two files of onnxruntime-web that the page needs, out of its npm package.
-
-    Args:
-        ort: as in ``write_web_page``.
-
-    Raises:
-        ValueError: not the package of this version, byte for byte.
-        OSError: it cannot be read or fetched.
-    """
+    """The two files of onnxruntime-web that the page needs, out of its npm package."""
     data = _fetched(ort) if ort.startswith("https://") else read_bytes(Path(ort).expanduser(), _MAX_BYTES)
     digest = base64.b64encode(hashlib.sha512(data).digest()).decode()
     if digest != ORT_SHA512:

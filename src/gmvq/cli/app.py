@@ -43,14 +43,11 @@ def _prior(options: argparse.Namespace, loaded: Loaded) -> TokenPrior | None:
     """The prior of --prior, compared with the tokenizer."""
     if not options.prior:
         return None
-    from ..app.generate import check_prior
     from ..prior.opening import open_prior
     from .sample import check_tokenizer
 
     prior, notes = open_prior(options.prior, map_location=next(loaded.model.parameters()).device)
-    expected = (notes.get("tokens") or {}).get("tokenizer_sha256") or notes.get("tokenizer_sha256")
-    check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
-    check_prior(loaded.model, prior)
+    check_tokenizer(prior.spec, notes, loaded, str(options.checkpoint))
     return prior
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -115,11 +116,7 @@ class Loaded:
 
     @property
     def scale(self) -> SignalScale | None:
-        """The scale of the signals that the model was trained on; None for images.
-
-        Raises:
-            ValueError: the model is of signals and does not say.
-        """
+        """The scale of the signals that the model was trained on; None for images."""
         from ..data import SignalScale
 
         if self.spatial_dims != 1:
@@ -131,6 +128,14 @@ class Loaded:
                 "metadata={'data': dataset.scale.to_settings()}"
             )
         return scale
+
+    @property
+    def folder(self) -> Path:
+        """Where results go: the model's run folder, or the folder it lies in; of one of the Hub the current folder."""
+        if self.path is None:
+            return Path.cwd()
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder.parent if folder.name in ("model", "checkpoints") else folder
 
     @property
     def _networks(self) -> dict[str, Any]:
@@ -148,11 +153,7 @@ def load(options: argparse.Namespace) -> Loaded:
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of --device: what was asked for, or cuda if there is one.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
+    """The device of --device: what was asked for, or cuda if there is one."""
     import torch
 
     device = name or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -176,6 +177,11 @@ def tell_skipped(out: Path, bad: int) -> int:
 
     say(f"{bad:,} item{'s' * (bad > 1)} could not be used; {skipped_path(out)} lists them with the reasons")
     return 1
+
+
+def columns(rows: Iterable[tuple[str, object]], width: int = 20) -> str:
+    """Labels and what belongs to them, a line each."""
+    return "\n".join(f"{label:<{width}}{value}" for label, value in rows)
 
 
 def say(text: str) -> None:

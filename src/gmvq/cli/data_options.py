@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_data_options(parser: Parser, *, default: str, split: str | None = None) -> None:
-    """Add the options that say which images or signals to use.
-
-    Args:
-        parser: of the command.
-        default: what happens without --data, for the help.
-        split: the default of --split; None chooses it by the data.
-    """
+    """Add the options that say which images or signals to use."""
     text = f"images or signals, as --data.path of gmvq fit; default: {default}"
     option(parser, "--data", text, metavar="PATH")
     by_data = (
@@ -44,9 +38,6 @@ def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = Fa
         options: of ``add_data_options``.
         loaded: the model.
         tiles: take large pictures in tiles, as the evaluation after training does, and not each as one item.
-
-    Raises:
-        ValueError: neither the command line nor the model's metadata says which.
     """
     from ..data import DataRecipe
 
@@ -72,14 +63,7 @@ def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = Fa
 
 
 def open_data(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = True) -> TrainingSet:
-    """Open the data of a command line as one set; ``options.split`` then says which part it is.
-
-    Args:
-        options, loaded, tiles: as in ``data_recipe``.
-
-    Raises:
-        ValueError: as ``data_recipe``; or signals have another sample rate than those of training.
-    """
+    """Open the data of a command line as one set; ``options.split`` then says which part it is."""
     recipe = data_recipe(options, loaded, tiles=tiles)
     options.split = recipe.split
     return recipe.open_one(recipe.split)

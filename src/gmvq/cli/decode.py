@@ -26,12 +26,7 @@ def run(argv: Sequence[str]) -> int:
     signals = len(manifest.image_shape) == 2
     out = check_target(options.out, signals=signals, replace=True)
     options.checkpoint = options.checkpoint or checkpoint_of(manifest)
-    try:
-        loaded = load(options)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"the checkpoint of the tokens cannot be found ({error}); give it: --checkpoint CKPT"
-        ) from error
+    loaded = load(options)
     batches = decode_tokens(folder, loaded.model, split=options.split, limit=options.limit)
     total = sum(shard.rows for shard in manifest.shards if options.split in (None, shard.split))
     total = min(total, options.limit or total)

@@ -11,7 +11,7 @@ from importlib import metadata
 
 from ..environment import version_of, versions
 from ..reading import read_text
-from .common import parser_of
+from .common import columns, parser_of
 
 #: Extras of those who work on gmvq itself.
 _CONTRIBUTORS = ("dev", "docs", "all")
@@ -24,16 +24,16 @@ def run(argv: Sequence[str]) -> int:
     parser_of("doctor", text).parse_args(list(argv))
     import torch
 
-    print("\n".join(_system(torch.__version__)))
+    print(columns(_system(torch.__version__)))
     devices = _devices()
-    print("\n".join(_line("device", text) for text in devices.values()))
-    print("\n".join(_line(f"extra {name}", text) for name, text in _extras()))
+    print(columns(("device", text) for text in devices.values()))
+    print(columns((f"extra {name}", text) for name, text in _extras()))
     problems = 0
     for device in devices:
         started = time.perf_counter()
         problem = check_step(device)
         took = f"{time.perf_counter() - started:.2f} s"
-        print(_line(f"one step on {device}", problem or f"works, {took}"))
+        print(columns([(f"one step on {device}", problem or f"works, {took}")]))
         problems += problem is not None
     return 1 if problems else 0
 
@@ -72,20 +72,19 @@ def without_paths(text: str) -> str:
     return re.sub(r"(?:[A-Za-z]:)?(?:[/\\][\w.+@-]+)+[/\\]([\w.+@-]+)", r".../\1", " ".join(text.split()))
 
 
-def _system(torch_version: str) -> list[str]:
+def _system(torch_version: str) -> list[tuple[str, str]]:
     import torch
 
     found = versions("gmvq", "gmvq-bench", "python", *_PACKAGES)
     found["torch"] = torch_version
     memory = _memory()
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     return [
-        *(_line(name, version) for name, version in sorted(found.items()) if version),
-        _line("system", system),
-        _line(
-            "processor", f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
-        ),
-        *([_line("memory", f"{memory / 2**30:.0f} GiB")] if memory else []),
+        *((name, version) for name, version in sorted(found.items()) if version),
+        ("system", system),
+        ("processor", f"{_processor()}, {cores}"),
+        *([("memory", f"{memory / 2**30:.0f} GiB")] if memory else []),
     ]
 
 
@@ -150,7 +149,3 @@ def _memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 0
-
-
-def _line(label: str, text: str | None) -> str:
-    return f"{label:<20}{text}"

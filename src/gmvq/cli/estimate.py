@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import add_device, chosen_device, parser_of, switch
+from .common import add_device, chosen_device, columns, parser_of, switch
 from .training_run import quieten
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     shape = (data.batch_size, data.channels, *[data.size] * data.spatial_dims)
     cost = measure_cost(module, shape, device)
     notes = _notes(options.config, str(device), shape, module.model.quantizer.codebook_size, config)
-    print(json.dumps(notes | asdict(cost)) if options.json else "\n".join(_lines(notes, cost)))
+    print(json.dumps(notes | asdict(cost)) if options.json else columns(_lines(notes, cost)))
     return 0
 
 
@@ -69,7 +69,7 @@ def _notes(
     }
 
 
-def _lines(notes: dict[str, Any], cost: Cost) -> list[str]:
+def _lines(notes: dict[str, Any], cost: Cost) -> list[tuple[str, str]]:
     batch, *item = notes["batch_shape"]
     size = " x ".join(map(str, item))
     parts = ", ".join(f"{name} {_short(number)}" for name, number in cost.parameters.items())
@@ -77,17 +77,17 @@ def _lines(notes: dict[str, Any], cost: Cost) -> list[str]:
     bits = cost.tokens_per_image * math.log2(notes["codebook_size"])
     state, activations = _bytes(cost.state_bytes), _bytes(cost.activation_bytes)
     lines = [
-        _line("configuration", notes["config"]),
-        _line("measured on", f"{notes['device']}{threads}, {notes['precision']}"),
-        _line("parameters", f"{_short(sum(cost.parameters.values()))} ({parts})"),
-        _line("tokens per image", f"{cost.tokens_per_image:,} ({bits:,.0f} bits at most, for {size})"),
-        _line("encoding an image", f"{_short(cost.encode_flops)}FLOP"),
-        _line("decoding an image", f"{_short(cost.decode_flops)}FLOP"),
-        _line("training step", f"{_short(cost.step_flops)}FLOP, {batch} images"),
-        _line("training memory", f"{state} of weights, gradients and averages, {activations} of activations"),
-        _line("encoding speed", f"{cost.encode_tokens_per_second:,.0f} tokens/s"),
-        _line("decoding speed", f"{cost.decode_tokens_per_second:,.0f} tokens/s"),
-        _line(
+        ("configuration", notes["config"]),
+        ("measured on", f"{notes['device']}{threads}, {notes['precision']}"),
+        ("parameters", f"{_short(sum(cost.parameters.values()))} ({parts})"),
+        ("tokens per image", f"{cost.tokens_per_image:,} ({bits:,.0f} bits at most, for {size})"),
+        ("encoding an image", f"{_short(cost.encode_flops)}FLOP"),
+        ("decoding an image", f"{_short(cost.decode_flops)}FLOP"),
+        ("training step", f"{_short(cost.step_flops)}FLOP, {batch} images"),
+        ("training memory", f"{state} of weights, gradients and averages, {activations} of activations"),
+        ("encoding speed", f"{cost.encode_tokens_per_second:,.0f} tokens/s"),
+        ("decoding speed", f"{cost.decode_tokens_per_second:,.0f} tokens/s"),
+        (
             "training speed",
             f"{1 / cost.step_seconds:,.2f} steps/s, {batch / cost.step_seconds:,.0f} images/s",
         ),
@@ -95,7 +95,7 @@ def _lines(notes: dict[str, Any], cost: Cost) -> list[str]:
     if notes["max_steps"]:
         minutes = notes["max_steps"] * cost.step_seconds / 60
         text = f"{minutes:,.1f} minutes for {notes['max_steps']:,} steps, without the reading of data"
-        lines.append(_line("training time", text))
+        lines.append(("training time", text))
     return lines
 
 
@@ -109,7 +109,3 @@ def _short(number: float) -> str:
 
 def _bytes(number: float) -> str:
     return f"{number / 2**20:,.1f} MiB" if number < 2**30 else f"{number / 2**30:,.1f} GiB"
-
-
-def _line(label: str, text: str) -> str:
-    return f"{label:<20}{text}"

@@ -105,12 +105,6 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
     """Beside the model; under a name of its own where it is not the test split that training ended with."""
     if options.json:
         return Path(options.json)
-    if loaded.path is None:
-        folder = Path.cwd()
-    else:
-        folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
-        if folder.name in ("model", "checkpoints") and (folder.parent / "config.yaml").is_file():
-            folder = folder.parent
     parts = ["metrics"]
     trained = loaded.data.get("path")
     if options.data and options.data != trained:
@@ -119,4 +113,4 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
         parts.append(options.split)
     if options.limit:
         parts.append(f"first{options.limit}")
-    return folder / f"{'-'.join(parts)}.json"
+    return loaded.folder / f"{'-'.join(parts)}.json"

@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _images(options: argparse.Namespace, loaded: Loaded) -> tuple[Iterator[Tensor] | None, str]:
     """The images to compare on; without --data those of training, and random ones where they are not here."""
-    from ..evaluation.batches import device_of, image_batches
+    from ..evaluation.batches import image_batches
+    from ..models.interface import device_of
 
     data = data_if_here(options, loaded, "compared on random images", "compare on yours")
     if data is None:

@@ -49,11 +49,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _check(module: TokenizerModule, data: ImageDataModule) -> None:
-    """Find what is wrong before anything is written.
-
-    Raises:
-        ValueError: image size and network do not go together.
-    """
+    """Find what is wrong before anything is written."""
     downsample = int(module.settings["downsample"])
     if data.size % downsample:
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import Loaded, load, option, parser_for_model, say, tell
+from .common import Loaded, columns, load, option, parser_for_model, say, tell
 from .data_options import add_data_options, data_if_here
 
 
@@ -21,17 +21,13 @@ def run(argv: Sequence[str]) -> int:
     from ..evaluation.tables import codebook_rows, small_sample_note
 
     report = inspect_codebook(loaded.model, images, batch_size=options.batch_size)
-    tell("\n".join(_model_lines(loaded)))
-    if images is not None:
-        tell(_line("counted over", images.description))
-    for row in codebook_rows(report.summary()):
-        tell(_line(row.label, f"{row.value} {row.unit}".strip()))
-    for note in small_sample_note(report.summary()):
-        tell(note)
+    rows = _model_rows(loaded) + ([("counted over", images.description)] if images is not None else [])
+    rows += [(row.label, f"{row.value} {row.unit}".strip()) for row in codebook_rows(report.summary())]
+    tell("\n".join([columns(rows, 40), *small_sample_note(report.summary())]))
     if loaded.spatial_dims != 2:
         say("codewords are drawn as pictures, and the model is of signals: no picture is written")
         return 0
-    out = Path(options.out) if options.out else _folder(loaded)
+    out = Path(options.out) if options.out else loaded.folder / "inspect"
     written = [save_png(out / "codebook.png", decoded_codewords(loaded.model))]
     if report.histogram is not None:
         most_used = report.histogram.argsort(descending=True, stable=True)[:64]
@@ -51,31 +47,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _folder(loaded: Loaded) -> Path:
-    if loaded.path is None:
-        return Path("inspect")
-    folder = loaded.path if loaded.path.is_dir() else loaded.path.parent
-    return (folder.parent if folder.name in ("model", "checkpoints") else folder) / "inspect"
-
-
-def _model_lines(loaded: Loaded) -> list[str]:
+def _model_rows(loaded: Loaded) -> list[tuple[str, str]]:
     model, quantizer = loaded.model, loaded.model.quantizer
     networks: Any = getattr(model.encoder, "config", {})
     parameters = sum(parameter.numel() for parameter in model.parameters())
     step = loaded.downsample
     area = f"{step} samples" if loaded.spatial_dims == 1 else f"{step} x {step} pixels"
-    lines = [
-        _line("network", f"{networks['name']}, {parameters / 1e6:.2f} M parameters"),
-        _line("images", f"{loaded.channels} channels, one token for {area}"),
-        _line("quantizer", type(quantizer).__name__),
-        _line("codebook", f"{quantizer.codebook_size:,} codes of {quantizer.dim} features"),
+    rows = [
+        ("network", f"{networks['name']}, {parameters / 1e6:.2f} M parameters"),
+        ("images", f"{loaded.channels} channels, one token for {area}"),
+        ("quantizer", type(quantizer).__name__),
+        ("codebook", f"{quantizer.codebook_size:,} codes of {quantizer.dim} features"),
     ]
     if loaded.notes.get("step") is not None:
-        lines.append(_line("trained for", f"{loaded.notes['step']:,} steps"))
+        rows.append(("trained for", f"{loaded.notes['step']:,} steps"))
     if loaded.data:
-        lines.append(_line("trained on", f"{loaded.data.get('path')} at {loaded.data.get('size')} pixels"))
-    return lines
-
-
-def _line(label: str, text: str) -> str:
-    return f"{label:<40}{text}"
+        rows.append(("trained on", f"{loaded.data.get('path')} at {loaded.data.get('size')} pixels"))
+    return rows

@@ -47,12 +47,7 @@ Command = Callable[[list[str]], int]
 
 
 def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | None = None) -> int:
-    """Run one command line and return its exit code: 0 done, 1 done in part, 2 misused, 130 interrupted.
-
-    Args:
-        argv: the arguments after ``gmvq``; default: those of the process.
-        more: commands beside our own; default: those of the installed entry points.
-    """
+    """Run one command line and return its exit code: 0 done, 1 done in part, 2 misused, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):
         # Names of files need not be UTF-8, nor need the terminal.

@@ -67,12 +67,7 @@ def build_parser() -> LightningArgumentParser:
 
 
 def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -> None:
-    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer.
-
-    Args:
-        parser: of the command.
-        defaults: of the trainer, where they are not Lightning's.
-    """
+    """Add what every run has: its name, folder, seed, checkpoint and loggers, and Lightning's trainer."""
     parser.add_argument("--config", "-c", action=ActionConfigFile, help="Read options from this YAML file.")
     parser.add_argument("--name", type=str | None, help="Name of the run: its folder is runs/NAME.")
     parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
@@ -91,12 +86,7 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
 
 
 def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Namespace:
-    """Parse a command line; what is wrong with it is said in one sentence.
-
-    Raises:
-        ValueError: an unknown option (with the nearest known one), a bad value, a config file that is missing
-            or is no YAML.
-    """
+    """Parse a command line; what is wrong with it is said in one sentence."""
     argv = _import_allowed(argv)
     for name in _config_arguments(argv):
         # What is missing is left to the parser; a FIFO or device is refused.
@@ -156,11 +146,7 @@ def _mentions(option: str, argv: Sequence[str]) -> bool:
 
 
 def build_run(parser: LightningArgumentParser, config: Namespace) -> tuple[TokenizerModule, ImageDataModule]:
-    """Build the module and the data that a parsed configuration describes.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
+    """Build the module and the data that a parsed configuration describes."""
     built = parser.instantiate_classes(config)
     return built["model"], built["data"]
 

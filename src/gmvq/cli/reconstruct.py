@@ -109,11 +109,7 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
 
 
 def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
-    """Write the reconstruction of one image; return its PSNR.
-
-    Raises:
-        ValueError: the file cannot be decoded.
-    """
+    """Write the reconstruction of one image; return its PSNR."""
     from ..evaluation.metrics import per_image_mse, psnr
     from ..evaluation.pictures import pad_to_multiple
     from ..tokens.writing import image_file

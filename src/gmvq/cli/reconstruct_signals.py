@@ -14,11 +14,7 @@ from .common import Loaded
 
 
 def reconstruct_sound(file: Path, loaded: Loaded, target: Path) -> float:
-    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB.
-
-    Raises:
-        ValueError: the file cannot be read, or has another sample rate or other channels than the model takes.
-    """
+    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB."""
     from ..data.audio import read_header, read_samples, to_channels, wav_bytes
 
     assert loaded.scale is not None
@@ -37,9 +33,6 @@ def reconstruct_series(file: Path, loaded: Loaded, target: Path) -> float:
     """Write the reconstruction of an .npy file in its shape, or of a .csv file (its columns of numbers, no header).
 
     Returns the SNR in dB over all series of the file.
-
-    Raises:
-        ValueError: the file cannot be read, or a series has other channels than the model takes.
     """
     from ..data.arrays import read_npy
     from ..data.series import read_series

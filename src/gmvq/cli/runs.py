@@ -36,9 +36,6 @@ def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path:
         ckpt_path: "last", a checkpoint file, or a run folder.
         out: the run folder for "last"; default: the newest of runs/name, runs/name-2, ...
         name: name of the run.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint; the message lists the runs that have one.
     """
     if ckpt_path != "last":
         path = Path(ckpt_path).expanduser()

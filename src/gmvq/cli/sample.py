@@ -75,15 +75,13 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
 
     filters = Filters(options.temperature, options.top_k, options.top_p, options.guidance)
     prior, notes = open_prior(options.prior)
-    tokens = notes.get("tokens") or {}
     hint, known = "give the tokenizer: gmvq sample PRIOR CKPT", notes.get("tokenizer")
     if options.checkpoint is None:
         if known is None:
             raise ValueError(f"the prior does not say where its tokenizer lies; {hint}")
         options.checkpoint = place_here(known, "the prior", hint)
     loaded = load(options)
-    expected = tokens.get("tokenizer_sha256") or notes.get("tokenizer_sha256")
-    check_tokenizer(prior.spec, loaded, expected, str(options.checkpoint))
+    check_tokenizer(prior.spec, notes, loaded, str(options.checkpoint))
     prior.to(next(loaded.model.parameters()).device)
     labels = _labels(options, prior)
     indices = prior.sample(
@@ -97,14 +95,11 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     return loaded, indices
 
 
-def check_tokenizer(spec: TokenSpec, loaded: Loaded, sha256: str | None, where: str) -> None:
-    """Compare a tokenizer with the tokens that a prior was trained on.
-
-    Raises:
-        ValueError: it is another one.
-    """
+def check_tokenizer(spec: TokenSpec, notes: dict[str, Any], loaded: Loaded, where: str) -> None:
+    """Compare a tokenizer with the tokens that a prior was trained on."""
     from ..tokens.manifest import digest_of
 
+    sha256 = (notes.get("tokens") or {}).get("tokenizer_sha256") or notes.get("tokenizer_sha256")
     digest = digest_of(loaded.model)
     if sha256 and digest != sha256:
         raise ValueError(
@@ -161,8 +156,8 @@ def _test_images(loaded: Loaded) -> Any:
 
 def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
     """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json."""
+    from ..evaluation.extractors import extractor_name, open_extractor
     from ..evaluation.generation import features, format_generation, generation_metrics
-    from ..evaluation.inception import extractor_name, open_extractor
 
     real = _test_images(loaded)
     extractor = open_extractor(options.inception)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..files import write_json
 from ..progress import Progress
-from .common import Parser, option, parser_of, positive, say, switch, tell
+from .common import Parser, columns, option, parser_of, positive, say, switch, tell
 
 if TYPE_CHECKING:
     from ..tokens import TokenStatistics
@@ -39,7 +39,7 @@ def _stats(options: argparse.Namespace) -> int:
     from ..tokens import statistics
 
     found = statistics(options.dir, split=options.split, top=options.top)
-    tell("\n".join(_lines(found)))
+    tell(columns(_lines(found), 34))
     if options.plot:
         from ..files import save_figure
         from ..tokens.statistics import usage_figure
@@ -52,33 +52,29 @@ def _stats(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(found: TokenStatistics) -> list[str]:
+def _lines(found: TokenStatistics) -> list[tuple[str, str]]:
     lines = [
-        _line("rows", f"{found.rows:,}"),
-        _line("codes per image", f"{found.positions * len(found.levels):,} of {found.codebook_size:,}"),
-        _line("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
-        _line("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
+        ("rows", f"{found.rows:,}"),
+        ("codes per image", f"{found.positions * len(found.levels):,} of {found.codebook_size:,}"),
+        ("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
+        ("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
     ]
     if found.mean_log_variance is not None:
-        lines.append(_line("mean log-variance of a code", f"{found.mean_log_variance:.3f}"))
+        lines.append(("mean log-variance of a code", f"{found.mean_log_variance:.3f}"))
     for number, level in enumerate(found.levels):
         name = f"level {number + 1}: " if len(found.levels) > 1 else ""
         top = ", ".join(f"{code} ({share:.2%})" for code, share in level.top_codes)
         lines += [
-            _line(f"{name}perplexity", f"{level.perplexity:.1f}"),
-            _line(f"{name}codes used", f"{level.codes_used:,} ({level.usage:.1%})"),
-            _line(f"{name}bits per code", f"{level.bits_per_code:.3f}"),
-            _line(f"{name}most used codes", top),
+            (f"{name}perplexity", f"{level.perplexity:.1f}"),
+            (f"{name}codes used", f"{level.codes_used:,} ({level.usage:.1%})"),
+            (f"{name}bits per code", f"{level.bits_per_code:.3f}"),
+            (f"{name}most used codes", top),
         ]
     return lines
 
 
 def _rate(image: float, pixel: float) -> str:
     return f"{image:,.1f} bits per image, {pixel:.4f} per pixel"
-
-
-def _line(name: str, value: str) -> str:
-    return f"{name:<34}{value}"
 
 
 def _parser() -> argparse.ArgumentParser:

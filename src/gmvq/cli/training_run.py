@@ -60,11 +60,7 @@ class TrainingRun:
         return f"{self.command} --ckpt_path {shlex.quote(str(self.run_dir))}"
 
     def steps_done(self, module: TokenizerModule | PriorModule) -> int:
-        """The steps that the checkpoint has behind it; 0 without one.
-
-        Raises:
-            ValueError: it is not of this module.
-        """
+        """The steps that the checkpoint has behind it; 0 without one."""
         if self.checkpoint is None:
             return 0
         from ..training.checkpoint import check_fits
@@ -90,15 +86,7 @@ class TrainingRun:
         step: int,
         keep_best: bool = False,
     ) -> int:
-        """Train, or say how to go on where that was stopped; return the exit code.
-
-        Args:
-            module, data: what is trained on what.
-            describe: of the data, for the user.
-            finish: called in the first process once all steps are made; returns the exit code.
-            step: steps already done.
-            keep_best: as in ``build_trainer``.
-        """
+        """Train, or say how to go on where that was stopped; return the exit code."""
         from ..training.trainer import build_trainer, default_precision
 
         config = self.config
@@ -185,14 +173,7 @@ class TrainingRun:
 def plan(
     command: str, parser: LightningArgumentParser, argv: Sequence[str], name_of: Callable[[Namespace], str]
 ) -> TrainingRun:
-    """Find the folder of a run, and the checkpoint and options that it goes on with.
-
-    Args:
-        command: as it is typed, ``gmvq fit``.
-        parser: with the options of ``add_run_options``.
-        argv: what follows the command.
-        name_of: the name of a run with a configuration.
-    """
+    """Find the folder of a run, and the checkpoint and options that it goes on with."""
     from .options import config_files, parse_options
 
     config = parse_options(parser, argv)

@@ -30,7 +30,6 @@ _EXPECTED = (
     "expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4, as uint8 or as floats in [0, 1]"
 )
 _CHUNK = 256
-_DAMAGED = (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError)
 NPZ_KEYS = {
     "train": ("train", "x_train", "train_images"),
     "validation": ("validation", "x_val", "x_valid", "val", "val_images"),
@@ -52,9 +51,6 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
 
     An .npz has the key images, x or data, or is divided by keys such as train and test or x_train and x_test. In a
     folder, the names of IDX files begin with their split. An .npy of uint8 stays on disk (memory-mapped).
-
-    Raises:
-        ValueError: the file cannot be read, none of these keys is there, or the arrays are no images.
     """
     framing: Framing = "crop"
     if path.suffix.lower() == ".npy":
@@ -81,11 +77,7 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
 
 
 def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
-    """Read an .npy file.
-
-    Raises:
-        ValueError: it is none, or holds pickled objects; the message ends with what was ``expected``.
-    """
+    """Read an .npy file."""
     try:
         with open_input(path) as file:
             header = read_npy_header(file)
@@ -104,11 +96,7 @@ def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
-    """Read for every split the array under the first of its keys that is there; return also all keys of the file.
-
-    Raises:
-        ValueError: the file is no .npz, or holds pickled objects.
-    """
+    """Read for every split the array under the first of its keys that is there; return also all keys of the file."""
     try:
         with open_zip(path) as (archive, _):
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -141,11 +129,7 @@ class _Header(NamedTuple):
 
 
 def read_npy_header(file: IO[bytes]) -> _Header:
-    """Read the header of an .npy file; the numbers follow.
-
-    Raises:
-        ValueError: it has none, or is of pickled objects.
-    """
+    """Read the header of an .npy file; the numbers follow."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
         version
@@ -191,11 +175,7 @@ def _read_idx_files(path: Path) -> tuple[Arrays, Arrays, str]:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an IDX file of unsigned bytes, plain or gzipped, of any shape.
-
-    Raises:
-        ValueError: another magic number or type, or fewer bytes than the header announces.
-    """
+    """Read an IDX file of unsigned bytes, plain or gzipped, of any shape."""
     try:
         data = read_gzip(path) if path.suffix == ".gz" else read_bytes(path)
     except (OSError, ValueError) as error:
@@ -212,11 +192,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def open_fashion_mnist(wanted: Wanted) -> Pictures:
-    """Open Fashion-MNIST: its own test split; validation is the last 5,000 of its train split.
-
-    Raises:
-        FileNotFoundError: the Debian package is not installed.
-    """
+    """Open Fashion-MNIST: its own test split; validation is the last 5,000 of its train split."""
     if not FASHION_MNIST.is_dir():
         raise FileNotFoundError(
             f"Fashion-MNIST is not at {FASHION_MNIST}; install it with: apt install dataset-fashion-mnist, "
@@ -261,11 +237,7 @@ def _choose(
 
 
 def _check_pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Return any accepted array as uint8 of shape (N, H, W, C); floats are rounded to 8 bits.
-
-    Raises:
-        ValueError: another shape or dtype, no images, NaN, or floats outside [0, 1].
-    """
+    """Return any accepted array as uint8 of shape (N, H, W, C); floats are rounded to 8 bits."""
     got = f"{name} has {array.dtype} of shape {array.shape}"
     if array.ndim == 3:
         array = array[..., None]

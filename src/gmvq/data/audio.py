@@ -42,11 +42,7 @@ class AudioHeader(NamedTuple):
 
 
 def read_header(path: Path) -> AudioHeader:
-    """Read what a recording holds, and whether its last sample is there.
-
-    Raises:
-        ValueError: it is empty, in no format that is read, cut short, or has no samples.
-    """
+    """Read what a recording holds, and whether its last sample is there."""
     soundfile = require("soundfile", "data")
     if check_plain(path) == 0:
         raise ValueError("the file is empty")
@@ -84,9 +80,6 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
     """Read samples ``start`` to ``stop`` of every channel: float32 (channels, stop - start).
 
     Integers of b bits are divided by 2^(b - 1) and so lie in [-1, 1); floats are taken as they are.
-
-    Raises:
-        UnreadableError: the file cannot be read, has become shorter, or a sample is NaN or infinite.
     """
     soundfile = require("soundfile", "data")
     try:
@@ -122,11 +115,7 @@ def wav_bytes(samples: NDArray[np.float32], rate: int) -> bytes:
 
 
 def to_channels(samples: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Bring (C, T) to the channels of a model: their mean for 1, else they have to be as many.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Bring (C, T) to the channels of a model: their mean for 1, else they have to be as many."""
     if samples.shape[0] == channels:
         return samples
     if channels == 1:
@@ -135,11 +124,7 @@ def to_channels(samples: NDArray[np.float32], channels: int) -> NDArray[np.float
 
 
 def open_speech(wanted: Wanted) -> SignalSource:
-    """Open one split of 568 prompts in English by one speaker, 25 minutes at 8 kHz.
-
-    Raises:
-        FileNotFoundError: the Debian package is not installed.
-    """
+    """Open one split of 568 prompts in English by one speaker, 25 minutes at 8 kHz."""
     if not SPEECH.is_dir():
         raise FileNotFoundError(
             f"the speech is not at {SPEECH}; install it with: apt install {_PACKAGE}; or, without being root: "
@@ -154,10 +139,6 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
 
     Files are divided as images are (see ``readable_files``); a single one is divided in time: its beginning is the
     train split, its end the test split.
-
-    Raises:
-        ValueError: there is no recording to read, too few for the splits, or they have several sample rates, or not
-            the channels asked for; the message lists what was found.
     """
     if path.is_file():
         try:
@@ -168,9 +149,9 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     else:
         root = path
         headers, keys, skipped = readable_files(path, listing, wanted.split, _check, "recording")
-    misfits = dict(_misfits(headers, wanted))
-    skipped = sorted([*skipped, *misfits.items()])
-    headers = {name: header for name, header in headers.items() if name not in misfits}
+    unusable = dict(_unusable(headers, wanted))
+    skipped = sorted([*skipped, *unusable.items()])
+    headers = {name: header for name, header in headers.items() if name not in unusable}
     keys = {split: [name for name in files if name in headers] for split, files in keys.items()}
     rate = _one_rate(headers)
     frames = [header.frames for header in headers.values()]
@@ -198,12 +179,8 @@ def _check(path: Path) -> AudioHeader:
     return read_header(path)
 
 
-def _misfits(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
-    """Recordings that cannot be used beside the others, each with the reason; none where no recording fits.
-
-    Raises:
-        ValueError: none has channels that the model can take.
-    """
+def _unusable(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
+    """Recordings that cannot be used beside the others, each with the reason; none where no recording fits."""
     channels = [
         (name, _wrong_channels("it", header.channels, wanted.channels))
         for name, header in headers.items()

@@ -38,9 +38,6 @@ def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
     Args:
         path: the file; separated by semicolons or tabs if the first row has one, else by commas.
         column: names of columns, separated by commas; default: all that hold numbers.
-
-    Raises:
-        ValueError: no text, no numbers, a missing column, a row of another length, or a cell that is no number.
     """
     try:
         text = read_text(path).removeprefix("\ufeff")

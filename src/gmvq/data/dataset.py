@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import check_choice, check_positive, require
-from .pictures import Crops, ShapedSource, Source, shapes_of
+from .pictures import Crops, Pictures, Source, shapes_of
 from .randomness import uniforms
 from .scales import ScaleView, are_large
 from .skipping import Watch
@@ -79,7 +79,7 @@ class ImageDataset(Dataset[Tensor]):
             crops == "auto" and source.framing == "crop" and are_large(source, size)
         )
         if self.scales:
-            self._view = ScaleView(cast(ShapedSource, source), size, channels, seed, training=augment)
+            self._view = ScaleView(cast(Pictures, source), size, channels, seed, training=augment)
         elif source.framing == "tiles":
             self._view = TileView(source, size)
         else:

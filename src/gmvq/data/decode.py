@@ -30,26 +30,9 @@ MAX_PIXELS = 89_478_485
 _ROWS = 256
 #: The formats that are read, of those that the installed PIL knows: no others, as some run other programs on a file.
 FORMATS = (
-    *(
-        "AVIF",
-        "BMP",
-        "DIB",
-        "GIF",
-        "ICO",
-        "JPEG",
-        "JPEG2000",
-        "MPO",
-        "PCX",
-        "PNG",
-        "PPM",
-        "QOI",
-        "SGI",
-        "TGA",
-    ),
-    *("TIFF", "WEBP"),
-)
-
-
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+)  # fmt: skip
 #: The EXIF tag that says how a picture is turned; 5 to 8 exchange height and width.
 _ORIENTATION = 0x0112
 
@@ -70,9 +53,6 @@ def decode(data: Path | bytes, channels: int, reduce: int = 1) -> Image:
         channels: 1 or 3.
         reduce: the factor by which both sides become smaller, rounded up: 1, 2, 4 or 8. JPEG files are decoded at that
             size, which takes less time; of other formats the mean of each block is taken.
-
-    Raises:
-        UnreadableImageError: not an image, truncated, without pixels, or of more than ``MAX_PIXELS``.
     """
     ops = require("PIL.ImageOps", "data")
     try:
@@ -102,11 +82,7 @@ def header_problem(path: Path) -> str | None:
 
 
 def header_shape(path: Path) -> tuple[int, int]:
-    """Height and width of a picture once it stands upright, by its header alone.
-
-    Raises:
-        UnreadableImageError: the file cannot be an image.
-    """
+    """Height and width of a picture once it stands upright, by its header alone."""
     if path.stat().st_size == 0:
         raise UnreadableImageError("the file is empty")
     try:

@@ -36,11 +36,7 @@ _ALIKE = {
 
 
 def find_font() -> Path:
-    """Find Noto Color Emoji among the fonts of this machine.
-
-    Raises:
-        FileNotFoundError: it is not installed.
-    """
+    """Find Noto Color Emoji among the fonts of this machine."""
     for folder in _FONT_FOLDERS:
         found = next(Path(folder).expanduser().rglob(NAME), None)
         if found is not None:
@@ -56,9 +52,6 @@ def open_emoji(path: Path, wanted: Wanted) -> Pictures:
 
     The split goes by a fixed hash of what a glyph shows: variants in skin tone, gender and direction of one
     picture always fall into the same split.
-
-    Raises:
-        ValueError: not a font, or one without colour bitmaps.
     """
     fonts = require("fontTools.ttLib", "data")
     try:

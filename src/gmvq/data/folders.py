@@ -99,9 +99,6 @@ def readable_files(
 
     Returns:
         The readable files with what ``check`` says; the same as keys for ``choose_split``; what is skipped.
-
-    Raises:
-        ValueError: no file can be read; the message lists what was found.
     """
     inner = split_folders(root)
     home = split if split in inner else "train"
@@ -131,11 +128,7 @@ def summary(skipped: Sequence[tuple[str, str]]) -> str:
 
 
 def open_folder(root: Path, listing: Listing, wanted: Wanted) -> Pictures:
-    """Open one split of a folder of images; if every image lies in a subfolder, its name is the image's class.
-
-    Raises:
-        ValueError: as ``readable_files``.
-    """
+    """Open one split of a folder of images; if every image lies in a subfolder, its name is the image's class."""
     good, keys, skipped = readable_files(root, listing, wanted.split, _check_image, "image")
     _, rows, rule = choose_split(keys, wanted)
     files = list(good)

@@ -19,11 +19,7 @@ _NONE = (0, 0)
 
 
 def check_font(data: bytes) -> None:
-    """Look at the tables of a TrueType or OpenType font that the reader of emoji uses.
-
-    Raises:
-        ValueError: no font, a compressed one (WOFF), tables outside of the file, or counts above the limits.
-    """
+    """Look at the tables of a TrueType or OpenType font that the reader of emoji uses."""
     if data[:4] not in _SIGNATURES:
         raise ValueError("not a TrueType or OpenType font; convert it to .ttf or .otf")
     try:

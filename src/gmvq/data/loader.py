@@ -91,21 +91,42 @@ def make_loader(
         raise TypeError(
             f"dataset must be an ImageDataset or a SignalDataset, as open_dataset returns, got {type(dataset).__name__}"
         )
+    return loader_of(
+        dataset,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+    )
+
+
+def loader_of(
+    rows: Any,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    drop_last: bool | None = None,
+    **options: Any,
+) -> ResumableLoader:
+    """A resumable loader of anything that takes (index, draw) pairs; ``options`` are those of a DataLoader."""
+    fills = len(rows) >= batch_size * world_size
     sampler = StatelessSampler(
-        len(dataset),
+        len(rows),
         seed=seed,
         shuffle=shuffle,
         rank=rank,
         world_size=world_size,
         batch_size=batch_size,
-        drop_last=shuffle and len(dataset) >= batch_size * world_size if drop_last is None else drop_last,
+        drop_last=shuffle and fills if drop_last is None else drop_last,
     )
-    return ResumableLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
-        # Else the loader would draw its workers' seeds from the global generator.
-        generator=torch.Generator().manual_seed(seed),
-    )
+    # Without a generator of its own the loader would draw its workers' seeds from the global one.
+    own = torch.Generator().manual_seed(seed)
+    return ResumableLoader(rows, batch_sampler=sampler, generator=own, **options)

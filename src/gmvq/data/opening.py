@@ -230,12 +230,7 @@ def _these_are_signals(name: str) -> str:
 
 
 def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
-    """The path that a name means.
-
-    Raises:
-        FileNotFoundError: it does not exist; the message says which names and files may have been meant.
-        ValueError: it is a FIFO, socket or device, which is not opened.
-    """
+    """The path that a name means."""
     path = Path(name).expanduser()
     if name and (path.is_dir() or path.is_file()):
         return path

@@ -29,15 +29,7 @@ class Page(NamedTuple):
 
 
 def check_parquet(file: BinaryIO, where: object) -> None:
-    """Raise unless a file's pages, read one after another, unpack to no more than ``allowance``.
-
-    Args:
-        file: open for reading; its position is changed.
-        where: its name, for errors.
-
-    Raises:
-        ValueError: no Parquet, chunks outside of the file or over each other, or more than ``allowance``.
-    """
+    """Raise unless a file's pages, read one after another, unpack to no more than ``allowance``."""
     parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
     size = file.seek(0, os.SEEK_END)
     try:

@@ -26,30 +26,17 @@ if TYPE_CHECKING:
 
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets/images")
+_TRAIN = (
+    "chelsea.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+)  # fmt: skip
+_MORE = (
+    "motorcycle_right.png", "brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "moon.png",
+)  # fmt: skip
 PHOTOS: dict[str, dict[str, tuple[str, str]]] = {
-    "train": dict.fromkeys(
-        (
-            "chelsea.png",
-            "hubble_deep_field.jpg",
-            "ihc.png",
-            "motorcycle_left.png",
-            "retina.jpg",
-            "rocket.jpg",
-        ),
-        _SKIMAGE,
-    ),
+    "train": dict.fromkeys(_TRAIN, _SKIMAGE),
     "validation": {"coffee.png": _SKIMAGE},
     "test": {"astronaut.png": _SKIMAGE, "china.jpg": _SKLEARN, "flower.jpg": _SKLEARN},
 }
-_MORE = (
-    "motorcycle_right.png",
-    "brick.png",
-    "camera.png",
-    "coins.png",
-    "grass.png",
-    "gravel.png",
-    "moon.png",
-)
 ALL_PHOTOS = {
     "train": {**PHOTOS["train"], **dict.fromkeys(_MORE, _SKIMAGE)},
     "validation": {**PHOTOS["validation"], "grace_hopper.jpg": ("matplotlib", "mpl-data/sample_data")},
@@ -58,12 +45,7 @@ ALL_PHOTOS = {
 
 
 def open_photos(wanted: Wanted, name: str = "photos") -> Pictures:
-    """Open one split of "photos" or of "all_photos".
-
-    Raises:
-        MissingExtraError: a package that has the photographs is not installed.
-        FileNotFoundError: an installed wheel no longer holds one of the photographs.
-    """
+    """Open one split of "photos" or of "all_photos"."""
     places = (ALL_PHOTOS if name == "all_photos" else PHOTOS)[wanted.split].items()
     paths = [_wheel_folder(package) / folder / file for file, (package, folder) in places]
     for path in paths:

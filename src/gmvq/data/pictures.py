@@ -40,21 +40,8 @@ class Source(Protocol):
     def label(self, index: int) -> int | None: ...
 
 
-class ShapedSource(Source, Protocol):
-    """Pictures of which the shape is known before they are decoded."""
-
-    @property
-    def shapes(self) -> NDArray[np.int64] | None:
-        """Height and width of every picture, (N, 2); None: not known after all."""
-        ...
-
-    def image(self, index: int, reduce: int = 1) -> NDArray[np.uint8] | Image:
-        """The same, both sides smaller by the factor ``reduce``, as in ``decode``."""
-        ...
-
-
 def shapes_of(source: Source) -> NDArray[np.int64] | None:
-    """Height and width of every picture, (N, 2), of a ``ShapedSource``; None for others."""
+    """Height and width of every picture, (N, 2), of ``Pictures`` that know them before decoding; else None."""
     return getattr(source, "shapes", None)
 
 

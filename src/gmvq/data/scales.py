@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from ..errors import require
 from .decode import UnreadableImageError
-from .pictures import ShapedSource, Source, shapes_of
+from .pictures import Pictures, Source, shapes_of
 from .randomness import permutation
+from .skipping import TOO_SMALL
 from .slots import Pixels, Shape, Slots
+from .views import as_array, first_readable, resized
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,19 +45,11 @@ class ScaleView:
     for as many crops as make up a 64th of its pixels (8 at least), and all have their turn.
 
     A picture that turns out to be unreadable is replaced by the next readable one, as in ``PictureView``.
-
-    Args:
-        source: with the shapes of its pictures.
-        size: of the squares, in pixels.
-        channels: of the source.
-        seed: of the order of the pictures.
-        training: whether random crops will be asked for.
-        cache_bytes: the most memory for decoded pictures; one picture at least is kept.
     """
 
     def __init__(
         self,
-        source: ShapedSource,
+        source: Pictures,
         size: int,
         channels: int,
         seed: int,
@@ -69,7 +61,7 @@ class ScaleView:
         self._source, self._size, self._seed = source, size, seed
         shorter = source.shapes.min(1)
         small = np.flatnonzero(shorter < size).tolist()
-        source.skipped.extend((source.name(i), f"smaller than {size} x {size}") for i in small)
+        source.skipped.extend((source.name(i), f"{TOO_SMALL} {size} x {size}") for i in small)
         self._order = np.flatnonzero(shorter >= size)
         if not len(self._order):
             raise ValueError(f"no picture is as large as {size} x {size}; ask for a smaller size")
@@ -126,7 +118,7 @@ class ScaleView:
             load = partial(self._load, slot, turn)
             regions = self._slots.take(slot, turn + 1, load, partial(self._regions, chance[places, 1:]))
             for place, region in zip(places, regions, strict=True):
-                squares[place] = _scaled(*region, self._size)
+                squares[place] = resized(region[0], self._size, region[1])
         return np.stack(squares)
 
     def name(self, index: int) -> str:
@@ -161,7 +153,7 @@ class ScaleView:
         asked, y, x = self._place(index)
         if self._last is None or self._last[0] != asked:
             picture, image = self._decode(asked)
-            self._last = asked, picture, _array(image)
+            self._last = asked, picture, as_array(image)
         _, picture, pixels = self._last
         # Only a picture that stands in for an unreadable one can be smaller than the place says.
         y, x = (min(at, side - self._size) for at, side in zip((y, x), pixels.shape[:2], strict=True))
@@ -181,31 +173,22 @@ class ScaleView:
         count = len(self._order)
         epoch, place = divmod(turn * len(self._slots) + slot, count)
         picture, image = self._decode(int(_permutation(self._seed, epoch, count)[place]))
-        arrays = [_array(image)]
+        arrays = [as_array(image)]
         for _ in range(_halvings(self._shapes[picture], self._size)):
             image = image.reduce(2)
-            arrays.append(_array(image))
+            arrays.append(as_array(image))
         return picture, arrays
 
     def _decode(self, first: int) -> tuple[int, Image]:
         """Decode a picture, or the next readable one."""
-        count = len(self._order)
-        for candidate in (i % count for i in range(first, first + count)):
-            if candidate in self._broken:
-                continue
-            try:
-                image: Any = self._source.image(int(self._order[candidate]), int(self._factors[candidate]))
-                if (image.height, image.width) != tuple(self._shapes[candidate]):
-                    raise UnreadableImageError("it is not of the size that its header says")
-                return candidate, image
-            except UnreadableImageError as error:
-                self._broken.add(candidate)
-                self._source.skipped.append((self._name(candidate), str(error)))
-                warnings.warn(
-                    f"{self._name(candidate)} cannot be read ({error}); the next readable image replaces it",
-                    stacklevel=2,
-                )
-        raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
+
+        def read(picture: int) -> Image:
+            image: Any = self._source.image(int(self._order[picture]), int(self._factors[picture]))
+            if (image.height, image.width) != tuple(self._shapes[picture]):
+                raise UnreadableImageError("it is not of the size that its header says")
+            return image
+
+        return first_readable(self._source, self._order, first, self._broken, read)
 
     def _regions(
         self, chance: NDArray[np.float64], picture: int, arrays: list[Pixels]
@@ -222,7 +205,8 @@ class ScaleView:
             start, end = (float(x) * columns / width for x in _span(right, side, width))
             y, x = int(top), int(start)
             region = array[y : int(np.ceil(bottom)), x : int(np.ceil(end))].copy()
-            found.append((region, (start - x, top - y, end - x, bottom - y)))
+            box = (start - x, top - y, min(end - x, region.shape[1]), min(bottom - y, region.shape[0]))
+            found.append((region, box))
         return found
 
 
@@ -245,16 +229,3 @@ def _layout(shapes: NDArray[np.int64], channels: int, size: int, picture: int) -
 def _span(chance: float, side: float, length: int) -> tuple[float, float]:
     start = chance * (length - side)
     return start, min(start + side, float(length))
-
-
-def _scaled(region: Pixels, box: tuple[float, float, float, float], size: int) -> Pixels:
-    pil = require("PIL.Image", "data")
-    # PIL's grey pictures have no axis of channels.
-    image = pil.fromarray(region[..., 0] if region.shape[-1] == 1 else region)
-    right, bottom = min(box[2], image.width), min(box[3], image.height)
-    return _array(image.resize((size, size), pil.Resampling.LANCZOS, box=(box[0], box[1], right, bottom)))
-
-
-def _array(image: Image) -> Pixels:
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -37,9 +37,6 @@ def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
 
     An .npz may come divided (train, test, ...); else series are divided by a fixed hash of their name or number, and
     a single one in time: its beginning is the train split, its end the test split.
-
-    Raises:
-        ValueError: no series, NaN, or other channels.
     """
     if path.suffix.lower() == ".npz":
         return _open_npz(path, wanted)
@@ -95,11 +92,7 @@ def open_synthetic_ecg(wanted: Wanted) -> SignalSource:
 
 
 def read_series(path: Path, column: str | None = None) -> Series:
-    """Read every series of one .npy or .csv file, in their own units.
-
-    Raises:
-        ValueError: the file is neither, cannot be read, or holds NaN.
-    """
+    """Read every series of one .npy or .csv file, in their own units."""
     found = _read_file(path, column)
     for one in found:
         _check_finite(one, path.name)
@@ -184,11 +177,7 @@ def _series(array: NDArray[Any], name: str) -> Series:
 
 
 def _without_gaps(series: Series, title: str) -> tuple[list[tuple[int, NDArray[np.float32]]], list[Skipped]]:
-    """The series without NaN, each with its number, and the others with the reason.
-
-    Raises:
-        ValueError: all have some.
-    """
+    """The series without NaN, each with its number, and the others with the reason."""
     good, bad = list[tuple[int, NDArray[np.float32]]](), list[Skipped]()
     for number, one in enumerate(series):
         name = title if len(series) == 1 else f"{title}:{number}"

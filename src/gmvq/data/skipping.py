@@ -56,11 +56,6 @@ def skipped_path(out: Path) -> Path:
 def write_skipped(out: Path, source: str, skipped: Iterable[Skipped]) -> int:
     """Write the list beside the output ``out``, a line of JSON for each item; remove an older one if there is none.
 
-    Args:
-        out: the folder or the file of the results.
-        source: where the items come from.
-        skipped: the items; repeated ones are written once, in the order of their names.
-
     Returns:
         The number of bad items.
     """

@@ -25,11 +25,7 @@ class NoSuchSplitError(ValueError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a set of images or signals, as ``open_images`` and ``open_signals`` explain it.
-
-    Raises:
-        ValueError: there is no such split, the size or the channels are not positive, or the shares are no shares.
-    """
+    """What is asked of a set of images or signals, as ``open_images`` and ``open_signals`` explain it."""
 
     split: str
     size: int
@@ -65,9 +61,6 @@ def choose_split(
 
     Returns:
         The split to read, the positions in it that belong to the one asked for, and the rule in words.
-
-    Raises:
-        ValueError: there is no such split and none to take it from, or too few items.
     """
     split = wanted.split
     if split != "train" and split in keys:
@@ -93,9 +86,6 @@ def hash_split(
 
     Items with equal keys stay together, and adding items never moves old ones (but for sets so small that a
     split would be empty: it is then given one key of the largest split).
-
-    Raises:
-        ValueError: the split has the share 0, or there are fewer keys than splits.
     """
     validation, test = fractions
     wanted = _splits_with_share(split, fractions)
@@ -122,9 +112,6 @@ def time_block(length: int, split: str, fractions: tuple[float, float]) -> tuple
     """Return the part of one signal that is ``split``: its first sample, the one behind its last, the rule in words.
 
     Train comes first, then validation, then test: what is measured lies after what was learned from.
-
-    Raises:
-        ValueError: the split has the share 0, or would have no sample.
     """
     _splits_with_share(split, fractions)
     test = length - round(fractions[1] * length)

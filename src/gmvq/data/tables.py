@@ -35,11 +35,7 @@ _CELEBA = (178, 218)
 
 
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
-    """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split.
-
-    Raises:
-        ValueError: not Parquet, no image column, or cells that are not bytes; the message lists the columns.
-    """
+    """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     by_split: dict[str, list[Path]] = {}
     # In the order of their folders, on which the rows of the splits depend.
@@ -92,11 +88,7 @@ def is_saved(listing: Sequence[str]) -> bool:
 
 
 def open_saved(path: Path, wanted: Wanted) -> Pictures:
-    """Open one split of a folder that ``save_to_disk`` of ``datasets`` wrote.
-
-    Raises:
-        ValueError: it is damaged, or there is no image column.
-    """
+    """Open one split of a folder that ``save_to_disk`` of ``datasets`` wrote."""
     datasets = require("datasets", "data")
     _check_saved(path)
     try:
@@ -121,11 +113,7 @@ def _check_saved(path: Path) -> None:
 
 
 def open_hub(name: str, wanted: Wanted) -> Pictures:
-    """Open one split of a data set of the Hub, downloaded on first use into the Hub's own cache.
-
-    Raises:
-        ValueError: no such data set or column, or no network and nothing in the cache.
-    """
+    """Open one split of a data set of the Hub, downloaded on first use into the Hub's own cache."""
     datasets = require("datasets", "data")
     if not name:
         raise ValueError("'hf:' needs the name of a data set, such as hf:uoft-cs/cifar10")
@@ -204,11 +192,7 @@ def _split_in(name: str) -> str:
 
 
 def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
-    """Choose the column that holds the images.
-
-    Raises:
-        ValueError: the column asked for is not there, or none has a usual name; the message lists them.
-    """
+    """Choose the column that holds the images."""
     there = ", ".join(map(repr, columns))
     if asked is not None and asked not in columns:
         raise ValueError(f"{where} has no column {asked!r}; it has: {there}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from .skipping import TOO_SMALL
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Read = TypeVar("Read")
 Pixels = NDArray[np.uint8]
 Uniforms = NDArray[np.float64]
 """The chance of each draw, (B, 3) or more; None in eval."""
@@ -33,7 +35,7 @@ class TileView:
 
     def __init__(self, source: Source, size: int) -> None:
         self._size, self._names = size, [source.name(i) for i in range(len(source))]
-        photos = [_array(source.image(i)) for i in range(len(source))]
+        photos = [as_array(source.image(i)) for i in range(len(source))]
         small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
         source.skipped.extend((self._names[i], f"{TOO_SMALL} {size} x {size}") for i in sorted(small))
         self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
@@ -104,23 +106,12 @@ class PictureView:
         return np.stack(squares)
 
     def _read(self, index: int) -> Pixels | Image:
-        count = len(self._source)
-        for candidate in (i % count for i in range(index, index + count)):
-            if candidate in self._broken:
-                continue
-            try:
-                reduce = self._reduce(candidate)
-                # Only a source that knows its shapes takes the factor.
-                return self._source.image(candidate, *([reduce] if reduce > 1 else []))
-            except UnreadableImageError as error:
-                name = self._source.name(candidate)
-                self._broken.add(candidate)
-                self._source.skipped.append((name, str(error)))
-                warnings.warn(
-                    printable(f"{name} cannot be read ({error}); the next readable image replaces it"),
-                    stacklevel=2,
-                )
-        raise ValueError(f"none of the {count} images can be read; {self._source.skipped[-1]}")
+        def read(candidate: int) -> Pixels | Image:
+            reduce = self._reduce(candidate)
+            # Only a source that knows its shapes takes the factor.
+            return self._source.image(candidate, *([reduce] if reduce > 1 else []))
+
+        return first_readable(self._source, range(len(self._source)), index, self._broken, read)[1]
 
     def _reduce(self, index: int) -> int:
         """The factor that a large picture can be decoded smaller by: twice the pixels that a crop needs are left."""
@@ -128,6 +119,42 @@ class PictureView:
             return 1
         spare = int(self._shapes[index].min() / (2 * ZOOM * self._size))
         return min(8, 1 << max(0, spare.bit_length() - 1))
+
+
+def first_readable(
+    source: Source,
+    rows: Sequence[int] | NDArray[np.int64],
+    start: int,
+    broken: set[int],
+    read: Callable[[int], Read],
+) -> tuple[int, Read]:
+    """Read one of some rows of a source, or the next that can be read; return its place among them, too.
+
+    One that cannot is added to ``broken``, entered in ``source.skipped`` and warned about, once.
+    """
+    for place in (i % len(rows) for i in range(start, start + len(rows))):
+        if place in broken:
+            continue
+        try:
+            return place, read(place)
+        except UnreadableImageError as error:
+            name = source.name(int(rows[place]))
+            broken.add(place)
+            source.skipped.append((name, str(error)))
+            warnings.warn(
+                printable(f"{name} cannot be read ({error}); the next readable image replaces it"),
+                stacklevel=2,
+            )
+    raise ValueError(f"none of the {len(rows)} images can be read; {source.skipped[-1]}")
+
+
+def resized(picture: Any, size: int, box: tuple[float, float, float, float]) -> Pixels:
+    """A part of a picture, left, top, right, bottom, as (size, size, C), antialiased (Lanczos)."""
+    pil = require("PIL.Image", "data")
+    if isinstance(picture, np.ndarray):
+        # PIL's grey pictures have no axis of channels.
+        picture = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    return as_array(picture.resize((size, size), pil.Resampling.LANCZOS, box=box))
 
 
 def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:
@@ -138,22 +165,18 @@ def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None
         size: the side of the square, in pixels.
         chance: three uniforms for scale and place; None takes the largest square in the centre.
     """
-    pil = require("PIL.Image", "data")
-    image: Any = picture
-    if isinstance(picture, np.ndarray):
-        # PIL's grey pictures have no axis of channels.
-        image = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    width, height = image.size
-    if (width, height) != (size, size):
-        side = float(min(width, height))
-        x, y = (width - side) // 2, (height - side) // 2
-        if chance is not None:
-            side /= 1 + (ZOOM - 1) * chance[0]
-            x, y = int(chance[1] * (width - side)), int(chance[2] * (height - side))
-        image = image.resize((size, size), pil.Resampling.LANCZOS, box=(x, y, x + side, y + side))
-    return _array(image)
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    if (width, height) == (size, size):
+        return as_array(picture)
+    side = float(min(width, height))
+    x, y = (width - side) // 2, (height - side) // 2
+    if chance is not None:
+        side /= 1 + (ZOOM - 1) * chance[0]
+        x, y = int(chance[1] * (width - side)), int(chance[2] * (height - side))
+    return resized(picture, size, (x, y, x + side, y + side))
 
 
-def _array(picture: Pixels | Image) -> Pixels:
+def as_array(picture: Pixels | Image) -> Pixels:
+    """8-bit pixels (H, W, C)."""
     pixels = np.asarray(picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels

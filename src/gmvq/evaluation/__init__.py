@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .codebook import CodebookReport, code_histogram, inspect_codebook
 from .evaluate import Evaluation, evaluate
+from .extractors import extractor_name, open_extractor
 from .generation import GenerationMetrics, format_generation, generation_metrics, reconstruction_metrics
-from .inception import extractor_name, open_extractor
 from .metrics import CodebookMetrics, ImageMetrics, per_image_mse, per_image_ssim, psnr, rates
 from .pictures import decoded_codewords, save_png
 from .report import write_report

@@ -1,9 +1,8 @@
-"""Batches of images from what a user holds, a dataset, a loader or a tensor; and a model put in eval mode."""
+"""Batches of images from what a user holds, a dataset, a loader or a tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -11,18 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ..errors import check_positive, check_unit_range
-from ..models.interface import decode_latents, device_of, evaluating
-
-__all__ = [
-    "Images",
-    "check_codes",
-    "count_batches",
-    "decoder_of",
-    "description_of",
-    "device_of",
-    "evaluating",
-    "image_batches",
-]
 
 Images = Dataset[Any] | Iterable[Any] | Tensor
 """A map-style dataset of (C, ...) images, an iterable of batches (B, C, ...), or one tensor (N, C, ...)."""
@@ -34,16 +21,6 @@ def image_batches(
     """Yield batches (B, C, ...) on ``device``, in order, each item once.
 
     Items that are tuples, such as (image, label), count by their first entry.
-
-    Args:
-        images: a map-style dataset, a loader (whose own batch size then holds) or a tensor.
-        batch_size: items per batch, for a dataset or tensor.
-        device: where the batches go.
-        limit: stop after this many items.
-
-    Raises:
-        TypeError: the items are no floating-point tensors.
-        ValueError: there is no image, or images have values outside of [0, 1].
     """
     check_positive("batch_size", batch_size)
     left = limit
@@ -79,11 +56,6 @@ def check_codes(indices: Tensor) -> None:
             "the model has no codebook yet, so there is nothing to measure: train it, or call "
             "model.quantizer.init_codebook(latents)"
         )
-
-
-def decoder_of(tokenizer: Any) -> Callable[[Tensor], Tensor]:
-    """From z (B, *P, D) to reconstructions, in the layout and dtype of the model's decoder."""
-    return partial(decode_latents, tokenizer)
 
 
 def description_of(images: Images) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.interface import device_of, evaluating
 from ..objectives import MixtureQuantizer
-from .batches import Images, device_of, evaluating, image_batches
+from .batches import Images, image_batches
 from .metrics import CodebookMetrics
 
 #: Two codewords are near-duplicates when, at one of them, the other has at least this share of its posterior
@@ -148,11 +149,7 @@ def code_histogram(model: nn.Module, dataset: Images, *, batch_size: int = 64) -
 
 
 def codewords(quantizer: Any) -> Tensor:
-    """All codewords, (K, D), float64 on the CPU: a mixture's own (standardised), else the decoded indices.
-
-    Raises:
-        ValueError: an index is not one code of one codebook (residual and grouped quantizers).
-    """
+    """All codewords, (K, D), float64 on the CPU: a mixture's own (standardised), else the decoded indices."""
     if isinstance(quantizer, MixtureQuantizer):
         return quantizer.codebook.detach().double().cpu()
     size = quantizer.codebook_size

@@ -12,11 +12,7 @@ _BLOCK_VALUES = 1 << 23  # entries of one block of pairs: 64 MiB in float64
 
 
 def check_features(name: str, values: Tensor) -> Tensor:
-    """Return the vectors in float64.
-
-    Raises:
-        ValueError: not (N, F) with N >= 2, or NaN or infinite values.
-    """
+    """Return the vectors in float64."""
     if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 1:
         raise ValueError(
             f"{name} must hold at least two vectors, (N, F), got {tuple(values.shape)}; evaluate more images"
@@ -41,9 +37,6 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     Args:
         first, second: (N, F) and (M, F).
-
-    Raises:
-        ValueError: not two sets of at least two finite vectors of one length.
     """
     first, second = check_pair(first, second)
     means = first.mean(0) - second.mean(0)

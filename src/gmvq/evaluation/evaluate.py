@@ -12,22 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
+from ..models.interface import device_of, evaluating
 from ..objectives import Likelihood
-from .batches import (
-    Images,
-    check_codes,
-    count_batches,
-    decoder_of,
-    description_of,
-    device_of,
-    evaluating,
-    image_batches,
-)
+from .batches import Images, check_codes, count_batches, description_of, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
 from .posterior import Posterior
 from .signals import SignalMetrics, signal_figures
-
-__all__ = ["Evaluation", "Progress", "decoder_of", "evaluate", "latents_of"]
 
 Progress = Callable[[int, int | None], None]
 """Called after each batch with the number of batches done and in all (None where unknown)."""

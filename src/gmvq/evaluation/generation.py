@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_positive
-from .batches import Images, device_of, evaluating, image_batches
+from ..models.interface import device_of, evaluating
+from .batches import Images, image_batches
 from .distances import check_pair, frechet_distance, kernel_distances
-from .inception import extractor_name, open_extractor
+from .extractors import extractor_name, open_extractor
 from .neighbours import precision_recall
 
 #: Fewer images than this leave halves too small for neighbours and covariances.
@@ -83,9 +84,6 @@ def features(
         batch_size: images at a time.
         limit: use only the first so many.
         device: where to compute; default: where the extractor is.
-
-    Raises:
-        TypeError, ValueError: as ``image_batches``, or the extractor gives other shapes than it says.
     """
     place = device_of(extractor) if device is None else torch.device(device)
     extractor.to(place)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .batches import check_codes, device_of, evaluating
+from ..models.interface import device_of, evaluating
 from .codebook import codewords
 from .metrics import per_image_mse, psnr
-from .pictures import Picture, colour_map, enlarge, to_picture
+from .pictures import Picture, colour_map, enlarge, pad_to_multiple, to_picture
 
 ERROR_MAP, UNCERTAINTY_MAP = "magma", "viridis"
 _GOLDEN = 0.6180339887498949
@@ -47,22 +47,20 @@ class Seen:
 
 
 def look(model: nn.Module, name: str, image: Tensor) -> Seen:
-    """Encode and decode one picture (C, H, W) of any size; its last row and column are repeated where that is needed.
-
-    Raises:
-        ValueError: the model has no codebook yet.
-    """
+    """Encode and decode one picture (C, H, W) of any size, its last row and column repeated up to whole positions."""
     tokenizer: Any = model
-    step = int(getattr(tokenizer.encoder, "config", {}).get("downsample", 1))
+    step = int(getattr(getattr(tokenizer, "encoder", None), "config", {}).get("downsample", 1))
     height, width = image.shape[1:]
-    padded = nn.functional.pad(image[None].float(), (0, -width % step, 0, -height % step), mode="replicate")
     with evaluating(model):
-        out = tokenizer(padded.to(device_of(model)))
-    check_codes(out.quantizer.indices)
+        out = tokenizer(pad_to_multiple(image[None].float(), step).to(device_of(model)))
+    if out.reconstruction.ndim != 4:
+        raise ValueError(f"expected images (B, C, H, W) of the model, got {tuple(out.reconstruction.shape)}")
     reconstruction = out.reconstruction[0, :, :height, :width].detach().float().cpu().clamp(0.0, 1.0)
     indices = out.quantizer.indices[0].cpu()
     indices = indices.flatten(2)[..., 0] if indices.ndim > 2 else indices
-    return Seen(name, image.float(), reconstruction, indices, varying(out.quantizer.log_variance[0]))
+    log_variance = out.quantizer.log_variance
+    unsure = varying(log_variance[0]) if log_variance.ndim else None
+    return Seen(name, image.float(), reconstruction, indices, unsure)
 
 
 def varying(log_variance: Tensor) -> Tensor | None:
@@ -81,14 +79,18 @@ def code_colours(model: nn.Module) -> Tensor:
     """
     tokenizer: Any = model
     try:
-        points = codewords(tokenizer.quantizer).float()
+        points = codewords(tokenizer.quantizer)
     except ValueError:
         hues = torch.arange(int(tokenizer.quantizer.codebook_size)) * _GOLDEN
         return 0.5 + 0.5 * torch.cos(2 * torch.pi * (hues[:, None] + torch.arange(3) / 3))
     centred = points - points.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
-    places = centred @ axes[:3].T
-    ranks = places.argsort(0).argsort(0).float() / max(1, len(points) - 1)
+    axes = axes[:3]
+    # The sign of a component is arbitrary; this one is the same on every machine.
+    axes = axes * torch.where(axes.gather(1, axes.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
+    # Ranks use the whole range whatever the distribution; a codebook of one code is grey.
+    ranks = (centred @ axes.T).argsort(0).argsort(0).float() / max(1, len(points) - 1)
+    ranks = ranks if len(points) > 1 else ranks + 0.5
     return nn.functional.pad(0.1 + 0.85 * ranks, (0, 3 - ranks.shape[1]), value=0.5)
 
 

@@ -120,11 +120,7 @@ def per_image_ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
 
 
 def ssim_window(images: Tensor) -> tuple[int, float]:
-    """Width in pixels and sigma of the SSIM window for images (B, C, H, W): 11 and 1.5 wherever they fit.
-
-    Raises:
-        ValueError: not images, or a side is below 3 pixels: no window has an inside there.
-    """
+    """Width in pixels and sigma of the SSIM window for images (B, C, H, W): 11 and 1.5 wherever they fit."""
     side = min(images.shape[2:]) if images.ndim == 4 else 0
     if side < 3:
         raise ValueError(

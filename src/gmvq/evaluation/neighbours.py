@@ -34,9 +34,6 @@ def precision_recall(
         real, generated: (N, F) and (M, F), float64.
         parts1, parts2: which vectors are in each part, (R, N) and (R, M), boolean.
         neighbours: k.
-
-    Raises:
-        ValueError: a part has no more than k vectors.
     """
     least = int(min(parts1.sum(1).min(), parts2.sum(1).min()))
     if not 1 <= neighbours < least:

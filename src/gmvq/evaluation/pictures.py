@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import check_positive, require
 from ..files import write_bytes
-from .batches import device_of, evaluating
+from ..models.interface import device_of, evaluating
 
 Picture = NDArray[np.uint8]
 _CODES_PER_BATCH = 256

@@ -28,14 +28,7 @@ _DASHED: dict[str, Any] = {"color": _INK, "alpha": 0.5, "linewidth": 1.0, "lines
 def line_chart(
     series: Sequence[Series], *, label: str, log: bool = False, limit: tuple[str, float] | None = None
 ) -> str:
-    """Draw curves over training steps.
-
-    Args:
-        series: what to draw; curves of more than 500 points are drawn as means of runs of points.
-        label: of the vertical axis, with the unit.
-        log: logarithmic vertical axis, where all values are positive.
-        limit: name and height of a dashed line.
-    """
+    """Draw curves over training steps."""
     figure, axes = _figure()
     for number, (name, steps, values) in enumerate(series):
         steps, values = thin(steps, values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..models.interface import decode_latents, device_of
 from ..objectives import (
     AggregatePosterior,
     LatentModel,
@@ -16,7 +18,6 @@ from ..objectives import (
     importance_weighted_bound,
 )
 from ..objectives.bounds import elbo_with_and_without_noise
-from .batches import decoder_of, device_of
 
 _BLOCK_VALUES = 1 << 16  # entries of one block of the N x K posterior: half a megabyte stays in the cache
 
@@ -29,7 +30,7 @@ class Posterior:
     ) -> None:
         self.model = LatentModel.of(tokenizer.quantizer).in_float64()
         self.likelihood, self._samples = likelihood, samples
-        self._decode = decoder_of(tokenizer)
+        self._decode = partial(decode_latents, tokenizer)
         self._aggregate = AggregatePosterior(self.model.codebook_size, device)
         self._generator = torch.Generator(device).manual_seed(seed)
         self._sums: dict[str, float] = dict.fromkeys(("elbo", "elbo_discrete", "importance_weighted"), 0.0)
@@ -58,8 +59,8 @@ class Posterior:
         self._dimensions = x[0].numel()
         if self.likelihood is None:
             z = self.model.standardized(latents)[mask].to(self.model.codebook)
-            for rows in z.split(block):
-                self._aggregate.update(self.model.log_responsibilities(rows))
+            for part in z.split(block):
+                self._aggregate.update(self.model.log_responsibilities(part))
             return
         shared = (latents, x, self._decode, self.likelihood.to(x.device))
         options = {"generator": self._generator, "block": block, "mask": None if bool(mask.all()) else mask}

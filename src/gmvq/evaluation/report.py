@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import platform
 import shlex
@@ -17,14 +18,14 @@ from torch import nn
 from ..environment import versions
 from ..errors import require
 from ..files import write_text
+from ..models.interface import device_of
 from ..reading import read_json, read_text
-from . import page, plots
-from .batches import Images, description_of, device_of
+from . import plots
+from .batches import Images, description_of
 from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
 from .history import History, read_history
-from .photographs import photographs
-from .pictures import decoded_codewords
-from .samples import samples
+from .pictures import Picture, decoded_codewords, png_bytes
+from .samples import photographs, samples
 from .tables import Row, codebook_rows, full_use, metric_rows, skipped_by_reason, small_sample_note
 
 #: (heading, axis label, logarithmic, names after the prefix "train/" or "validation/")
@@ -92,12 +93,12 @@ def write_report(
     history = read_history(folder / "history.jsonl")
     rows, config = metric_rows(metrics), folder / "config.yaml"
     curves = _curves(history, metrics)
-    text = page.render(
+    text = _render(
         "report.html.j2",
         title=title,
         facts=_facts(dataset, model, history),
         tiles=_tiles(rows, metrics),
-        photographs=_photographs(model, dataset),
+        photographs=photographs(model, dataset),
         samples=samples(model, dataset, images),
         rows=[(row.label, row.value, row.unit) for row in rows],
         remarks=_remarks(metrics, problem),
@@ -112,12 +113,23 @@ def write_report(
     return folder / "report.html"
 
 
-def _photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
-    try:
-        return photographs(model, dataset)
-    # A model that was not trained at all: the sections below say so.
-    except ValueError:
-        return None
+def _render(template: str, **values: Any) -> str:
+    """Fill in a template of this folder, which escapes texts; a name that it asks for and is not given is an error."""
+    jinja2 = require("jinja2", "train")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gmvq.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["png"] = _png_address
+    return environment.get_template(template).render(values)
+
+
+def _png_address(picture: Picture) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
 
 
 def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the report shows of single images: original, reconstruction, error and uncertainty; of signals, waveforms."""
+"""What the report shows of pictures, whole photographs and single items: reconstruction, error, tokens, uncertainty."""
 
 from __future__ import annotations
 
@@ -7,66 +7,78 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Images, device_of, evaluating, image_batches
-from .maps import ERROR_MAP, UNCERTAINTY_MAP
-from .metrics import per_image_mse, psnr
-from .pictures import colour_map, enlarge, to_picture
+from .batches import Images, image_batches
+from .maps import ERROR_MAP, UNCERTAINTY_MAP, Seen, code_colours, limits, look, token_map, uncertainty_map
+from .pictures import Picture, colour_map, to_picture
 from .waveforms import waveforms
+
+#: Photographs shown, and their longer side in pixels.
+_MOST, _SIDE = 3, 512
+
+
+def photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
+    """What the section of whole photographs shows; None where the items of the set are not cut from any."""
+    whole: Any = getattr(dataset, "whole_pictures", None)
+    pictures = whole(_MOST, _SIDE) if whole is not None else []
+    if not pictures:
+        return None
+    seen = [look(model, name, image) for name, image in pictures]
+    bars, maps = _maps(seen)
+    colours = code_colours(model)
+    explanation = (
+        f"Pictures of the set as a whole, scaled to {_SIDE} pixels along the longer side where they are larger, with "
+        "the PSNR at that size. In the map of tokens each code has a colour of its own; like codewords have like "
+        "colours."
+    )
+    cards = []
+    for one, more in zip(seen, maps, strict=True):
+        tokens = token_map(one.indices, colours, *one.image.shape[1:])
+        small = {"error": more.pop("error"), "tokens": tokens, **more}
+        cards.append(
+            {"name": one.name, "decibels": f"{one.decibels:.2f} dB", "large": _pair(one), "small": small}
+        )
+    return {"explanation": explanation, "bars": bars, "cards": cards}
 
 
 def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | None:
-    """What the section shows: ``explanation``, ``bars``, ``cards``; None for ``count`` = 0."""
+    """What the section of single images or signals shows; None for ``count`` = 0."""
     if count < 1:
         return None
     names, images = _pick(dataset, count)
     if images.ndim == 3:
         return waveforms(model, dataset, names, images)
-    images = images.float()
-    reconstructions, unsure = _reconstruct(model, images)
-    mse = per_image_mse(reconstructions, images)
-    clamped = reconstructions.clamp(0.0, 1.0)
-    errors = (clamped - images).square().mean(1).sqrt()
-    error_top = float(errors.flatten().quantile(0.995)) if errors.numel() < 1 << 24 else float(errors.max())
-    error_top = max(error_top, 1e-6)
-    bars = [
-        colour_bar(ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{error_top:.3g}")
-    ]
-    low = high = 0.0
-    if unsure is not None:
-        low, high = (float(unsure.flatten().quantile(q)) for q in (0.01, 0.99))
-        label = "uncertainty: log s², s in standard deviations of the latents"
-        bars.append(colour_bar(UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
-    cards = []
-    for i, name in enumerate(names):
-        pictures = {
-            "original": to_picture(images[i]),
-            "reconstruction": to_picture(clamped[i]),
-            "error": colour_map(errors[i], 0.0, error_top, name=ERROR_MAP),
+    seen = [look(model, name, image) for name, image in zip(names, images, strict=True)]
+    bars, maps = _maps(seen)
+    cards = [
+        {
+            "name": one.name,
+            "decibels": f"{one.decibels:.2f} dB",
+            "pictures": {**_pair(one), **more},
+            "plot": "",
         }
-        if unsure is not None:
-            enlarged = enlarge(unsure[i], *images.shape[2:])
-            pictures["uncertainty"] = colour_map(enlarged, low, high, name=UNCERTAINTY_MAP)
-        decibels = f"{psnr(float(mse[i])):.2f} dB"
-        cards.append({"name": name, "decibels": decibels, "pictures": pictures, "plot": ""})
-    return {"explanation": _explanation(errors, unsure), "bars": bars, "cards": cards}
+        for one, more in zip(seen, maps, strict=True)
+    ]
+    return {"explanation": _explanation(seen), "bars": bars, "cards": cards}
 
 
-def _reconstruct(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Reconstructions and log-variances of images; None where the uncertainty does not vary."""
-    tokenizer: Any = model
-    with evaluating(model):
-        out = tokenizer(images.to(device_of(model)))
-    reconstructions = out.reconstruction.detach().float().cpu()
-    if reconstructions.ndim != 4:
-        raise ValueError(
-            f"the report shows images (B, C, H, W), but the model returns {tuple(reconstructions.shape)}"
-        )
-    log_variance = out.quantizer.log_variance.detach().float().cpu()
-    if log_variance.ndim > 3:  # levels or groups of one position
-        log_variance = log_variance.flatten(3).mean(-1)
-    known = log_variance.ndim == 3 and bool(log_variance.isfinite().all())
-    flat = not known or float(log_variance.max() - log_variance.min()) < 1e-6
-    return reconstructions, None if flat else log_variance
+def _pair(seen: Seen) -> dict[str, Picture]:
+    return {"original": to_picture(seen.image), "reconstruction": to_picture(seen.reconstruction)}
+
+
+def _maps(seen: list[Seen]) -> tuple[list[dict[str, Any]], list[dict[str, Picture]]]:
+    """Error and uncertainty of several pictures, on scales that they share, and the legends of these scales."""
+    top = max(limits([one.error for one in seen], high=0.995)[1], 1e-6)
+    bars = [_legend(ERROR_MAP, "error: root mean square over channels, data range 1", "0", f"{top:.3g}")]
+    maps = [{"error": colour_map(one.error, 0.0, top, name=ERROR_MAP)} for one in seen]
+    unsure = [one.log_variance for one in seen if one.log_variance is not None]
+    if unsure:
+        low, high = limits(unsure)
+        label = "uncertainty: log s², s in standard deviations of the latents"
+        bars.append(_legend(UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
+        for one, found in zip(seen, maps, strict=True):
+            if one.log_variance is not None:
+                found["uncertainty"] = uncertainty_map(one.log_variance, low, high, *one.image.shape[1:])
+    return bars, maps
 
 
 def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
@@ -86,22 +98,28 @@ def _pick(dataset: Images, count: int) -> tuple[list[str], Tensor]:
     return [f"item {number}" for number in range(batch.shape[0])], batch
 
 
-def colour_bar(name: str, label: str, low: str, high: str) -> dict[str, Any]:
+def _legend(name: str, label: str, low: str, high: str) -> dict[str, Any]:
     """The legend of a colour map: a strip of it, what it shows, and the values at its ends."""
     strip = colour_map(torch.linspace(0.0, 1.0, 256)[None].expand(8, -1), 0.0, 1.0, name=name)
     return {"strip": strip, "label": label, "low": low, "high": high}
 
 
-def _explanation(errors: Tensor, unsure: Tensor | None) -> str:
+def _explanation(seen: list[Seen]) -> str:
     text = "Images spread evenly over the set, with the PSNR of each. All error maps share one scale"
-    if unsure is None:
+    known = [(one.error, one.log_variance) for one in seen if one.log_variance is not None]
+    if not known:
         return f"{text}. The quantizer gives no uncertainty that varies from place to place."
-    height, width = unsure.shape[1:]
-    pooled = nn.functional.adaptive_avg_pool2d(errors.square()[:, None], (height, width))[:, 0]
-    pair = torch.stack([pooled.clamp_min(1e-12).log().flatten(), unsure.flatten()]).double()
-    correlation = float(torch.corrcoef(pair)[0, 1])
+    errors = [_pooled(error.square(), unsure) for error, unsure in known]
+    logs = torch.cat([error.clamp_min(1e-12).log().flatten() for error in errors])
+    unsure = torch.cat([unsure.flatten() for _, unsure in known])
+    correlation = float(torch.corrcoef(torch.stack([logs, unsure]).double())[0, 1])
     return (
         f"{text}, and so do all uncertainty maps, log s² of the chosen code at each latent position. Over "
         f"the {unsure.numel():,} positions shown, log s² and the log of the squared error correlate by "
         f"{correlation:.2f}."
     )
+
+
+def _pooled(values: Tensor, like: Tensor) -> Tensor:
+    """Means of (H, W) over the cells of a coarser map (h, w)."""
+    return nn.functional.adaptive_avg_pool2d(values[None], (like.shape[0], like.shape[1]))

@@ -72,13 +72,7 @@ def snr(energy: float, error: float) -> float:
 def signal_figures(
     metrics: SignalMetrics | None, images: Images, bits: Mapping[str, float]
 ) -> dict[str, float | int | None]:
-    """Everything about signals that an ``Evaluation`` has; empty for images.
-
-    Args:
-        metrics: over the set; None for images.
-        images: the set; its ``sample_rate``, if it has one, gives bits per second.
-        bits: of ``rates``, per sample.
-    """
+    """Everything about signals that an ``Evaluation`` has; empty for images."""
     if metrics is None:
         return {}
     rate = sample_rate_of(images)

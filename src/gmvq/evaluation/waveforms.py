@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.interface import device_of, evaluating
 from . import plots
-from .batches import Images, device_of, evaluating
+from .batches import Images
 from .signals import SignalMetrics, sample_rate_of
 
 

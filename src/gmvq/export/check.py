@@ -81,9 +81,6 @@ def compare(
         images: batches (B, C, *size) in [0, 1]; the first one is also scaled to the other sizes. None: smooth random
             images.
         source: what these are, for the record.
-
-    Raises:
-        ExportMismatchError: an index differs that is no tie, or an image by more than ``IMAGE_TOLERANCE``.
     """
     found = Agreement(source or ("images passed" if images is not None else "smooth random images"))
     for batch in _batches(signature, images):

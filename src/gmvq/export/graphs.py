@@ -185,11 +185,7 @@ class Graph:
     output_name: str
 
     def program(self) -> torch.export.ExportedProgram:
-        """The ``torch.export`` program.
-
-        Raises:
-            ValueError: the networks hold something that cannot be exported, or not for every size.
-        """
+        """The ``torch.export`` program."""
         try:
             with torch.no_grad():
                 program = torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))

@@ -21,19 +21,7 @@ _MAX_BYTES = 2_000_000_000
 def write_onnx(
     graph: Graph, file: Path, signature: Signature, *, opset: int, notes: Mapping[str, Any]
 ) -> None:
-    """Write one graph, with the names of its axes and with ``notes`` in the file's own metadata.
-
-    Args:
-        graph: what to write.
-        file: where.
-        signature: names of the axes.
-        opset: version of the operator set, 18 or higher.
-        notes: text by key; what is no text is written as JSON.
-
-    Raises:
-        MissingExtraError: onnx or onnxscript is absent.
-        ValueError: the graph cannot be exported, or its weights are above 2 GB.
-    """
+    """Write one graph, with the names of its axes and with ``notes`` in the file's own metadata."""
     onnx = require("onnx", "export")
     require("onnxscript", "export")
     size = sum(value.numel() * value.element_size() for value in graph.module.state_dict().values())

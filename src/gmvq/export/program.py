@@ -16,11 +16,7 @@ from .graphs import Graph
 
 
 def write_program(graph: Graph, file: Path) -> None:
-    """Write one graph as a .pt2 file for ``torch.export.load``.
-
-    Raises:
-        ValueError: the graph cannot be exported.
-    """
+    """Write one graph as a .pt2 file for ``torch.export.load``."""
     program = graph.program()
     # Not to the file at once: on a full disk torch's own writer ends the process.
     buffer = io.BytesIO()
@@ -30,12 +26,7 @@ def write_program(graph: Graph, file: Path) -> None:
 
 
 def write_aoti(graph: Graph, file: Path) -> None:
-    """Compile one graph for this machine's CPU into a package for ``torch._inductor.aoti_load_package``.
-
-    Raises:
-        FileNotFoundError: there is no C++ compiler.
-        ValueError: the graph cannot be exported, or its code not be compiled.
-    """
+    """Compile one graph for this machine's CPU into a package for ``torch._inductor.aoti_load_package``."""
     check_compiler()
     program = graph.program()
     from torch._inductor import aoti_compile_and_package

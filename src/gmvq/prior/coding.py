@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import require
-from ..evaluation.batches import evaluating
+from ..models.interface import evaluating
 from . import causal
 from .prior import TokenPrior
 from .saved import digest

@@ -10,8 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data.loader import ResumableLoader
-from ..data.sampler import StatelessSampler
+from ..data.loader import ResumableLoader, loader_of
 from ..errors import check_positive
 from ..tokens import TokenDataset
 from ..training.data import even_batch_size, place_of
@@ -117,23 +116,20 @@ class TokenDataModule(LightningDataModule):
         return largest + 1
 
     def _loader(self, split: str, batch_size: int) -> ResumableLoader:
-        rows, train = self.rows(split), split == "train"
         rank, world_size = place_of(self.trainer)
-        sampler = StatelessSampler(
-            len(rows),
+        return token_loader(
+            self.rows(split),
+            batch_size=batch_size,
+            shuffle=split == "train",
             seed=self.seed,
-            shuffle=train,
             rank=rank,
             world_size=world_size,
-            batch_size=batch_size,
-            drop_last=train and len(rows) >= batch_size * world_size,
         )
-        return token_loader(rows, sampler)
 
 
-def token_loader(rows: Any, sampler: StatelessSampler) -> ResumableLoader:
-    """A loader over rows that are fetched a batch at a time."""
-    return ResumableLoader(rows, batch_sampler=sampler, collate_fn=_as_it_is)  # pyright: ignore[reportArgumentType]
+def token_loader(rows: Any, **options: Any) -> ResumableLoader:
+    """``loader_of`` rows that are fetched a batch at a time."""
+    return loader_of(rows, collate_fn=_as_it_is, **options)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,7 +9,6 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data.sampler import StatelessSampler
 from ..functional.autocast import recommended_precision
 from ..quiet import quiet
 from .data import token_loader
@@ -70,8 +69,7 @@ def fit_prior(
     spec.label_ids(labels, len(indices), indices.device)
     module = PriorModule(spec, seed=seed, **options)
     rows = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
-    sampler = StatelessSampler(len(rows), seed=seed, batch_size=batch_size, drop_last=len(rows) >= batch_size)
-    loader = token_loader(rows, sampler)
+    loader = token_loader(rows, batch_size=batch_size, shuffle=True, seed=seed)
     with quiet("lightning.pytorch", "lightning.fabric"), torch.random.fork_rng():
         trainer = Trainer(
             max_steps=steps,

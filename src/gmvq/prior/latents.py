@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_indices, check_size
-from ..evaluation.batches import device_of, evaluating
-from ..models.interface import decode_latents
+from ..models.interface import decode_latents, device_of, evaluating
 from ..objectives.latent_model import LatentModel, MixtureQuantizer
 
 
@@ -35,9 +34,9 @@ def decode(
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise must not be negative, got {noise}")
     device = device_of(tokenizer)
-    rows = indices.to(device).split(batch_size)
+    batches = indices.to(device).split(batch_size)
     if noise == 0:
-        return torch.cat([tokenizer.decode(part).float().cpu() for part in rows])
+        return torch.cat([tokenizer.decode(part).float().cpu() for part in batches])
     if not isinstance(tokenizer.quantizer, MixtureQuantizer):
         raise ValueError(
             f"z ~ N(mu_c, 1/w) is a mixture's: {type(tokenizer.quantizer).__name__} has none of its own; use noise 0"
@@ -50,7 +49,7 @@ def decode(
     deviation = noise * (-0.5 * model.log_precision).exp()
     images = []
     with evaluating(tokenizer):
-        for part in rows:
+        for part in batches:
             means = model.codebook[part]
             z = means + deviation * torch.randn(
                 means.shape, generator=generator, device=device, dtype=means.dtype

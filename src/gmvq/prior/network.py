@@ -31,9 +31,6 @@ class TokenNetwork(nn.Module):
         size: ``"tiny"`` (for a CPU), ``"small"`` or ``"base"``.
         causal: each place sees those before it (and itself), or all.
         dropout: rate on the embeddings and the attention.
-
-    Raises:
-        ValueError: no such size.
     """
 
     def __init__(

@@ -24,10 +24,6 @@ def open_prior(
         path: a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, or "owner/name" on the
             Hub. Of a run's exported model and its last checkpoint the newer one counts.
         map_location: the device to load to.
-
-    Raises:
-        FileNotFoundError: nothing there.
-        ValueError: not a prior, or a damaged one.
     """
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
-from ..evaluation.batches import evaluating
 from ..models.hub import upload
+from ..models.interface import evaluating
 from . import causal, masked, saved
 from .filters import Filters
 from .network import TokenNetwork

@@ -41,11 +41,7 @@ def load(
 
 
 def build(cls: Any, config: Any, weights: dict[str, torch.Tensor], file: object) -> Any:
-    """Build a prior by its configuration, and fill in tensors that have to fit it.
-
-    Raises:
-        ValueError: they do not, or the configuration cannot be used; ``file`` is named.
-    """
+    """Build a prior by its configuration, and fill in tensors that have to fit it."""
 
     def make() -> Any:
         with named_in_errors(file, "prior"):

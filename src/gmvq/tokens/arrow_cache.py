@@ -30,10 +30,6 @@ def arrow_file(folder: Path, manifest: Manifest, cache_dir: str | os.PathLike[st
     """Return the Arrow file of a finished run, making it if it is absent, cut short, or of other shards.
 
     One record batch per shard, in order, with the columns id, indices, label and, where stored, log_variance.
-
-    Raises:
-        OSError: the folder cannot be written to; give ``cache_dir``.
-        ValueError: a shard is damaged.
     """
     key = _key(manifest)
     name = f"tokens-{key[:24]}.arrow"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from ..training.notes import place_here
 from .folder import open_run, read_shard
 from .manifest import Manifest, digest_of
@@ -67,17 +67,7 @@ def decode_tokens(
 
 
 def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.device | None = None) -> Any:
-    """Load the model of a run and compare its digest.
-
-    Args:
-        manifest: of the run.
-        model: the tokenizer, or where it lies; default: the path in the manifest.
-        device: where to put it.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is another model, or the manifest names none.
-    """
+    """Load the model of a run and compare its digest."""
     model = checkpoint_of(manifest) if model is None else model
     where = "the model"
     if isinstance(model, str | os.PathLike):
@@ -100,12 +90,7 @@ def load_decoder(manifest: Manifest, model: Any = None, device: str | torch.devi
 
 
 def checkpoint_of(manifest: Manifest) -> str:
-    """Where the model of a run lies, if it is on this machine.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        ValueError: the manifest names none.
-    """
+    """Where the model of a run lies, if it is on this machine."""
     if manifest.checkpoint.path is None:
         raise ValueError("the tokens do not say which checkpoint made them; give it: --checkpoint CKPT")
     return place_here(

@@ -13,7 +13,7 @@ from ..data import DataRecipe
 from ..data.skipping import refuse_bad
 from ..environment import versions
 from ..errors import check_choice, check_size, require
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from .folder import locked
 from .manifest import Checkpoint, Manifest, Options, Source, digest_of
 from .run import EncodeResult, Run

@@ -25,11 +25,7 @@ CACHE = ".cache"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Path]:
-    """Hold the folder for one writer, and yield it; the lock ends with the process, however that ends.
-
-    Raises:
-        ValueError: another process holds it; the message names the process.
-    """
+    """Hold the folder for one writer, and yield it; the lock ends with the process, however that ends."""
     try:
         import fcntl
     except ImportError:  # Windows: no lock
@@ -83,12 +79,7 @@ def foreign_files(folder: Path) -> list[str]:
 
 
 def shard_path(folder: Path, file: str) -> Path:
-    """The path of a shard, inside the folder.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the name leads out of the folder, through a symbolic link or otherwise.
-    """
+    """The path of a shard, inside the folder."""
     path = folder / file
     if not looks_like_shard(file) or path.resolve().parent != folder.resolve():
         raise ValueError(
@@ -100,12 +91,7 @@ def shard_path(folder: Path, file: str) -> Path:
 
 
 def read_bytes(folder: Path, record: ShardRecord) -> bytes:
-    """Read a shard's file and compare it with its record.
-
-    Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it leads out of the folder, or its size or digest is another.
-    """
+    """Read a shard's file and compare it with its record."""
     path = shard_path(folder, record.file)
     size = path.stat().st_size
     hint = "run the same gmvq encode again to make it anew, or copy the folder again"
@@ -118,21 +104,12 @@ def read_bytes(folder: Path, record: ShardRecord) -> bytes:
 
 
 def read_shard(folder: Path, record: ShardRecord, spec: IndexSpec) -> Columns:
-    """Read the rows of a shard, its file compared with its record first.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``read_bytes``; or the columns are not as they should be.
-    """
+    """Read the rows of a shard, its file compared with its record first."""
     return read_columns(read_bytes(folder, record), spec, record.split, str(folder / record.file))
 
 
 def open_run(folder: str | os.PathLike[str]) -> tuple[Path, Manifest]:
-    """Return the folder and manifest of a finished run.
-
-    Raises:
-        FileNotFoundError: no folder of tokens.
-        ValueError: the manifest is broken, or the run has not ended.
-    """
+    """Return the folder and manifest of a finished run."""
     path = Path(folder).expanduser()
     manifest = read_manifest(path)
     if not manifest.complete:

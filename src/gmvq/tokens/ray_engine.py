@@ -18,7 +18,7 @@ import torch
 
 from ..data import DataRecipe
 from ..errors import require
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from .manifest import Manifest, ShardRecord
 from .plan import ShardPlan
 from .sources import open_rows
@@ -54,21 +54,7 @@ def encode_on_ray(
     workers: int = 0,
     address: str | None = None,
 ) -> Iterator[Encoded]:
-    """Encode shards on a cluster and yield each one's bytes and record, as they come.
-
-    Args:
-        model: the tokenizer.
-        dataset: as for ``encode_dataset``; a recipe is opened by every worker for itself.
-        plans: which shards.
-        manifest: of the run.
-        on_shard: called with the number of images of each shard.
-        workers: how many encode at once; default: 2.
-        address: of the cluster, as for ``ray.init``; default: one on this machine that ends with the run.
-
-    Raises:
-        MissingExtraError: ray is not installed.
-        ValueError: the cluster cannot be reached, or encoding failed there.
-    """
+    """Encode shards on a cluster and yield each one's bytes and record, as they come."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     ray = require("ray", "ray")

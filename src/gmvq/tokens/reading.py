@@ -32,11 +32,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
-    """Check the text of a manifest; ``where`` names it in errors.
-
-    Raises:
-        ValueError: no JSON; or an entry is missing, of another type, out of range, or in contradiction to another.
-    """
+    """Check the text of a manifest; ``where`` names it in errors."""
     hint = "delete it and run the same gmvq encode again: it takes over the shards that are there"
     data = _named(where, lambda: msgspec.json.decode(text), f"is not valid JSON; {hint}")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -61,11 +57,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
 
 
 def decode(text: bytes, kind: type[Kind], where: str) -> Kind:
-    """Parse JSON as a struct.
-
-    Raises:
-        ValueError: no JSON, or an entry is missing, of another type or out of range; ``where`` is named.
-    """
+    """Parse JSON as a struct."""
     return _named(where, lambda: msgspec.json.decode(text, type=kind))
 
 

@@ -19,7 +19,7 @@ from .folder import foreign_files, read_bytes, remove_leftovers, shard_path
 from .manifest import MANIFEST, Manifest, ShardRecord, check_same_run
 from .plan import ShardPlan
 from .reading import read_manifest
-from .shard import adopt, run_of
+from .shard import adopt, notes_of
 from .work import Encoded
 
 _SECONDS = 1.0  # between two writes of the manifest
@@ -40,11 +40,7 @@ class EncodeResult:
 
 
 class Run:
-    """What a folder holds of a run, and what is still missing.
-
-    Raises:
-        ValueError: the folder holds another run, or files that are none of ours.
-    """
+    """What a folder holds of a run, and what is still missing."""
 
     def __init__(self, folder: Path, wanted: Manifest) -> None:
         self._folder = folder
@@ -63,7 +59,7 @@ class Run:
             for path in shards:
                 if (
                     path.name not in foreign
-                    and run_of(reading.read_bytes(path), str(path)) != wanted.fingerprint
+                    and notes_of(reading.read_bytes(path), str(path)).run != wanted.fingerprint
                 ):
                     raise ValueError(
                         f"{folder} has no {MANIFEST}, and {path.name} belongs to another run; give another --out, or "

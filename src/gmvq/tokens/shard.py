@@ -81,13 +81,6 @@ def write_shard(
 ) -> tuple[bytes, ShardRecord]:
     """Make the file of a shard in memory.
 
-    Args:
-        plan: which shard it is.
-        columns: its rows.
-        skipped: its images that could not be decoded.
-        spec: what the indices are.
-        run: fingerprint of the run, kept in the file.
-
     Returns:
         The bytes, and the record for the manifest.
     """
@@ -130,11 +123,7 @@ def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, 
 
 
 def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Columns:
-    """Read the rows of a shard and check schema, split and the range of the indices.
-
-    Raises:
-        ValueError: not Parquet, damaged, other columns or types, nulls, or an index outside [0, K).
-    """
+    """Read the rows of a shard and check schema, split and the range of the indices."""
     arrow = require("pyarrow", "data")
     table = _table(data, where)
     expected = schema_of(spec)
@@ -169,12 +158,8 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
 
 
 def adopt(data: bytes, plan: ShardPlan, spec: IndexSpec, run: str, where: str) -> ShardRecord:
-    """Make the record of a shard that lies in the folder but not in the manifest, if it is whole and of this run.
-
-    Raises:
-        ValueError: it is damaged, of another run, or its rows are not those of its plan.
-    """
-    notes = _notes(data, where)
+    """Make the record of a shard that lies in the folder but not in the manifest, if it is whole and of this run."""
+    notes = notes_of(data, where)
     if notes.run != run:
         raise ValueError(f"{where} belongs to another run")
     record = _record(plan, data, notes.content_sha256, notes.skipped)
@@ -198,15 +183,6 @@ def problems_of(columns: Columns, record: ShardRecord) -> list[str]:
     if columns.digest(record.split) != record.content_sha256:
         problems.append("the SHA-256 of the columns is not that of the record")
     return problems
-
-
-def run_of(data: bytes, where: str) -> str:
-    """The fingerprint of the run that a shard belongs to.
-
-    Raises:
-        ValueError: it is no shard of tokens.
-    """
-    return _notes(data, where).run
 
 
 def arrays_of(columns: Columns, schema: Any) -> dict[str, Any]:
@@ -248,7 +224,8 @@ def _table(data: bytes, where: str) -> Any:
         raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
 
 
-def _notes(data: bytes, where: str) -> Notes:
+def notes_of(data: bytes, where: str) -> Notes:
+    """What a shard says of itself."""
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
     try:

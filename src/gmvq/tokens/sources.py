@@ -50,10 +50,6 @@ class Rows:
 
     Attributes:
         skipped: what the data sets left out when they were opened, with the reason.
-
-    Raises:
-        ValueError: there is no image, or a split's name cannot be part of a file name.
-        TypeError: a data set has no length, or its items are no floating-point tensors.
     """
 
     def __init__(self, parts: Mapping[str, Dataset[Any]]) -> None:
@@ -89,11 +85,7 @@ class Rows:
         return last.first_id + last.images
 
     def batch(self, ids: range, *, check: bool = True) -> Batch:
-        """Read consecutive images of one split.
-
-        Raises:
-            ValueError: an image has another shape than the first, or none of a split's images can be read.
-        """
+        """Read consecutive images of one split."""
         record, part = next(
             (record, part) for record, part in self._parts if ids.start < record.first_id + record.images
         )

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..evaluation.batches import device_of
+from ..models.interface import device_of
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
 from .shard import Columns, write_shard
@@ -28,19 +28,7 @@ def encode_shards(
     workers: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Encoded]:
-    """Encode shards and yield each one's bytes and record.
-
-    Args:
-        model: a tokenizer with ``encode``, on its device.
-        rows: the images.
-        plans: which shards.
-        manifest: of the run: batch size, what the indices are, fingerprint.
-        workers: processes that read images ahead.
-        on_batch: called with the number of images after each batch.
-
-    Raises:
-        ValueError: an image or what the model makes of it is not as the first one was.
-    """
+    """Encode shards and yield each one's bytes and record."""
     plans = list(plans)
     wanted = (ids for plan in plans for ids in plan.batches(manifest.options.batch_size))
     batches = read_batches(rows, wanted, workers)
@@ -69,12 +57,7 @@ def encode_batch(model: Any, pixels: Tensor, *, log_variance: bool) -> tuple[Ten
 
 
 def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
-    """What a model's indices are, by encoding one image (1, C, ...).
-
-    Raises:
-        TypeError: they are no integers.
-        ValueError: the image's size does not fit the model.
-    """
+    """What a model's indices are, by encoding one image (1, C, ...)."""
     try:
         indices, _ = encode_batch(model, pixels, log_variance=log_variance)
     except RuntimeError as error:

@@ -110,11 +110,7 @@ def write_signals(
 
 
 def check_target(out: PathLike, *, signals: bool, replace: bool = False) -> Path:
-    """The path that images or signals go to.
-
-    Raises:
-        ValueError: they would meet something that is there, or signals are to be a table.
-    """
+    """The path that images or signals go to."""
     target, single = Path(out).expanduser(), ".npy" if signals else ".parquet"
     if signals and target.suffix.lower() == ".parquet":
         raise ValueError("a .parquet table is for images; give --out a new folder, or an .npy file")

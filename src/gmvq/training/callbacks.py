@@ -57,13 +57,6 @@ class LastCheckpoint(Callback):
     Ctrl-C (SIGINT) and SIGTERM let the step at hand end, so that the checkpoint is one from which a resumed run
     goes on exactly. A second Ctrl-C stops at once. With several processes they agree on stopping at the next
     logged step.
-
-    Args:
-        run_dir: the folder of the run.
-        every: steps between two checkpoints.
-
-    Raises:
-        StopRequested: out of ``Trainer.fit``, once the checkpoint is written.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], every: int) -> None:

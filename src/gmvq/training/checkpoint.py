@@ -86,9 +86,6 @@ def find_model(path: PathLike) -> Path | str:
     """Return what a user's path means: a model folder, a checkpoint file, or a Hub name (as str).
 
     Of a run folder's exported model and its last checkpoint the newer one counts.
-
-    Raises:
-        FileNotFoundError: nothing there; the message says what was looked for.
     """
     name = os.fspath(path)
     if name.startswith("hf:"):
@@ -170,11 +167,7 @@ def _check_archive(file: Path) -> None:
 
 
 def rebuild_model(checkpoint: Mapping[str, Any], path: PathLike) -> VQAutoencoder:
-    """Build the model described in a checkpoint and fill in its weights.
-
-    Raises:
-        ValueError: the networks are not this package's own, the description is damaged, or the tensors do not fit it.
-    """
+    """Build the model described in a checkpoint and fill in its weights."""
     config = read_entry(checkpoint, "model", path)
     if not isinstance(config, dict) or not {"networks", "quantizer", "layout"} <= config.keys():
         raise ValueError(
@@ -195,11 +188,7 @@ def weights_of(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def read_entry(checkpoint: Mapping[str, Any], name: str, path: PathLike) -> Any:
-    """Return one of the descriptions that a checkpoint holds as JSON: ``model``, ``settings`` or ``data``.
-
-    Raises:
-        ValueError: it is missing, or no JSON.
-    """
+    """Return one of the descriptions that a checkpoint holds as JSON: ``model``, ``settings`` or ``data``."""
     try:
         return json.loads(checkpoint["gmvq"][name])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -209,14 +198,7 @@ def read_entry(checkpoint: Mapping[str, Any], name: str, path: PathLike) -> Any:
 
 
 def entry_of(module: Any, name: str, description: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What a checkpoint of a module holds beside tensors, as JSON: the file stays loadable with weights_only=True.
-
-    Args:
-        module: in training; its ``settings`` and those of its data are kept.
-        name: of what is trained: ``"model"`` or ``"prior"``.
-        description: what it takes to build it again.
-        more: anything else that torch can save.
-    """
+    """What a checkpoint of a module holds beside tensors, as JSON: the file stays loadable with weights_only=True."""
     data = getattr(getattr(module.trainer, "datamodule", None), "settings", None)
     texts = {name: description, "settings": module.settings, "data": data}
     return {
@@ -236,11 +218,7 @@ def describe_model(model: VQAutoencoder) -> dict[str, Any]:
 
 
 def load_metadata(path: PathLike) -> dict[str, Any]:
-    """Return what is known about the training of a model: ``data``, ``likelihood``, ``step``; {} if nothing.
-
-    Args:
-        path: as in ``load_model``; for a Hub name the metadata of its config.json.
-    """
+    """Return what is known about the training of a model: ``data``, ``likelihood``, ``step``; {} if nothing."""
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():
         return _notes_of(read_checkpoint(found), found)
@@ -269,11 +247,7 @@ def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
-    """Raise unless the tensors of a checkpoint are those of a module with these settings.
-
-    Raises:
-        ValueError: they are not; the message names the settings that differ.
-    """
+    """Raise unless the tensors of a checkpoint are those of a module with these settings."""
     if "gmvq" not in checkpoint:
         raise ValueError("this is not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'")
     problems = mismatches(checkpoint["state_dict"], own)

@@ -26,9 +26,6 @@ def parse_schedule(value: object) -> Schedule:
 
     Args:
         value: a schedule (returned as it is), a number, text, or ``{class_path: ..., init_args: {...}}``.
-
-    Raises:
-        ValueError: none of these; the message lists the schedules.
     """
     if type(value) in SCHEDULES.values():
         return value  # pyright: ignore[reportReturnType]
@@ -38,11 +35,7 @@ def parse_schedule(value: object) -> Schedule:
 
 
 def parse_estimator(value: object) -> Estimator:
-    """Return the estimator that a name or a call such as ``"GumbelSoftmax(noise=1.0)"`` stands for.
-
-    Raises:
-        ValueError: no such estimator; the message lists them.
-    """
+    """Return the estimator that a name or a call such as ``"GumbelSoftmax(noise=1.0)"`` stands for."""
     if type(value) in ESTIMATORS.values():
         return value  # pyright: ignore[reportReturnType]
     return _build(value, ESTIMATORS, "an estimator")
@@ -80,10 +73,6 @@ def choice_defaults(callable_: Any, prefix: str) -> dict[str, Any]:
 
     jsonargparse takes default objects that are dataclasses apart and so forgets which class they were of;
     ``parser.set_defaults`` with this puts them right.
-
-    Args:
-        callable_: a class or function, some of whose defaults are dataclasses.
-        prefix: dotted name under which the parser has its arguments.
     """
     found: dict[str, Any] = {}
     for name, parameter in inspect.signature(callable_).parameters.items():

@@ -75,28 +75,20 @@ def measure_cost(
         step_seconds = _seconds(step, device, seconds)
         model.eval()
         tokens = model.encode(images)
-        each = {
-            "encode": (
-                _flops(lambda: model.encode(images)),
-                _seconds(lambda: model.encode(images), device, seconds),
-            ),
-            "decode": (
-                _flops(lambda: model.decode(tokens)),
-                _seconds(lambda: model.decode(tokens), device, seconds),
-            ),
-        }
-    count = shape[0]
+        calls = (lambda: model.encode(images)), (lambda: model.decode(tokens))
+        flops = [_flops(call) // shape[0] for call in calls]
+        speeds = [tokens.numel() / _seconds(call, device, seconds) for call in calls]
     return Cost(
         parameters={name: _size(getattr(model, name)) for name in ("encoder", "quantizer", "decoder")},
         tokens_per_image=tokens[0].numel(),
-        encode_flops=each["encode"][0] // count,
-        decode_flops=each["decode"][0] // count,
+        encode_flops=flops[0],
+        decode_flops=flops[1],
         step_flops=step_flops,
         # A weight, its gradient and two averages of Adam.
         state_bytes=sum(4 * p.numel() * p.element_size() for p in module.parameters() if p.requires_grad),
         activation_bytes=memory,
-        encode_tokens_per_second=tokens.numel() / each["encode"][1],
-        decode_tokens_per_second=tokens.numel() / each["decode"][1],
+        encode_tokens_per_second=speeds[0],
+        decode_tokens_per_second=speeds[1],
         step_seconds=step_seconds,
     )
 
@@ -113,8 +105,8 @@ def _step(module: TokenizerModule, images: Tensor) -> Callable[[], Any]:
     def step() -> None:
         optimizer.zero_grad()
         out = module.model(images)
-        nats = negative_evidence(module.likelihood, out.reconstruction.float(), images, out.quantizer)
-        (nats / images[0].numel()).backward()
+        objective = negative_evidence(module.likelihood, out.reconstruction.float(), images, out.quantizer)
+        (objective / images[0].numel()).backward()
         optimizer.step()
 
     return step

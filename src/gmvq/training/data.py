@@ -153,11 +153,7 @@ def place_of(trainer: Trainer | None) -> tuple[int, int]:
 
 
 def even_batch_size(length: int, largest: int, trainer: Trainer | None) -> int:
-    """The largest batch size whose short last batch still has an item for every process.
-
-    Raises:
-        ValueError: there are more processes than items.
-    """
+    """The largest batch size whose short last batch still has an item for every process."""
     _, world_size = place_of(trainer)
     for size in range(largest, 0, -1):
         rest = length % (size * world_size)

@@ -33,15 +33,6 @@ def export_run(
     The model is written first, so that it is there even if the evaluation is interrupted; then again with its
     figures in the metadata.
 
-    Args:
-        run_dir: folder of the run.
-        module: the trained module.
-        data: where the test images come from.
-        step: optimizer steps the model was trained for.
-        command: what was run, for the report.
-        bound_samples: samples of the importance-weighted bound; 0 leaves it out.
-        device: where to evaluate; default: where the model is.
-
     Returns:
         The figures on the test images.
     """
@@ -82,11 +73,7 @@ def describe_likelihood(module: TokenizerModule) -> dict[str, Any]:
 
 
 def load_likelihood(path: PathLike) -> Likelihood | None:
-    """Rebuild the likelihood that a model was trained with, for its bounds; None where none was stored.
-
-    Args:
-        path: as in ``load_model``.
-    """
+    """Rebuild the likelihood that a model was trained with, for its bounds; None where none was stored."""
     return likelihood_of(load_metadata(path))
 
 

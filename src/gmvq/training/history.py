@@ -23,9 +23,6 @@ class HistoryWriter(Logger):
 
     A line is ``{"step": 20, "train/mse": 0.01, ...}`` or ``{"step": 250, "validation/mse": 0.008, ...}``. Each is
     written and flushed at once, so a run that is killed leaves a readable file. Only rank 0 writes.
-
-    Args:
-        path: of the file; its folder is created when the first line is written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

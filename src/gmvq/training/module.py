@@ -182,8 +182,8 @@ class TokenizerModule(LightningModule):
         images = in_fastest_format(batch)
         out = self.model(images)
         reconstruction = out.reconstruction.float()
-        nats = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
-        loss = nats / images[0].numel()
+        objective = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
+        loss = objective / images[0].numel()
         with torch.no_grad():
             self.likelihood.observe(reconstruction, images)
             if is_logged(self.trainer, self.global_step + 1):

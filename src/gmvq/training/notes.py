@@ -52,11 +52,7 @@ class Notes(Struct):
 
 
 def check_notes(notes: Any, where: object) -> dict[str, Any]:
-    """Return the metadata of a model or prior; {} for none.
-
-    Raises:
-        ValueError: an entry that this package uses is of another type, out of range, NaN or infinite.
-    """
+    """Return the metadata of a model or prior; {} for none."""
     if notes is None:
         return {}
     try:
@@ -74,16 +70,7 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
 
 
 def place_here(path: str, what: str, hint: str) -> str:
-    """A place that a file names, if it is on this machine: what a file says never makes this program use the network.
-
-    Args:
-        path: what the file says.
-        what: says so, for the error.
-        hint: what to type instead.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder here, be it the name of a repository or not.
-    """
+    """A place that a file names, if it is on this machine: what a file says never makes us use the network."""
     if path.startswith("hf:") or not Path(path).expanduser().exists():
         raise FileNotFoundError(
             f"{what} names {path!r}, which is not on this machine, and nothing is downloaded unasked; {hint}"

@@ -19,11 +19,7 @@ def build_quantizer(
     level_dropout: bool,
     **options: Any,
 ) -> Quantizer:
-    """One mixture, a residual quantizer or a grouped one.
-
-    Raises:
-        ValueError: levels and groups at once, or an option of a composition without one.
-    """
+    """One mixture, a residual quantizer or a grouped one."""
     if num_quantizers > 1 and groups > 1:
         raise ValueError(f"give num_quantizers or groups, not both; got {num_quantizers} and {groups}")
     if level_dropout and num_quantizers == 1:

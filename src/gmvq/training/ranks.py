@@ -28,13 +28,7 @@ _PATIENCE = 5.0
 
 @contextmanager
 def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iterator[None]:
-    """End this process with a message when another of the run is lost while the body runs.
-
-    Args:
-        trainer: of the run; with one process nothing is done.
-        command: for the message, ``gmvq fit``.
-        go_on: called for what the user can do.
-    """
+    """End this process with a message when another of the run is lost while the body runs."""
     if trainer.world_size == 1:
         yield
         return

@@ -13,25 +13,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 
 def learning_rate_factor(step: int, *, total: int, warmup: int, final: float) -> float:
-    """Return the factor on the learning rate: a straight line up, then half a cosine down to ``final``.
-
-    Args:
-        step: optimizer steps done, from 0.
-        total: steps of the whole training; after them the factor stays at ``final``.
-        warmup: steps of the line.
-        final: the factor at the end.
-    """
+    """Return the factor on the learning rate: a straight line up, then half a cosine down to ``final``."""
     rise = min(1.0, (step + 1) / (warmup + 1))
     fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(total, 1))))
     return rise * (final + (1.0 - final) * fall)
 
 
 def total_steps(trainer: Trainer) -> int:
-    """Optimizer steps of a whole training, by the trainer's max_steps and max_epochs.
-
-    Raises:
-        ValueError: the trainer has no such limit, so schedules have no end to aim at.
-    """
+    """Optimizer steps of a whole training, by the trainer's max_steps and max_epochs."""
     steps = trainer.estimated_stepping_batches
     if not 0 < steps < math.inf:
         raise ValueError(

@@ -42,20 +42,7 @@ def build_trainer(
     from_step: int = 0,
     begin: Callable[[Trainer], None] | None = None,
 ) -> Trainer:
-    """Build the trainer of one run.
-
-    Args:
-        options: arguments of Lightning's Trainer, ``precision`` among them.
-        run_dir: folder of the run.
-        save_every: steps between two checkpoints.
-        keep_best: keep the checkpoint with the least validation MSE, too.
-        logger: "tensorboard", "wandb" or "none", beside history.jsonl.
-        from_step: the step from which a resumed run goes on.
-        begin: called in the first process when the first step is about to be made.
-
-    Raises:
-        ImportError: the logger's package is absent.
-    """
+    """Build the trainer of one run."""
     first = [AtStart(begin)] if begin else []
     callbacks: list[Callback] = [*first, LastCheckpoint(run_dir, save_every)]
     callbacks.append(DataWait(run_dir / "run.json"))

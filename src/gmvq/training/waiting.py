@@ -23,9 +23,6 @@ class DataWait(Callback):
 
     The share since training began, or went on, is shown with the progress; at the end of training it goes into the last
     record of the run.
-
-    Args:
-        records: run.json of the run; without such a file nothing is written.
     """
 
     def __init__(self, records: Path) -> None:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from gmvq.errors import MissingExtraError
-from gmvq.evaluation.batches import device_of, evaluating, image_batches
+from gmvq.evaluation.batches import image_batches
 from gmvq.evaluation.codebook import codewords, diversity
 from gmvq.evaluation.distances import kernel_distances
-from gmvq.evaluation.features import EXTRACTOR, EfficientNetLite
+from gmvq.evaluation.extractors import EXTRACTOR, EfficientNetLite
 from gmvq.evaluation.generation import features
 from gmvq.evaluation.metrics import CodebookMetrics, ImageMetrics, rates
+from gmvq.models.interface import device_of, evaluating
 
 #: Images at most that enter KID, spread evenly over the split: the extractor costs more than the tokenizer.
 _KID_IMAGES = 512

@@ -23,7 +23,8 @@ from torch import Tensor
 from gmvq.data import open_images
 from gmvq.errors import check_choice, check_positive, check_size
 from gmvq.evaluation import Evaluation, evaluate
-from gmvq.evaluation.batches import device_of, image_batches
+from gmvq.evaluation.batches import image_batches
+from gmvq.models.interface import device_of
 from gmvq.objectives import GaussianLikelihood
 from gmvq.prior import TokenPrior, compress, decompress, fit_prior
 from gmvq.prior.coding import payload_bits

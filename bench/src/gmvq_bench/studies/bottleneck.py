@@ -22,7 +22,7 @@ import torch
 from gmvq.data import open_images
 from gmvq.evaluation import CodebookMetrics, generation_metrics
 from gmvq.evaluation.batches import image_batches
-from gmvq.evaluation.features import EXTRACTOR, EfficientNetLite
+from gmvq.evaluation.extractors import EXTRACTOR, EfficientNetLite
 from gmvq.evaluation.generation import features
 
 from ..comparison.train import train_model

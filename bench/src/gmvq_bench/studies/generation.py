@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from gmvq.data import open_images
+from gmvq.evaluation.extractors import extractor_name, open_extractor
 from gmvq.evaluation.generation import features, generation_metrics
-from gmvq.evaluation.inception import extractor_name, open_extractor
 from gmvq.prior import decode, fit_prior, mixture_indices
 
 from ..comparison.suite import Run

@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 
-from gmvq.evaluation.batches import check_codes, device_of, evaluating, image_batches
+from gmvq.evaluation.batches import check_codes, image_batches
+from gmvq.models.interface import device_of, evaluating
 
 #: Strengths of the L2 penalty, as scikit-learn's C, that a probe chooses from on a held-out fifth of its training set.
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from gmvq.data import open_images
-from gmvq.evaluation.batches import evaluating, image_batches
+from gmvq.evaluation.batches import image_batches
+from gmvq.models.interface import evaluating
 from gmvq.objectives import GaussianLikelihood
 
 from ..comparison.train import train_model

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmvq.evaluation.batches import Images, check_codes, description_of, device_of, evaluating, image_batches
-from gmvq.evaluation.evaluate import decoder_of, latents_of
+from gmvq.evaluation.batches import Images, check_codes, description_of, image_batches
+from gmvq.evaluation.evaluate import latents_of
 from gmvq.evaluation.metrics import per_image_mse
 from gmvq.functional.mixture import MIN_VARIANCE
+from gmvq.models.interface import decode_latents, device_of, evaluating
 from gmvq.objectives import LatentModel, Likelihood, MixtureQuantizer
 from gmvq.objectives.bounds import elbo
 
@@ -96,7 +98,9 @@ def image_scores(
             bound = x.new_zeros(x.shape[0])
             if densities is not None and likelihood is not None:
                 scale = likelihood.to(x.device)
-                terms = elbo(densities, latents, x, decoder_of(tokenizer), scale, generator=generator)
+                terms = elbo(
+                    densities, latents, x, partial(decode_latents, tokenizer), scale, generator=generator
+                )
                 bound = -terms.value
             places = _of_places(quantizer, densities, x, latents, out)
             found.append((*places, per_image_mse(out.reconstruction, x), bound))

