@@ -1,7 +1,8 @@
 """What each process of ``test_ranks.py`` runs: twenty steps of training without noise, the losses to a file.
 
 Started by torchrun, on one host or on two, or as one plain process: argv is the images, the number of images per step
-over all processes, the output file, and then ``name=value`` for the module.
+over all processes, the output file, and then ``name=value`` for the module; ``save`` and ``stop`` write a checkpoint
+and end after a step, ``resume`` goes on from it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ from gmvq.training import ImageDataModule, TokenizerModule
 STEPS = 20
 
 
+class Stop(Callback):
+    """Write a checkpoint after a step and end, with the schedules of the whole training."""
+
+    def __init__(self, path: str, step: int) -> None:
+        self._path, self._step = path, step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self._step:
+            trainer.save_checkpoint(self._path)
+            trainer.should_stop = True
+
+
 class Losses(Callback):
     """The loss of every step, as the mean over processes of what each returned."""
 
@@ -41,6 +54,7 @@ def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     accumulate = options.pop("accumulate", 1)
+    save, stop, resume = (options.pop(name, None) for name in ("save", "stop", "resume"))
     module = TokenizerModule(
         "tiny",
         codebook_size=8,
@@ -60,7 +74,7 @@ def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None
         num_nodes=world // local,
         strategy="ddp" if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
-        callbacks=[losses],
+        callbacks=[losses, *([Stop(save, stop)] if save else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -69,7 +83,8 @@ def main(images: str, per_step: int, out: Path, options: dict[str, Any]) -> None
         limit_val_batches=0,
         precision="64-true",
     )
-    trainer.fit(module, ImageDataModule(images, size=8, batch_size=per_step // world, flip=False))
+    data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     if trainer.is_global_zero:
         state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
         out.write_text(json.dumps({"losses": losses.values, "state": state, "world": trainer.world_size}))
