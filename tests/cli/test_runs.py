@@ -115,14 +115,16 @@ def test_csv_and_none(here: Any, gmvq: Run, tmp_path: Path) -> None:
 
 def test_wandb(here: Any, gmvq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline; a run that goes on keeps its id."""
-    pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     options = ["--logger", "wandb", "--out", tmp_path / "run"]
     assert gmvq("fit", *here.small, *options, "--trainer.max_steps", "3").code == 0
+    wandb.finish()
     (first,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert list((first / "files" / "media" / "images" / "validation").glob("reconstructions_*.png"))
     assert gmvq("fit", *options, "--ckpt_path", "last", "--trainer.max_steps", "6").code == 0
+    wandb.finish()
     ids = {folder.name.rpartition("-")[2] for folder in (tmp_path / "run" / "wandb").glob("offline-run-*")}
     assert len(ids) == 1
 

@@ -166,8 +166,9 @@ class StatelessSampler(Sampler[Batch]):
         """The batches of this size, and those of the pass, in what the saved run has handed out, rounded down."""
         batches, in_pass, then = state["batches"], state["in_pass"], state.get("global_batch")
         same = {"length": self._length, "seed": self._seed}
-        usable = isinstance(then, int) and then > 0 and self._batches_per_epoch(then) > 0
-        if not usable or then == self._global_batch or any(state.get(key) != same[key] for key in same):
+        if not isinstance(then, int) or then < 1 or any(state.get(key) != same[key] for key in same):
+            return batches, in_pass
+        if then == self._global_batch or not self._batches_per_epoch(then):
             return batches, in_pass
         epoch, within = divmod(batches, self._batches_per_epoch(then))
         now = (within * then // self._global_batch, in_pass * then // self._global_batch)

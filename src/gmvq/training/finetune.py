@@ -98,7 +98,8 @@ def begin_from(
     model = module.model
     for name in ("encoder", "decoder"):
         _copy(getattr(source, name), getattr(model, name), f"the {name} of {path}")
-    then, now = source.quantizer, model.quantizer
+    then: Any = source.quantizer
+    now: Any = model.quantizer
     if codebook == "new":
         now.init_codebook(_latents(model, data))
         return f"networks of {path}, and a new codebook of {now.codebook_size:,} codes"
