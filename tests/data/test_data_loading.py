@@ -106,6 +106,24 @@ def test_states_are_checked() -> None:
         sampler.load_state_dict(StatelessSampler(20, batch_size=2).state_dict())
 
 
+@pytest.mark.parametrize(("then", "now"), [(4, 6), (6, 4), (4, 10), (10, 1)])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_another_batch_size_leaves_nothing_out(then: int, now: int, drop_last: bool) -> None:
+    """In the middle of the second epoch: what was not handed out comes, and at most one batch comes again."""
+    length = 40
+    before = StatelessSampler(length, batch_size=then, drop_last=drop_last)
+    list(before)
+    seen = [index for batch in itertools.islice(before, 2) for index, _ in batch]
+    after = StatelessSampler(length, batch_size=now, drop_last=drop_last)
+    with pytest.warns(UserWarning, match=f"global_batch {then} -> {now}; going on at batch"):
+        after.load_state_dict(before.state_dict())
+    rest = [index for batch in after for index, _ in batch]
+    epoch = [index for index, _ in StatelessSampler(length, batch_size=length).batch(1)]
+    assert epoch[: len(seen)] == seen
+    again = len(seen) % now
+    assert rest == epoch[len(seen) - again : (length // now * now) if drop_last else length]
+
+
 def test_batches(dataset: ImageDataset) -> None:
     loader = make_loader(dataset, batch_size=16, shuffle=True)
     batches = list(loader)

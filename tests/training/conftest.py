@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from lightning.pytorch import Callback, Trainer
 
 from gmvq.training import ImageDataModule, TokenizerModule
+from gmvq.training.averaging import AveragedWeights
 from gmvq.training.callbacks import AtomicCheckpointIO, LastCheckpoint, StopRequested
 from gmvq.training.history import HistoryWriter
 
@@ -89,6 +90,8 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
         every: int = 100,
         dies: Callback | None = None,
         start_after: int = 5,
+        average: float = 0.0,
+        more: Sequence[Callback] = (),
         settings: dict[str, Any] | None = None,
         **options: Any,
     ) -> TokenizerModule:
@@ -100,7 +103,12 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
             **{"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2, **options},
             val_check_interval=val_check_interval,
             check_val_every_n_epoch=None,
-            callbacks=[LastCheckpoint(run_dir, every=every), *filter(None, [stop, dies])],
+            callbacks=[
+                *([AveragedWeights(average)] if average else []),
+                *more,
+                LastCheckpoint(run_dir, every=every),
+                *filter(None, [stop, dies]),
+            ],
             plugins=[AtomicCheckpointIO()],
             logger=HistoryWriter(run_dir / "history.jsonl"),
             enable_checkpointing=False,

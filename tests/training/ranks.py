@@ -1,6 +1,7 @@
 """What each process of ``test_ranks.py`` runs: a few steps of training without noise for each of some configurations.
 
-Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations.
+Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations;
+``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it.
 The test itself calls ``train_all`` for one process. The result of a configuration: its losses and its last state.
 """
 
@@ -20,7 +21,7 @@ from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, TokenizerModule
 
-STEPS = 12
+STEPS, STOP = 12, 8
 
 #: name -> the number of images per step over all processes, and options of the module and the trainer.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,18 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "residual, shared": {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
     "heads": {"groups": 2, "shared_codebook": True},
 }
+
+
+class Stop(Callback):
+    """Write a checkpoint after some steps and end, with the schedules of the whole training."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == STOP:
+            trainer.save_checkpoint(self._path)
+            trainer.should_stop = True
 
 
 class Losses(Callback):
@@ -46,7 +59,15 @@ class Losses(Callback):
         self.values.append(float(loss) / trainer.world_size)
 
 
-def train(images: str, *, per_step: int = 12, accumulate: int = 1, **options: Any) -> dict[str, Any]:
+def train(
+    images: str,
+    *,
+    per_step: int = 12,
+    accumulate: int = 1,
+    stop: str | None = None,
+    resume: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Losses and last state of one configuration; this process is one of those that torchrun says."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -69,7 +90,7 @@ def train(images: str, *, per_step: int = 12, accumulate: int = 1, **options: An
         num_nodes=world // local,
         strategy="ddp" if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
-        callbacks=[losses],
+        callbacks=[losses, *([Stop(stop)] if stop else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -78,13 +99,19 @@ def train(images: str, *, per_step: int = 12, accumulate: int = 1, **options: An
         limit_val_batches=0,
         precision="64-true",
     )
-    trainer.fit(module, ImageDataModule(images, size=8, batch_size=per_step // world, flip=False))
+    data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
     return {"losses": losses.values, "state": state, "world": trainer.world_size}
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    return {name: train(images, **CONFIGURATIONS[name]) for name in names}
+    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by what stands before the sign."""
+    results: dict[str, dict[str, Any]] = {}
+    for name in names:
+        key, _, file = name.partition("=")
+        results[key] = train(images, **({key: file} if file else CONFIGURATIONS[name]))
+    return results
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import CONFIGURATIONS, STEPS, train_all
+from ranks import CONFIGURATIONS, STEPS, STOP, train_all
 
 SCRIPT = str(Path(__file__).with_name("ranks.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -109,3 +109,20 @@ def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) 
     """Two torchrun agents that meet over TCP, each with one process."""
     hosts = launch(images, tmp_path / "out.json", ["plain"], 2, hosts=2)
     assert_same_training(hosts["plain"], one["plain"])
+
+
+@pytest.mark.parametrize("before", [1, 2])
+def test_another_number_of_processes_goes_on(
+    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int
+) -> None:
+    """With as many images per step, data order, statistics and losses are those of the run that nothing stopped."""
+    parts: dict[str, dict[str, Any]] = {}
+    for ranks, step in ((before, "stop"), (3 - before, "resume")):
+        name = f"{step}={tmp_path / 'some.ckpt'}"
+        parts |= (
+            train_all(images, [name]) if ranks == 1 else launch(images, tmp_path / "out.json", [name], ranks)
+        )
+    assert len(parts["stop"]["losses"]) == STOP
+    whole = {**parts["resume"], "losses": parts["stop"]["losses"] + parts["resume"]["losses"]}
+    assert len(whole["losses"]) == STEPS
+    assert_same_training(whole, one["plain"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trees import assert_equal_trees
 
 from gmvq.training import TokenizerModule, read_checkpoint
 
@@ -25,22 +26,6 @@ def straight(fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("straight")
     fit(run_dir)
     return run_dir
-
-
-def assert_equal_trees(one: Any, other: Any, path: str = "") -> None:
-    assert type(one) is type(other), path
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key in one:
-            assert_equal_trees(one[key], other[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for number, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            assert_equal_trees(mine, theirs, f"{path}[{number}]")
-    else:
-        assert one == other, path
 
 
 def spoil_generators() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from .common import say, tell, tell_skipped
@@ -27,21 +28,30 @@ def run(argv: Sequence[str]) -> int:
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
     quieten()
+    from ..training.finetune import begin_from, freeze, options_of
     from .options import build_parser, build_run, config_files
 
-    planned = plan(
-        "gmvq fit",
-        build_parser(),
-        argv,
-        lambda config: run_name(config.name, config_files(argv), config.data.path),
-    )
+    def planned_run(*more: str) -> TrainingRun:
+        def name_of(config: Any) -> str:
+            return run_name(config.name, config_files(argv), config.data.path)
+
+        return plan("gmvq fit", build_parser(), [*more, *argv], name_of)
+
+    planned = planned_run()
+    source = None if planned.checkpoint else planned.config.init_from
+    if source:
+        planned = replace(planned_run(*options_of(source)), argv=argv)
     module, data = build_run(planned.parser, planned.config)
     _check(module, data)
+    begun = (
+        [f"begins with {begin_from(module, data, source, planned.config.init_codebook)}"] if source else []
+    )
+    freeze(module, planned.config.freeze)
     _watch(data, planned.config.strict, planned.run_dir / _NOTES)
     return planned.train(
         module,
         data,
-        lambda: "\n".join(_describe(data)),
+        lambda: "\n".join([*begun, *_describe(data)]),
         lambda trainer: _export(planned, trainer, module, data),
         step=planned.steps_done(module),
         keep_best=planned.config.keep_best,

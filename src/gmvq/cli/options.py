@@ -28,6 +28,17 @@ OURS = {
     "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
 }  # fmt: skip
 
+_LOGGER = Literal["tensorboard", "wandb", "csv", "none"]
+_LOGGERS_OF_LIGHTNING = {
+    **{
+        kind.lower(): kind.lower().removesuffix("logger")
+        for kind in ("TensorBoardLogger", "WandbLogger", "CSVLogger")
+    },
+    **{name: name for name in ("tensorboard", "wandb", "csv", "none")},
+    "true": "tensorboard",
+    "false": "none",
+}
+
 #: Trainer arguments that may be objects in Python. Options and configurations name them only: the name of a class would
 #: import its module, and a configuration may come from anybody.
 _NAMED: dict[str, tuple[str | None, str]] = {
@@ -56,6 +67,14 @@ def build_parser() -> LightningArgumentParser:
     parser.add_argument("--bound_samples", type=int, default=0, help=text)
     text = "Stop at the first image or recording that cannot be read, in place of leaving it out."
     parser.add_argument("--strict", type=bool, default=False, help=text)
+    text = "Begin with networks and codebook of a trained tokenizer: a run, a model folder, a .ckpt or a Hub name."
+    parser.add_argument("--init_from", type=str | None, help=text)
+    text = "Of --init_from: keep its codes (more or fewer by --model.codebook_size), or new ones from the new data."
+    parser.add_argument("--init_codebook", type=Literal["keep", "new"], default="keep", help=text)
+    text = "Parts that stand still, as in '[encoder, quantizer]'."
+    parser.add_argument(
+        "--freeze", type=list[Literal["encoder", "decoder", "quantizer"]], default=[], help=text
+    )
     parser.add_class_arguments(TokenizerModule, "model", skip={"autoencoder"})
     parser.add_class_arguments(ImageDataModule, "data")
     parser.link_arguments("seed", "model.seed")
@@ -73,11 +92,17 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
     parser.add_argument("--out", type=str | None, help="Folder of the run, in place of runs/NAME.")
     text = "Seed of weights, noise, data order, augmentation."
     parser.add_argument("--seed", type=int, default=0, help=text)
-    text = "Go on from this checkpoint; 'last' is the newest of the run."
+    text = "Go on from this checkpoint; 'last' is the newest of the run; 'auto' the same, or begin if there is none."
     parser.add_argument("--ckpt_path", type=str | None, help=text)
-    kinds, text = Literal["tensorboard", "wandb", "none"], "Where figures go beside history.jsonl."
-    parser.add_argument("--logger", type=kinds, default="tensorboard", help=text)
+    text = "Where figures and pictures go beside history.jsonl: one or several, as in '[tensorboard, wandb]'."
+    parser.add_argument("--logger", type=_LOGGER | list[_LOGGER], default="tensorboard", help=text)
+    text = "As --logger, in Lightning's words: true, false, TensorBoardLogger, WandbLogger, CSVLogger."
+    parser.add_argument("--trainer.logger", type=bool | str | None, default=None, help=text)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
+    text = (
+        "Measure and keep a moving average of all weights with this decay, such as 0.99; 0: the last weights."
+    )
+    parser.add_argument("--average", type=float, default=0.0, help=text)
     parser.add_class_arguments(Trainer, "trainer", skip={*OURS, *_NAMED}, instantiate=False)
     for option, (default, text) in _NAMED.items():
         kind = str if default else str | None
@@ -100,6 +125,13 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         raise ValueError(_explain(str(error), sorted(known))) from error
     if not isinstance(config.trainer, Namespace):
         raise ValueError(f"trainer: expected options such as max_steps, got {config.trainer!r}")
+    logger = config.trainer.pop("logger")
+    if logger is not None:
+        name = str(logger).lower()
+        if name not in _LOGGERS_OF_LIGHTNING:
+            kinds = "true, false, TensorBoardLogger, WandbLogger or CSVLogger"
+            raise ValueError(f"trainer.logger: expected {kinds}; got {logger}")
+        config.logger = _LOGGERS_OF_LIGHTNING[name]
     if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
         config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
     return config

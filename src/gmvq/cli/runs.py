@@ -29,15 +29,21 @@ def new_run_dir(out: str | None, name: str) -> Path:
     return folder
 
 
-def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path:
-    """Return the checkpoint file that ``--ckpt_path`` means.
+def run_of(out: str | None, name: str) -> Path:
+    """Return the folder ``out`` or ``runs/name`` where it holds a run or nothing, else as ``new_run_dir``."""
+    wanted = Path(out).expanduser() if out else ROOT / name
+    return wanted if (wanted / "config.yaml").is_file() else new_run_dir(out, name)
+
+
+def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path | None:
+    """Return the checkpoint file that ``--ckpt_path`` means; None for "auto" where there is none.
 
     Args:
-        ckpt_path: "last", a checkpoint file, or a run folder.
+        ckpt_path: "last", "auto" (the last, if there is one), a checkpoint file, or a run folder.
         out: the run folder for "last"; default: the newest of runs/name, runs/name-2, ...
         name: name of the run.
     """
-    if ckpt_path != "last":
+    if ckpt_path not in ("last", "auto"):
         path = Path(ckpt_path).expanduser()
         path = path / LAST if path.is_dir() else path
         if not path.is_file():
@@ -50,6 +56,8 @@ def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path:
         folders = ROOT.iterdir() if ROOT.is_dir() else ()
         found = [folder / LAST for folder in folders if pattern.fullmatch(folder.name)]
     found = [path for path in found if path.is_file()]
+    if not found and ckpt_path == "auto":
+        return None
     if not found:
         place = Path(out) if out else ROOT / name
         raise FileNotFoundError(f"there is no run to resume: {place} has no {LAST}{_known()}")

@@ -20,7 +20,7 @@ from ..environment import versions
 from ..files import DiskFullError, check_own, remove_leftovers, write_json, write_text
 from ..reading import read_json
 from .common import say
-from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of
+from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, run_of
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -113,6 +113,8 @@ class TrainingRun:
             keep_best=keep_best,
             logger=config.logger,
             from_step=step,
+            average=config.average,
+            checkpoint=self.contents if self.checkpoint else None,
             begin=begin,
         )
         if trainer.is_global_zero:
@@ -178,10 +180,14 @@ def plan(
 
     config = parse_options(parser, argv)
     name = name_of(config)
-    if not config.ckpt_path:
-        run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
-        return TrainingRun(command, argv, parser, config, name, run_dir, None)
-    checkpoint = checkpoint_to_resume(config.ckpt_path, config.out, name)
+    auto = config.ckpt_path == "auto"
+    checkpoint = None
+    if config.ckpt_path:
+        checkpoint = checkpoint_to_resume(config.ckpt_path, config.out, name)
+    if checkpoint is None:
+        # With "auto" a run that was stopped before its first checkpoint begins again in its folder.
+        free = run_of(config.out, name) if auto else new_run_dir(config.out, name)
+        return TrainingRun(command, argv, parser, config, name, Path(os.environ.get(_RUN_DIR) or free), None)
     run_dir = run_dir_of(checkpoint)
     stored = run_dir / "config.yaml"
     if stored.is_file() and not config_files(argv):

@@ -56,7 +56,8 @@ class ResumableLoader(DataLoader[Tensor]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Make the next iteration go on after the batches already delivered."""
         self._batches.load_state_dict(state_dict)
-        self._delivered.restore(state_dict["batches"], state_dict["in_pass"])
+        place = self._batches.position
+        self._delivered.restore(place.batches, place.in_pass)
 
 
 def make_loader(

@@ -91,6 +91,7 @@ class StatelessSampler(Sampler[Batch]):
         self._rank = rank
         self._world_size = world_size
         self._global_batch = batch_size * world_size
+        self._drop_last = drop_last
         whole, rest = divmod(length, self._global_batch)
         if drop_last and not whole:
             raise ValueError(
@@ -102,9 +103,12 @@ class StatelessSampler(Sampler[Batch]):
                 f"the last batch of {length} images has {rest} for {world_size} processes; "
                 "use another batch_size"
             )
-        self._epoch_length = whole if drop_last or not rest else whole + 1
+        self._epoch_length = self._batches_per_epoch(self._global_batch)
         self.position = Position()
         self._order: tuple[int, np.ndarray] | None = None
+
+    def _batches_per_epoch(self, global_batch: int) -> int:
+        return self._length // global_batch if self._drop_last else -(-self._length // global_batch)
 
     def __len__(self) -> int:
         return self._epoch_length
@@ -136,14 +140,20 @@ class StatelessSampler(Sampler[Batch]):
         return {"batches": position.batches, "in_pass": position.in_pass, **fixed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the batches already handed out; warn if the order of the data is no longer the same."""
+        """Go on after the batches already handed out; warn if the order of the data is no longer the same.
+
+        Where batches have another size now, on another number of processes, none of the epoch's items that have not
+        been handed out is left out; at most one batch of those that have comes again.
+        """
         for key in ("batches", "in_pass"):
             if not isinstance(state_dict.get(key), int):
                 raise ValueError(f"expected a state with the number {key!r}, got the keys {list(state_dict)}")
-        self.position.restore(state_dict["batches"], state_dict["in_pass"])
+        self.position.restore(*self._translated(state_dict))
         now = self.state_dict()
         changed = [
-            f"{key} {state_dict.get(key)} -> {now[key]}" for key in now if state_dict.get(key) != now[key]
+            f"{key} {state_dict.get(key)} -> {now[key]}"
+            for key in ("length", "seed", "global_batch")
+            if state_dict.get(key) != now[key]
         ]
         if changed:
             warnings.warn(
@@ -151,3 +161,15 @@ class StatelessSampler(Sampler[Batch]):
                 f"{now['batches']} of the new order",
                 stacklevel=2,
             )
+
+    def _translated(self, state: dict[str, Any]) -> tuple[int, int]:
+        """The batches of this size, and those of the pass, in what the saved run has handed out, rounded down."""
+        batches, in_pass, then = state["batches"], state["in_pass"], state.get("global_batch")
+        same = {"length": self._length, "seed": self._seed}
+        if not isinstance(then, int) or then < 1 or any(state.get(key) != same[key] for key in same):
+            return batches, in_pass
+        if then == self._global_batch or not self._batches_per_epoch(then):
+            return batches, in_pass
+        epoch, within = divmod(batches, self._batches_per_epoch(then))
+        now = (within * then // self._global_batch, in_pass * then // self._global_batch)
+        return epoch * self._epoch_length + min(now[0], self._epoch_length), min(now[1], self._epoch_length)

@@ -29,7 +29,18 @@ class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints under a temporary name beside their own and rename: whoever reads sees a whole file."""
+    """Write checkpoints under a temporary name beside their own and rename: whoever reads sees a whole file.
+
+    Args:
+        loaded: the checkpoint that training goes on from, where it was read already.
+    """
+
+    def __init__(self, loaded: dict[str, Any] | None = None) -> None:
+        self._loaded = loaded
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        loaded, self._loaded = self._loaded, None
+        return super().load_checkpoint(path, *args, **kwargs) if loaded is None else loaded
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
