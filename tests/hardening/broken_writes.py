@@ -57,23 +57,25 @@ class Ended:
 
 def main() -> int:
     options = _parser().parse_args()
+    command = shlex.join(["python", "tests/hardening/broken_writes.py", *sys.argv[1:]])
     results: dict[str, Any] = {
         "kind": KIND,
-        "command": shlex.join(["python", "tests/hardening/broken_writes.py", *sys.argv[1:]]),
+        "commands": [command],
         "environment": environment(torch.device("cpu")),
         "cases": {},
     }
     if options.json and Path(options.json).is_file():
-        results["cases"] = json.loads(Path(options.json).read_text(encoding="utf-8"))["cases"]
+        kept = json.loads(Path(options.json).read_text(encoding="utf-8"))
+        results |= {"commands": list(dict.fromkeys([*kept["commands"], command])), "cases": kept["cases"]}
     with tempfile.TemporaryDirectory(dir=options.work) as name:
         work = Path(name)
         prepare(work, run)
         for case in CASES:
             if options.cases and case.name not in options.cases:
                 continue
-            results["cases"][case.name] = found = examine(
-                case, work, options.kills, options.full, options.seed
-            )
+            found = examine(case, work, options.kills, options.full, options.seed)
+            known = {**results["cases"], case.name: found}
+            results["cases"] = {one.name: known[one.name] for one in CASES if one.name in known}
             print(f"{case.name}: {found}", file=sys.stderr, flush=True)
             if options.json:
                 write_json(Path(options.json), results)

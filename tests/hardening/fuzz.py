@@ -164,13 +164,11 @@ def opened(file: Path, start: int) -> dict[str, Any]:
     """The results file, with what it has of this seed."""
     kept = read_json(file) if file.is_file() else {}
     same = kept.get("seed") == start
+    command = shlex.join(["python", "tests/hardening/fuzz.py", *sys.argv[1:]])
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "kind": "fuzz",
-        "commands": [
-            *(kept["commands"] if same else []),
-            shlex.join(["python", "tests/hardening/fuzz.py", *sys.argv[1:]]),
-        ],
+        "commands": list(dict.fromkeys([*(kept["commands"] if same else ()), command])),
         "date": datetime.now(UTC).date().isoformat(),
         "environment": {"python": platform.python_version(), "torch": torch.__version__, **versions},
         "seed": start,
