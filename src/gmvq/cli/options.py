@@ -160,10 +160,9 @@ def _current(value: str) -> str:
         config = yaml.safe_load(read_text(value))
     except (yaml.YAMLError, RecursionError):  # left to the parser
         return value
-    model = config.get("model") if isinstance(config, dict) else None
-    former = [
-        name for name in FORMER if isinstance(model, dict) and isinstance(model.get(name.lower()), dict)
-    ]
+    found = config.get("model") if isinstance(config, dict) else None
+    model: dict[str, Any] = found if isinstance(found, dict) else {}
+    former = [name for name in FORMER if isinstance(model.get(name.lower()), dict)]
     if not any(FORMER[name].keys() & model[name.lower()].keys() for name in former):
         return value
     for name in former:

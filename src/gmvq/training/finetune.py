@@ -14,7 +14,7 @@ from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
 from ..models.interface import evaluating
 from ..models.pretrained import CONFIG, read_config
-from ..models.weights import check_values, fill, misfits
+from ..models.weights import check_values, fill, mismatches
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.resize import resize_codebook
 from .checkpoint import find_model, load_model, read_checkpoint, read_entry
@@ -133,7 +133,7 @@ def freeze(module: TokenizerModule, parts: Sequence[str]) -> None:
 
 def _copy(source: nn.Module, target: nn.Module, what: str) -> None:
     weights = source.state_dict()
-    problems = misfits(weights, target.state_dict())
+    problems = mismatches(weights, target.state_dict())
     if problems:
         raise ValueError(
             f"{what} does not fit this configuration: {'; '.join(problems[:3])}; leave the model.* options that say "

@@ -55,34 +55,34 @@ class BaselineQuantizer(Quantizer):
     def _step(self, rows: Tensor) -> Step:
         raise NotImplementedError
 
-    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        indices = rows.new_zeros(rows.shape[0], dtype=torch.int64)
+    def _quantize(self, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
+        indices = latents.new_zeros(latents.shape[0], dtype=torch.int64)
         if not self.training:
-            indices = self._search(rows)
-            quantized, loss, terms = self._lookup(indices).to(rows.dtype), rows.new_zeros(()), {}
-        elif valid is None:
-            step = self._step(rows)
+            indices = self._search(latents)
+            quantized, loss, terms = self._lookup(indices).to(latents.dtype), latents.new_zeros(()), {}
+        elif mask is None:
+            step = self._step(latents)
             quantized, indices, loss, terms = step.quantized, step.indices, step.loss, step.terms
-        elif bool(valid.any()):
-            at = (valid.nonzero()[:, 0],)
-            step = self._step(rows[at])
-            quantized = torch.zeros_like(rows).index_put(at, step.quantized.to(rows.dtype))
+        elif bool(mask.any()):
+            at = (mask.nonzero()[:, 0],)
+            step = self._step(latents[at])
+            quantized = torch.zeros_like(latents).index_put(at, step.quantized.to(latents.dtype))
             indices = indices.index_put(at, step.indices)
             loss, terms = step.loss, step.terms
         else:
-            quantized, loss, terms = rows * 0.0, rows.sum() * 0.0, {}
-        counts = code_counts(indices if valid is None else indices[valid], self.codebook_size)
+            quantized, loss, terms = latents * 0.0, latents.sum() * 0.0, {}
+        counts = code_counts(indices if mask is None else indices[mask], self.codebook_size)
         terms = {
             "perplexity": perplexity(counts),
             "usage": (counts > 0).float().mean(),
             **{name: value.detach().clone() for name, value in terms.items()},
         }
-        zeros = rows.new_zeros(rows.shape[0])
+        zeros = latents.new_zeros(latents.shape[0])
         return QuantizerOutput(quantized, indices, loss, loss, zeros, terms)
 
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         codewords = self.codewords().detach()
-        return nearest_code(rows.detach().to(codewords.dtype), codewords)[0]
+        return nearest_code(latents.detach().to(codewords.dtype), codewords)[0]
 
     def _lookup(self, indices: Tensor) -> Tensor:
         # Always of the whole table: products of some of its rows may round differently.

@@ -32,12 +32,12 @@ class Continuous(BaselineQuantizer):
     def codewords(self) -> Tensor:
         raise ValueError(f"{self.name!r} is a continuous bottleneck: it has no codewords")
 
-    def _search(self, rows: Tensor) -> Tensor:
-        return torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
+    def _search(self, latents: Tensor) -> Tensor:
+        return torch.zeros(latents.shape[0], dtype=torch.int64, device=latents.device)
 
-    def _quantize(self, rows: Tensor, valid: Tensor | None) -> QuantizerOutput:
-        out = super()._quantize(rows, valid)
-        return out if self.training else replace(out, quantized=rows)
+    def _quantize(self, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
+        out = super()._quantize(latents, mask)
+        return out if self.training else replace(out, quantized=latents)
 
     def _lookup(self, indices: Tensor) -> Tensor:
         return torch.zeros(*indices.shape, self.dim, device=indices.device)

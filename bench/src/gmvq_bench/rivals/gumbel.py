@@ -73,8 +73,8 @@ class GumbelVQ(BaselineQuantizer):
     def codewords(self) -> Tensor:
         return self.codebook
 
-    def _search(self, rows: Tensor) -> Tensor:
-        return self.logits(rows.to(self.codebook.dtype)).argmax(-1)
+    def _search(self, latents: Tensor) -> Tensor:
+        return self.logits(latents.to(self.codebook.dtype)).argmax(-1)
 
     def _step(self, rows: Tensor) -> Step:
         logits = self.logits(rows.to(self.codebook.dtype))

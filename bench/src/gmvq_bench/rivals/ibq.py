@@ -66,11 +66,11 @@ class IndexBackpropagationVQ(BaselineQuantizer):
     def codewords(self) -> Tensor:
         return self.codebook
 
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         codebook = self.codebook.detach()
-        return best_code(rows.detach().to(codebook.dtype), codebook, codebook.new_zeros(self.codebook_size))[
-            1
-        ]
+        return best_code(
+            latents.detach().to(codebook.dtype), codebook, codebook.new_zeros(self.codebook_size)
+        )[1]
 
     def _step(self, rows: Tensor) -> Step:
         if self.kmeans_init and self.codebook.requires_grad:

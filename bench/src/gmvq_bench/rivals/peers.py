@@ -86,12 +86,12 @@ class VectorQuantizePeer(PackageQuantizer):
             embed = (embed - state.codebook_mean) * ratio + state.batch_mean
         return embed[0]
 
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         if not self.layer.use_cosine_sim:
-            return super()._search(rows)
+            return super()._search(latents)
         codewords = self.codewords().detach()
-        rows = F.normalize(rows.detach().to(codewords.dtype), dim=-1, eps=1e-6)
-        return best_code(rows, codewords, codewords.new_zeros(self.codebook_size))[1]
+        latents = F.normalize(latents.detach().to(codewords.dtype), dim=-1, eps=1e-6)
+        return best_code(latents, codewords, codewords.new_zeros(self.codebook_size))[1]
 
     def _step(self, rows: Tensor) -> Step:
         step = super()._step(rows)
@@ -114,10 +114,10 @@ class ImplicitPeer(PackageQuantizer):
         return self.layer.project_out(table)
 
     @torch.no_grad()
-    def _search(self, rows: Tensor) -> Tensor:
+    def _search(self, latents: Tensor) -> Tensor:
         if self.name == "simvq":
-            return super()._search(rows)
-        return self.layer(rows.to(self.codewords().dtype)[None])[1][0].long()
+            return super()._search(latents)
+        return self.layer(latents.to(self.codewords().dtype)[None])[1][0].long()
 
 
 @dataclass(frozen=True)
