@@ -85,5 +85,5 @@ def test_bad_input_is_refused() -> None:
         aggregate.update(torch.zeros(2, 3), torch.ones(2))
     with pytest.raises(ValueError, match="cannot merge"):
         aggregate.merge(AggregatePosterior(4))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="codebook_size must be positive"):
         AggregatePosterior(0)

@@ -78,10 +78,10 @@ class Quantizer(nn.Module):
         check_finite("latents", flat)
         return (flat if flat.dtype == torch.float64 else flat.float()), valid
 
-    def _quantize(self, latents: Tensor, mask: Tensor | None) -> QuantizerOutput:
+    def _quantize(self, latents: Tensor, mask: Tensor | None, /) -> QuantizerOutput:
         raise NotImplementedError
 
-    def _search(self, latents: Tensor) -> Tensor:
+    def _search(self, latents: Tensor, /) -> Tensor:
         raise NotImplementedError
 
     def _lookup(self, indices: Tensor) -> Tensor:
