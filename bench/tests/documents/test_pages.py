@@ -66,8 +66,9 @@ def root(tmp_path: Path) -> Path:
     (kept / "reliability.json").write_text(json.dumps(reliability))
     check = {"indices": 100, "images": 4, "differing": 1, "largest_image_difference": 1e-6}
     (kept / "export.json").write_text(json.dumps({"command": "e", "check": check}))
-    kinds = {"folder": {"inputs": 9, "outcomes": {"accepted": 3, "ValueError": 5, "unexpected": 1}}}
-    fuzz = {"command": "f", "date": "d", "seed": 0, "inputs": 9, "unexpected": 1, "kinds": kinds}
+    folder = {"inputs": 9, "outcomes": {"accepted": 3, "ValueError": 5, "unexpected": 1}}
+    kinds = {"folder": folder | {"largest_memory_above_baseline_bytes": 3 << 20}}
+    fuzz = {"commands": ["f", "g"], "date": "d", "seed": 0, "inputs": 9, "unexpected": 1, "kinds": kinds}
     (kept / "fuzz.json").write_text(json.dumps(fuzz))
     write_json(kept / "compare" / "quick.json", results("quick", "a"))
     write_json(kept / "compare" / "both.json", results("both", "a", "b"))
@@ -97,6 +98,7 @@ def test_pages_are_written_from_the_results_files(root: Path) -> None:
         "5",
         "1",
     ]
+    assert "`f; g`, d: 9 inputs, 1 unexpected; at most 3 MiB" in reliability
     assert "ONNX gives 99 as the model does" in reliability
     assert "**no**" in reliability
     write_pages(root)
