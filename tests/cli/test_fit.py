@@ -108,7 +108,7 @@ def test_there_are_five_configs() -> None:
         (["--lr", "3"], "did you mean model.lr?"),
         (["--model.codebook_size", "many"], "model.codebook_size: expected int, got many"),
         (["--model.objective.beta", "Lineer(0, 1)"], "did you mean Linear?"),
-        (["--model.objective.kind", "vae"], "'albo', 'elbo', 'literal', 'none'; got vae"),
+        (["--model.objective.kind", "vae"], "'albo', 'elbo', 'literal'; got vae"),
         (["--trainer.precision", "half"], "'bf16-mixed'"),
         (["--data.path", "nothing"], "there is no 'nothing'"),
         (["--data.size", "10"], "data.size must be a multiple of model.downsample=4, got 10; try 8"),

@@ -36,15 +36,15 @@ def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Suppo
     return Support(*search_op(query, codebook, bias, k))
 
 
-@torch.no_grad()
 def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     """arg max_c of the logits, (N,), int64, ties to the lowest code: the ``indices`` of ``mixture_sample``, alone.
 
     A code is a function of its row alone (``functional.search``); not in an exported program, whose logits round.
     """
+    query, codebook, bias = query.detach(), codebook.detach(), bias.detach()
     if torch.compiler.is_exporting():
         return torch.addmm(bias, query, codebook.T).argmax(-1)
-    return search_one(query.detach(), codebook.detach(), bias.detach())
+    return search_one(query, codebook, bias)
 
 
 @torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
