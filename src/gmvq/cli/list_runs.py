@@ -37,9 +37,7 @@ def run(argv: Sequence[str]) -> int:
         raise FileNotFoundError(f"there is no folder {folder}; gmvq fit makes runs in {ROOT}/")
     found = [run for file in sorted(folder.rglob("config.yaml")) if (run := _read(file.parent, folder))]
     if not found:
-        raise FileNotFoundError(
-            f"{folder} holds no runs: expected folders with config.yaml and history.jsonl"
-        )
+        raise FileNotFoundError(f"{folder} holds no runs: expected folders with config.yaml and run.json")
     differing = _differing([run["config"] for run in found])
     for one in found:
         one["config"] = {key: one["config"].get(key) for key in differing}
@@ -75,12 +73,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _read(run_dir: Path, root: Path) -> dict[str, Any] | None:
     """What is known about one run; None where a folder is none, or cannot be read, which is said."""
-    history = run_dir / "history.jsonl"
-    if not history.is_file():
+    if not (run_dir / "run.json").is_file():
         return None
+    history = run_dir / "history.jsonl"
     try:
         config = _flat(require("yaml", "train").safe_load(read_text(run_dir / "config.yaml")))
-        lines = [json.loads(line) for line in read_text(history).splitlines()]
+        # A run of fewer steps than are between two records has none.
+        lines = [json.loads(line) for line in read_text(history).splitlines()] if history.is_file() else []
         steps = max((int(line["step"]) for line in lines), default=0)
         finished = (run_dir / "metrics.json").is_file()
         results = read_json(run_dir / "metrics.json") if finished else _last_validation(lines)

@@ -55,7 +55,9 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
             codes.update(out.indices)
             squared += float((out.quantized - read(latents)).double().square().sum())
             values, pixels = values + latents.numel(), pixels + x.numel() // x.shape[1]
-            pairs.append((x[-seen % stride :: stride], reconstruction[-seen % stride :: stride]))
+            pairs.append(
+                (x[-seen % stride :: stride], reconstruction[-seen % stride :: stride].clamp(0.0, 1.0))
+            )
             seen += len(x)
     used = codes.compute()
     size = codes.histogram.numel()
