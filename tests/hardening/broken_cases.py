@@ -85,7 +85,13 @@ class Case:
 
 
 CASES = [
-    Case("fit", _FIT, resume=["fit", "--ckpt_path", "out", "--trainer.enable_progress_bar", "false"]),
+    # Lightning logs a step after its checkpoint: a kill between the two loses that line of the history.
+    Case(
+        "fit",
+        _FIT,
+        resume=["fit", "--ckpt_path", "out", "--trainer.enable_progress_bar", "false"],
+        varies="history.jsonl",
+    ),
     Case("prior fit", _PRIOR, resume=["prior", "fit", "--ckpt_path", "out"]),
     Case("encode", ["encode", "model", "--rows_per_shard", "16", "--batch_size", "8", "--quiet"]),
     Case("encode, bad items", ["encode", "model", "--data", "pictures", "--rows_per_shard", "4", "--quiet"]),

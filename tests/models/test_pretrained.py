@@ -48,6 +48,14 @@ def test_round_trip_is_exact(model: VQAutoencoder, saved: Path, images: Tensor) 
     assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_what_a_killed_process_left_is_gone_after_the_next_save(model: VQAutoencoder, saved: Path) -> None:
+    left, running = (saved / f".model.safetensors.{number}.tmp" for number in (2**22 + 1, os.getpid()))
+    left.touch()
+    model.save_pretrained(saved)
+    assert not left.exists()
+    assert not running.exists()
+
+
 @pytest.mark.parametrize("change", [lambda m: m.to(torch.bfloat16), lambda m: m.double()])
 def test_round_trip_keeps_the_dtype(
     model: VQAutoencoder, images: Tensor, tmp_path: Path, change: Callable[[VQAutoencoder], VQAutoencoder]

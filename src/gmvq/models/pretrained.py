@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import quantizers
 from ..environment import versions
-from ..files import PathLike, atomic_write, write_text
+from ..files import PathLike, atomic_write, remove_leftovers, write_text
 from ..reading import read_json
 from .interface import Tokenizer, networks_of
 from .nets import Decoder, Encoder, build_networks
@@ -52,6 +52,8 @@ def write_folder(directory: PathLike, config: dict[str, Any], tensors: Mapping[s
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
+    # Of a process that was killed when it wrote them.
+    remove_leftovers(directory, WEIGHTS)
     with atomic_write(Path(directory) / WEIGHTS) as file:
         save_file(weights, file, metadata={"format": "pt", DIGEST: tensors_digest(weights)})
     write_text(Path(directory) / CONFIG, text)
