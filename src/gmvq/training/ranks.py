@@ -36,12 +36,15 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
     watch = _Watch(command, go_on)
     threading.Thread(target=watch.run, daemon=True).start()
     try:
-        with _no_observer(), _asked_to_end(watch):
-            yield
-    except RuntimeError:
-        # A collective reports a lost connection at once; the thread finds out whose it was, and ends the process.
-        time.sleep(_PATIENCE)
-        raise
+        with _asked_to_end(watch):
+            try:
+                with _no_observer():
+                    yield
+            except RuntimeError:
+                # A collective reports a lost connection at once; the thread finds out whose it was, and ends the
+                # process, or the handler does, where torchrun asks to end before that.
+                time.sleep(_PATIENCE)
+                raise
     finally:
         end_watch()
 
