@@ -43,5 +43,6 @@ if __name__ == "__main__":
             owner, name = (
                 (AtomicCheckpointIO, "save_checkpoint") if rank == "0" else (LastCheckpoint, "_must_stop")
             )
-            killed_in(owner, name, 1)
+            # Rank 0 has finished the checkpoint of step 2 when the others end step 3, not when they end step 2.
+            killed_in(owner, name, 1 if rank == "0" else 4)
     sys.exit(main(sys.argv[3:]))
