@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..environment import at_most_cores
 from .sampler import Position, StatelessSampler
 from .signals import TrainingSet
 
@@ -79,7 +80,7 @@ def make_loader(
         batch_size: items per batch and process.
         shuffle: a new order for every epoch.
         seed: of the order, and of the workers.
-        num_workers: processes that fetch ahead; they live as long as the loader.
+        num_workers: processes that fetch ahead, at most one per core; they live as long as the loader.
         rank, world_size: of this process, of all; Lightning then needs Trainer(use_distributed_sampler=False).
         drop_last: leave out the short last batch; None means when shuffling a set that fills a whole batch.
         pin_memory: copy batches into pinned memory, for a GPU.
@@ -92,6 +93,7 @@ def make_loader(
         raise TypeError(
             f"dataset must be an ImageDataset or a SignalDataset, as open_dataset returns, got {type(dataset).__name__}"
         )
+    num_workers = at_most_cores(num_workers, "processes that fetch data")
     return loader_of(
         dataset,
         batch_size=batch_size,

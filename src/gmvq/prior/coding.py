@@ -2,8 +2,8 @@
 
 A coder with p(x_t | x_<t) spends -log2 p bits on a token, and a few bytes in all beyond. Decoder and encoder must hold
 the same p to the last bit, so both compute it by the same steps: place by place, the rows in the same batches, through
-the same KV cache, with as many threads, in full precision. The bytes are therefore for the kind of device and the
-versions that they were made with; a checksum of the tokens tells where they do not come back.
+the same KV cache, with as many threads (where there are cores for them), in full precision. The bytes are therefore for
+the kind of device and the versions that they were made with; a checksum tells where the tokens do not come back.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..environment import cores
 from ..errors import require
 from ..models.interface import evaluating
+from ..reading import check_unpacked
 from . import causal
 from .prior import TokenPrior
 from .saved import digest
 
 MAGIC = b"gmvqrc1\n"
 _BATCH = 256
+_MOST_BATCH = 4096
 _ENTRIES = {"images": 0, "batch": 1, "threads": 1, "crc32": 0, "tokens_crc32": 0}
 """Whole numbers of the header, and the least value of each."""
 
@@ -73,7 +76,8 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     """Decode what ``compress`` wrote -> indices (B, *shape), int64, on the CPU.
 
     Raises:
-        ValueError: no such bytes, damaged, of another prior; or the tokens do not come back, for the labels, the device
+        ValueError: no such bytes, damaged, of another prior, or of more images than ``gmvq.reading`` allows for so few
+            bytes; or the tokens do not come back, for the labels, the device
             or the versions are others.
     """
     _check(prior)
@@ -89,6 +93,8 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     def choose(place: int, p: np.ndarray) -> np.ndarray:
         return decoder.decode(family, p) if p.shape[1] > 1 else np.zeros(len(p), np.int32)
 
+    # A byte a token: the header is no more to be believed than that of a container.
+    check_unpacked("the token stream", head["images"] * prior.spec.length, len(data))
     label_ids = prior.spec.label_ids(labels, head["images"], prior.device)
     try:
         parts = [_walk(prior, rows, choose, head["threads"]) for rows in _batches(label_ids, head["batch"])]
@@ -121,7 +127,7 @@ def _walk(
 def _threads(count: int) -> Iterator[None]:
     """Sums are taken in another order by another number of threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(min(count, cores()))
     try:
         yield
     finally:
@@ -154,6 +160,8 @@ def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
         for name, least in _ENTRIES.items():
             if type(head[name]) is not int or head[name] < least:
                 raise ValueError(f"their header has {name} = {head[name]!r}")
+        if head["batch"] > _MOST_BATCH:
+            raise ValueError(f"their header has batches of {head['batch']:,} images, above {_MOST_BATCH:,}")
         if head["crc32"] != zlib.crc32(words) or "prior" not in head:
             raise ValueError("their CRC-32 differs from that in the header")
     except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:

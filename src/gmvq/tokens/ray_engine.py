@@ -17,6 +17,7 @@ import msgspec
 import torch
 
 from ..data import DataRecipe
+from ..environment import at_most_cores
 from ..errors import require
 from ..models.interface import device_of
 from .manifest import Manifest, ShardRecord
@@ -60,6 +61,8 @@ def encode_on_ray(
     ray = require("ray", "ray")
     data = require("ray.data", "ray")
     workers = max(1, min(workers or 2, len(plans)))
+    if address is None:
+        workers = at_most_cores(workers, "processes that encode")
     with _cluster(ray, workers, address):
         data.DataContext.get_current().enable_progress_bars = False
         device = device_of(model).type

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data import DataRecipe, TrainingSet
 from ..data.skipping import SkippedItemError
+from ..environment import at_most_cores
 from ..errors import check_unit_range, one_line
 from ..files import unicode_text
 from .manifest import Skipped
@@ -198,7 +199,7 @@ class _Reader(Dataset[Batch]):
 
 
 def read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator[Batch]:
-    """Yield batches in order, read here or by ``workers`` processes ahead."""
+    """Yield batches in order, read here or by ``workers`` processes ahead, at most one per core."""
     if workers == 0:
         yield from map(rows.batch, batches)
         return
@@ -206,7 +207,7 @@ def read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator
         _Reader(rows),
         batch_size=None,
         sampler=batches,  # pyright: ignore[reportArgumentType]
-        num_workers=workers,
+        num_workers=at_most_cores(workers, "processes that decode images"),
         generator=torch.Generator(),  # else the global one would be drawn from
     )
     yield from loader

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gmvq.cli.common import Parser, positive, say
+from gmvq.environment import at_most_cores
 
 TARGETS = {
     "layer": "the quantizer layer: ours in all implementations, its peers, and the machine's floors",
@@ -64,7 +65,7 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
         options.json,
         which="quick" if options.quick else "default",
         device=torch.device(options.device),
-        threads=options.threads,
+        threads=options.threads and at_most_cores(options.threads, "threads"),
         limits=None if options.memory is None else Limits(1e9 * options.memory),
         command=shlex.join(["gmvq", "bench", "layer", *argv]),
         say=say,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gmvq.cli.common import Parser, add_strict, positive, say, tell_skipped
+from gmvq.environment import at_most_cores, cores
 from gmvq.files import inside, write_json, write_text
 from gmvq.reading import read_json
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str]) -> int:
     """Run or report a suite; return the exit code: 0 done, 1 a run of the suite failed or an item could not be read."""
     options = _parser().parse_args(list(argv))
+    options.threads = at_most_cores(options.threads, "threads")
     if options.list:
         return _list()
     if options.report is not None:
@@ -35,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
             raise ValueError(
                 "the robust suites run on the CPU; leave --devices out, --workers says how many at a time"
             )
-        return run_robust(options, argv, options.workers or _workers(options.threads))
+        return run_robust(options, argv, _workers(options.workers, options.threads))
     if options.parity:
         raise ValueError(f"--parity is for the suites {' and '.join(ROBUST)}")
     return _run(options, argv)
@@ -132,16 +134,17 @@ def _devices(options: Namespace) -> list[str]:
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     places = options.devices or gpus
     if not places:
-        return ["cpu"] * (options.workers or _workers(options.threads))
-    return [device for device in places for _ in range(options.workers or 1)]
+        return ["cpu"] * _workers(options.workers, options.threads)
+    workers = at_most_cores(options.workers or 1, "runs per GPU")
+    return [device for device in places for _ in range(workers)]
 
 
-def _workers(threads: int) -> int:
-    """CPU runs at a time."""
-    import os
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+def _workers(asked: int | None, threads: int) -> int:
+    """CPU runs at a time, with so many threads each: as many as there are cores for, or those of --workers."""
+    most = max(1, cores() // threads)
+    if asked is not None and asked > most:
+        say(f"--workers {asked}: there are cores for {most} at a time, of {threads} threads each")
+    return min(asked or most, most)
 
 
 def _report(paths: list[Path], out: Path | None) -> int:
