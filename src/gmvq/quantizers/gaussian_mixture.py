@@ -130,7 +130,7 @@ class GaussianMixtureVQ(MixtureState):
             "temperature": self.estimator.temperature,
             "gumbel_noise": self.estimator.noise,
             "sample_noise": self.variance.noise,
-            "sharpening": self.precision.sharpening,
+            "sharpening": self.precision.factor(self.codebook_dim),
             "gamma": self.objective.gamma,
             "beta": self.objective.beta,
         }

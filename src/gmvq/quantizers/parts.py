@@ -44,6 +44,10 @@ class Objective:
             raise ValueError(f"Objective.commitment must not be negative, got {self.commitment}")
 
 
+#: Effective features that latents are taken to have, at most.
+_EFFECTIVE = 4.0
+
+
 @dataclass(frozen=True)
 class Precision:
     r"""The mixture's precision w = 1 / s_z^2, which follows the latents: 1/w is the running mean squared error per
@@ -51,12 +55,16 @@ class Precision:
 
     Args:
         per_feature: one value per feature instead of one.
-        sharpening: factor on w in q(c|x), over training; above 1, posteriors harden. Below 1 because latents have
-            fewer effective features than D, and w is a sum over all D.
+        sharpening: factor on w in q(c|x), over training; above 1, posteriors harden. None, the default, is
+            min(D/2, 4) / D: w is a sum over all D features, and latents have about four effective ones.
     """
 
     per_feature: bool = False
-    sharpening: Schedule = Constant(0.5)
+    sharpening: Schedule | None = None
+
+    def factor(self, dim: int) -> Schedule:
+        """The sharpening of latents with D features."""
+        return Constant(min(dim / 2, _EFFECTIVE) / dim) if self.sharpening is None else self.sharpening
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ def check_parts(objective: Objective, precision: Precision, variance: Variance, 
     check_part("estimator", estimator, GumbelSoftmax(), ("sample", "temperature", "noise"))
     check_schedule("objective.gamma", objective.gamma)
     check_schedule("objective.beta", objective.beta)
-    check_schedule("precision.sharpening", precision.sharpening, positive=True)
+    if precision.sharpening is not None:
+        check_schedule("precision.sharpening", precision.sharpening, positive=True)
     check_schedule("variance.noise", variance.noise)
     check_schedule("estimator.temperature", estimator.temperature, positive=True)
     check_schedule("estimator.noise", estimator.noise)
