@@ -48,6 +48,14 @@ def test_sharpening_makes_the_posterior_one_hot_and_leaves_the_component_alone()
     torch.testing.assert_close(sharp.eval()(x).nats, soft.eval()(x).nats)
 
 
+@pytest.mark.parametrize(("dim", "counted"), [(2, 1.0), (4, 2.0), (8, 4.0), (64, 4.0)])
+def test_w_counts_four_features_at_most_by_default(dim: int, counted: float) -> None:
+    layer = GaussianMixtureVQ(dim, 8)
+    assert float(layer.sharpening) == pytest.approx(counted / dim)
+    layer.set_progress(0.5)
+    assert float(layer.sharpening) == pytest.approx(counted / dim)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_code_is_the_gaussian_case(kind) -> None:
     """K = 1: the posterior is certain, all categorical terms vanish and the Gaussian term is all there is."""
