@@ -50,7 +50,7 @@ def options_of(path: PathLike) -> list[str]:
     for name, value in named.items():
         fields = value.items() if isinstance(value, dict) else [("", value)]
         for field, entry in fields:
-            text = str(entry).lower() if isinstance(entry, bool) else entry
+            text = str(entry).lower() if isinstance(entry, bool) else "null" if entry is None else entry
             found.append(f"--{name}.{field}={text}" if field else f"--{name}={text}")
     return found
 
