@@ -10,10 +10,7 @@ from typing import Any
 
 #: Of a run: when, where, how long.
 _NEVER_COMPARED = ("run.json", "report.html", "config.yaml", ".ckpt")
-_TIMES = (
-    *("created", "seconds", "training_seconds", "started", "date", "command", "environment"),
-    *("steps_per_second", "peak_memory_mb"),
-)
+_TIMES = ("created", "seconds", "training_seconds", "started", "date", "command", "environment")
 
 
 def problems(folder: Path) -> list[str]:

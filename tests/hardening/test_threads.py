@@ -1,4 +1,4 @@
-"""No more threads or processes than the machine has cores, whatever an option or a small file asks for."""
+"""Loaders, comparisons and compressed tokens start no more threads or processes than the machine has cores."""
 
 from __future__ import annotations
 

@@ -77,8 +77,7 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
 
     Raises:
         ValueError: no such bytes, damaged, of another prior, or of more images than ``gmvq.reading`` allows for so few
-            bytes; or the tokens do not come back, for the labels, the device
-            or the versions are others.
+            bytes; or the tokens do not come back, for the labels, the device or the versions are others.
     """
     _check(prior)
     stream = require("constriction", "prior").stream

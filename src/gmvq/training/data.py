@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import torch
@@ -11,6 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from ..data import ImageDataset, SignalDataset, TrainingSet, make_loader, open_dataset
 from ..data.loader import ResumableLoader
 from ..data.signals import check_sample_rate
+from ..environment import cores
 from ..errors import check_positive
 
 #: The most tiles of large pictures that are looked at whenever training is interrupted for validation, and at its end.
@@ -118,7 +118,7 @@ class ImageDataModule(LightningDataModule):
         if self.num_workers is not None:
             return self.num_workers
         train = self.dataset("train")
-        return min(2, os.cpu_count() or 1) if isinstance(train, ImageDataset) and train.scales else 0
+        return min(2, cores()) if isinstance(train, ImageDataset) and train.scales else 0
 
     def train_dataloader(self) -> ResumableLoader:
         return self._loader("train", self.batch_size)
