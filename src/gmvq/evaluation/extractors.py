@@ -22,6 +22,12 @@ EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
 INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
 #: A tensor of the file and its shape: 1,008 classes are those of the TensorFlow graph that FID is defined by.
 _MARK = ("fc.weight", (1008, 2048))
+#: Blocks of EfficientNet-Lite0 whose outputs ``layers`` returns: the last at 1/2, 1/4, 1/8 and 1/16 of the resolution.
+_LAYERS = (0, 2, 4, 10)
+#: Pixels that they need along each axis.
+_LEAST = 32
+#: Features of each.
+WIDTHS = (16, 24, 40, 112)
 
 
 class EfficientNetLite(nn.Module):
@@ -50,6 +56,24 @@ class EfficientNetLite(nn.Module):
             x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True
         )
         return self.network.extract_features(x).mean((2, 3))
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Maps of features with their gradient, (B, C, H, W) in [0, 1] -> four of (B, ``WIDTHS``[i], H / 2^(i+1), ...).
+
+        Images under 32 pixels are enlarged by a whole factor.
+        """
+        net = self.network
+        x = (2.0 * images - 1.0).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        factor = -(-_LEAST // min(x.shape[2:]))
+        if factor > 1:
+            x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+        x = net._swish(net._bn0(net._conv_stem(x)))
+        found: list[Tensor] = []
+        for number, block in enumerate(net._blocks[: _LAYERS[-1] + 1]):
+            x = block(x)
+            if number in _LAYERS:
+                found.append(x)
+        return found
 
     def train(self, mode: bool = True) -> EfficientNetLite:
         """Stay in eval mode: the features are fixed."""
