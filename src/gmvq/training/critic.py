@@ -27,7 +27,7 @@ class Adversarial:
 
     Args:
         weight: weight of the adversarial term; with ``adaptive`` it is relative to the rest of the loss, such as 0.5.
-        on: what is judged: "pixels" (a PatchGAN), or "features" of the packaged EfficientNet-Lite0 at four scales.
+        sees: what is judged: "pixels" (a PatchGAN), or "features" of the packaged EfficientNet-Lite0 at four scales.
         start: share of the training that runs without it, 0 to 1.
         adaptive: multiply the weight by the ratio of the two gradients' norms at the decoder's last layer.
         lecam: weight of LeCam regularisation of the discriminator; 0: none.
@@ -36,10 +36,14 @@ class Adversarial:
 
     Raises:
         ValueError: an option out of range.
+
+    Example:
+        >>> from gmvq.training import TokenizerModule
+        >>> module = TokenizerModule(adversarial=Adversarial(0.5, start=0.3))
     """
 
     weight: float = 0.0
-    on: Literal["pixels", "features"] = "pixels"
+    sees: Literal["pixels", "features"] = "pixels"
     start: float = 0.5
     adaptive: bool = True
     lecam: float = 0.001
@@ -47,7 +51,7 @@ class Adversarial:
     lr: float = 1e-3
 
     def __post_init__(self) -> None:
-        check_choice("adversarial.on", self.on, ("pixels", "features"))
+        check_choice("adversarial.sees", self.sees, ("pixels", "features"))
         check_positive("adversarial.width", self.width)
         check_positive("adversarial.lr", self.lr)
         if self.weight < 0 or self.lecam < 0 or not 0 <= self.start <= 1:
@@ -80,7 +84,7 @@ class Critic(nn.Module):
     def __init__(self, options: Adversarial, channels: tuple[int, ...], seed: int) -> None:
         super().__init__()
         self.options = options
-        build = _patches if options.on == "pixels" else _head
+        build = _patches if options.sees == "pixels" else _head
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.heads = nn.ModuleList(build(count, options.width) for count in channels)

@@ -66,7 +66,7 @@ class Stage(nn.Module):
     def __init__(self, perceptual: float, adversarial: Adversarial, channels: int, seed: int) -> None:
         super().__init__()
         self.perceptual = perceptual
-        on_features = adversarial.weight > 0 and adversarial.on == "features"
+        on_features = adversarial.weight > 0 and adversarial.sees == "features"
         with torch.random.fork_rng(devices=[]):
             self._extractor = [EfficientNetLite()] if perceptual or on_features else []
         views = WIDTHS if on_features else (channels,)
@@ -93,7 +93,7 @@ class Stage(nn.Module):
             if self.perceptual:
                 distance = perceptual_distance(*maps)
                 loss, terms["perceptual"] = loss + self.perceptual * distance, distance.detach()
-            if critic is not None and critic.options.on == "features":
+            if critic is not None and critic.options.sees == "features":
                 real, fake = maps
         if critic is None:
             return loss, terms
