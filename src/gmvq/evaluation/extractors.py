@@ -22,12 +22,12 @@ EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
 INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
 #: A tensor of the file and its shape: 1,008 classes are those of the TensorFlow graph that FID is defined by.
 _MARK = ("fc.weight", (1008, 2048))
-#: Blocks of EfficientNet-Lite0 whose outputs ``layers`` returns: the last at 1/2, 1/4, 1/8 and 1/16 of the resolution.
-_LAYERS = (0, 2, 4, 10)
+#: Blocks of EfficientNet-Lite0 whose outputs ``layers`` returns: the last at 1/4, 1/8, 1/16 and 1/32 of the resolution.
+_LAYERS = (2, 4, 10, 14)
 #: Pixels that they need along each axis.
 _LEAST = 32
 #: Features of each.
-WIDTHS = (16, 24, 40, 112)
+WIDTHS = (24, 40, 112, 192)
 
 
 class EfficientNetLite(nn.Module):
@@ -65,7 +65,7 @@ class EfficientNetLite(nn.Module):
         return self.network.extract_features(x).mean((2, 3))
 
     def layers(self, images: Tensor) -> list[Tensor]:
-        """Maps of features with their gradient, (B, C, H, W) in [0, 1] -> four of (B, ``WIDTHS``[i], H / 2^(i+1), ...).
+        """Maps of features with their gradient, (B, C, H, W) in [0, 1] -> four of (B, ``WIDTHS``[i], H / 2^(i+2), ...).
 
         Images under 32 pixels are enlarged by a whole factor.
         """
