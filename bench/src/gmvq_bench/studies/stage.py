@@ -23,7 +23,6 @@ from gmvq.evaluation.extractors import EfficientNetLite
 from gmvq.evaluation.generation import features
 from gmvq.evaluation.metrics import CodebookMetrics, ImageMetrics
 from gmvq.training import ImageDataModule, TokenizerModule
-from gmvq.training.critic import Adversarial
 
 from .records import make_records, study_parser
 
