@@ -1,4 +1,4 @@
-"""The study of the stage: its methods are those of ``TokenizerModule``, and its records become the table of the docs."""
+"""The study of the stage: its methods can be trained, and its records become the table of the docs."""
 
 from __future__ import annotations
 
