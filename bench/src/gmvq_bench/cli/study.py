@@ -11,6 +11,7 @@ STUDIES = {
     "bottleneck": "how much of the class of a picture survives the codes",
     "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
     "signals": "the figures of two runs on sound and series",
+    "stage": "the perceptual and adversarial stage against the bound alone",
     "tutorial": "how long the lines of the tutorial take",
 }
 

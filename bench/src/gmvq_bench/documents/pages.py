@@ -36,6 +36,7 @@ _PARTS = {
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
     "signals": {"signals": ("signals",)},
+    "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
 _FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
