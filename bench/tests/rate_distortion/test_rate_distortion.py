@@ -168,6 +168,10 @@ def test_a_stopped_study_goes_on(
     assert asked == [Point(8), Point(16), Point(16)]
     assert [p["point"]["codebook_size"] for p in results["points"]] == [8, 16]
     assert results == json.loads((tmp_path / "rd.json").read_text())
+    (tmp_path / "points").rename(tmp_path / "elsewhere")
+    (tmp_path / "points").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a symbolic link, through which nothing is written"):
+        run_study(study, [Point(4)], tmp_path, command="x", say=lambda text: None)
     text = tables(results)
     assert "2 of 2 points" in text
     assert text.partition("`x`")[0].count("\n| ") == 3
