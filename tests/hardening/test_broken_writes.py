@@ -67,6 +67,7 @@ def test_nothing_is_written_through_links_in_the_output(work: Path, tmp_path: Pa
         '{"FILE": "../mine.png"}',
         '{"FILE": "/mine.png"}',
         '{"FILE": 3}',
+        '{"FILE": ".."}',
         '{"other.png": "x"}',
         "[1]",
         "3",

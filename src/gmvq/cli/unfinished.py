@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files import inside, is_name, remove_leftovers, unicode_text, write_text
+from ..files import remove_leftovers, unicode_text, write_text
 from ..reading import read_text
 from .common import say
 
@@ -85,7 +85,7 @@ def added_results(out: Path, files: Sequence[Path], suffix: str) -> Iterator[dic
             names[str(file)] = _free(file.stem, suffix or file.suffix, taken)
             taken.add(names[str(file)])
     with _noted(note, json.dumps(names) + "\n"):
-        yield {file: inside(out, names[str(file)]) for file in files}
+        yield {file: out / names[str(file)] for file in files}
 
 
 @contextmanager
@@ -115,7 +115,8 @@ def _free(stem: str, suffix: str, taken: set[str]) -> str:
 def _names(note: Path) -> dict[str, str]:
     """The names that a note of ``added_results`` holds; none where there is no whole one, or another's."""
     found = json.loads(_read(note) or "{}")
-    return {file: name for file, name in found.items() if is_name(name)} if isinstance(found, dict) else {}
+    given = found.items() if isinstance(found, dict) else ()
+    return {file: name for file, name in given if name != ".." and Path(str(name)).name == name}
 
 
 def _read(note: Path) -> str:
