@@ -198,6 +198,15 @@ def test_the_command(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {"rd.json", "rd.md", "rd.png", "points"} == {file.name for file in out.iterdir()}
     assert main(["rd", "--report", str(out / "rd.json"), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "rd.md").read_text() == (out / "rd.md").read_text()
+    hostile = json.loads((out / "rd.json").read_text()) | {
+        "command": "\x1b`<b>`",
+        "data": "[a](http:b)\x1b<img>",
+    }
+    (tmp_path / "hostile.json").write_text(json.dumps(hostile))
+    capsys.readouterr()
+    assert main(["rd", "--report", str(tmp_path / "hostile.json"), "--out", str(tmp_path / "again")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "again" / "rd.md").read_text()):
+        assert r"`\x1b'<b>'`; 5 test images of \[a](http:b)\x1b\<img>" in text
     for bad in (
         ["--codebook_sizes", "0"],
         ["--betas", "-1"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Loaded, load, parser_for_model, positive, say, tell_skipped
+from gmvq.cli.common import Loaded, load, parser_for_model, positive, say, tell, tell_skipped
 from gmvq.cli.data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     scores = _scores(options, loaded, images)
     out = None if other is None else _scores(options, loaded, other)
     found = measure_uncertainty(scores, out, bins=options.bins, resamples=options.resamples)
-    print(format_uncertainty(found))
+    tell(format_uncertainty(found))
     if options.json:
         say(f"written to {write_metrics(options.json, found.to_dict())}")
     if options.plot:
