@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError, require
+from ..errors import MissingExtraError, one_line, require
 from ..reading import check_plain
 
 EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
@@ -123,7 +123,7 @@ def _checked(weights: str | os.PathLike[str]) -> Path:
         check_plain(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is no file of tensors: {one_line(error, 200)}") from error
     name, shape = _MARK
     found = state.get(name) if isinstance(state, dict) else None
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:
