@@ -162,7 +162,7 @@ def test_what_datasets_saved(tmp_path: Path, picture, divided: bool) -> None:
     assert_close(pickle.loads(pickle.dumps(dataset))[2], dataset[2])
     notes = tmp_path / "saved" / ("dataset_dict.json" if divided else "dataset_info.json")
     notes.write_text("{")
-    with pytest.raises(ValueError, match="looks like a data set saved by datasets|is damaged"):
+    with pytest.raises(ValueError, match=r"looks like a data set saved by datasets|is damaged"):
         open_images(tmp_path / "saved")
     if divided:
         for splits in (["../saved/train"], "x", [3], ["train", "absent"]):
