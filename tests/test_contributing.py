@@ -12,7 +12,8 @@ import gmvq
 
 ROOT = Path(gmvq.__file__).parents[2]
 PLACES = (ROOT, ROOT / "src" / "gmvq", ROOT / "docs" / "decisions")
-PAGES = [*map(ROOT.joinpath, ("CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md")), *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+_FIRST = ("CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md")
+PAGES = [*map(ROOT.joinpath, _FIRST), *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 #: A path in backquotes: from the root, from src/gmvq, or a page beside the page.
 _FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|yml|toml))`")

@@ -217,7 +217,9 @@ def test_no_file_makes_a_command_look_at_the_hub(
     assert "nothing is downloaded unasked; give --data hf:somebody/pictures" in capsys.readouterr().err
 
 
-def test_the_notes_and_numbers_of_a_prior_are_not_trusted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notes_and_numbers_of_a_prior_are_not_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("transformers")
     from gmvq.prior import TokenPrior, TokenSpec
 
@@ -226,7 +228,12 @@ def test_the_notes_and_numbers_of_a_prior_are_not_trusted(tmp_path: Path, capsys
         prior.save_pretrained(tmp_path / "prior", metadata={"tokenizer": name})
         assert main(["sample", str(tmp_path / "prior"), "--out", str(tmp_path / "new"), "--n", "2"]) == 2
         assert f"the prior names {name!r}, which is not on this machine" in capsys.readouterr().err
-    for wrong in ({"tokenizer": 3}, {"tokenizer": ["a"]}, {"tokens": [1]}, {"tokens": {"path": 1}, "tokenizer": {}}):
+    for wrong in (
+        {"tokenizer": 3},
+        {"tokenizer": ["a"]},
+        {"tokens": [1]},
+        {"tokens": {"path": 1}, "tokenizer": {}},
+    ):
         prior.save_pretrained(tmp_path / "prior", metadata=wrong)
         assert main(["sample", str(tmp_path / "prior"), "--out", str(tmp_path / "new"), "--n", "2"]) == 2
     with torch.no_grad():
