@@ -12,10 +12,15 @@ import gmvq
 
 ROOT = Path(gmvq.__file__).parents[2]
 PLACES = (ROOT, ROOT / "src" / "gmvq", ROOT / "docs" / "decisions")
-PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+_FIRST = ("CONTRIBUTING.md", "SECURITY.md", "docs/reliability.md")
+PAGES = [*map(ROOT.joinpath, _FIRST), *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
 #: A path in backquotes: from the root, from src/gmvq, or a page beside the page.
 _FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|yml|toml))`")
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -25,6 +30,9 @@ def test_files_and_tests_exist(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
     files = [file for file in _FILE.findall(text) if "/" in file]
     assert [file for file in files if not any((place / file).is_file() for place in PLACES)] == []
+    cases = re.findall(r"`((?:[\w-]+/)+test_\w+\.py)::(test_\w+)`", text)
+    assert [(file, name) for file, name in cases if f"def {name}(" not in _text(ROOT / file)] == []
+    assert len(cases) == text.count("::test_")
     tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     named = [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests]
     assert named == []

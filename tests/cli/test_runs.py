@@ -79,6 +79,9 @@ def test_broken_runs_are_left_out(runs: Path, gmvq: Run, tmp_path: Path) -> None
     assert result.code == 0
     assert len(json.loads(result.out)) == 1
     assert "small is left out" in result.err
+    laughs = "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{f'*{chr(97 + i)}, ' * 8}]\n" for i in range(12))
+    (runs / "small" / "config.yaml").write_text(f"a: &a [x, x]\n{laughs}")
+    assert "small is left out" in gmvq("runs", runs).err
     (tmp_path / "empty").mkdir()
     assert "holds no runs" in gmvq("runs", tmp_path / "empty").err
     assert "there is no folder" in gmvq("runs", tmp_path / "absent").err

@@ -77,6 +77,11 @@ def test_a_hostile_folder(gmvq: Run, here: Any, hostile: Path, tmp_path: Path) -
     result = gmvq("evaluate", run, "--data", hostile, "--split", "all", "--json", tmp_path / "m.json")
     check(result, tmp_path / "m.skipped.jsonl", BAD | HARMLESS)
 
+    for command in (["export", run, "--format", "torch-export"], ["inspect", run]):
+        out = tmp_path / command[0]
+        result = gmvq(*command, "--data", hostile, "--split", "all", "--out", out)
+        check(result, out / "skipped.jsonl", BAD | HARMLESS)
+
     result = gmvq("reconstruct", run, hostile, "--out", made)
     check(result, made / "skipped.jsonl", BAD | {"round": "listed already"})
     assert len(list(made.glob("*.png"))) == 40
@@ -91,6 +96,8 @@ def test_strict_stops_at_the_first(gmvq: Run, here: Any, hostile: Path, tmp_path
         ["encode", run, "--data", hostile, "--split", "all", "--strict"],
         ["evaluate", run, "--data", hostile, "--split", "all", "--strict", "--json", tmp_path / "m.json"],
         ["reconstruct", run, hostile, "--strict"],
+        ["export", run, "--format", "torch-export", "--data", hostile, "--split", "all", "--strict"],
+        ["inspect", run, "--data", hostile, "--split", "all", "--strict"],
     ):
         out = [] if command[0] == "evaluate" else ["--out", tmp_path / str(command[0])]
         result = gmvq(*command, *out)

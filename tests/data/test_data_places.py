@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 from pathlib import Path
@@ -159,9 +160,21 @@ def test_what_datasets_saved(tmp_path: Path, picture, divided: bool) -> None:
         6,
     )
     assert_close(pickle.loads(pickle.dumps(dataset))[2], dataset[2])
-    (tmp_path / "saved" / ("dataset_dict.json" if divided else "dataset_info.json")).write_text("{")
-    with pytest.raises(ValueError, match="looks like a data set saved by datasets"):
+    notes = tmp_path / "saved" / ("dataset_dict.json" if divided else "dataset_info.json")
+    notes.write_text("{")
+    with pytest.raises(ValueError, match=r"looks like a data set saved by datasets|is damaged"):
         open_images(tmp_path / "saved")
+    if divided:
+        for splits in (["../saved/train"], "x", [3], ["train", "absent"]):
+            notes.write_text(json.dumps({"splits": splits}))
+            with pytest.raises(ValueError, match="is damaged"):
+                open_images(tmp_path / "saved")
+        notes.write_text(json.dumps({"splits": ["train", "test"]}))
+        for name in ("dataset_info.json", "state.json"):
+            (tmp_path / "saved" / "test" / name).unlink()
+            os.mkfifo(tmp_path / "saved" / "test" / name)
+            with pytest.raises(ValueError, match="FIFO, socket or device"):
+                open_images(tmp_path / "saved")
 
 
 def test_a_changed_table_is_read_anew(tmp_path: Path, picture) -> None:

@@ -223,9 +223,10 @@ def test_the_packaged_extractor_is_the_default() -> None:
 def test_inception_weights_are_checked_before_use(tmp_path, monkeypatch) -> None:
     with pytest.raises(FileNotFoundError, match="pytorch-fid"):
         InceptionFeatures(tmp_path / "missing.pth")
-    (tmp_path / "text.pth").write_text("no tensors")
-    with pytest.raises(ValueError, match="no file of tensors"):
-        InceptionFeatures(tmp_path / "text.pth")
+    for text in ("no tensors", ""):
+        (tmp_path / "text.pth").write_text(text)
+        with pytest.raises(ValueError, match="no file of tensors"):
+            InceptionFeatures(tmp_path / "text.pth")
     torch.save({"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "torchvision.pth")
     with pytest.raises(ValueError, match=r"no fc.weight of shape \(1008, 2048\)"):
         InceptionFeatures(tmp_path / "torchvision.pth")

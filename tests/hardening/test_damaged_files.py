@@ -72,6 +72,14 @@ def test_one_flipped_bit_of_a_weight_in_a_checkpoint(checkpoint: Path) -> None:
         load_model(checkpoint)
 
 
+def test_a_checkpoint_with_an_infinite_weight(checkpoint: Path) -> None:
+    contents = torch.load(checkpoint, weights_only=True)
+    contents["state_dict"]["model.encoder.linear.bias"][0] = torch.inf
+    torch.save(contents, checkpoint)
+    with pytest.raises(ValueError, match=r"encoder\.linear\.bias holds 1 NaN or infinite values"):
+        load_model(checkpoint)
+
+
 @pytest.mark.parametrize(
     ("entry", "changes", "message"),
     [

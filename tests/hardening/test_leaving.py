@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -144,6 +147,41 @@ def test_names_in_tables_and_warnings(
     assert "\\x1b[30m" in shown.out
 
 
+def test_names_in_warnings_of_libraries_and_in_what_estimate_prints(
+    tmp_path: Path, model: VQAutoencoder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    # pytest would keep the warnings.
+    monkeypatch.setattr("warnings.showwarning", _shown)
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 255, (12, 16, 16, 1), np.uint8))
+    model.save_pretrained(tmp_path / "model")
+    tokens, plot = tmp_path / "\x1b[2J$\\frac{", tmp_path / "use.png"
+    data = ["--data", str(tmp_path / "images.npy"), "--size", "16"]
+    assert main(["encode", str(tmp_path / "model"), *data, "--out", str(tokens), "--quiet"]) == 0
+    assert main(["tokens", "stats", str(tokens), "--plot", str(plot)]) == 0
+    assert plot.is_file()
+    config = tmp_path / "\x1b[2J.yaml"
+    config.write_text("data: {path: images.npy}")
+    assert main(["estimate", str(config), "--device", "cpu", "--data.batch_size", "1"]) == 0
+    warnings.warn("here the filter is as before", stacklevel=1)
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "\\x1b[2J.yaml" in shown.out
+
+    def command(argv: list[str]) -> int:
+        """Warn."""
+        warnings.warn("column \x1b[2J", stacklevel=1)
+        return 0
+
+    assert main(["warn"], more={"warn": command}) == 0
+    assert "column \\x1b[2J" in capsys.readouterr().err
+
+
+def _shown(message: Any, category: Any, filename: str, number: int, *_: object) -> None:
+    """What Python does with a warning by default."""
+    print(warnings.formatwarning(message, category, filename, number), file=sys.stderr)
+
+
 def test_a_card_holds_text_and_no_markup(model: VQAutoencoder) -> None:
     hostile = "x](http://a) <img src=x onerror=alert(1)> | `a`\n# heading ![p](http://b)"
     metadata = {
@@ -170,17 +208,20 @@ def test_names_in_a_report_are_text(model: VQAutoencoder, tmp_path: Path) -> Non
             return torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(index))
 
         def item_name(self, index: int) -> str:
-            return '"><img src=x onerror=alert(1)>'
+            return '"><img src=x onerror=alert(1)>\u202e\x1b'
 
     (tmp_path / "config.yaml").write_text("name: <script>alert(2)</script>")
     write_report(tmp_path, model, Images(), title="<b>title", command="gmvq fit --name '<i>'")
     text = (tmp_path / "report.html").read_text()
     assert "alert(1)" in text
+    assert not re.search("[\u202e\x1b]", text)
     assert not re.search(r"<(script|img src=x|b>title|i>)", text)
 
 
 def test_names_in_the_reports_of_the_bench_are_text() -> None:
     markdown_of = pytest.importorskip("gmvq_bench.markdown")
-    for filtered in (markdown_of.label("<img src=x>|`a`\x1b"), markdown_of.escaped("<img src=x>|`a`\x1b")):
+    for filter in (markdown_of.label, markdown_of.escaped):
+        filtered = filter("<img src=x>|`a`[b](http:c)\x1b")
         assert "\x1b" not in filtered
-        assert not re.search(r"(?<!\\)[<|`]", filtered)
+        assert not re.search(r"(?<!\\)[<|`\[]", filtered)
+    assert markdown_of.code("rm `a`\x1b") == "`rm 'a'\\x1b`"

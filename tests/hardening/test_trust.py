@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import torch
 
 from gmvq.cli.main import main
 from gmvq.cli.options import build_parser, parse_options
+from gmvq.cli.prior import _fit_parser as build_prior_parser
 from gmvq.models import build_autoencoder
 from gmvq.training.checkpoint import load_metadata, open_model
 
@@ -109,11 +112,10 @@ def test_no_configuration_imports_a_module(tattling: Path, tmp_path: Path, optio
     for key in reversed(option.split(".")):
         value = {key: value}
     (tmp_path / "config.yaml").write_text(json.dumps(value))
-    try:
-        parser = build_parser()
-        parser.instantiate_classes(parse_options(parser, ["--config", str(tmp_path / "config.yaml")]))
-    except (ValueError, TypeError, OSError):
-        pass
+    for build in (build_parser, build_prior_parser):
+        with contextlib.suppress(ValueError, TypeError, OSError):
+            parser = build()
+            parser.instantiate_classes(parse_options(parser, ["--config", str(tmp_path / "config.yaml")]))
     assert not tattling.exists(), sys.modules.pop("tattling_module")
 
 
@@ -137,7 +139,46 @@ def test_the_command_line_may_import_what_registers_more(tattling: Path, tmp_pat
         parse_options(build_parser(), ["--allow_import", "no_such_module"])
 
 
+_LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} {{<<: [{', '.join(['*' + chr(97 + i)] * 8)}]}}\n" for i in range(12)
+)
+
+
+@pytest.mark.parametrize("option", ["model", "data", "trainer", "model.objective"])
+@pytest.mark.parametrize("kind", ["FIFO", "billion laughs", "no text"])
+def test_files_that_options_and_configurations_name(tmp_path: Path, option: str, kind: str) -> None:
+    inner, outer = tmp_path / "inner.yaml", tmp_path / "config.yaml"
+    if kind == "FIFO":
+        os.mkfifo(inner)
+    else:
+        inner.write_bytes(_LAUGHS.encode() if kind == "billion laughs" else b"\xff")
+    value: Any = str(inner)
+    for key in reversed(option.split(".")):
+        value = {key: value}
+    outer.write_text(json.dumps(value))
+    for argv in ([f"--{option}", str(inner)], ["--config", str(outer)]):
+        with pytest.raises(ValueError, match=r"FIFO|aliases|UTF-8|utf-8"):
+            parse_options(build_parser(), argv)
+
+
 # Network
+
+
+@pytest.mark.parametrize("option", ["model", "data", "trainer", "model.objective", "config"])
+def test_no_configuration_opens_an_address(tmp_path: Path, option: str) -> None:
+    """Lightning lets its command lines read configurations from anywhere; here an address is no file."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        value: Any = f"http://127.0.0.1:{server.getsockname()[1]}/x.yaml"
+        argv = [f"--{option}", value]
+        for key in reversed(option.split(".")):
+            value = {key: value}
+        (tmp_path / "config.yaml").write_text(json.dumps(value))
+        for arguments in (argv, ["--config", str(tmp_path / "config.yaml")]):
+            with pytest.raises((ValueError, OSError)):
+                parse_options(build_parser(), arguments)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_the_guard_guards() -> None:
@@ -176,7 +217,9 @@ def test_no_file_makes_a_command_look_at_the_hub(
     assert "nothing is downloaded unasked; give --data hf:somebody/pictures" in capsys.readouterr().err
 
 
-def test_a_prior_never_looks_its_tokenizer_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_notes_and_numbers_of_a_prior_are_not_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("transformers")
     from gmvq.prior import TokenPrior, TokenSpec
 
@@ -185,6 +228,19 @@ def test_a_prior_never_looks_its_tokenizer_up(tmp_path: Path, capsys: pytest.Cap
         prior.save_pretrained(tmp_path / "prior", metadata={"tokenizer": name})
         assert main(["sample", str(tmp_path / "prior"), "--out", str(tmp_path / "new"), "--n", "2"]) == 2
         assert f"the prior names {name!r}, which is not on this machine" in capsys.readouterr().err
+    for wrong in (
+        {"tokenizer": 3},
+        {"tokenizer": ["a"]},
+        {"tokens": [1]},
+        {"tokens": {"path": 1}, "tokenizer": {}},
+    ):
+        prior.save_pretrained(tmp_path / "prior", metadata=wrong)
+        assert main(["sample", str(tmp_path / "prior"), "--out", str(tmp_path / "new"), "--n", "2"]) == 2
+    with torch.no_grad():
+        next(iter(prior.parameters())).view(-1)[0] = torch.nan
+    prior.save_pretrained(tmp_path / "prior")
+    assert main(["sample", str(tmp_path / "prior"), "--out", str(tmp_path / "new"), "--n", "2"]) == 2
+    assert "holds 1 NaN or infinite values" in capsys.readouterr().err
 
 
 # Caches

@@ -9,6 +9,7 @@ import torch
 from quantizer_cases import KINDS, Mixture, kl, latents, layer, run
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, Objective, StraightThroughGumbel
+from gmvq.functional.divergences import code_counts
 from gmvq.functional.schedules import Constant
 from gmvq.quantizers.evidence import Batch
 
@@ -145,3 +146,4 @@ def test_counts_go_on_beyond_the_integers_of_float32() -> None:
     ones, indices = torch.ones(count), torch.zeros(count, dtype=torch.int64)
     statistics = Batch.alone(torch.tensor([float(count), 0.0]), indices, ones)
     assert statistics.counts.tolist() == [count, 0]
+    assert code_counts(indices, 2).tolist() == code_counts(indices, 2, ones).tolist() == [count, 0]

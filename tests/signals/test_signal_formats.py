@@ -53,6 +53,19 @@ def test_what_is_cut_short_is_skipped(tmp_path: Path, tone: Tone, suffix: str) -
     assert [name for name, _ in dataset.skipped] == [f"1{suffix}"]
 
 
+def test_a_small_file_of_hours_of_silence_is_not_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "a.flac", np.zeros((1 << 20, 4), np.int16), RATE)
+    assert (tmp_path / "a.flac").stat().st_size < 40_000
+    monkeypatch.setattr("gmvq.data.audio._MOST_SAMPLES", 1 << 21)
+    with pytest.raises(
+        ValueError, match="has 4,194,304 samples, above the limit of 2,097,152 at once; cut it"
+    ):
+        read_samples(tmp_path / "a.flac", 0, 1 << 20)
+    assert read_samples(tmp_path / "a.flac", 0, 1 << 19).shape == (4, 1 << 19)
+
+
 def test_a_recording_written_to_a_pipe(tmp_path: Path, tone: Tone) -> None:
     """Its header announces all that fits, and the samples go to the end of the file."""
     data = bytearray(wav_bytes(tone(0, 100), RATE))

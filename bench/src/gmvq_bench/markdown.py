@@ -68,8 +68,13 @@ def escaped(text: str) -> str:
 
 
 def label(name: str) -> str:
-    """A name in a cell; only what would break the table is escaped."""
-    return re.sub(r"([|*<`])", r"\\\1", " ".join(printable(name).split()))
+    """A name in a cell; only what would break the table, or make a link or a tag, is escaped."""
+    return re.sub(r"([|*<`\[])", r"\\\1", " ".join(printable(name).split()))
+
+
+def code(text: str) -> str:
+    """A command as Markdown code, which nothing in it ends."""
+    return f"`{printable(text).replace('`', chr(39))}`"
 
 
 _ENVIRONMENT = Environment(
@@ -79,6 +84,6 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {f.__name__: f for f in (aligned, at, shared, interval, estimate, escaped, label)} | {
-    "fixed": lambda value, style: format(value, style)
-}
+_ENVIRONMENT.filters |= {
+    f.__name__: f for f in (aligned, at, shared, interval, estimate, escaped, label, code)
+} | {"fixed": lambda value, style: format(value, style)}

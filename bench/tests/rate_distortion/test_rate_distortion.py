@@ -168,6 +168,10 @@ def test_a_stopped_study_goes_on(
     assert asked == [Point(8), Point(16), Point(16)]
     assert [p["point"]["codebook_size"] for p in results["points"]] == [8, 16]
     assert results == json.loads((tmp_path / "rd.json").read_text())
+    (tmp_path / "points").rename(tmp_path / "elsewhere")
+    (tmp_path / "points").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a symbolic link, through which nothing is written"):
+        run_study(study, [Point(4)], tmp_path, command="x", say=lambda text: None)
     text = tables(results)
     assert "2 of 2 points" in text
     assert text.partition("`x`")[0].count("\n| ") == 3
@@ -194,6 +198,15 @@ def test_the_command(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {"rd.json", "rd.md", "rd.png", "points"} == {file.name for file in out.iterdir()}
     assert main(["rd", "--report", str(out / "rd.json"), "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "rd.md").read_text() == (out / "rd.md").read_text()
+    hostile = json.loads((out / "rd.json").read_text()) | {
+        "command": "\x1b`<b>`",
+        "data": "[a](http:b)\x1b<img>",
+    }
+    (tmp_path / "hostile.json").write_text(json.dumps(hostile))
+    capsys.readouterr()
+    assert main(["rd", "--report", str(tmp_path / "hostile.json"), "--out", str(tmp_path / "again")]) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "again" / "rd.md").read_text()):
+        assert r"`\x1b'<b>'`; 5 test images of \[a](http:b)\x1b\<img>" in text
     for bad in (
         ["--codebook_sizes", "0"],
         ["--betas", "-1"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..prior import Filters
+from ..screen import markdown
 from . import view as views
 from .codes import alternatives, code_sheet, position_at
 from .generate import MAX_SAMPLES, redrawn, samples
@@ -32,7 +33,7 @@ def build_page(model: VQAutoencoder, prior: TokenPrior | None, title: str) -> gr
     """Build the page."""
     parts = SimpleNamespace(codes=code_sheet(model))
     with gr.Blocks(title=f"gmvq: {title}", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(f"# {html.escape(title)}\n\n{views.description(model)}")
+        gr.Markdown(f"# {markdown(title)}\n\n{views.description(model)}")
         parts.view = gr.State(None, time_to_live=3600)
         with gr.Row():
             parts.upload = gr.File(label="Your picture", file_types=["image"], height=150)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import require
-from .common import Loaded, load, option, parser_for_model, positive, say, switch
+from .common import Loaded, load, option, parser_for_model, positive, say, switch, tell
 
 if TYPE_CHECKING:
     from ..prior import TokenPrior
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     prior = _prior(options, loaded)
     title = Path(options.checkpoint).absolute().name
     with serving(loaded.model, prior, title=title, port=options.port, share=options.share) as addresses:
-        print(f"{title}: {' and '.join(addresses)}", flush=True)
+        tell(f"{title}: {' and '.join(addresses)}")
         if options.share and len(addresses) == 1:
             say("gradio.live gave no public address; is there a network?")
         say("Ctrl-C stops it")

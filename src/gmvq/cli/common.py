@@ -191,4 +191,4 @@ def say(text: str) -> None:
 
 def tell(text: str) -> None:
     """Print a result, with names as a terminal can show them."""
-    print(printable(text))
+    print(printable(text), flush=True)

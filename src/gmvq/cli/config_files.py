@@ -30,17 +30,21 @@ def check_config_file(path: Path) -> None:
         raise ValueError(
             f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
         ) from error
+    _check(text, str(path))
+
+
+def _check(text: str, name: str) -> None:
     yaml = require("yaml", "train")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         entries = 0 if root is None else _entries(root, {})
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply for a config") from error
+        raise ValueError(f"{name} is nested too deeply for a config") from error
     except yaml.YAMLError:
         return
     if entries > _MOST_ENTRIES:
         raise ValueError(
-            f"{path} has aliases (*name) that contain themselves, or write out to more than {_MOST_ENTRIES:,} entries"
+            f"{name} has aliases (*name) that contain themselves, or write out to more than {_MOST_ENTRIES:,} entries"
         )
 
 
@@ -59,13 +63,33 @@ class _NoNewModules:
 
 
 @contextmanager
-def without_imports() -> Iterator[None]:
-    """Parse options and configurations; modules that are not loaded yet cannot be named in them."""
+def parsing_safely() -> Iterator[None]:
+    """Parse options, configurations and the files that they name, as in ``--model FILE``.
+
+    No module is imported that is not loaded yet, no address is opened, and files are looked at as by
+    ``check_config_file``. jsonargparse is as before afterwards, with what Lightning allows it: addresses.
+    """
+    jsonargparse, yaml = require("jsonargparse", "train"), require("yaml", "train")
     finder: Any = _NoNewModules()
+    load, read = jsonargparse.get_loader("yaml"), jsonargparse.Path.read_text
+
+    def checked(text: str) -> Any:
+        if "*" in text:
+            _check(text, "an option, or a file that it names,")
+        return load(text)
+
     sys.meta_path.insert(0, finder)
+    jsonargparse.set_loader("yaml", checked, (yaml.YAMLError,))
+    jsonargparse.Path.read_text = lambda path: read_text(path.absolute)
+    jsonargparse.set_parsing_settings(
+        config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False
+    )
     try:
         yield
     finally:
+        jsonargparse.set_parsing_settings(config_read_mode_fsspec_enabled=True)
+        jsonargparse.Path.read_text = read
+        jsonargparse.set_loader("yaml", load, (yaml.YAMLError,))
         sys.meta_path.remove(finder)
 
 

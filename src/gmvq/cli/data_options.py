@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, Parser, option, positive, say
+from .common import Loaded, Parser, add_strict, option, positive, say, tell_skipped
 
 if TYPE_CHECKING:
     from ..data import DataRecipe, TrainingSet
@@ -29,6 +29,7 @@ def add_data_options(parser: Parser, *, default: str, split: str | None = None) 
     text = "column of a table with the images, where its name is not a usual one; columns of a .csv file"
     option(parser, "--column", text)
     option(parser, "--batch_size", "images at a time", positive, 64)
+    add_strict(parser)
 
 
 def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = False) -> DataRecipe:
@@ -66,13 +67,18 @@ def open_data(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = True
     """Open the data of a command line as one set; ``options.split`` then says which part it is."""
     recipe = data_recipe(options, loaded, tiles=tiles)
     options.split = recipe.split
-    return recipe.open_one(recipe.split)
+    data = recipe.open_one(recipe.split)
+    data.watch.strict = options.strict
+    data.watch.look(data.skipped)
+    return data
 
 
 def data_if_here(
     options: argparse.Namespace, loaded: Loaded, otherwise: str, purpose: str
 ) -> TrainingSet | None:
     """The images of --data, or those of training where they are on this machine; else say what happens otherwise."""
+    from ..data.skipping import SkippedItemError
+
     trained = str(loaded.data.get("path") or "")
     if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
         say(f"{otherwise}; give --data PATH to {purpose}")
@@ -80,10 +86,18 @@ def data_if_here(
     try:
         return open_data(options, loaded)
     except (OSError, ValueError, ImportError) as error:
-        if options.data:
+        if options.data or isinstance(error, SkippedItemError):
             raise
         say(f"{otherwise}: {error}")
         return None
+
+
+def list_skipped(target: Path, options: argparse.Namespace, loaded: Loaded, data: TrainingSet | None) -> int:
+    """List what could not be read of the data beside the results; return the exit code: 1 if there is any."""
+    from ..data.skipping import write_skipped
+
+    source = options.data or str(loaded.data.get("path") or "")
+    return tell_skipped(target, write_skipped(target, source, () if data is None else data.skipped))
 
 
 def _is_undivided(path: str) -> bool:

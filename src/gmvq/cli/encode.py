@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ..progress import Progress
 from .common import (
     Parser,
-    add_strict,
     load,
     option,
     parser_for_model,
@@ -73,7 +72,6 @@ def _parser() -> Parser:
     text = "ray: encode on the machines of a Ray cluster"
     option(parser, "--engine", text, default="local", choices=("local", "ray"))
     option(parser, "--ray_address", "the Ray cluster, as for ray.init; default: one on this machine")
-    add_strict(parser)
     switch(parser, "--quiet", "show no progress")
     return parser
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from .common import add_device, chosen_device, columns, parser_of, switch
+from .common import add_device, chosen_device, columns, parser_of, switch, tell
 from .training_run import quieten
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     shape = (data.batch_size, data.channels, *[data.size] * data.spatial_dims)
     cost = measure_cost(module, shape, device)
     notes = _notes(options.config, str(device), shape, module.model.quantizer.codebook_size, config)
-    print(json.dumps(notes | asdict(cost)) if options.json else columns(_lines(notes, cost)))
+    tell(json.dumps(notes | asdict(cost)) if options.json else columns(_lines(notes, cost)))
     return 0
 
 

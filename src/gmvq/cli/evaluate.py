@@ -13,7 +13,6 @@ from ..progress import Progress
 from .common import (
     Loaded,
     add_fid_options,
-    add_strict,
     check_fid,
     load,
     option,
@@ -21,9 +20,8 @@ from .common import (
     positive,
     say,
     tell,
-    tell_skipped,
 )
-from .data_options import add_data_options, open_data
+from .data_options import add_data_options, list_skipped, open_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,10 +36,7 @@ def run(argv: Sequence[str]) -> int:
     loaded = load(options)
     check_fid(options, loaded)
     images = open_data(options, loaded)
-    images.watch.strict = options.strict
-    images.watch.look(images.skipped)
 
-    from ..data.skipping import write_skipped
     from ..evaluation import evaluate, format_table, open_extractor, write_metrics
     from ..training.export import likelihood_of
 
@@ -63,9 +58,7 @@ def run(argv: Sequence[str]) -> int:
         figures["reconstruction"] = _fid(options, loaded, images, extractor)
     target = write_metrics(_target(options, loaded), figures)
     say(f"written to {target}")
-    return tell_skipped(
-        target, write_skipped(target, options.data or loaded.data.get("path", ""), images.skipped)
-    )
+    return list_skipped(target, options, loaded, images)
 
 
 def _fid(
@@ -96,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     option(parser, "--limit", "use only the first N images", int, metavar="N")
     add_fid_options(parser, "rFID, KID, precision and recall of the reconstructions against the images")
     option(parser, "--resamples", "half-samples behind the intervals of --fid", positive, 50, metavar="N")
-    add_strict(parser)
     option(parser, "--json", "where to write the figures; default: beside the model", metavar="FILE")
     return parser
 

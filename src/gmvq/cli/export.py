@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import Loaded, add_checkpoint, load, option, parser_of, positive, say, tell
-from .data_options import add_data_options, data_if_here
+from .data_options import add_data_options, data_if_here, list_skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..data import TrainingSet
 
 _ORT = (
     "the npm package of onnxruntime-web 1.30.0: the file that npm pack onnxruntime-web@1.30.0 fetches (33 MB), or the "
@@ -22,7 +23,7 @@ _HOW_TO_WEB = f"--web and --ort go together; --ort is {_ORT}"
 
 
 def run(argv: Sequence[str]) -> int:
-    """Export; return the exit code."""
+    """Export; return 0, or 1 if an item could not be read."""
     options = _parser().parse_args(list(argv))
     out = Path(options.web or options.out)
     if out.exists() and not out.is_dir():
@@ -32,30 +33,26 @@ def run(argv: Sequence[str]) -> int:
     if options.web and options.format != "onnx":
         raise ValueError(f"--web runs ONNX files, got --format {options.format}")
     loaded = load(options)
+    data = data_if_here(options, loaded, "compared on random images", "compare on yours")
+    checked: dict[str, Any] = {
+        "images": _batches(options, loaded, data),
+        "source": data.description if data else "",
+    }
     if options.web:
-        return _web(options, loaded, out)
+        from ..app.web_page import write_web_page
 
-    from ..export import FORMATS, export_model
+        notes = write_web_page(loaded.model, out, options.ort, **checked)
+        written = f"{out}; to see it: python -m http.server --directory {out}, and open http://localhost:8000"
+    else:
+        from ..export import FORMATS, export_model
 
-    images, source = _images(options, loaded)
-    if options.format == "aoti":
-        say("compiling, which takes a minute")
-    notes = export_model(loaded.model, out, options.format, images=images, source=source, opset=options.opset)
+        if options.format == "aoti":
+            say("compiling, which takes a minute")
+        notes = export_model(loaded.model, out, options.format, opset=options.opset, **checked)
+        written = ", ".join(str(out / name) for name in (*FORMATS[options.format], "export.json"))
     tell("\n".join(_lines(notes)))
-    names = (*FORMATS[options.format], "export.json")
-    say(f"written: {', '.join(str(out / name) for name in names)}")
-    return 0
-
-
-def _web(options: argparse.Namespace, loaded: Loaded, out: Path) -> int:
-    """Write the page of --web."""
-    from ..app.web_page import write_web_page
-
-    images, source = _images(options, loaded)
-    notes = write_web_page(loaded.model, out, options.ort, images=images, source=source)
-    print("\n".join(_lines(notes)))
-    say(f"written: {out}; to see it: python -m http.server --directory {out}, and open http://localhost:8000")
-    return 0
+    say(f"written: {written}")
+    return list_skipped(out, options, loaded, data)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,17 +76,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _images(options: argparse.Namespace, loaded: Loaded) -> tuple[Iterator[Tensor] | None, str]:
+def _batches(
+    options: argparse.Namespace, loaded: Loaded, data: TrainingSet | None
+) -> Iterator[Tensor] | None:
     """The images to compare on; without --data those of training, and random ones where they are not here."""
     from ..evaluation.batches import image_batches
     from ..models.interface import device_of
 
-    data = data_if_here(options, loaded, "compared on random images", "compare on yours")
     if data is None:
-        return None, ""
-    device = device_of(loaded.model)
-    batches = image_batches(data, batch_size=options.batch_size, device=device, limit=options.limit)
-    return batches, data.description
+        return None
+    return image_batches(
+        data, batch_size=options.batch_size, device=device_of(loaded.model), limit=options.limit
+    )
 
 
 def _lines(notes: dict[str, Any]) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .common import Loaded, columns, load, option, parser_for_model, say, tell
-from .data_options import add_data_options, data_if_here
+from .data_options import add_data_options, data_if_here, list_skipped
 
 
 def run(argv: Sequence[str]) -> int:
-    """Inspect; return the exit code."""
+    """Inspect; return 0, or 1 if an item could not be read."""
     options = _parser().parse_args(list(argv))
     loaded = load(options)
     images = data_if_here(options, loaded, "the use of the codes is not counted", "count it")
@@ -24,17 +24,17 @@ def run(argv: Sequence[str]) -> int:
     rows = _model_rows(loaded) + ([("counted over", images.description)] if images is not None else [])
     rows += [(row.label, f"{row.value} {row.unit}".strip()) for row in codebook_rows(report.summary())]
     tell("\n".join([columns(rows, 40), *small_sample_note(report.summary())]))
+    out = Path(options.out) if options.out else loaded.folder / "inspect"
     if loaded.spatial_dims != 2:
         say("codewords are drawn as pictures, and the model is of signals: no picture is written")
-        return 0
-    out = Path(options.out) if options.out else loaded.folder / "inspect"
+        return list_skipped(out, options, loaded, images)
     written = [save_png(out / "codebook.png", decoded_codewords(loaded.model))]
     if report.histogram is not None:
         most_used = report.histogram.argsort(descending=True, stable=True)[:64]
         picture = decoded_codewords(loaded.model, codes=most_used[report.histogram[most_used] > 0])
         written.append(save_png(out / "codebook-most-used.png", picture))
     say(f"written: {', '.join(map(str, written))}")
-    return 0
+    return list_skipped(out, options, loaded, images)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import require
+from ..errors import one_line, require
 from ..reading import read_json, read_text
 from ..screen import printable
 from .common import option, parser_of, say, switch, tell
+from .config_files import check_config_file
 from .runs import ROOT
 
 #: The figures of the table: key in metrics.json, heading, factor, format.
@@ -77,6 +78,7 @@ def _read(run_dir: Path, root: Path) -> dict[str, Any] | None:
         return None
     history = run_dir / "history.jsonl"
     try:
+        check_config_file(run_dir / "config.yaml")
         config = _flat(require("yaml", "train").safe_load(read_text(run_dir / "config.yaml")))
         # A run of fewer steps than are between two records has none.
         lines = [json.loads(line) for line in read_text(history).splitlines()] if history.is_file() else []
@@ -85,7 +87,7 @@ def _read(run_dir: Path, root: Path) -> dict[str, Any] | None:
         results = read_json(run_dir / "metrics.json") if finished else _last_validation(lines)
         numbers = {key: value for key, value in results.items() if isinstance(value, int | float)}
     except Exception as error:  # a broken file makes a parser of YAML raise almost anything
-        say(f"{run_dir} is left out: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        say(f"{run_dir} is left out: {one_line(error, 200)}")
         return None
     name = str(run_dir.relative_to(root)) if run_dir != root else run_dir.name
     return {"run": name, "steps": steps, "finished": finished, "config": config, "results": numbers}

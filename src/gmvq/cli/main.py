@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from io import TextIOWrapper
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
 
 
 def _run(name: str, command: Command, argv: list[str]) -> int:
+    shown = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **more: printable(shown(*args, **more))
     try:
         return command(argv)
     except SystemExit as stop:
@@ -87,6 +90,8 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
         if os.environ.get("GMVQ_DEBUG"):
             traceback.print_exc()
         return _fail(f"gmvq {name}", str(error))
+    finally:
+        warnings.formatwarning = shown
 
 
 def installed() -> dict[str, Command]:

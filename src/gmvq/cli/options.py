@@ -19,7 +19,7 @@ from ..reading import read_text
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
 from ..training.trainer import TRAINER_DEFAULTS
-from .config_files import NO_CLASSES, check_config_file, without_imports
+from .config_files import NO_CLASSES, check_config_file, parsing_safely
 
 #: Trainer arguments that ``gmvq fit`` sets itself, or that have no use in it.
 OURS = {
@@ -118,7 +118,7 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         if Path(name).exists():
             check_config_file(Path(name))
     try:
-        with without_imports():
+        with parsing_safely():
             config = parser.parse_args([_current(value) for value in argv])
     except (argparse.ArgumentError, AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         known = {action.dest for action in parser._actions} - {"help", "print_config"}
@@ -155,6 +155,7 @@ def _current(value: str) -> str:
     """An argument; for a config file with options of the quantizer that are gone, its text without them."""
     if Path(value).suffix not in (".yaml", ".yml") or not Path(value).is_file():
         return value
+    check_config_file(Path(value))
     yaml = require("yaml", "train")
     try:
         config = yaml.safe_load(read_text(value))

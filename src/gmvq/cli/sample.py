@@ -23,7 +23,7 @@ from .common import (
     say,
     tell,
 )
-from .data_options import open_data
+from .data_options import list_skipped, open_data
 from .unfinished import new_results
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _OF_PRIORS = {"label": None, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "guid
 
 
 def run(argv: Sequence[str]) -> int:
-    """Sample; return the exit code."""
+    """Sample; return 0, or 1 if a test image of --fid could not be read."""
     options = _parser().parse_args(list(argv))
     require("transformers", "prior")
     check_fid(options)
@@ -63,9 +63,7 @@ def run(argv: Sequence[str]) -> int:
         images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
         _write(out, images, indices, loaded, options)
         tell(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
-        if options.fid:
-            _measure(out, images, loaded, options)
-    return 0
+        return _measure(out, images, loaded, options) if options.fid else 0
 
 
 def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
@@ -150,12 +148,15 @@ def _labels(options: argparse.Namespace, prior: TokenPrior) -> Tensor | None:
 
 def _test_images(loaded: Loaded) -> Any:
     """What the tokenizer's training set aside; an item is a whole picture, like the rows that the prior learned."""
-    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None)
+    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None, strict=False)
     return open_data(as_trained, loaded, tiles=False)
 
 
-def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:
-    """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json."""
+def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> int:
+    """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json.
+
+    Returns the exit code: 1 if some of these could not be read.
+    """
     from ..evaluation.extractors import extractor_name, open_extractor
     from ..evaluation.generation import features, format_generation, generation_metrics
 
@@ -167,6 +168,7 @@ def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namesp
     say(f"against {real.description}")
     tell(format_generation(found))
     write_json(out / "metrics.json", found.to_dict())
+    return list_skipped(out, argparse.Namespace(data=None), loaded, real)
 
 
 def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: argparse.Namespace) -> None:

@@ -73,14 +73,13 @@ def added_results(out: Path, files: Sequence[Path], suffix: str) -> Iterator[dic
     """
     key = hashlib.sha256(json.dumps([str(file) for file in files]).encode()).hexdigest()[:16]
     note = out / f".unfinished-{key}.json"
-    names: dict[str, str] = {}
-    if text := _read(note):
+    names = _names(note)
+    if names:
         say(f"going on with what a stopped gmvq reconstruct left in {out}")
         remove_leftovers(out)
-        names = json.loads(text)
     taken = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
     for other in out.glob(".unfinished-*.json") if out.is_dir() else ():
-        taken |= set(json.loads(_read(other)).values())
+        taken |= set(_names(other).values())
     for file in files:
         if str(file) not in names:
             names[str(file)] = _free(file.stem, suffix or file.suffix, taken)
@@ -111,6 +110,13 @@ def _free(stem: str, suffix: str, taken: set[str]) -> str:
         number += 1
         name = f"{stem}-{number}{suffix}"
     return name
+
+
+def _names(note: Path) -> dict[str, str]:
+    """The names that a note of ``added_results`` holds; none where there is no whole one, or another's."""
+    found = json.loads(_read(note) or "{}")
+    given = found.items() if isinstance(found, dict) else ()
+    return {file: name for file, name in given if name != ".." and Path(str(name)).name == name}
 
 
 def _read(note: Path) -> str:

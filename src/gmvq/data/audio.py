@@ -31,6 +31,9 @@ SPEECH = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _PACKAGE = "asterisk-core-sounds-en-wav"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
+#: Most samples of all channels that are read at once, an hour and a half at 48 kHz: a few hundred kilobytes of FLAC
+#: unpack to gigabytes.
+_MOST_SAMPLES = 1 << 28
 
 
 class AudioHeader(NamedTuple):
@@ -84,6 +87,11 @@ def read_samples(path: Path, start: int, stop: int) -> NDArray[np.float32]:
     soundfile = require("soundfile", "data")
     try:
         with open_input(path) as stream, soundfile.SoundFile(stream) as file:
+            if (stop - start) * file.channels > _MOST_SAMPLES:
+                raise UnreadableError(
+                    f"{path} has {(stop - start) * file.channels:,} samples, above the limit of {_MOST_SAMPLES:,} at "
+                    "once; cut it into parts"
+                )
             file.seek(start)
             values = file.read(stop - start, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:

@@ -103,13 +103,17 @@ def open_saved(path: Path, wanted: Wanted) -> Pictures:
 
 def _check_saved(path: Path) -> None:
     """Raise ValueError if the notes of a saved data set name files that are elsewhere, or none that can be read."""
-    for notes in (*path.glob("state.json"), *path.glob("*/state.json")):
-        try:
-            names = [entry["filename"] for entry in read_json(notes)["_data_files"]]
-            for name in names:
-                check_plain(inside(notes.parent, name))
-        except (ValueError, TypeError, KeyError, OSError) as error:
-            raise ValueError(f"{notes} is damaged: {one_line(error)}; save the data set again") from error
+    notes, folders = path / "dataset_dict.json", [path]
+    try:
+        if notes.exists():
+            folders = [inside(path, name) for name in read_json(notes)["splits"]]
+        for folder in folders:
+            notes = folder / "state.json"
+            check_plain(folder / "dataset_info.json")
+            for entry in read_json(notes)["_data_files"]:
+                check_plain(inside(folder, entry["filename"]))
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{notes} is damaged: {one_line(error)}; save the data set again") from error
 
 
 def open_hub(name: str, wanted: Wanted) -> Pictures:

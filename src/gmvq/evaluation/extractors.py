@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError, import_or_tell, require
+from ..errors import MissingExtraError, import_or_tell, one_line, require
 from ..reading import check_plain
 
 EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
@@ -154,7 +154,7 @@ def _checked(weights: str | os.PathLike[str]) -> Path:
         check_plain(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is no file of tensors: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is no file of tensors: {one_line(error, 200)}") from error
     name, shape = _MARK
     found = state.get(name) if isinstance(state, dict) else None
     if not isinstance(found, Tensor) or tuple(found.shape) != shape:

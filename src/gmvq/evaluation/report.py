@@ -20,6 +20,7 @@ from ..errors import require
 from ..files import write_text
 from ..models.interface import device_of
 from ..reading import read_json, read_text
+from ..screen import printable
 from . import plots
 from .batches import Images, description_of
 from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
@@ -119,6 +120,8 @@ def _render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gmvq.evaluation"),
         autoescape=True,
+        # What is no markup of ours may hold what turns text around.
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

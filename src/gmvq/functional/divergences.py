@@ -53,6 +53,16 @@ def gaussian_cross_entropy(variance: Tensor, log_precision: Tensor, dim: int) ->
     return 0.5 * (trace + dim * log_2pi - log_precision.sum() * repeat)
 
 
+def code_counts(indices: Tensor, codebook_size: int, mask: Tensor | None = None) -> Tensor:
+    """How often each index (N,) occurs, (K,), where the mask (N,) is not 0.
+
+    In int32: a float32 to which ones are added ends at 2^24, a bfloat16 at 256.
+    """
+    counts = torch.zeros(codebook_size, dtype=torch.int32, device=indices.device)
+    ones = torch.ones_like(indices) if mask is None else mask
+    return counts.index_add_(0, indices, ones.to(torch.int32))
+
+
 def perplexity(counts: Tensor) -> Tensor:
     """exp(H) of normalised counts (..., K) -> (...): the effective number of codes in use, 1 to K.
 

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from .divergences import code_counts
 from .search import best_code
 
 
@@ -47,7 +48,8 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
         spread = latents.std(0, correction=0).clamp_min(1e-3)
         extra = latents.mean(0) + noise.to(latents) * spread
         return torch.cat([codebook, extra])
-    return lloyd(latents, codebook, iterations)
+    wide = latents if latents.dtype == torch.float64 else latents.float()
+    return lloyd(wide, codebook.to(wide), iterations).to(latents)
 
 
 @torch.no_grad()
@@ -55,11 +57,10 @@ def lloyd(latents: Tensor, codebook: Tensor, iterations: int) -> Tensor:
     """Steps of k-means from a codebook (K, D): codes go to the mean of their latents, those without any to far ones."""
     for _ in range(iterations):
         index, distance = nearest_code(latents, codebook)
-        sizes = torch.zeros(len(codebook), dtype=latents.dtype, device=latents.device)
-        sizes.index_add_(0, index, torch.ones_like(distance))
+        sizes = code_counts(index, len(codebook))
         sums = torch.zeros_like(codebook).index_add_(0, index, latents)
         empty = sizes == 0
-        codebook = torch.where(empty[:, None], codebook, sums / sizes.clamp_min(1.0)[:, None])
+        codebook = torch.where(empty[:, None], codebook, sums / sizes.clamp_min(1)[:, None])
         missing = int(empty.sum())
         if missing:
             codebook[empty] = latents[distance.topk(missing).indices]

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..functional.divergences import perplexity
+from ..functional.divergences import code_counts, perplexity
 from ..types import QuantizerOutput
 from .gaussian_mixture import GaussianMixtureVQ
 
@@ -89,7 +89,7 @@ def output_at(
     with torch.no_grad():
         distance = (level.standardized(rows) - level.codebook.to(rows.dtype)[codes]).square().sum(-1)
         log_variance = level.code_log_variance(distance)
-        counts = rows.new_zeros(level.codebook_size).index_add(0, codes, valid.to(rows.dtype))
+        counts = code_counts(codes, level.codebook_size, valid).to(rows.dtype)
     return replace(
         out,
         quantized=level.get_codes_from_indices(indices).to(rows.dtype),

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..functional.distributed import all_reduce_sum, world_size
 from ..functional.divergences import (
     categorical_kl,
+    code_counts,
     entropy,
     gaussian_cross_entropy,
     gaussian_kl,
@@ -56,7 +57,7 @@ class Moments(NamedTuple):
         """Sums of this rank's batch, from z, most probable codes (N,), and the sum of errors (d,)."""
         z = z.detach() * mask[:, None]
         return Moments(
-            counts=_counts(indices, mask, codebook_size),
+            counts=code_counts(indices, codebook_size, mask).to(mask.dtype),
             sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),
             errors=errors.detach(),
             total=mask.sum()[None],
@@ -86,7 +87,8 @@ class Batch(NamedTuple):
         """Of this rank's batch, without a collective, from its sum of q(c|x), (K,), and most probable codes, (N,)."""
         total = mask.sum().clamp_min(1.0)
         aggregate = posterior / total
-        return Batch(aggregate, aggregate, mask / total, _counts(indices, mask, len(posterior)))
+        counts = code_counts(indices, len(posterior), mask).to(mask.dtype)
+        return Batch(aggregate, aggregate, mask / total, counts)
 
     @staticmethod
     def pooled(posterior: Tensor, moments: Moments, mask: Tensor) -> Batch:
@@ -129,12 +131,6 @@ def evidence(
         "perplexity": perplexity(batch.counts),
         "usage": (batch.counts > 0).to(batch.counts.dtype).mean(),
     }
-
-
-def _counts(indices: Tensor, mask: Tensor, codebook_size: int) -> Tensor:
-    """How often each index (N,) is valid, (K,), in integers: a float32 to which ones are added ends at 2^24."""
-    counts = torch.zeros(codebook_size, dtype=torch.int32, device=indices.device)
-    return counts.index_add_(0, indices, mask.to(torch.int32)).to(mask.dtype)
 
 
 def _candidates(z: Tensor, mask: Tensor, codebook_size: int) -> Tensor:

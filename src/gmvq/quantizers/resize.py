@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_size
+from ..functional.divergences import code_counts
 from ..functional.kmeans import lloyd, nearest_code
 from ..functional.search import rows_per_tile
 from .gaussian_mixture import GaussianMixtureVQ
@@ -133,13 +134,13 @@ def _main_direction(left: Tensor, distance: Tensor, index: Tensor, codebook: Ten
     along = torch.zeros_like(codebook).index_add(0, index, left * (left * along[index]).sum(-1, keepdim=True))
     along = torch.nn.functional.normalize(along, dim=-1)
     variance = _sums((left * along[index]).sum(-1).square(), index, size)
-    return along * (variance / _sums(torch.ones_like(distance), index, size).clamp_min(1)).sqrt()[:, None]
+    return along * (variance / code_counts(index, size).clamp_min(1)).sqrt()[:, None]
 
 
 def _shrunk(z: Tensor, codebook: Tensor, size: int) -> Tensor:
     while len(codebook) > size:
         index, _ = nearest_code(z, codebook)
-        counts = _sums(z.new_ones(len(z)), index, len(codebook))
+        counts = code_counts(index, len(codebook)).to(z.dtype)
         order = counts.argsort(descending=True)
         # Codes that nothing uses go at once.
         order = order[: max(size, int((counts > 0).sum()))]
@@ -182,7 +183,7 @@ def _with_codes(layer: GaussianMixtureVQ, z: Tensor, codebook: Tensor) -> Gaussi
     new.codebook.requires_grad_(layer.codebook.requires_grad)
     fit_mixture(new, z, keep_codebook=True)
     index, _ = nearest_code(z, codebook)
-    counts = _sums(z.new_ones(len(z)), index, len(codebook))
+    counts = code_counts(index, len(codebook)).to(z.dtype)
     new.share.copy_(counts / len(z))
     if layer.mixture_weights == "learned":
         new.weight_logits.copy_((counts + 1).log())
@@ -193,7 +194,7 @@ def _with_codes(layer: GaussianMixtureVQ, z: Tensor, codebook: Tensor) -> Gaussi
 def _fit(z: Tensor, codebook: Tensor, scale: float) -> Fit:
     index, distance = nearest_code(z, codebook)
     error = float(distance.mean()) / z.shape[1]
-    shares = _sums(z.new_ones(len(z)), index, len(codebook)) / len(z)
+    shares = code_counts(index, len(codebook)).to(z.dtype) / len(z)
     w = torch.tensor(1.0 / max(error, 1e-12)).to(z)
     bias, total = -0.5 * w * codebook.square().sum(-1), 0.0
     for rows in z.split(rows_per_tile(len(codebook), z.device)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import require
 from ..evaluation.metrics import CodebookMetrics
 from ..evaluation.plots import COLOURS
+from ..screen import printable
 from .decode import check_split
 from .folder import open_run, read_shard
 from .manifest import Manifest
@@ -158,7 +159,8 @@ def usage_figure(found: TokenStatistics, title: str) -> Any:
     axes.axhline(
         mean, color="0.4", linewidth=1.0, linestyle="--", label=f"if all were used alike: {mean:,.1f}"
     )
-    axes.set(xlabel="code, most used first", ylabel="positions with the code", yscale="log", title=title)
+    axes.set(xlabel="code, most used first", ylabel="positions with the code", yscale="log")
+    axes.set_title(printable(title), parse_math=False)
     axes.set_xlim(0.5, found.codebook_size + 0.5)
     axes.grid(visible=True, alpha=0.2)
     axes.legend(frameon=False, fontsize=9)

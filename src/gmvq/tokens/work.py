@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import one_line
 from ..models.interface import device_of
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
@@ -62,7 +63,7 @@ def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
         indices, _ = encode_batch(model, pixels, log_variance=log_variance)
     except RuntimeError as error:
         raise ValueError(
-            f"the model cannot encode images of shape {tuple(pixels.shape[1:])}: {str(error).splitlines()[0]}; "
+            f"the model cannot encode images of shape {tuple(pixels.shape[1:])}: {one_line(error, 200)}; "
             "choose another --size"
         ) from error
     if indices.is_floating_point() or indices.ndim < 2:

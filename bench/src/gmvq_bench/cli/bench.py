@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser, positive, say
+from gmvq.cli.common import Parser, positive, say, tell
 from gmvq.environment import at_most_cores
 
 TARGETS = {
@@ -46,7 +46,7 @@ def _layer(argv: Sequence[str]) -> int:
     except IncorrectError as error:
         print(f"gmvq bench: nothing was timed, a result is wrong:\n{error}", file=sys.stderr)
         return 1
-    print(render(results, provenance=options.markdown))
+    tell(render(results, provenance=options.markdown))
     if options.plot is not None:
         from ..speed.plots import plot
 

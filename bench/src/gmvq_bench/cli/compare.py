@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Parser, add_strict, positive, say, tell_skipped
+from gmvq.cli.common import Parser, add_strict, positive, say, tell, tell_skipped
 from gmvq.environment import at_most_cores, cores
 from gmvq.files import inside, write_json, write_text
 from gmvq.reading import read_json
@@ -169,7 +169,7 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
         from ..gradients.study import table
 
         text += "\n" + table(results["gradients"])
-    print(text)
+    tell(text)
     if out is not None:
         write_text(inside(out, f"{results['suite']['name']}.md"), text)
         for file in plot_all(results, out):

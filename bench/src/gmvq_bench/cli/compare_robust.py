@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gmvq.cli.common import say
+from gmvq.cli.common import say, tell
 from gmvq.files import inside, write_json, write_text
 
 ROBUST = ("robust", "robust-small", "robust-fresh")
@@ -74,6 +74,6 @@ def show_robust(results: dict[str, Any], out: Path | None) -> None:
     from ..robust.report import render
 
     text = render(results)
-    print(text)
+    tell(text)
     if out is not None:
         write_text(inside(out, f"{results['suite']['name']}.md"), text)

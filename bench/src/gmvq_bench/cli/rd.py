@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser, add_strict, positive, say, tell_skipped
+from gmvq.cli.common import Parser, add_strict, positive, say, tell, tell_skipped
 from gmvq.files import write_text
 
 #: What the fields of a study are.
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     from ..rate_distortion.report import plot, tables
 
     text = tables(results)
-    print(text)
+    tell(text)
     write_text(options.out / "rd.md", text)
     plot(results, options.out / "rd.png")
     say(f"written to {options.out}: rd.md, rd.png" + (", rd.json" if options.report is None else ""))

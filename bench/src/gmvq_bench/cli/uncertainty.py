@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Loaded, add_strict, load, parser_for_model, positive, say, tell_skipped
+from gmvq.cli.common import Loaded, load, parser_for_model, positive, say, tell, tell_skipped
 from gmvq.cli.data_options import add_data_options, open_data
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     scores = _scores(options, loaded, images)
     out = None if other is None else _scores(options, loaded, other)
     found = measure_uncertainty(scores, out, bins=options.bins, resamples=options.resamples)
-    print(format_uncertainty(found))
+    tell(format_uncertainty(found))
     if options.json:
         say(f"written to {write_metrics(options.json, found.to_dict())}")
     if options.plot:
@@ -75,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=positive, default=200, metavar="N", help="of the bootstrap (default: 200)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    add_strict(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw them: .png, .svg or .pdf")
     return parser
 
@@ -85,9 +84,6 @@ def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
 
     from ..uncertainty.scores import image_scores
 
-    if options.strict and hasattr(images, "watch"):
-        images.watch.strict = True
-        images.watch.look(images.skipped)
     say(images.description)
     return image_scores(
         loaded.model,

@@ -38,14 +38,22 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     looks, shown = _looks(suite, by_setting), {}
     for ax, (setting, runs) in zip(axes, by_setting.items(), strict=False):
         shown |= _mse_perplexity(ax, runs, looks)
-        ax.set_title(setting, fontsize=10)
+        ax.set_title(setting, fontsize=10, parse_math=False)
     for spare in axes[len(by_setting) :]:
         spare.remove()
     names = [name for name in looks if name in shown]
     handles = [shown[name] for name in names]
-    figure.legend(handles, names, loc="outside right upper", fontsize=7.5, frameon=False)
+    figure.legend(
+        handles,
+        [name.replace("$", r"\$") for name in names],
+        loc="outside right upper",
+        fontsize=7.5,
+        frameon=False,
+    )
     seeds = len(suite["seeds"])
-    figure.suptitle(f"{suite['name']}: {seeds} seed{'s' * (seeds != 1)}, {env['device']}", fontsize=9)
+    figure.suptitle(
+        f"{suite['name']}: {seeds} seed{'s' * (seeds != 1)}, {env['device']}", fontsize=9, parse_math=False
+    )
     path = folder / (re.sub(r"[^\w.-]+", "_", suite["name"]) + "_mse_perplexity.png")
     save_figure(path, figure)
     return [path]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gmvq.files import remove_leftovers, write_json
+from gmvq.files import inside, remove_leftovers, write_json
 
 from ..comparison.methods import build_quantizer
 from ..results import environment, read
@@ -48,7 +48,7 @@ def run_study(
     curves = {codec: codec_curve(images, codec) for codec in QUALITIES}
     found = []
     for number, point in enumerate(listed, 1):
-        file = out / "points" / f"{_key(study, point)}.json"
+        file = inside(out, "points", f"{_key(study, point)}.json")
         if file.is_file():
             figures = read(file, _POINT)["figures"]
         else:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gmvq.functional.divergences import perplexity
+from gmvq.functional.divergences import code_counts, perplexity
 from gmvq.functional.kmeans import kmeans, nearest_code
 from gmvq.quantizers.base import Quantizer
 from gmvq.types import QuantizerOutput
@@ -71,7 +71,7 @@ class BaselineQuantizer(Quantizer):
             loss, terms = step.loss, step.terms
         else:
             quantized, loss, terms = latents * 0.0, latents.sum() * 0.0, {}
-        counts = code_counts(indices if mask is None else indices[mask], self.codebook_size)
+        counts = code_counts(indices, self.codebook_size, mask)
         terms = {
             "perplexity": perplexity(counts),
             "usage": (counts > 0).float().mean(),
@@ -99,12 +99,6 @@ class BaselineQuantizer(Quantizer):
 
     def extra_repr(self) -> str:
         return ", ".join([self.name, super().extra_repr(), *(f"{k}={v}" for k, v in self.options.items())])
-
-
-def code_counts(indices: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs in indices (n,), (K,), float32."""
-    counts = torch.zeros(codebook_size, device=indices.device)
-    return counts.index_add_(0, indices, torch.ones(indices.shape, device=indices.device))
 
 
 @torch.no_grad()

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gmvq.errors import check_choice
+from gmvq.functional.divergences import code_counts
 from gmvq.functional.kmeans import nearest_code
 
-from .base import BaselineQuantizer, Step, code_counts, start_by_kmeans
+from .base import BaselineQuantizer, Step, start_by_kmeans
 
 _EPSILON = 1e-3
 
