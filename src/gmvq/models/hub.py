@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import one_line, require
 from ..files import PathLike, write_text
 from ..reading import read_text
+from . import diffusers_networks
 from .card import MARKER, model_card, public_metadata
 from .interface import Tokenizer
 from .pretrained import CONFIG, WEIGHTS, save
@@ -41,7 +42,7 @@ def resolve(
         "token=..., and check",
         FileNotFoundError,
     ):
-        files = [WEIGHTS, CONFIG]
+        files = [WEIGHTS, CONFIG, diffusers_networks.WEIGHTS]
         return Path(hub.snapshot_download(name, revision=revision, token=token, allow_patterns=files))
     raise AssertionError("the context raises")
 
