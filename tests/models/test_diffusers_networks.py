@@ -183,3 +183,18 @@ def test_without_diffusers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     networks_from("tiny", channels=3, dim=4, downsample=4, spatial_dims=2)
     with pytest.raises(MissingExtraError, match=r"gmvq\[diffusers\]"):
         config_of({"_class_name": "VQModel"})
+
+
+def test_a_name_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The configuration and the safetensors are fetched, and nothing else."""
+    hub = pytest.importorskip("huggingface_hub")
+    build("kl").save_pretrained(tmp_path / "kl")
+    calls: list[list[str]] = []
+
+    def snapshot_download(repo_id: str, **options: Any) -> str:
+        calls.append(options["allow_patterns"])
+        return str(tmp_path / "kl")
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    assert "--model.channels=3" in options_of("owner/vae")
+    assert calls == [["config.json", "model.safetensors", WEIGHTS]]

@@ -56,7 +56,7 @@ class DiffusersDecoder(nn.Module):
 
 
 def networks_from(
-    name: str | Mapping[str, Any], *, options: Mapping[str, Any] | None = None, **sizes: int
+    name: str | Mapping[str, Any] = "tiny", *, options: Mapping[str, Any] | None = None, **sizes: int
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder by a name of ``build_networks``, or by the configuration of a diffusers model.
 

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from ..errors import check_choice
 from ..evaluation.batches import image_batches
 from ..files import PathLike
+from ..models import diffusers_networks
 from ..models.autoencoder import VQAutoencoder
 from ..models.diffusers_networks import diffusers_config, read_networks
 from ..models.hub import resolve
 from ..models.interface import decode_latents, device_of, evaluating
-from ..models.pretrained import CONFIG, read_config
+from ..models.pretrained import CONFIG, WEIGHTS, read_config
 from ..models.weights import check_values, fill, mismatches
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.resize import resize_codebook
@@ -184,7 +185,7 @@ def _diffusers_folder(path: PathLike) -> Path | None:
     found = here if (here / "model_index.json").is_file() else find_model(path)
     if isinstance(found, Path) and found.is_file():
         return None
-    folder = resolve(found)
+    folder = resolve(found, files=(CONFIG, WEIGHTS, diffusers_networks.WEIGHTS))
     return None if diffusers_config(folder) is None else folder
 
 
