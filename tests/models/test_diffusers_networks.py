@@ -17,7 +17,7 @@ from torch import Tensor
 from gmvq import VQAutoencoder
 from gmvq.errors import MissingExtraError
 from gmvq.models import GMVQModel
-from gmvq.models.diffusers_networks import WEIGHTS, config_of, networks_from, read_networks
+from gmvq.models.diffusers_networks import WEIGHTS, config_of, networks_from, read_diffusers
 from gmvq.training.finetune import options_of
 
 Run = Callable[..., Any]
@@ -65,7 +65,7 @@ def test_networks_equal_the_model(case: str, images: Tensor, tmp_path: Path) -> 
     """Latents and images, in units of [0, 1]; read from a folder, and built anew from what they say of themselves."""
     model = build(case)
     model.save_pretrained(tmp_path)
-    encoder, decoder = read_networks(tmp_path)
+    encoder, decoder = read_diffusers(tmp_path)
     signed = not model.config.get("lookup_from_codebook")
     x = 2 * images - 1 if signed else images
     name = CASES[case][0]
@@ -95,7 +95,7 @@ def test_transplant(case: str, images: Tensor, gmvq: Run, pictures: Path, tmp_pa
     result = gmvq("transplant", tmp_path / "source", *data, *more, "--out", run)
     assert result.code == 0, result.err
     made = VQAutoencoder.from_pretrained(run / "model")
-    encoder, decoder = read_networks(tmp_path / "source")
+    encoder, decoder = read_diffusers(tmp_path / "source")
     for name, value in encoder.state_dict().items():
         assert torch.equal(made.encoder.state_dict()[name], value), name
     assert any(
@@ -145,15 +145,15 @@ def test_bad_folders(gmvq: Run, tmp_path: Path) -> None:
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-8])
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        read_networks(tmp_path / "kl")
+        read_diffusers(tmp_path / "kl")
     build("vq").save_pretrained(tmp_path / "vq")
     weights.write_bytes((tmp_path / "vq" / WEIGHTS).read_bytes())
     with pytest.raises(ValueError, match="does not fit the model"):
-        read_networks(tmp_path / "kl")
+        read_diffusers(tmp_path / "kl")
     weights.unlink()
     (tmp_path / "kl" / "diffusion_pytorch_model.bin").write_bytes(b"pickled")
     with pytest.raises(FileNotFoundError, match="pickled weights"):
-        read_networks(tmp_path / "kl")
+        read_diffusers(tmp_path / "kl")
 
 
 @pytest.mark.parametrize(

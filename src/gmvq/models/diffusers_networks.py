@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import one_line, require
+from ..files import PathLike
 from ..reading import read_json
 from .nets import Decoder, Encoder, build_networks, check_input
 from .weights import check_header
@@ -141,15 +142,33 @@ def diffusers_config(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{file}: {one_line(error)}") from error
 
 
-def read_networks(folder: Path) -> tuple[nn.Module, nn.Module]:
-    """The trained networks of a folder written by ``save_pretrained`` of diffusers, from its safetensors alone.
+def read_diffusers(path: PathLike) -> tuple[nn.Module, nn.Module]:
+    """Trained encoder and decoder of diffusers' ``AutoencoderKL`` or ``VQModel``, for a ``VQAutoencoder``.
+
+    Images (B, C, H, W) in [0, 1] to latents (B, dim, H / f, W / f) and back, f = 2^(levels - 1). Latents are in the
+    units in which the decoder reads them, without ``scaling_factor``; of ``AutoencoderKL`` they are the mean.
+
+    Args:
+        path: a folder written by ``save_pretrained`` of diffusers, of which the safetensors alone are read.
+
+    Returns:
+        Encoder and decoder in float32, in eval mode.
 
     Raises:
         FileNotFoundError: there are no weights, or they are pickled.
-        ValueError: they do not fit the configuration.
+        ValueError: no folder of these two classes, or weights that do not fit its configuration.
+        MissingExtraError: the package diffusers is absent.
+
+    Example:
+        >>> from diffusers import AutoencoderKL
+        >>> AutoencoderKL().save_pretrained("vae")
+        >>> encoder, decoder = read_diffusers("vae")
+        >>> tokenizer = VQAutoencoder(encoder, GaussianMixtureVQ(dim=4, codebook_size=1024), decoder)
     """
+    folder = Path(path)
     config = diffusers_config(folder)
-    assert config is not None
+    if config is None:
+        raise ValueError(f"{folder} is no folder of a diffusers {' or '.join(CLASSES)}")
     file = folder / WEIGHTS
     if not file.is_file():
         raise FileNotFoundError(

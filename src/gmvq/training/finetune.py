@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..errors import check_choice
 from ..evaluation.batches import image_batches
 from ..files import PathLike
-from ..models import diffusers_networks
 from ..models.autoencoder import VQAutoencoder
-from ..models.diffusers_networks import diffusers_config, read_networks
+from ..models.diffusers_networks import WEIGHTS as THEIR_WEIGHTS
+from ..models.diffusers_networks import diffusers_config, read_diffusers
 from ..models.hub import resolve
 from ..models.interface import decode_latents, device_of, evaluating
 from ..models.pretrained import CONFIG, WEIGHTS, read_config
@@ -168,7 +168,7 @@ def _parts(path: PathLike) -> tuple[nn.Module, nn.Module, Any]:
     """Encoder, decoder and quantizer of a trained model; the quantizer is None for a model of diffusers."""
     folder = _diffusers_folder(path)
     if folder is not None:
-        return *read_networks(folder), None
+        return *read_diffusers(folder), None
     source = load_model(path)
     standardized = [q for q in source.modules() if getattr(q, "units", None) == "standardized"]
     if standardized:
@@ -185,7 +185,7 @@ def _diffusers_folder(path: PathLike) -> Path | None:
     found = here if (here / "model_index.json").is_file() else find_model(path)
     if isinstance(found, Path) and found.is_file():
         return None
-    folder = resolve(found, files=(CONFIG, WEIGHTS, diffusers_networks.WEIGHTS))
+    folder = resolve(found, files=(CONFIG, WEIGHTS, THEIR_WEIGHTS))
     return None if diffusers_config(folder) is None else folder
 
 
