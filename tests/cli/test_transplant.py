@@ -174,3 +174,10 @@ def test_misuse(gmvq: Run, data: list[str], here: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
     result = gmvq("transplant", tmp_path, *data)
     assert "AutoencoderKL or VQModel, got 'AutoencoderTiny'" in result.err
+
+
+def test_a_network_that_does_not_exist(gmvq: Run) -> None:
+    assert (
+        "expected one of 'tiny', 'small', 'base', a mapping; got big"
+        in gmvq("fit", "--model.network", "big").err
+    )

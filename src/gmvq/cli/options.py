@@ -203,7 +203,8 @@ def _explain(message: str, known: Sequence[str]) -> str:
     )
     if several:
         kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2] + "]")
-        return f"{several[1]}: expected one of {kinds.rstrip(']')}; got {several[3]}"
+        kinds = kinds.replace("dict[str, typing.Any]", "a mapping").rstrip("]")
+        return f"{several[1]}: expected one of {kinds}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
     if "class_path" in text and NO_CLASSES not in text:
         text += NO_CLASSES

@@ -77,7 +77,7 @@ def networks_from(
     wrong = {key: value for key, value in sizes.items() if config[key] != value}
     if wrong:
         named = ", ".join(f"{key}={config[key]}, not {value}" for key, value in wrong.items())
-        raise ValueError(f"this {config['name']} has {named}")
+        raise ValueError(f"this {config['name']} has {named}; set them to what it has")
     model = _class_of(options)(**{k: v for k, v in config["options"].items() if k != "_class_name"})
     return DiffusersEncoder(model, config), DiffusersDecoder(model, config)
 
