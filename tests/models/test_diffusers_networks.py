@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gmvq import VQAutoencoder
@@ -82,6 +83,20 @@ def test_networks_equal_the_model(case: str, images: Tensor, tmp_path: Path) -> 
     again = networks_from(**config)
     again[0].load_state_dict(encoder.state_dict())
     assert torch.equal(again[0](images), latents)
+
+
+def test_files_of_older_versions_and_of_half_precision(tmp_path: Path) -> None:
+    """The attention had other names; networks are float32 always."""
+    build("kl").save_pretrained(tmp_path)
+    now = read_diffusers(tmp_path)[0].state_dict()
+    renamed = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(tmp_path / WEIGHTS)
+    for new, old in renamed.items():
+        weights = {name.replace(new, old): value.half() for name, value in weights.items()}
+    assert not weights.keys() & {name for name in now if "to_q" in name}
+    save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    for name, value in read_diffusers(tmp_path)[0].state_dict().items():
+        assert torch.equal(value, now[name].half().float()), name
 
 
 @pytest.mark.parametrize("case", ["kl", "vq"])
