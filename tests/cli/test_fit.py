@@ -66,6 +66,31 @@ def test_print_config_round_trips(here: Any, gmvq: Run, tmp_path: Path) -> None:
     assert second.out == first.out
 
 
+def test_the_stage_is_lines_of_yaml(gmvq: Run, tmp_path: Path) -> None:
+    options = [
+        "--model.perceptual",
+        "0.7",
+        "--model.adversarial.weight",
+        "0.5",
+        "--model.adversarial.sees=features",
+    ]
+    first = gmvq("fit", *options, "--model.likelihood", "logit_laplace", "--print_config")
+    for line in (
+        "perceptual: 0.7",
+        "weight: 0.5",
+        "sees: features",
+        "start: 0.5",
+        "likelihood: logit_laplace",
+    ):
+        assert f"  {line}\n" in first.out, line
+    file = tmp_path / "stage.yaml"
+    file.write_text(first.out)
+    assert gmvq("fit", "--config", file, "--print_config").out == first.out
+    wrong = gmvq("fit", "--config", file, "--model.adversarial.start", "2")
+    assert wrong.code == 2
+    assert "0 <= start <= 1" in wrong.err
+
+
 def test_a_config_with_options_that_are_gone_is_read(gmvq: Run, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(

@@ -10,6 +10,7 @@ import torch
 from gmvq.objectives import (
     GaussianLikelihood,
     LaplaceLikelihood,
+    LogitLaplaceLikelihood,
     bits_per_dimension,
     negative_evidence,
     positions_per_image,
@@ -216,3 +217,33 @@ def test_the_memory_format_of_images_does_not_matter() -> None:
     images, reconstruction = torch.rand(2, 4, 3, 8, 6, dtype=torch.float64)
     formatted = [t.contiguous(memory_format=torch.channels_last) for t in (reconstruction, images)]
     torch.testing.assert_close(likelihood(*formatted), likelihood(reconstruction, images))
+
+
+def test_logit_laplace_is_a_density_over_all_real_values() -> None:
+    """Its integral over x is 1 wherever the reconstruction is, by the trapezoidal rule in float64."""
+    x = torch.linspace(-8.0, 9.0, 400_001, dtype=torch.float64)[:, None]
+    for location, scale in ((0.5, 0.3), (0.02, 0.8), (1.2, 0.4), (-0.1, 1.5)):
+        density = LogitLaplaceLikelihood(scale).double().log_prob(torch.full_like(x, location), x).exp()
+        assert float(torch.trapezoid(density, x[:, 0])) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_logit_laplace_equals_the_transformed_distribution_of_torch() -> None:
+    reconstruction, target = pair()
+    reconstruction = reconstruction.clamp(0, 1)
+    squeeze = torch.distributions.AffineTransform(0.1, 0.8)
+    to_logits = [squeeze, torch.distributions.SigmoidTransform().inv]
+    location = to_logits[1](squeeze(reconstruction))
+    base = torch.distributions.Laplace(location, 0.4)
+    inverse = [transform.inv for transform in reversed(to_logits)]
+    expected = torch.distributions.TransformedDistribution(base, inverse).log_prob(target).sum((1, 2, 3))
+    likelihood = LogitLaplaceLikelihood(0.4).double()
+    torch.testing.assert_close(likelihood.log_prob(reconstruction, target), expected)
+    torch.testing.assert_close(likelihood(reconstruction, target), -expected.mean())
+
+
+def test_logit_laplace_has_a_gradient_outside_of_the_unit_interval() -> None:
+    target = torch.tensor([[0.0, 1.0, 0.5]], dtype=torch.float64)
+    reconstruction = torch.tensor([[-0.3, 1.4, 0.6]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(LogitLaplaceLikelihood(0.4).double(), (reconstruction, target))
+    (grad,) = torch.autograd.grad(LogitLaplaceLikelihood()(reconstruction, target), reconstruction)
+    assert grad.sign().tolist() == [[-1.0, 1.0, 1.0]]

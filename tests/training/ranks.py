@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, Trainer
 from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, TokenizerModule
+from gmvq.training.critic import Adversarial
 
 STEPS, STOP = 12, 8
 
@@ -31,6 +32,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "residual, shared": {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
     "heads": {"groups": 2, "shared_codebook": True},
+    "judged": {"adversarial": Adversarial(0.5, start=0.6, width=4)},
 }
 
 

@@ -332,4 +332,4 @@ def test_the_command_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> No
     assert main(["compare", "--list"]) == 0
     assert "robust-small: 12 of them" in capsys.readouterr().out
     assert main(["compare", "--suite", "quick", "--parity", "odd"]) != 0
-    assert "--parity is for the suites robust and robust-small" in capsys.readouterr().err
+    assert "--parity is for the suites robust, robust-small, robust-fresh" in capsys.readouterr().err

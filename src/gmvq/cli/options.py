@@ -217,7 +217,8 @@ def _no_such(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not near:
         leaf = name.rpartition(".")[2]
-        near = [option for option in known if option.rpartition(".")[2] == leaf][:1]
+        near = [option for option in known if option.rpartition(".")[2] == leaf]
+        near = sorted(near, key=lambda option: option.count("."))[:1]
     hint = f"; did you mean {near[0]}?" if near else "; gmvq fit --help lists the options"
     return f"there is no option {name!r}{hint}"
 

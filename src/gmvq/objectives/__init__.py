@@ -12,6 +12,7 @@ from .likelihoods import (
     negative_evidence,
     positions_per_image,
 )
+from .logit_laplace import LogitLaplaceLikelihood
 from .units import bits_per_dimension
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LaplaceLikelihood",
     "LatentModel",
     "Likelihood",
+    "LogitLaplaceLikelihood",
     "MixtureQuantizer",
     "aggregate_entropy",
     "albo",

@@ -81,6 +81,11 @@ class AveragedWeights(WeightAveraging):
             # The tensors of checkpoint["state_dict"] are the module's own.
             self._swap_models(pl_module)
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        current = checkpoint.get("current_model_state", {})
+        # No average of a discriminator is kept.
+        checkpoint["state_dict"] |= {
+            name: value for name, value in current.items() if name.startswith("stage.")
+        }
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..functional.autocast import autocast_dtype
-from ..objectives import negative_evidence
 from ..quiet import quiet
 from .module import TokenizerModule
 from .optimizer import build_optimizer, in_fastest_format
@@ -100,13 +99,12 @@ def _size(part: torch.nn.Module) -> int:
 def _step(module: TokenizerModule, images: Tensor) -> Callable[[], Any]:
     """A training step as ``TokenizerModule`` makes it."""
     groups = module.model.parameter_groups(module.lr)
+    groups += module.stage.parameter_groups() if module.stage else []
     optimizer = build_optimizer(groups, lr=module.lr, betas=module.betas, clips=False)
 
     def step() -> None:
         optimizer.zero_grad()
-        out = module.model(images)
-        objective = negative_evidence(module.likelihood, out.reconstruction.float(), images, out.quantizer)
-        (objective / images[0].numel()).backward()
+        module.loss(images, module.model(images), progress=1.0)[0].backward()
         optimizer.step()
 
     return step

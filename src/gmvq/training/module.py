@@ -16,7 +16,7 @@ from ..errors import check_choice, check_positive
 from ..evaluation.metrics import psnr
 from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
-from ..models.autoencoder import VQAutoencoder
+from ..models.autoencoder import AutoencoderOutput, VQAutoencoder
 from ..models.diffusers_networks import networks_from
 from ..objectives import negative_evidence
 from ..quantizers import GaussianMixtureVQ
@@ -24,10 +24,12 @@ from ..quantizers.parts import Objective, Precision, Variance
 from ..quantizers.start import Pool
 from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
+from .critic import Adversarial
 from .history import is_logged
 from .optimizer import build_optimizer, channels_last, in_fastest_format
 from .parts import LIKELIHOODS, build_quantizer
 from .schedule import scheduled, seed_step, total_steps
+from .stage import build_stage
 
 _QUANTIZER = {name: p.default for name, p in inspect.signature(GaussianMixtureVQ).parameters.items()}
 
@@ -56,8 +58,10 @@ class TokenizerModule(LightningModule):
         estimator: gradient estimator for the choice of a code, such as "GumbelSoftmax(temperature=0.5)".
         mixture_weights: uniform, or learned.
         standardize: standardise the encoder's output in front of the quantizer.
-        likelihood: of a pixel: gaussian (squared error) or laplace (absolute error).
+        likelihood: of a pixel: gaussian (squared error), laplace (absolute error) or logit_laplace (that of logits).
         likelihood_scale: standard deviation of a pixel (0 to 1): "ml" (best for the batch), "learned" or a number.
+        perceptual: weight of a distance of features beside the likelihood, such as 1; 0: none (images alone).
+        adversarial: a discriminator of the reconstructions, and its weight (images alone).
         lr: highest learning rate of the networks.
         betas: decay rates of Adam's two averages.
         weight_decay: decoupled weight decay of the networks' weights.
@@ -101,8 +105,10 @@ class TokenizerModule(LightningModule):
         estimator: Estimator = _QUANTIZER["estimator"],
         mixture_weights: Literal["uniform", "learned"] = _QUANTIZER["mixture_weights"],
         standardize: bool = _QUANTIZER["standardize"],
-        likelihood: Literal["gaussian", "laplace"] = "gaussian",
+        likelihood: Literal["gaussian", "laplace", "logit_laplace"] = "gaussian",
         likelihood_scale: Literal["ml", "learned"] | float = "ml",
+        perceptual: float = 0.0,
+        adversarial: Adversarial = Adversarial(),
         lr: float = 4e-3,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
@@ -130,6 +136,7 @@ class TokenizerModule(LightningModule):
         for net in (self.model.encoder, self.model.decoder):
             channels_last(net)
         self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
+        self.stage = build_stage(perceptual, adversarial, channels, spatial_dims, seed)
         self._batches = 0  # batches this process has trained on since training began
         self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
         self._validation: dict[str, Tensor] = {}
@@ -145,6 +152,7 @@ class TokenizerModule(LightningModule):
         scale = [parameter for parameter in self.likelihood.parameters() if parameter.requires_grad]
         if scale:
             groups.append({"params": scale, "lr": self.lr, "weight_decay": 0.0})
+        groups += self.stage.parameter_groups() if self.stage else []
         clips = self._trainer is not None and bool(self._trainer.gradient_clip_val)
         optimizer = build_optimizer(groups, lr=self.lr, betas=self.betas, clips=clips)
         return scheduled(optimizer, self.total_steps, warmup=self.warmup_steps, final=self.final_lr)
@@ -169,6 +177,10 @@ class TokenizerModule(LightningModule):
     def on_train_start(self) -> None:
         """Refuse what would be lost: a start inside of a step writes to gathered copies of sharded parameters."""
         shards = type(self.trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
+        if shards and self.stage and self.stage.critic:
+            raise ValueError(
+                "a discriminator needs whole parameters on every process; use strategy=ddp, or adversarial.weight=0"
+            )
         if shards and not all(part.started for part in self._mixtures().values()):
             raise ValueError(
                 "the first batch cannot start a codebook whose parameters are sharded; call "
@@ -180,28 +192,51 @@ class TokenizerModule(LightningModule):
         self._batches += 1
         advance: Callable[[float], None] | None = getattr(self.model.quantizer, "set_progress", None)
         if advance is not None:
-            advance(min(1.0, self.global_step / self.total_steps))
+            advance(self._progress())
+
+    def _progress(self) -> float:
+        """The share of the training that is done."""
+        return min(1.0, self.global_step / self.total_steps)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         images = in_fastest_format(batch)
         out = self.model(images)
-        reconstruction = out.reconstruction.float()
-        objective = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
-        loss = objective / images[0].numel()
+        loss, terms = self.loss(images, out)
         with torch.no_grad():
+            reconstruction = out.reconstruction.float()
             self.likelihood.observe(reconstruction, images)
             if is_logged(self.trainer, self.global_step + 1):
                 mse = (reconstruction - images).square().mean()
                 rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-                terms = {"loss": loss.detach(), "mse": mse, "lr": rate, **out.quantizer.terms}
+                terms |= {"loss": loss.detach(), "mse": mse, "lr": rate, **out.quantizer.terms}
                 self.log_dict({f"train/{name}": value for name, value in terms.items()})
         return loss
+
+    def loss(
+        self, images: Tensor, out: AutoencoderOutput, progress: float | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, per value of an image, and its terms beside the bound.
+
+        Args:
+            images: (B, C, *spatial).
+            out: of the model in training mode.
+            progress: share of the training that is done, 0 to 1; default: the trainer's.
+        """
+        reconstruction = out.reconstruction.float()
+        bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
+        bound = bound / images[0].numel()
+        if self.stage is None:
+            return bound, {}
+        progress = self._progress() if progress is None else progress
+        return self.stage(images, reconstruction, bound, self.model.decoder, progress)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Before ``decoder_after`` the decoder gets no gradients, so that not even weight decay moves it."""
         if self.global_step < self.decoder_after:
             for parameter in self.model.decoder.parameters():
                 parameter.grad = None
+        if self.stage:
+            self.stage.forget_gradients(self._progress())
 
     def on_validation_epoch_start(self) -> None:
         size = self.model.quantizer.codebook_size

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood
+from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood, LogitLaplaceLikelihood
 from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": GaussianLikelihood, "laplace": LaplaceLikelihood}
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "gaussian": GaussianLikelihood,
+    "laplace": LaplaceLikelihood,
+    "logit_laplace": LogitLaplaceLikelihood,
+}
 
 
 def build_quantizer(

@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
             )
         return run_robust(options, argv, _workers(options.workers, options.threads))
     if options.parity:
-        raise ValueError(f"--parity is for the suites {' and '.join(ROBUST)}")
+        raise ValueError(f"--parity is for the suites {', '.join(ROBUST)}")
     return _run(options, argv)
 
 

@@ -1,4 +1,4 @@
-"""``gmvq compare --suite robust`` and ``robust-small``: the layer in networks drawn at random, nothing tuned."""
+"""``gmvq compare --suite robust``, ``-small`` and ``-fresh``: the layer in networks drawn at random, nothing tuned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from gmvq.cli.common import say
 from gmvq.files import inside, write_json, write_text
 
-ROBUST = ("robust", "robust-small")
+ROBUST = ("robust", "robust-small", "robust-fresh")
 
 
 def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:

@@ -37,6 +37,7 @@ _PARTS = {
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
     "transplant": {"transplant": ("transplant",)},
     "signals": {"signals": ("signals",)},
+    "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
 _FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")

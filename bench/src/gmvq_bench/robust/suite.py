@@ -1,4 +1,4 @@
-"""The two suites, which settings of them this machine can run, and their results file."""
+"""The suites, which settings of them this machine can run, and their results file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ KIND = "gmvq compare robust"
 SUITES = {
     "robust": "48 networks and recipes drawn at random; the layer and rivals as they come, nothing tuned",
     "robust-small": "12 of them, the cheap ones",
+    "robust-fresh": "48 others, of another seed, for confirming what was decided on the first",
 }
 PARITIES = ("even", "odd")
 
@@ -59,7 +60,7 @@ def select(
 
 def settings_of(suite: str) -> list[Setting]:
     """All settings of a suite."""
-    return draw() if suite == "robust" else draw_small()
+    return draw_small() if suite == "robust-small" else draw(int(suite == "robust-fresh"))
 
 
 def _called(setting: Setting) -> tuple[str, ...]:
