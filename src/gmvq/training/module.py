@@ -17,7 +17,6 @@ from ..evaluation.metrics import psnr
 from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
 from ..models.autoencoder import AutoencoderOutput, VQAutoencoder
-from ..models.diffusers_networks import networks_from
 from ..objectives import negative_evidence
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
@@ -27,7 +26,7 @@ from .choices import as_plain
 from .critic import Adversarial
 from .history import is_logged
 from .optimizer import build_optimizer, channels_last, in_fastest_format
-from .parts import LIKELIHOODS, build_quantizer
+from .parts import LIKELIHOODS, build_model
 from .schedule import scheduled, seed_step, total_steps
 from .stage import build_stage
 
@@ -132,7 +131,7 @@ class TokenizerModule(LightningModule):
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.final_lr, self.seed = warmup_steps, final_lr, seed
         self.decoder_after = decoder_after
-        self.model = autoencoder or _build_model(**given)
+        self.model = autoencoder or build_model(**given)
         for net in (self.model.encoder, self.model.decoder):
             channels_last(net)
         self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
@@ -280,26 +279,6 @@ class TokenizerModule(LightningModule):
         check_fits(checkpoint, self.state_dict(), self.settings)
         self._batches = int(checkpoint["gmvq"]["batches"])
         self._pools = dict(checkpoint["gmvq"].get("pools", {}))
-
-
-def _build_model(
-    *,
-    network: str | dict[str, Any],
-    channels: int,
-    downsample: int,
-    spatial_dims: int,
-    seed: int,
-    **options: Any,
-) -> VQAutoencoder:
-    """Networks and quantizer with weights from ``seed``; arguments of other things are left aside."""
-    names = inspect.signature(build_quantizer).parameters.keys() | set(_QUANTIZER) - {"options"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder, decoder = networks_from(
-            network, channels=channels, dim=options["dim"], downsample=downsample, spatial_dims=spatial_dims
-        )
-        quantizer = build_quantizer(**{name: value for name, value in options.items() if name in names})
-    return VQAutoencoder(encoder, quantizer, decoder)
 
 
 def _arguments() -> set[str]:
