@@ -26,6 +26,7 @@ NEEDS = {
     "training": ("lightning", "PIL", "skimage", "sklearn", "torchmetrics"),
     "prior": ("lightning", "transformers"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "models.diffusers_networks": ("diffusers",),
     "models.card": ("huggingface_hub", "jinja2"),
     "functional.autocast": ("lightning",),
 }

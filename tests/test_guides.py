@@ -17,6 +17,7 @@ PAGES = {
     "codes.md": (),
     "compositions.md": (),
     "migration.md": ("vector_quantize_pytorch", "diffusers"),
+    "transplant.md": ("diffusers",),
 }
 
 

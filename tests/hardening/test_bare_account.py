@@ -87,6 +87,8 @@ LINES = {
     "training": (
         "fit --data.path {0}/images.npy --out {0}/run --trainer.max_steps 2 --logger csv --data.size 16 "
         "--trainer.accelerator cpu --model.dim 4 --model.codebook_size 8 --trainer.enable_progress_bar false",
+        "transplant {0}/model --data.path {0}/images.npy --out {0}/moved --trainer.max_steps 2 --logger none "
+        "--data.size 16 --trainer.accelerator cpu --trainer.enable_progress_bar false",
         "runs {0}",
         "estimate {0}/run/config.yaml --device cpu",
         "encode {0}/model --out {0}/tokens --quiet",

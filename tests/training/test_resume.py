@@ -62,8 +62,9 @@ def test_resume_with_workers(fit: Fit, send_signal: SendSignal, straight: Path, 
         {"accumulate_grad_batches": 2},
         {"settings": {"likelihood": "laplace", "likelihood_scale": "learned", "weight_decay": 0.1}},
         {"precision": "bf16-mixed"},
+        {"settings": {"decoder_after": 9}},
     ],
-    ids=lambda options: next(iter(options)),
+    ids=lambda options: next(iter(options.get("settings", options))),
 )
 def test_resume_with_other_options(
     fit: Fit, send_signal: SendSignal, tmp_path: Path, options: dict[str, Any]

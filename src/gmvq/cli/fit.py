@@ -113,6 +113,7 @@ def _list_skipped(data: ImageDataModule, run_dir: Path) -> int:
 def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, data: ImageDataModule) -> int:
     from ..evaluation import format_table
     from ..training.export import export_run
+    from ..training.finetune import error_without_codes
 
     say(f"trained for {trainer.global_step} steps; measuring on the test images")
     evaluation = export_run(
@@ -124,8 +125,13 @@ def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, dat
         bound_samples=planned.config.bound_samples,
         device=trainer.strategy.root_device,
     )
-    tell(f"{data.dataset('test').description}\n{format_table(evaluation)}")
-    say(f"written to {planned.run_dir}: model/, metrics.json, report.html")
+    images = data.dataset("test")
+    if evaluation is None:
+        tell(f"{images.description}\nMSE without codes: {error_without_codes(module.model, images):.3g}")
+        say(f"written to {planned.run_dir}: model/; gmvq transplant {planned.run_dir} puts codes into it")
+    else:
+        tell(f"{images.description}\n{format_table(evaluation)}")
+        say(f"written to {planned.run_dir}: model/, metrics.json, report.html")
     code = tell_skipped(planned.run_dir, _list_skipped(data, planned.run_dir))
     # torchrun takes every other exit code for a crash, and starts all processes again.
     return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code

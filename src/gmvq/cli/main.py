@@ -19,6 +19,10 @@ from ..screen import printable
 #: Our own commands: name -> (module with ``run(argv) -> exit code``, what it does in one line).
 COMMANDS = {
     "fit": ("gmvq.cli.fit", "train a tokenizer on images, or go on with a run that was stopped"),
+    "transplant": (
+        "gmvq.cli.transplant",
+        "put a new codebook into a trained autoencoder, and adapt its decoder",
+    ),
     "runs": ("gmvq.cli.list_runs", "compare the runs in a folder: what differed, and what came of it"),
     "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
     "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),

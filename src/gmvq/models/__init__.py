@@ -5,6 +5,7 @@ from .autoencoder import AutoencoderOutput, VQAutoencoder
 from .build import build_autoencoder
 from .card import model_card
 from .diffusers_adapter import GMVQModel
+from .diffusers_networks import read_diffusers
 from .digest import model_digest
 from .interface import QuantizerLike
 from .nets import Decoder, Encoder, build_networks, build_networks_1d
@@ -22,5 +23,6 @@ __all__ = [
     "build_networks_1d",
     "model_card",
     "model_digest",
+    "read_diffusers",
     "recommended_precision",
 ]

@@ -170,8 +170,8 @@ class VQAutoencoder(nn.Module):
     ) -> Self:
         """Load a model written by ``save_pretrained`` or ``push_to_hub``, in eval mode.
 
-        Networks of ``build_networks`` are rebuilt from their names. Others have to be passed, built as they
-        were; their weights are overwritten in place.
+        Networks of ``build_networks`` and of ``read_diffusers`` are rebuilt from what the folder says of them. Others
+        have to be passed, built as they were; their weights are overwritten in place.
 
         Args:
             path_or_hub_id: a folder, or ``"owner/name"`` on the Hugging Face Hub.

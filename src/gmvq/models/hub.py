@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,13 @@ CARD = "README.md"
 
 
 def resolve(
-    path_or_hub_id: PathLike, *, revision: str | None = None, token: str | bool | None = None
+    path_or_hub_id: PathLike,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    files: Sequence[str] = (WEIGHTS, CONFIG),
 ) -> Path:
-    """Return the local folder, downloading it if the name is that of a Hub repository."""
+    """Return the local folder, downloading these files if the name is that of a Hub repository."""
     folder = Path(path_or_hub_id)
     if folder.is_dir():
         return folder
@@ -41,8 +45,8 @@ def resolve(
         "token=..., and check",
         FileNotFoundError,
     ):
-        files = [WEIGHTS, CONFIG]
-        return Path(hub.snapshot_download(name, revision=revision, token=token, allow_patterns=files))
+        options = {"revision": revision, "token": token, "allow_patterns": list(files)}
+        return Path(hub.snapshot_download(name, **options))
     raise AssertionError("the context raises")
 
 

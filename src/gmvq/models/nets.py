@@ -9,6 +9,7 @@ pixel shuffle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,22 +79,7 @@ class Encoder(nn.Module):
         self.linear = conv(channels, dim, downsample, stride=downsample)
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, downsample = self.config["channels"], self.config["downsample"]
-        if x.ndim != self.config["spatial_dims"] + 2 or x.shape[1] != channels:
-            axes = {1: "T", 2: "H, W", 3: "D, H, W"}[self.config["spatial_dims"]]
-            raise ValueError(
-                f"the encoder was built for inputs of shape (B, {channels}, {axes}), got {tuple(x.shape)}; "
-                "change the input, or build the networks with other channels= or spatial_dims="
-            )
-        if any(size < downsample or size % downsample for size in x.shape[2:]):
-            raise ValueError(
-                f"every size of the input must be positive and divisible by downsample={downsample}, got sizes "
-                f"{tuple(x.shape[2:])}; crop, pad or resize it, or build the networks for another downsample"
-            )
-        if not x.is_floating_point():
-            raise TypeError(
-                f"the encoder takes floating-point values in [0, 1], got {x.dtype}; 8-bit images: x.float() / 255"
-            )
+        check_input(x, self.config)
         x = 2 * x - 1
         return self.linear(x) + self.residual(x)
 
@@ -160,6 +146,26 @@ def build_networks_1d(
 ) -> tuple[Encoder, Decoder]:
     """``build_networks`` for signals (B, channels, T) on the scale [0, 1]."""
     return build_networks(name, channels=channels, dim=dim, downsample=downsample, spatial_dims=1)
+
+
+def check_input(x: Tensor, config: Mapping[str, Any]) -> None:
+    """Raise unless x (B, channels, *size) is what an encoder with such a ``config`` takes."""
+    channels, downsample = config["channels"], config["downsample"]
+    if x.ndim != config["spatial_dims"] + 2 or x.shape[1] != channels:
+        axes = {1: "T", 2: "H, W", 3: "D, H, W"}[config["spatial_dims"]]
+        raise ValueError(
+            f"the encoder was built for inputs of shape (B, {channels}, {axes}), got {tuple(x.shape)}; "
+            "change the input, or build the networks with other channels= or spatial_dims="
+        )
+    if any(size < downsample or size % downsample for size in x.shape[2:]):
+        raise ValueError(
+            f"every size of the input must be positive and divisible by downsample={downsample}, got sizes "
+            f"{tuple(x.shape[2:])}; crop, pad or resize it, or build the networks for another downsample"
+        )
+    if not x.is_floating_point():
+        raise TypeError(
+            f"the encoder takes floating-point values in [0, 1], got {x.dtype}; 8-bit images: x.float() / 255"
+        )
 
 
 def _checked(name: str, channels: int, dim: int, downsample: int, spatial_dims: int) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from .. import quantizers
 from ..environment import versions
 from ..files import PathLike, atomic_write, remove_leftovers, write_text
 from ..reading import read_json
+from .diffusers_networks import is_own, networks_from
 from .interface import Tokenizer, networks_of
-from .nets import Decoder, Encoder, build_networks
 from .weights import DIGEST, build_filled, check_parts, named_in_errors, read_weights, tensors_digest
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -27,12 +27,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def save(model: Tokenizer, directory: PathLike, metadata: dict[str, Any] | None) -> None:
     """Write the two files of ``model`` into ``directory``."""
-    own = type(model.encoder) is Encoder and type(model.decoder) is Decoder
     config = {
         "format_version": FORMAT_VERSION,
         "class": type(model).__name__,
         "layout": model.layout,
-        "networks": (own and networks_of(model)) or "custom",
+        "networks": (is_own(model) and networks_of(model)) or "custom",
         "quantizer": model.quantizer.to_config(),
         "versions": versions("gmvq", "torch"),
         "metadata": metadata or {},
@@ -92,7 +91,7 @@ def build_described(
         networks: tuple[nn.Module | None, nn.Module | None] = (None, None)
         if encoder is None or decoder is None:
             with named_in_errors(file, "networks"):
-                networks = build_networks(**config["networks"])
+                networks = networks_from(**config["networks"])
         with named_in_errors(file, "quantizer"):
             quantizer = quantizers.from_config(config["quantizer"])
         with named_in_errors(file, "layout"):

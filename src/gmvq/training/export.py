@@ -27,14 +27,14 @@ def export_run(
     command: str | Sequence[str],
     bound_samples: int = 0,
     device: torch.device | str | None = None,
-) -> Evaluation:
+) -> Evaluation | None:
     """Write ``model/``, ``metrics.json`` and ``report.html`` into a run folder.
 
     The model is written first, so that it is there even if the evaluation is interrupted; then again with its
     figures in the metadata.
 
     Returns:
-        The figures on the test images.
+        The figures on the test images; None for a model without codes, whose quantizer was frozen from the first.
     """
     folder = Path(run_dir)
     module.model.eval()  # which starts the codebook of a training that was too short for one
@@ -45,6 +45,8 @@ def export_run(
         "settings": module.settings,
     }
     module.model.save_pretrained(folder / EXPORT, metadata=metadata)
+    if not all(mixture.started for mixture in module._mixtures().values()):
+        return None
     images = data.dataset("test")
     metadata["data"] = {**data.settings, "test": images.description}
     evaluation = evaluate(

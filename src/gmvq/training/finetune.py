@@ -1,8 +1,10 @@
-"""Begin from a trained tokenizer: its networks, and its codebook kept, grown, shrunk or made anew; freeze parts."""
+"""Begin from a trained tokenizer or autoencoder: its networks, its codebook kept or made anew; freeze parts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,8 +14,11 @@ from ..errors import check_choice
 from ..evaluation.batches import image_batches
 from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
-from ..models.interface import evaluating
-from ..models.pretrained import CONFIG, read_config
+from ..models.diffusers_networks import WEIGHTS as THEIR_WEIGHTS
+from ..models.diffusers_networks import diffusers_config, read_diffusers
+from ..models.hub import resolve
+from ..models.interface import decode_latents, device_of, evaluating
+from ..models.pretrained import CONFIG, WEIGHTS, read_config
 from ..models.weights import check_values, fill, mismatches
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.resize import resize_codebook
@@ -48,6 +53,8 @@ def options_of(path: PathLike) -> list[str]:
     named = {f"model.{name}": settings[name] for name in _OF_THE_MODEL if settings.get(name) is not None}
     found: list[str] = []
     for name, value in named.items():
+        if name == "model.network" and isinstance(value, dict):
+            value = json.dumps(value)
         fields = value.items() if isinstance(value, dict) else [("", value)]
         for field, entry in fields:
             text = str(entry).lower() if isinstance(entry, bool) else "null" if entry is None else entry
@@ -56,8 +63,14 @@ def options_of(path: PathLike) -> list[str]:
 
 
 def _settings_of(path: PathLike) -> dict[str, Any]:
-    from ..models.hub import resolve
-
+    folder = _diffusers_folder(path)
+    if folder is not None:
+        config = diffusers_config(folder) or {}
+        return {
+            **config,
+            "network": config["options"],
+            "codebook_size": config["options"].get("num_vq_embeddings"),
+        }
     found = find_model(path)
     if not isinstance(found, str) and found.is_file():
         settings = read_entry(read_checkpoint(found), "settings", found)
@@ -68,7 +81,7 @@ def _settings_of(path: PathLike) -> dict[str, Any]:
     if isinstance(settings, dict):
         return settings
     size = config["quantizer"].get("codebook_size") if isinstance(config["quantizer"], dict) else None
-    more = {"network": networks.get("name"), "codebook_size": size}
+    more = {"network": networks.get("options") or networks.get("name"), "codebook_size": size}
     return {**networks, **{name: value for name, value in more.items() if value is not None}}
 
 
@@ -78,31 +91,36 @@ def begin_from(
     path: PathLike,
     codebook: Literal["keep", "new"] = "keep",
 ) -> str:
-    """Copy a trained tokenizer into a module that has not been trained yet; return what was done, in a line.
+    """Copy a trained model into a module that has not been trained yet; return what was done, in a line.
 
     The networks are copied as they are. The quantizer is copied too where it has as many codes; otherwise its codes are
     split or merged until there are as many as the module has (``resize_codebook``), on latents of the new data.
-    ``"new"`` starts codes, mean, scale and precision from such latents, by k-means.
+    ``"new"`` starts codes, mean, scale and precision from such latents, by k-means; a second line then tells the error
+    without codes on validation images.
 
     Args:
         module: of the same networks and the same kind of quantizer.
         data: that is to be trained on.
-        path: of the trained tokenizer, as in ``load_model``.
+        path: of the trained model, as in ``load_model``, or a diffusers ``AutoencoderKL`` or ``VQModel``.
         codebook: "keep" or "new".
 
     Raises:
-        ValueError: the networks differ, or a composition has another number of codes; the message says in what.
+        ValueError: the networks differ, or a composition has another number of codes; the message says in what. Or the
+            decoder reads standardised latents.
     """
     check_choice("init_codebook", codebook, ("keep", "new"))
-    source = load_model(path)
+    encoder, decoder, then = _parts(path)
     model = module.model
-    for name in ("encoder", "decoder"):
-        _copy(getattr(source, name), getattr(model, name), f"the {name} of {path}")
-    then: Any = source.quantizer
+    _copy(encoder, model.encoder, f"the encoder of {path}")
+    _copy(decoder, model.decoder, f"the decoder of {path}")
     now: Any = model.quantizer
     if codebook == "new":
         now.init_codebook(_latents(model, data))
-        return f"networks of {path}, and a new codebook of {now.codebook_size:,} codes"
+        text = f"networks of {path}, and a new codebook of {now.codebook_size:,} codes"
+        error = error_without_codes(model, data.dataset("validation"))
+        return f"{text}\nMSE without codes, on validation images: {error:.3g}"
+    if then is None:
+        raise ValueError(f"a codebook of diffusers is not kept; take --init_codebook new for {path}")
     text = f"networks and codebook of {path}"
     if then.codebook_size != now.codebook_size:
         if not isinstance(then, GaussianMixtureVQ):
@@ -117,18 +135,58 @@ def begin_from(
     return text
 
 
+@torch.no_grad()
+def error_without_codes(model: VQAutoencoder, images: Any) -> float:
+    """Mean squared error of decoder(encoder(x)), clamped to [0, 1], over a data set: what is lost without codes."""
+    total = count = 0.0
+    with evaluating(model):
+        for x in image_batches(images, batch_size=64, device=device_of(model)):
+            error = decode_latents(model, model._latents(x)).float().clamp(0.0, 1.0) - x
+            total, count = total + float(error.square().sum()), count + error.numel()
+    return total / count
+
+
 def freeze(module: TokenizerModule, parts: Sequence[str]) -> None:
     """Let some of encoder, decoder and quantizer stand still: no gradients, and no M-steps of the quantizer.
 
     Raises:
-        ValueError: another name, or all three, which leaves nothing to train.
+        ValueError: another name, or all three, which leaves nothing to train; or a decoder that is to learn later.
     """
     for name in parts:
         check_choice("freeze", name, PARTS)
     if set(parts) == set(PARTS):
         raise ValueError("freeze names all parts, so there is nothing to train; name one or two")
+    if "decoder" in parts and module.decoder_after:
+        raise ValueError(
+            "freeze names the decoder, which model.decoder_after lets learn later; leave out one of them"
+        )
     for name in parts:
         getattr(module.model, name).requires_grad_(False)
+
+
+def _parts(path: PathLike) -> tuple[nn.Module, nn.Module, Any]:
+    """Encoder, decoder and quantizer of a trained model; the quantizer is None for a model of diffusers."""
+    folder = _diffusers_folder(path)
+    if folder is not None:
+        return *read_diffusers(folder), None
+    source = load_model(path)
+    standardized = [q for q in source.modules() if getattr(q, "units", None) == "standardized"]
+    if standardized:
+        raise ValueError(
+            f'the decoder of {path} reads standardised latents (units="standardized"), which a new run does not give '
+            'it; train that model again with units="latents", the default'
+        )
+    return source.encoder, source.decoder, source.quantizer
+
+
+def _diffusers_folder(path: PathLike) -> Path | None:
+    """The local folder of a diffusers model, downloaded if it has to be; None for a model of gmvq."""
+    here = Path(path).expanduser()
+    found = here if (here / "model_index.json").is_file() else find_model(path)
+    if isinstance(found, Path) and found.is_file():
+        return None
+    folder = resolve(found, files=(CONFIG, WEIGHTS, THEIR_WEIGHTS))
+    return None if diffusers_config(folder) is None else folder
 
 
 def _copy(source: nn.Module, target: nn.Module, what: str) -> None:

@@ -17,7 +17,6 @@ from ..evaluation.metrics import psnr
 from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
 from ..models.autoencoder import AutoencoderOutput, VQAutoencoder
-from ..models.nets import build_networks
 from ..objectives import negative_evidence
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
@@ -27,7 +26,7 @@ from .choices import as_plain
 from .critic import Adversarial
 from .history import is_logged
 from .optimizer import build_optimizer, channels_last, in_fastest_format
-from .parts import LIKELIHOODS, build_quantizer
+from .parts import LIKELIHOODS, build_model
 from .schedule import scheduled, seed_step, total_steps
 from .stage import build_stage
 
@@ -41,7 +40,8 @@ class TokenizerModule(LightningModule):
     step, so a resumed run equals an uninterrupted one.
 
     Args:
-        network: size of the encoder and decoder: tiny (for a CPU), small or base.
+        network: size of the encoder and decoder: tiny (for a CPU), small or base; or the ``config.json`` of a diffusers
+            ``AutoencoderKL`` or ``VQModel``, as a mapping.
         channels: channels of the images: 3 (RGB) or 1 (grey); of signals: as many as they have.
         downsample: pixels per latent position along each axis: 4, 8 or 16.
         dim: features per latent position.
@@ -66,6 +66,7 @@ class TokenizerModule(LightningModule):
         weight_decay: decoupled weight decay of the networks' weights.
         warmup_steps: steps over which the learning rate rises.
         final_lr: learning rate at the end as a share of the highest.
+        decoder_after: steps before the decoder learns; codes learn from the first on.
         seed: of the first weights and of the noise.
         spatial_dims: 2 for images, 1 for signals: recordings and time series.
         autoencoder: a model of your own, which then replaces everything about networks and quantizer above.
@@ -87,7 +88,7 @@ class TokenizerModule(LightningModule):
 
     def __init__(
         self,
-        network: Literal["tiny", "small", "base"] = "tiny",
+        network: Literal["tiny", "small", "base"] | dict[str, Any] = "tiny",
         channels: int = 3,
         downsample: int = 4,
         dim: int = 4,
@@ -112,6 +113,7 @@ class TokenizerModule(LightningModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 50,
         final_lr: float = 0.02,
+        decoder_after: int = 0,
         seed: int = 0,
         spatial_dims: Literal[1, 2, 3] = 2,
         autoencoder: VQAutoencoder | None = None,
@@ -121,14 +123,15 @@ class TokenizerModule(LightningModule):
         self.settings = {name: as_plain(value) for name, value in given.items()}
         check_positive("lr", lr)
         check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
-        if warmup_steps < 0 or weight_decay < 0 or not 0 <= final_lr <= 1:
+        if min(warmup_steps, weight_decay, decoder_after) < 0 or not 0 <= final_lr <= 1:
             raise ValueError(
-                "expected warmup_steps >= 0, weight_decay >= 0 and 0 <= final_lr <= 1, got "
-                f"{warmup_steps}, {weight_decay} and {final_lr}"
+                "expected warmup_steps, weight_decay and decoder_after >= 0 and 0 <= final_lr <= 1, got "
+                f"{warmup_steps}, {weight_decay}, {decoder_after} and {final_lr}"
             )
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.final_lr, self.seed = warmup_steps, final_lr, seed
-        self.model = autoencoder or _build_model(**given)
+        self.decoder_after = decoder_after
+        self.model = autoencoder or build_model(**given)
         for net in (self.model.encoder, self.model.decoder):
             channels_last(net)
         self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
@@ -227,6 +230,10 @@ class TokenizerModule(LightningModule):
         return self.stage(images, reconstruction, bound, self.model.decoder, progress)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before ``decoder_after`` the decoder gets no gradients, so that not even weight decay moves it."""
+        if self.global_step < self.decoder_after:
+            for parameter in self.model.decoder.parameters():
+                parameter.grad = None
         if self.stage:
             self.stage.forget_gradients(self._progress())
 
@@ -272,20 +279,6 @@ class TokenizerModule(LightningModule):
         check_fits(checkpoint, self.state_dict(), self.settings)
         self._batches = int(checkpoint["gmvq"]["batches"])
         self._pools = dict(checkpoint["gmvq"].get("pools", {}))
-
-
-def _build_model(
-    *, network: str, channels: int, downsample: int, spatial_dims: int, seed: int, **options: Any
-) -> VQAutoencoder:
-    """Networks and quantizer with weights from ``seed``; arguments of other things are left aside."""
-    names = inspect.signature(build_quantizer).parameters.keys() | set(_QUANTIZER) - {"options"}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder, decoder = build_networks(
-            network, channels=channels, dim=options["dim"], downsample=downsample, spatial_dims=spatial_dims
-        )
-        quantizer = build_quantizer(**{name: value for name, value in options.items() if name in names})
-    return VQAutoencoder(encoder, quantizer, decoder)
 
 
 def _arguments() -> set[str]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import torch
+
+from ..models.autoencoder import VQAutoencoder
+from ..models.diffusers_networks import networks_from
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood, LogitLaplaceLikelihood
 from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
 
@@ -38,3 +43,25 @@ def build_quantizer(
     if groups != 1:
         return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
     return GaussianMixtureVQ(dim, codebook_size, **options)
+
+
+def build_model(
+    *,
+    network: str | dict[str, Any],
+    channels: int,
+    downsample: int,
+    spatial_dims: int,
+    seed: int,
+    **options: Any,
+) -> VQAutoencoder:
+    """Networks and quantizer with weights from ``seed``; arguments of other things are left aside."""
+    names = inspect.signature(build_quantizer).parameters.keys() | set(
+        inspect.signature(GaussianMixtureVQ).parameters
+    ) - {"options"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, decoder = networks_from(
+            network, channels=channels, dim=options["dim"], downsample=downsample, spatial_dims=spatial_dims
+        )
+        quantizer = build_quantizer(**{name: value for name, value in options.items() if name in names})
+    return VQAutoencoder(encoder, quantizer, decoder)

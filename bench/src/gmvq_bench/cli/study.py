@@ -10,6 +10,7 @@ STUDIES = {
     "generation": "samples from the tokens of GM-VQ and of its best rival",
     "bottleneck": "how much of the class of a picture survives the codes",
     "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
+    "transplant": "codes in a trained autoencoder, beside EMA VQ in the same place",
     "signals": "the figures of two runs on sound and series",
     "stage": "the perceptual and adversarial stage against the bound alone",
     "tutorial": "how long the lines of the tutorial take",
