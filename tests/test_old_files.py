@@ -48,7 +48,7 @@ def test_tokens(release: Path, expected: dict[str, Any]) -> None:
 
 
 def test_a_run_of_tokens_goes_on(release: Path, expected: dict[str, Any], tmp_path: Path) -> None:
-    from gmvq.tokens import DataRecipe, encode_dataset
+    from gmvq.tokens import DataRecipe, TokenDataset, encode_dataset
 
     folder = tmp_path / "tokens"
     shutil.copytree(release / "tokens", folder, ignore=shutil.ignore_patterns(".cache"))
@@ -61,7 +61,8 @@ def test_a_run_of_tokens_goes_on(release: Path, expected: dict[str, Any], tmp_pa
     )
     assert result.encoded == 4
     assert kept.read_bytes() == before
-    assert [shard.content_sha256 for shard in result.manifest.shards] == expected["content"]
+    # Log-variances of another processor differ in their last digit, so the hash of a shard's content would, too.
+    assert TokenDataset(folder).rows(np.arange(10))["indices"].flatten(1).tolist() == expected["indices"]
     (folder / "manifest.json").unlink()  # the shards alone say whose they are
     again = encode_dataset(
         release / "model", recipe, folder, batch_size=4, rows_per_shard=4, log_variance=True
@@ -91,7 +92,7 @@ def test_a_prior_and_compressed_tokens(release: Path, expected: dict[str, Any]) 
     prior, notes = open_prior(release / "prior")
     assert notes["step"] == 2
     indices = torch.tensor(expected["indices"]).view(-1, 4, 4)
-    assert_close(prior.nats(indices).tolist(), expected["nats"])
+    assert_close(prior.nats(indices).tolist(), expected["nats"], rtol=1e-5, atol=0.0)
     bits = payload_bits((release / "tokens.gmvq").read_bytes())
     assert abs(bits - sum(expected["nats"]) / math.log(2)) < 64
 
