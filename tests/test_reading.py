@@ -165,7 +165,7 @@ def test_what_datasets_saved_is_not_compressed(
         check_arrow(tmp_path / "a.arrow")
 
 
-@pytest.mark.parametrize("damage", [b"", b"no arrow", b"\xff\xff\xff\xff\x10\0\0\0" + b"\xff" * 40])
+@pytest.mark.parametrize("damage", [b"no arrow", b"\xff\xff\xff\xff\x10\0\0\0" + b"\xff" * 40])
 def test_what_is_no_arrow_file(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a.arrow").write_bytes(damage)
     with pytest.raises(ValueError, match="is no whole Arrow file"):
