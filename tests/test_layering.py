@@ -196,7 +196,7 @@ LIBRARIES = {
     "parquet.read_table": {"gmvq/tokens/shard.py"},
     "parquet.ParquetFile": {"gmvq/data/parquet_limits.py"},
     "parquet.ParquetWriter": {"gmvq/tokens/writing.py"},
-    "arrow.memory_map": {"gmvq/tokens/arrow_cache.py"},
+    "arrow.memory_map": {"gmvq/tokens/arrow_cache.py", "gmvq/data/arrow_limits.py"},
     "torch.load": {
         "gmvq/training/checkpoint.py",
         "gmvq/evaluation/extractors.py",

@@ -19,6 +19,7 @@ from PIL import Image
 
 from gmvq import files, reading
 from gmvq.data import open_images, open_signals
+from gmvq.data.arrow_limits import check_arrow
 from gmvq.data.decode import UnreadableImageError, decode
 from gmvq.data.font_limits import check_font
 from gmvq.files import atomic_write, check_space, inside, open_append, write_bytes
@@ -141,6 +142,34 @@ def test_a_token_shard_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
     assert len(sink.getvalue()) < 300_000
     with pytest.raises(ValueError, match="decompression bombs"):
         read_columns(sink.getvalue(), IndexSpec((4,), 16, 1, False), "train", "x.parquet")
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4", None])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_what_datasets_saved_is_not_compressed(
+    tmp_path: Path, compression: str | None, dictionary: bool
+) -> None:
+    values = pa.array([bytes(1_000_000)] * 5, pa.binary())
+    table = pa.table({"image": values.dictionary_encode() if dictionary else values})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, options=options) as file,
+    ):
+        file.write_table(table)
+    if compression is None:
+        check_arrow(tmp_path / "a.arrow")
+        return
+    assert (tmp_path / "a.arrow").stat().st_size < 30_000
+    with pytest.raises(ValueError, match="is compressed, which datasets does not write"):
+        check_arrow(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize("damage", [b"no arrow", b"\xff\xff\xff\xff\x10\0\0\0" + b"\xff" * 40])
+def test_what_is_no_arrow_file(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "a.arrow").write_bytes(damage)
+    with pytest.raises(ValueError, match="is no whole Arrow file"):
+        check_arrow(tmp_path / "a.arrow")
 
 
 def test_large_honest_files_are_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import one_line, require
 from ..files import inside
 from ..reading import check_plain, open_input, read_json
+from .arrow_limits import check_arrow
 from .decode import UnreadableImageError, decode
 from .parquet_limits import check_parquet
 from .pictures import Pictures
@@ -111,7 +112,7 @@ def _check_saved(path: Path) -> None:
             notes = folder / "state.json"
             check_plain(folder / "dataset_info.json")
             for entry in read_json(notes)["_data_files"]:
-                check_plain(inside(folder, entry["filename"]))
+                check_arrow(inside(folder, entry["filename"]))
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"{notes} is damaged: {one_line(error)}; save the data set again") from error
 
