@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice
+from ..errors import check_choice, check_indices
 from ..functional.distributed import all_reduce_sum, gather_rows
 from ..types import QuantizerOutput
 from .base import masked
@@ -173,6 +173,7 @@ class PyramidGMVQ(ComposedQuantizer):
         """
         total, seen = None, None
         for number, (level, column) in enumerate(zip(self.mixtures, columns, strict=False), start=1):
+            check_indices(column, level.codebook_size)
             codes = block_codes(column, len(self.layers) - number)
             part, here = level.get_codes_from_indices(codes), codes >= 0
             if total is not None and seen is not None:
