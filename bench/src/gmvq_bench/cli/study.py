@@ -10,6 +10,7 @@ STUDIES = {
     "generation": "samples from the tokens of GM-VQ and of its best rival",
     "bottleneck": "how much of the class of a picture survives the codes",
     "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
+    "scales": "a pyramid of scales beside a single scale, at equal rate",
     "signals": "the figures of two runs on sound and series",
     "tutorial": "how long the lines of the tutorial take",
 }
