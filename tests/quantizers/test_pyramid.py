@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq import GaussianMixtureVQ, PyramidGMVQ
+from gmvq import GaussianMixtureVQ, Objective, PyramidGMVQ
+from gmvq.functional.schedules import Constant
 from gmvq.quantizers.blocks import scale_places
 
 D, K, SCALES = 4, 8, 3
@@ -107,6 +109,34 @@ def test_objective_is_that_of_the_scales_by_their_number_of_blocks() -> None:
             residual[item][block] -= codeword
         torch.testing.assert_close(out.terms[f"error/{number + 1}"], residual[mask].square().mean())
     torch.testing.assert_close(out.nats, total)
+
+
+def test_the_bound_is_that_of_the_written_model() -> None:
+    """All codes of two positions and two scales: KL of the whole posterior, and the ELBO under log p(x)."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"objective": Objective("elbo", beta=Constant(1.0)), "support": None}
+    built = PyramidGMVQ(D, 2, 2, **options).double().eval()
+    built.init_codebook(normal(16, 2))
+    x = normal(1, 2, seed=3)
+    coarse, fine = built.mixtures
+    first = coarse.posterior(x.mean(1)).log_probs()[0]
+    evidence, bound, total = [], 0.0, 0.0
+    for a, b, c in product(range(2), repeat=3):
+        part = coarse.get_codes_from_indices(torch.tensor(a))
+        second = fine.posterior(x[0] - part).log_probs()
+        log_q = first[a] + second[0, b] + second[1, c]
+        indices = torch.tensor([[[a, b], [-1, c]]])
+        z = built.get_codes_from_indices(indices)
+        log_likelihood = torch.distributions.Normal(z, 0.5).log_prob(x.sin()).sum()
+        log_p = log_likelihood - 3 * math.log(2)
+        evidence.append(log_p)
+        bound += log_q.exp() * (log_p - log_q)
+        total += log_q.exp()
+    torch.testing.assert_close(total, torch.ones((), dtype=torch.float64))
+    assert bound < torch.stack(evidence).logsumexp(0)
+    best = coarse.get_codes_from_indices(coarse.encode(x.mean(1)))
+    kl = sum((q.exp() * (q + math.log(2))).sum() for q in (first, *fine.posterior(x[0] - best).log_probs()))
+    torch.testing.assert_close(2 * built(x).nats, kl)
 
 
 def test_the_error_falls_with_every_scale() -> None:
