@@ -63,9 +63,10 @@ def halved(values: Tensor, axes: int, together: Callable[[Tensor, Tensor], Tenso
     At the end of an axis of odd size the second of the two is ``empty``.
     """
     for axis in range(1, axes + 1):
+        before = (slice(None),) * axis
         edge = torch.full_like(values.narrow(axis, 0, 1), empty)
-        second = torch.cat([values, edge], axis).movedim(axis, 0)[1::2]
-        values = together(values.movedim(axis, 0)[::2], second).movedim(0, axis)
+        second = torch.cat([values, edge], axis)[(*before, slice(1, None, 2))]
+        values = together(values[(*before, slice(0, None, 2))], second)
     return values
 
 

@@ -178,8 +178,10 @@ class PyramidGMVQ(ComposedQuantizer):
             part, here = level.get_codes_from_indices(codes), codes >= 0
             if total is not None and seen is not None:
                 part = part + grown(total, codes.shape, 2)
-                any_code = here.reshape(here.shape[0], -1).any(1).view(-1, *[1] * (codes.ndim - 1))
-                here = torch.where(any_code, here, grown(seen, codes.shape, 2))
+                any_code = here
+                for axis in range(1, here.ndim):
+                    any_code = any_code.any(axis, keepdim=True)
+                here = here | (grown(seen, codes.shape, 2) & ~any_code)
             total, seen = part, here
             side = 1 << (len(self.layers) - number)
             yield masked(grown(total, column.shape, side), grown(seen, column.shape, side), 0.0)

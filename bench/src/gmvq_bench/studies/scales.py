@@ -44,8 +44,8 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--prior_steps", type=int, default=300, help="of a prior; 0: none")
     parser.add_argument("--prior_seeds", type=int, nargs="*", default=[0], help="seeds that get one")
     options = parser.parse_args(list(argv))
-    order = itertools.product(options.data, options.seeds, options.methods)
-    cells = [{"data": data, "method": method, "seed": seed} for data, seed, method in order]
+    order = itertools.product(options.seeds, options.data, options.methods)
+    cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in order]
     settings = ("steps", "limit", "prior_images", "prior_steps")
     return make_records("scales", argv, options, settings, cells, functools.partial(measure, options=options))
 
