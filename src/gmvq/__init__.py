@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         GroupedGMVQ,
         Objective,
         Precision,
+        PyramidGMVQ,
         ResidualGMVQ,
         Variance,
     )
@@ -31,6 +32,7 @@ _WHERE = {
     "ChannelsFirst": "quantizers",
     "GaussianMixtureVQ": "quantizers",
     "GroupedGMVQ": "quantizers",
+    "PyramidGMVQ": "quantizers",
     "ResidualGMVQ": "quantizers",
     "Objective": "quantizers",
     "Precision": "quantizers",

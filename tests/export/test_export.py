@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmvq import GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
+from gmvq import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, ResidualGMVQ
 from gmvq.data.decode import decode
 from gmvq.export import (
     ExportMismatchError,
@@ -41,6 +41,7 @@ QUANTIZERS = {
     "projected": lambda: GaussianMixtureVQ(8, 16, codebook_dim=3, mixture_weights="learned", support=4),
     "residual": lambda: ResidualGMVQ(8, 8, 3),
     "grouped": lambda: GroupedGMVQ(8, 8, 2),
+    "pyramid": lambda: PyramidGMVQ(8, 8, 2),
 }
 SHAPES = [(1, 3, 8, 8), (5, 3, 8, 12), (2, 3, 40, 16)]
 
@@ -73,7 +74,8 @@ def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def agrees(folder: Path, model: VQAutoencoder) -> None:
     exported = load_exported(folder)
-    for shape in SHAPES:
+    least = exported.signature.minimum_size
+    for shape in (shape for shape in SHAPES if min(shape[2:]) >= least):
         images = torch.rand(*shape)
         indices = exported.encode(images)
         assert torch.equal(indices, model.encode(images)), shape
@@ -87,13 +89,24 @@ def test_any_batch_and_size(tmp_path: Path, name: str, format: str) -> None:
     model = make(name)
     notes = export_model(model, tmp_path / "out", format, images=torch.rand(6, 3, 18, 21), source="noise")
     agrees(tmp_path / "out", model)
-    extra = {"residual": [3], "grouped": [2]}.get(name, [])
+    extra = {"residual": [3], "grouped": [2], "pyramid": [2]}.get(name, [])
     assert notes["indices"]["shape"] == ["batch", "h", "w", *extra]
     assert notes["check"]["differing"] == 0
     assert [6, 3, 16, 20] in notes["check"]["shapes"]
     assert notes["check"]["source"] == "noise"
     assert notes["model"] == model_digest(model)
     assert not list((tmp_path / "out").glob(".export-*"))
+
+
+def test_a_pyramid_takes_two_blocks_of_its_coarsest_scale() -> None:
+    found = signature_of(plain_copy(make("pyramid")))
+    assert found.least == 3
+    assert Signature(**found.to_dict()) == Signature(**{**found.to_dict(), "least": 3})
+    with pytest.raises(ValueError, match="at least 12"):
+        found.check_images((1, 3, 8, 12))
+    with pytest.raises(ValueError, match="at least 3 positions"):
+        found.check_indices((1, 2, 3, 2))
+    assert "least" not in signature_of(plain_copy(make())).to_dict()
 
 
 def test_a_model_without_a_codebook_is_refused(tmp_path: Path) -> None:

@@ -36,4 +36,4 @@ def build() -> Callable[..., TokenPrior]:
 def every_image(spec: TokenSpec) -> Tensor:
     """All K^L images, (K^L, *shape)."""
     codes = torch.arange(spec.codebook_size)
-    return torch.cartesian_prod(*[codes] * spec.length).view(-1, *spec.shape)
+    return spec.indices(torch.cartesian_prod(*[codes] * spec.length) + spec.offsets(codes.device))

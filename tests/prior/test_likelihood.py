@@ -13,9 +13,10 @@ from .conftest import every_image, make_prior
 
 TINY = TokenSpec((2, 2), 3, labels=2)
 LEVELS = TokenSpec((2, 2), 3, levels=2)
+SCALES = TokenSpec((3, 2), 3, levels=2, pyramid=True)
 
 
-@pytest.mark.parametrize("spec", [TINY, LEVELS], ids=["labels", "levels"])
+@pytest.mark.parametrize("spec", [TINY, LEVELS, SCALES], ids=["labels", "levels", "scales"])
 def test_the_causal_prior_is_a_distribution(spec: TokenSpec) -> None:
     prior, images = make_prior(spec), every_image(spec)
     for labels in (None, torch.full((len(images),), spec.labels - 1)):
@@ -60,13 +61,13 @@ def test_a_masked_place_sees_both_sides() -> None:
 
 
 def test_the_walk_with_a_cache_sees_what_the_whole_sequence_sees() -> None:
-    for spec in (TINY, LEVELS):
+    for spec in (TINY, LEVELS, SCALES):
         prior, images = make_prior(spec), every_image(spec)[::7]
         ids, label = spec.sequence(images), spec.label_ids(None, len(images), images.device)
         seen = torch.zeros(ids.shape)
 
-        def choose(place: int, logits: torch.Tensor, images=images, seen=seen) -> torch.Tensor:
-            codes = images.flatten(1)[:, place]
+        def choose(place: int, logits: torch.Tensor, spec=spec, images=images, seen=seen) -> torch.Tensor:
+            codes = spec.codes(images)[:, place]
             seen[:, place] = -logits.log_softmax(-1).gather(1, codes[:, None])[:, 0]
             return codes
 
@@ -95,7 +96,7 @@ def test_the_bound_of_the_masked_prior_is_the_mean_over_orders() -> None:
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
-@pytest.mark.parametrize("spec", [TINY, LEVELS], ids=["labels", "levels"])
+@pytest.mark.parametrize("spec", [TINY, LEVELS, SCALES], ids=["labels", "levels", "scales"])
 def test_every_parameter_has_a_gradient(kind: str, spec: TokenSpec) -> None:
     prior = make_prior(spec, kind).train()
     prior.loss(every_image(spec), torch.arange(81) % 2 if spec.labels else None).backward()

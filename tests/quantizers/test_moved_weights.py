@@ -15,7 +15,8 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
+from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, ResidualGMVQ
+from gmvq.quantizers.blocks import scale_places
 from gmvq.types import QuantizerOutput
 
 D, K = 6, 16
@@ -27,6 +28,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "residual": lambda: ResidualGMVQ(D, K, 2),
     "residual, shared": lambda: ResidualGMVQ(D, K, 2, shared_codebook=True),
     "grouped": lambda: GroupedGMVQ(D, K, 2),
+    "pyramid": lambda: PyramidGMVQ(D, K, 2),
     "channels first": lambda: ChannelsFirst(GaussianMixtureVQ(D, K)),
 }
 
@@ -39,6 +41,8 @@ def latents(seed: int, count: int = 256) -> Tensor:
 
 def feed(built: nn.Module, values: Tensor) -> QuantizerOutput:
     """Latents (N, D) in the layout of the layer."""
+    if any(isinstance(module, PyramidGMVQ) for module in built.modules()):
+        return built(values.view(-1, 4, 4, D))
     channels_first = any(isinstance(module, ChannelsFirst) for module in built.modules())
     return built(values.view(-1, 16, D).movedim(-1, 1) if channels_first else values)
 
@@ -192,12 +196,15 @@ MOVES: dict[str, Callable[[nn.Module, str, Path], nn.Module]] = {
 
 
 def tokens(built: nn.Module) -> Tensor:
-    """In eval, of latents it was not trained on."""
+    """In eval, of latents it was not trained on; of a pyramid the places that hold codes."""
     mode = built.training
     built.eval()
     with torch.no_grad():
         indices = feed(built, latents(99)).indices
     built.train(mode)
+    pyramid = next((module for module in built.modules() if isinstance(module, PyramidGMVQ)), None)
+    if pyramid is not None:
+        indices = indices.flatten(1)[:, torch.cat(scale_places((4, 4), *pyramid.index_shape))]
     return indices
 
 

@@ -9,7 +9,15 @@ import torch
 from quantizer_cases import assert_same, move
 from torch import Tensor
 
-from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, GumbelSoftmax, ResidualGMVQ, Variance
+from gmvq import (
+    ChannelsFirst,
+    GaussianMixtureVQ,
+    GroupedGMVQ,
+    GumbelSoftmax,
+    PyramidGMVQ,
+    ResidualGMVQ,
+    Variance,
+)
 from gmvq.functional.schedules import Constant
 from gmvq.models import VQAutoencoder, build_networks
 from gmvq.quantizers import Quantizer, from_config, mask_from_lengths
@@ -39,11 +47,20 @@ COMPOSITIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "heads of levels": (GroupedGMVQ, {"groups": 2, "num_quantizers": 2, "shared_codebook": True}),
     "grouped, projected": (GroupedGMVQ, {"groups": 2, "codebook_dim": 3}),
+    "pyramid": (PyramidGMVQ, {"scales": 3}),
+    "pyramid, projected": (PyramidGMVQ, {"scales": 2, "codebook_dim": 3}),
+    "pyramid, sizes": (PyramidGMVQ, {"codebook_size": [3, 6, 4], "shared_codebook": False}),
     "heads": (GroupedGMVQ, {"groups": 4, "shared_codebook": True}),
     "heads, projected": (GroupedGMVQ, {"groups": 2, "shared_codebook": True, "codebook_dim": 3}),
 }
 #: The compositions that are compiled and exported, which takes seconds: each part is in one of them.
-COMPILED = ["residual, projected", "residual, shared, beam", "residual, dropout", "heads of levels"]
+COMPILED = [
+    "residual, projected",
+    "residual, shared, beam",
+    "residual, dropout",
+    "heads of levels",
+    "pyramid",
+]
 WITH_LEVELS = [name for name in COMPOSITIONS if name.startswith("residual")]
 
 
@@ -365,7 +382,7 @@ def test_compiled_training_equals_eager(name) -> None:
         assert_same(results[1], results[0])
 
 
-@pytest.mark.parametrize("name", ["residual, projected", "heads"])
+@pytest.mark.parametrize("name", ["residual, projected", "heads", "pyramid"])
 def test_an_autoencoder_around_it_saves_and_loads(name, tmp_path) -> None:
     built = build(name, dtype=torch.float32)
     encoder, decoder = build_networks("tiny", channels=1, dim=D, downsample=4)

@@ -13,12 +13,13 @@ from quantizer_cases import D, latents, layer, move
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gmvq import GaussianMixtureVQ
+from gmvq import GaussianMixtureVQ, PyramidGMVQ
 
 WORLD = 2
 ROWS = 24
 #: Rows of each rank: the batch is dealt out unevenly.
 SPLIT = (slice(0, 15), slice(15, ROWS))
+ITEMS = (slice(0, 4), slice(4, 6))
 MASK = torch.arange(ROWS) % 4 != 1
 EMPTY_SECOND = torch.arange(ROWS) < 12  # leaves rank 1 nothing but padding
 
@@ -83,6 +84,32 @@ def _started(options: dict[str, Any]) -> GaussianMixtureVQ:
     return built
 
 
+def scales(part: slice, world: int) -> dict[str, Any]:
+    """A pyramid on one's own of six items of four positions, of which some are masked, and the state that it leaves."""
+    torch.manual_seed(1)
+    built = PyramidGMVQ(D, 4, 2, support=None).double()
+    for level, parameter in enumerate(p for p in built.parameters() if p.ndim == 2):
+        parameter.data.copy_(latents(len(parameter), seed=level))
+    for mixture in built.mixtures:
+        mixture.scale.data.fill_(0.9)
+        mixture.log_precision.data.fill_(0.5)
+    built.load_state_dict(built.state_dict())
+    mask = torch.arange(ROWS).view(6, 4) > 4
+    x = latents(ROWS).view(6, 4, D)[part].requires_grad_()
+    out = built(x, mask[part])
+    (out.quantized.square().sum() * world / int(mask.sum()) + out.nats).backward()
+    grads = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
+    # A rank's own.
+    terms = {name: value for name, value in out.terms.items() if not name.startswith("error/")}
+    return {
+        "nats": out.nats.detach(),
+        "terms": terms,
+        "grads": grads,
+        "latents": x.grad / world,  # pyright: ignore[reportOptionalOperand]
+        "state": copy.deepcopy(built.state_dict()),
+    }
+
+
 def starts(part: slice) -> dict[str, dict[str, Tensor]]:
     """State after a lazy, a masked lazy and an explicit start."""
     results = {}
@@ -140,6 +167,7 @@ def work(rank: int, folder: str) -> None:
     results: dict[str, Any] = {"starts": starts(SPLIT[rank]), "steps": steps(SPLIT[rank], WORLD)}
     results["several"] = several(SPLIT[rank], WORLD)
     results["wrapped"] = wrapped(SPLIT[rank], WORLD)
+    results["scales"] = scales(ITEMS[rank], WORLD)
     if rank == 0:  # alone: any collective would wait for rank 1 until the timeout
         built = _started({}).eval()
         x = latents(ROWS).requires_grad_()

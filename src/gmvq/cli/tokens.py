@@ -55,7 +55,7 @@ def _stats(options: argparse.Namespace) -> int:
 def _lines(found: TokenStatistics) -> list[tuple[str, str]]:
     lines = [
         ("rows", f"{found.rows:,}"),
-        ("codes per image", f"{found.positions * len(found.levels):,} of {found.codebook_size:,}"),
+        ("codes per image", f"{found.codes_per_image:,} of {found.codebook_size:,}"),
         ("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
         ("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
     ]

@@ -100,7 +100,7 @@ def _batches(signature: Signature, images: Iterable[Tensor] | None) -> Iterator[
         first = _smooth(8, signature)
     for count, *sizes in ((1, 2, 2, 2), (2, 8, 8, 4), (3, 5, 12, 2), (8, 4, 3, 3)):
         some = first[torch.arange(count) % first.shape[0]].float().cpu()
-        yield _scaled(some, [step * size for size in sizes[:axes]])
+        yield _scaled(some, [step * (size + signature.least - 2) for size in sizes[:axes]])
     for batch in (first, *rest):
         sizes = [size // step * step for size in batch.shape[2:]]
         if min(sizes) >= signature.minimum_size:

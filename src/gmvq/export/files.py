@@ -136,10 +136,11 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
 def _is_signature(entries: Any) -> bool:
     """Whether this is a ``Signature.to_dict``."""
     numbers = {"channels", "downsample", "spatial_dims", "codebook_size", "dim"}
-    if not isinstance(entries, dict) or entries.keys() != {*numbers, "index_shape"}:
+    if not isinstance(entries, dict) or entries.keys() - {"least"} != {*numbers, "index_shape"}:
         return False
     shape = entries["index_shape"]
-    sizes = [entries[name] for name in numbers] + (shape if isinstance(shape, list) else [None])
+    sizes = [entries.get("least", 2), *(entries[name] for name in numbers)]
+    sizes += shape if isinstance(shape, list) else [None]
     return all(type(size) is int and size > 0 for size in sizes) and entries["spatial_dims"] <= 3
 
 

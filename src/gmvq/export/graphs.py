@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import one_line
 from ..models.interface import decode_latents, feature_axis
+from ..quantizers import PyramidGMVQ
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
@@ -32,6 +33,8 @@ class Signature:
         index_shape: of the indices of one position: () for one code, (n,) for n levels or groups.
         codebook_size: K; indices are int64 in [0, K), or -1 for a masked position.
         dim: D.
+        least: positions along every side, at least. A program treats an axis of one as a case of its own, and so of a
+            pyramid the coarsest scale has two blocks.
     """
 
     channels: int
@@ -40,6 +43,7 @@ class Signature:
     index_shape: tuple[int, ...]
     codebook_size: int
     dim: int
+    least: int = 2
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -48,8 +52,8 @@ class Signature:
 
     @property
     def minimum_size(self) -> int:
-        """Pixels that every side has at least: two positions (a program treats an axis of one as a case of its own)."""
-        return 2 * self.downsample
+        """Pixels that every side has at least."""
+        return self.least * self.downsample
 
     def constraint(self) -> str:
         """The rule for sizes in words."""
@@ -87,14 +91,16 @@ class Signature:
         ):
             names = ", ".join(map(str, ["batch", *self.axes, *self.index_shape]))
             raise ValueError(f"expected indices of shape ({names}), got {tuple(shape)}")
-        if min(sizes) < 2:
+        if min(sizes) < self.least:
             raise ValueError(
-                f"the exported model takes at least 2 positions along every side, got {' x '.join(map(str, sizes))}"
+                f"the exported model takes at least {self.least} positions along every side, got "
+                f"{' x '.join(map(str, sizes))}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, of types that JSON has."""
-        return {**asdict(self), "index_shape": list(self.index_shape)}
+        """The fields, of types that JSON has; ``least`` where it is not 2."""
+        fields = {**asdict(self), "index_shape": list(self.index_shape)}
+        return {name: value for name, value in fields.items() if name != "least" or value != 2}
 
 
 class EncoderGraph(nn.Module):
@@ -168,10 +174,10 @@ def signature_of(
             f"expected one token for {downsample} pixels along each axis, indices of shape {(2, *spatial)} for images "
             f"of {' x '.join(map(str, sizes))}; got {found}: pass downsample= and spatial_dims= as the networks have"
         )
-    quantizer = model.quantizer
-    return Signature(
-        channels, downsample, spatial_dims, found[1 + spatial_dims :], quantizer.codebook_size, quantizer.dim
-    )
+    quantizer, codes = model.quantizer, found[1 + spatial_dims :]
+    least = 1 + (1 << (codes[0] - 1)) if isinstance(quantizer, PyramidGMVQ) else 2
+    sizes = quantizer.codebook_size, quantizer.dim
+    return Signature(channels, downsample, spatial_dims, codes, *sizes, least=least)
 
 
 @dataclass(frozen=True)
@@ -209,10 +215,11 @@ class Graph:
 def graphs_of(model: VQAutoencoder, signature: Signature) -> tuple[Graph, Graph]:
     """The encoder's and the decoder's graph of a model as ``plain_copy`` makes it."""
     batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
-    positions = [torch.export.Dim(axis[0], min=2, max=_MAX_POSITIONS) for axis in signature.axes]
-    step, numbers = signature.downsample, (3, 5, 2)[: signature.spatial_dims]
+    least, step = signature.least, signature.downsample
+    positions = [torch.export.Dim(axis[0], min=least, max=_MAX_POSITIONS) for axis in signature.axes]
+    numbers = [least + more for more in (1, 3, 0)[: signature.spatial_dims]]
     images = torch.zeros(2, signature.channels, *(step * number for number in numbers))
-    indices = torch.zeros(2, *numbers, *signature.index_shape, dtype=torch.int64)
+    indices = torch.full((2, *numbers, *signature.index_shape), -1)
     return (
         Graph(
             EncoderGraph(model),

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from ..environment import versions
 from ..errors import require
+from ..quantizers import PyramidGMVQ
 from ..screen import markdown
 from .digest import model_digest
 from .interface import Tokenizer, networks_of
@@ -71,6 +72,10 @@ def model_card(
     networks = networks_of(model)
     kind = "signal" if networks.get("spatial_dims") == 1 else "image"
     codes = math.prod(getattr(model.quantizer, "index_shape", ()))
+    if isinstance(model.quantizer, PyramidGMVQ):
+        side = 1 << (codes - 1)
+        area = [side] * networks.get("spatial_dims", 2)
+        codes = sum(model.quantizer.codes_per_item(area)) / math.prod(area)
     axes, parts = networks.get("spatial_dims", 0), cast(Any, model)
     return fill_card(
         "model_card.md.j2",

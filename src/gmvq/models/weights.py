@@ -42,7 +42,7 @@ def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
     """
     config = config if isinstance(config, dict) else {}
     shared = config.get("type") == "GroupedGMVQ" and config.get("shared_codebook")
-    for name in ("num_quantizers",) if shared else ("num_quantizers", "groups"):
+    for name in ("num_quantizers", "scales") if shared else ("num_quantizers", "scales", "groups"):
         value = config.get(name)
         if isinstance(value, int) and value > max(len(weights), 64):
             raise ValueError(

@@ -1,4 +1,4 @@
-r"""The autoregressive prior: log p(x | y) = sum_t log p(x_t | x_0 ... x_{t-1}, y), in raster order.
+r"""The autoregressive prior: log p(x | y) = sum_t log p(x_t | x_0 ... x_{t-1}, y), in the order of ``TokenSpec``.
 
 The network reads y, x_0, ..., x_{L-2} and predicts x_0, ..., x_{L-1}: an exact likelihood, hence a rate.
 """
@@ -20,7 +20,7 @@ def nats(network: TokenNetwork, ids: Tensor, label_ids: Tensor) -> Tensor:
     inputs = torch.cat([label_ids[:, None], ids[:, :-1]], 1)
     logits = network.logits(network(inputs))
     return torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), network.spec.indices(ids).flatten(1), reduction="none"
+        logits.transpose(1, 2), ids - network.spec.offsets(ids.device), reduction="none"
     )
 
 
@@ -36,12 +36,12 @@ def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor
         Ids (R, L).
     """
     spec = network.spec
-    cache = DynamicCache(config=network.body.config)
+    cache, offsets = DynamicCache(config=network.body.config), spec.offsets(label_ids.device)
     ids, chosen = label_ids, []
     for place in range(spec.length):
         hidden = network(ids[:, None], cache)[:, -1]
         indices = choose(place, network.logits_at(hidden, place))
-        ids = indices + (place % spec.levels) * spec.codebook_size
+        ids = indices + offsets[place]
         chosen.append(ids)
     return torch.stack(chosen, 1)
 

@@ -52,8 +52,7 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
     """
     _check(prior)
     stream = require("constriction", "prior").stream
-    prior.spec.sequence(indices)
-    flat, encoder = indices.flatten(1).to("cpu", torch.int32), stream.queue.RangeEncoder()
+    flat, encoder = prior.spec.codes(indices).to("cpu", torch.int32), stream.queue.RangeEncoder()
     family = stream.model.Categorical(perfect=False)
     threads, done = torch.get_num_threads(), 0
 
@@ -100,7 +99,7 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     except AssertionError as error:  # constriction: no symbol has such a code
         raise _other(error) from error
     indices = torch.cat(parts) if parts else torch.empty(0, *prior.spec.shape, dtype=torch.long)
-    if _checksum(indices.to(torch.int32)) != head["tokens_crc32"]:
+    if _checksum(prior.spec.codes(indices).to(torch.int32)) != head["tokens_crc32"]:
         raise _other("the checksum of the tokens differs")
     return indices
 

@@ -58,7 +58,9 @@ class TokenDataModule(LightningDataModule):
         self.manifest = self._rows["train"].tokens.manifest
         spec = self.manifest.indices
         self.spec = TokenSpec(
-            spec.shape, spec.codebook_size, spec.levels, self._count_labels() if labels else 0
+            *(spec.shape, spec.codebook_size, spec.levels),
+            labels=self._count_labels() if labels else 0,
+            pyramid=spec.pyramid,
         )
 
     @property

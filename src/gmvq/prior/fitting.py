@@ -34,6 +34,7 @@ def fit_prior(
     codebook_size: int,
     *,
     levels: int = 1,
+    pyramid: bool = False,
     labels: Tensor | None = None,
     steps: int = 1000,
     batch_size: int = 128,
@@ -47,6 +48,7 @@ def fit_prior(
         indices: of images, int64, the levels (if several) on the last axis.
         codebook_size: K, of every level.
         levels: codes per position.
+        pyramid: whether the levels are the scales of a ``PyramidGMVQ``.
         labels: (N,), 0 to the number of labels - 1.
         steps, batch_size: of training.
         seed: of weights, order, dropout, masks.
@@ -63,7 +65,9 @@ def fit_prior(
         >>> pictures = model.decode(prior.sample(16))
     """
     spec = TokenSpec(
-        tuple(indices.shape[1:]), codebook_size, levels, 0 if labels is None else int(labels.max()) + 1
+        *(tuple(indices.shape[1:]), codebook_size, levels),
+        labels=0 if labels is None else int(labels.max()) + 1,
+        pyramid=pyramid,
     )
     spec.sequence(indices)  # says what is wrong with them
     spec.label_ids(labels, len(indices), indices.device)

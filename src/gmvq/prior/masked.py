@@ -67,8 +67,7 @@ def sample(
         confidence = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
         noise = torch.rand(confidence.shape, device=ids.device, generator=generator).clamp(1e-10, 1 - 1e-7)
         confidence = confidence - choice_temperature * (1 - step / steps) * (-noise.log()).log()
-        places = torch.arange(spec.length, device=ids.device) % spec.levels * spec.codebook_size
-        filled = torch.where(masked, drawn + places, ids)
+        filled = torch.where(masked, drawn + spec.offsets(ids.device), ids)
         left = min(math.floor(length * math.cos(0.5 * math.pi * step / steps) + 1e-9), length - step)
         if step < steps and left > 0:
             confidence = confidence.masked_fill(~masked, math.inf)
@@ -86,7 +85,7 @@ def _masked_nats(network: TokenNetwork, ids: Tensor, label_ids: Tensor, mask: Te
     """-log p of the masked tokens given the others, (B, L), zero elsewhere."""
     logits = _logits(network, ids.masked_fill(mask, network.spec.mask_id), label_ids)
     values = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), network.spec.indices(ids).flatten(1), reduction="none"
+        logits.transpose(1, 2), ids - network.spec.offsets(ids.device), reduction="none"
     )
     return values * mask
 

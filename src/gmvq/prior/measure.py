@@ -6,8 +6,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from ..evaluation.metrics import CodebookMetrics
 from .data import TokenRows
 from .prior import TokenPrior
@@ -46,15 +44,15 @@ def measure_prior(
     count = min(len(rows), limit or len(rows))
     nats = 0.0
     codes = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
-    level = torch.arange(spec.length) % spec.levels
     for number, start in enumerate(range(0, count, batch_size)):
         batch = rows.__getitems__([(i, 0) for i in range(start, min(start + batch_size, count))])
         labels = batch["label"] if spec.labels else None
         nats += float(prior.nats(batch["indices"], labels, seed=number).double().sum())
-        flat = batch["indices"].flatten(1)
+        flat = spec.codes(batch["indices"])
         for one, metrics in enumerate(codes):
-            metrics.update(flat[:, level == one])
-    entropy = sum(metrics.compute()["code_entropy"] for metrics in codes) / spec.levels
+            metrics.update(flat[:, spec.levels_of == one])
+    entropy = sum(metrics.positions * metrics.compute()["code_entropy"] for metrics in codes)
+    entropy /= count * spec.length
     bits = nats / count / math.log(2)
     pixels = math.prod(rows.tokens.manifest.image_shape[1:])
     return PriorFigures(

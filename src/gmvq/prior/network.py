@@ -78,6 +78,10 @@ class TokenNetwork(nn.Module):
         """Hidden states (B, L, H) of all places of an image, in order -> float32 logits (B, L, K)."""
         batch, length, width = hidden.shape
         levels = self.spec.levels
+        if self.spec.pyramid:
+            counts = self.spec.levels_of.bincount(minlength=levels).tolist()
+            parts = zip(hidden.split(counts, 1), self.head, strict=True)
+            return torch.cat([part @ head.T for part, head in parts], 1).float()
         grouped = hidden.view(batch, length // levels, levels, width)
         return (
             torch.einsum("bplh,lkh->bplk", grouped, self.head)
@@ -87,4 +91,4 @@ class TokenNetwork(nn.Module):
 
     def logits_at(self, hidden: Tensor, place: int) -> Tensor:
         """Hidden states (B, H) -> float32 logits (B, K) of the token number ``place``."""
-        return (hidden @ self.head[place % self.spec.levels].T).float()
+        return (hidden @ self.head[int(self.spec.levels_of[place])].T).float()

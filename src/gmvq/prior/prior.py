@@ -24,7 +24,7 @@ class TokenPrior(nn.Module):
     ============ ============================================================= ======================
     kind         draws                                                         likelihood
     ============ ============================================================= ======================
-    ``causal``   token by token in raster order, with a KV cache               exact
+    ``causal``   token by token in the order of ``spec``, with a KV cache      exact
     ``masked``   all at once, in some ten steps (MaskGIT)                      a bound
     ============ ============================================================= ======================
 
@@ -166,16 +166,17 @@ class TokenPrior(nn.Module):
             raise ValueError(
                 "a causal prior draws tokens in their order and cannot fill gaps; train one with --model.kind masked"
             )
-        if mask.shape != self.spec.shape or mask.dtype != torch.bool or not bool(mask.any()):
+        fits = mask.shape == self.spec.shape and mask.dtype == torch.bool
+        if not (fits and bool(mask.flatten()[self.spec.places].any())):
             raise ValueError(
-                f"mask must be boolean, of shape {self.spec.shape}, and True somewhere; got {mask.dtype} of shape "
+                f"mask must be boolean, of shape {self.spec.shape}, and True at some token; got {mask.dtype} of shape "
                 f"{tuple(mask.shape)} with {int(mask.sum())} places"
             )
         check_size("steps", steps)
         ids, label_ids = self._ids(indices, labels)
         none = self.spec.label_ids(None, len(ids), self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
-        start = ids.masked_fill(mask.flatten().to(self.device), self.spec.mask_id)
+        start = ids.masked_fill(mask.flatten()[self.spec.places].to(self.device), self.spec.mask_id)
         options = {"steps": steps, "choice_temperature": choice_temperature, "start": start}
         with evaluating(self):
             drawn = masked.sample(self.network, label_ids, none, filters or Filters(), generator, **options)

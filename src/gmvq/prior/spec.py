@@ -1,21 +1,26 @@
-"""``TokenSpec``: what a sequence of tokens is: its length, its codebooks, its labels, and the ids of all of them."""
+"""``TokenSpec``: what a sequence of tokens is: its order, its codebooks, its labels, and the ids of all of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import check_indices, check_size
+from ..quantizers.blocks import scale_places
 
 
 @dataclass(frozen=True)
 class TokenSpec:
-    """Tokens of one image as a sequence x_0 ... x_{L-1}, in raster order, the levels of a position one after another.
+    """Tokens of one image as a sequence x_0 ... x_{L-1}.
+
+    They come in raster order, the levels of a position one after another; of a pyramid all codes of the coarsest scale,
+    then those of the next, each scale in raster order.
 
     The ids that a network embeds, V in all:
 
@@ -31,15 +36,23 @@ class TokenSpec:
         codebook_size: K, of every level.
         levels: codes per latent position.
         labels: number of labels, 0 without.
+        pyramid: whether the levels are the scales of a ``PyramidGMVQ``, whose blocks have one code each.
 
     Raises:
         ValueError: a size below 1, or levels that are not the last axis of ``shape``.
+
+    Example:
+        >>> from gmvq.prior import TokenSpec
+        >>> spec = TokenSpec((4, 4, 3), codebook_size=256, levels=3, pyramid=True)
+        >>> spec.length, spec.levels_of.tolist()[:6]
+        (21, [0, 1, 1, 1, 1, 2])
     """
 
     shape: tuple[int, ...]
     codebook_size: int
     levels: int = 1
     labels: int = 0
+    pyramid: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -49,15 +62,27 @@ class TokenSpec:
         check_size("levels", self.levels)
         if not self.shape:
             raise ValueError("shape is empty: an image has at least one token")
-        if self.levels > 1 and self.shape[-1] != self.levels:
+        if (self.levels > 1 or self.pyramid) and self.shape[-1] != self.levels:
             raise ValueError(f"the last axis of shape {self.shape} must be that of the {self.levels} levels")
         if self.labels < 0:
             raise ValueError(f"labels must not be negative, got {self.labels}")
 
+    @cached_property
+    def places(self) -> Tensor:
+        """Where the tokens of the sequence stand in an image's flattened indices, (L,)."""
+        if self.pyramid:
+            return torch.cat(scale_places(self.shape[:-1], self.levels))
+        return torch.arange(math.prod(self.shape))
+
+    @cached_property
+    def levels_of(self) -> Tensor:
+        """The level of every token of the sequence, from 0, (L,)."""
+        return self.places % self.levels
+
     @property
     def length(self) -> int:
         """L: tokens per image."""
-        return math.prod(self.shape)
+        return len(self.places)
 
     @property
     def vocabulary(self) -> int:
@@ -69,8 +94,8 @@ class TokenSpec:
         """The id of a masked position."""
         return self.vocabulary - 1
 
-    def sequence(self, indices: Tensor) -> Tensor:
-        """Indices (B, *shape) in [0, K) -> ids (B, L).
+    def codes(self, indices: Tensor) -> Tensor:
+        """Indices (B, *shape) in [0, K) -> the codes of the sequence, (B, L).
 
         Raises:
             ValueError: another shape, or an index out of range (masked positions are none of a sequence).
@@ -81,13 +106,23 @@ class TokenSpec:
             raise ValueError(
                 f"indices must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(indices.shape)}"
             )
-        if indices.numel() and int(indices.min()) < 0:
+        codes = indices.long().flatten(1)
+        codes = codes[:, self.places.to(codes.device)] if self.pyramid else codes
+        if codes.numel() and int(codes.min()) < 0:
             raise ValueError("indices hold masked positions (-1); a prior needs whole images")
-        return indices.long().flatten(1) + self._offsets(indices.device)
+        return codes
+
+    def sequence(self, indices: Tensor) -> Tensor:
+        """Indices (B, *shape) in [0, K) -> ids (B, L); errors as those of ``codes``."""
+        return self.codes(indices) + self.offsets(indices.device)
 
     def indices(self, ids: Tensor) -> Tensor:
-        """Ids (B, L) of codes -> indices (B, *shape)."""
-        return (ids - self._offsets(ids.device)).view(-1, *self.shape)
+        """Ids (B, L) of codes -> indices (B, *shape), -1 where a pyramid has no code."""
+        codes = ids - self.offsets(ids.device)
+        if self.pyramid:
+            places = self.places.to(ids.device).expand_as(codes)
+            codes = codes.new_full((len(codes), math.prod(self.shape)), -1).scatter(1, places, codes)
+        return codes.view(-1, *self.shape)
 
     def label_ids(self, labels: Tensor | None, count: int, device: torch.device) -> Tensor:
         """Labels (B,), negative for none, or None for none at all -> the ids (B,) that sequences begin with.
@@ -115,6 +150,7 @@ class TokenSpec:
             "codebook_size": self.codebook_size,
             "levels": self.levels,
             "labels": self.labels,
+            **({"pyramid": True} if self.pyramid else {}),
         }
 
     @classmethod
@@ -122,6 +158,6 @@ class TokenSpec:
         """Rebuild from ``to_config``."""
         return cls(**{**config, "shape": tuple(config["shape"])})
 
-    def _offsets(self, device: torch.device) -> Tensor:
-        """level * K of every place of the sequence, (L,)."""
-        return (torch.arange(self.length, device=device) % self.levels) * self.codebook_size
+    def offsets(self, device: torch.device) -> Tensor:
+        """level * K of every token of the sequence, (L,)."""
+        return self.levels_of.to(device) * self.codebook_size

@@ -9,11 +9,12 @@ from .channels_first import ChannelsFirst, mask_from_lengths
 from .gaussian_mixture import GaussianMixtureVQ
 from .grouped import GroupedGMVQ
 from .parts import Objective, Precision, Variance
+from .pyramid import PyramidGMVQ
 from .residual import ResidualGMVQ
 from .resize import Fit, Resized, resize_codebook
 
-_QUANTIZERS: dict[str, type[GaussianMixtureVQ | ResidualGMVQ | GroupedGMVQ]] = {
-    kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ)
+_QUANTIZERS: dict[str, type[GaussianMixtureVQ | ResidualGMVQ | GroupedGMVQ | PyramidGMVQ]] = {
+    kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ, PyramidGMVQ)
 }
 
 
@@ -41,6 +42,7 @@ __all__ = [
     "GroupedGMVQ",
     "Objective",
     "Precision",
+    "PyramidGMVQ",
     "Quantizer",
     "ResidualGMVQ",
     "Resized",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -37,6 +38,12 @@ def level_terms(outs: Sequence[QuantizerOutput]) -> dict[str, Tensor]:
         own = {"nats": out.nats.detach(), **{key: out.terms[key] for key in _OF_PARTS if key in out.terms}}
         terms.update({f"{name}/{number}": value for name, value in own.items()})
     return terms
+
+
+def per_position(out: QuantizerOutput, share: Tensor) -> QuantizerOutput:
+    """A part's output with its nats per latent position, of which it has ``share``, 0-d, vectors each."""
+    terms = {name: value * share if name in _ADDITIVE else value for name, value in out.terms.items()}
+    return replace(out, nats=out.nats * share, terms=terms)
 
 
 class ComposedQuantizer(Quantizer):

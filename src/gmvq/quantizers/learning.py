@@ -51,7 +51,7 @@ def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     least = MIN_ERROR * layer.codebook.var(0, correction=0).mean()
     error = past.lerp(error, RATE * occupied).maximum(least.clamp_min(_TINY))
     layer.log_precision.copy_(-error.log())
-    past = MEMORY * total / layer.codebook_size
+    past = MEMORY * layer.memory * total / layer.codebook_size
     share = occupied * moments.counts / (past + moments.counts)
     mean = moments.sums / moments.counts.clamp_min(1.0)[:, None]
     layer.codebook.lerp_(mean.to(layer.codebook), share.to(layer.codebook)[:, None])

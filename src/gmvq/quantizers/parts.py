@@ -116,18 +116,20 @@ def check_counts(start_after: int, support: int | None) -> None:
         )
 
 
-def level_sizes(codebook_size: int | Sequence[int], num_quantizers: int | None) -> tuple[int, ...]:
-    """K of each level of a residual quantizer, from one size or from all; 4 levels where nothing says how many."""
+def level_sizes(
+    codebook_size: int | Sequence[int], num_quantizers: int | None, name: str = "num_quantizers"
+) -> tuple[int, ...]:
+    """K of each level, from one size or from all; 4 levels where ``name``, the argument, does not say how many."""
     if num_quantizers is not None:
-        check_size("num_quantizers", num_quantizers)
+        check_size(name, num_quantizers)
     if not isinstance(codebook_size, Sequence):
         check_size("codebook_size", codebook_size)
         return (codebook_size,) * (4 if num_quantizers is None else num_quantizers)
     sizes = tuple(codebook_size)
     if not sizes or num_quantizers not in (None, len(sizes)):
         raise ValueError(
-            f"codebook_size={list(sizes)} has the sizes of {len(sizes)} levels and num_quantizers is "
-            f"{num_quantizers}: leave num_quantizers out, or give as many sizes as levels"
+            f"codebook_size={list(sizes)} has the sizes of {len(sizes)} levels and {name} is {num_quantizers}: leave "
+            f"{name} out, or give as many sizes as levels"
         )
     for size in sizes:
         check_size("codebook_size", size)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,22 +75,35 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
 
 @torch.no_grad()
 def start_from_pool(layer: MixtureState) -> bool:
-    """Start on what the pool holds; whether it held anything."""
-    latents = None if layer._pool is None else layer._pool.rows()
-    if latents is None:
+    """Start on what the pool holds, and a group when its last member does; whether it started."""
+    group: list[MixtureState] = layer.group or [layer]
+    pools = [None if one._pool is None else one._pool.rows() for one in group]
+    latents = [rows.to(layer.codebook.device) for rows in pools if rows is not None]
+    if len(latents) < len(group) or layer is not group[-1]:
         return False
-    start_from(layer, latents.to(layer.codebook.device))
+    start_together(group, latents)
     return True
 
 
 @torch.no_grad()
 def start_from(layer: MixtureState, latents: Tensor, seed: int = 0) -> None:
     """Start on latents, (N, D), of all ranks, whatever was before."""
-    with torch.autocast(latents.device.type, enabled=False):
-        layer._pending = None
-        fit_frame(layer, latents)
-        fit_projections(layer, latents)
-        fit_mixture(layer, layer.standardized(latents), seed, keep_codebook=layer.keep_codebook)
+    start_together([layer], [latents], seed)
+
+
+@torch.no_grad()
+def start_together(layers: Sequence[MixtureState], latents: Sequence[Tensor], seed: int = 0) -> None:
+    """Start mixtures with one codebook, each on latents of its own, (N_l, D), of all ranks: k-means on all z."""
+    with torch.autocast(latents[0].device.type, enabled=False):
+        for layer, own in zip(layers, latents, strict=True):
+            layer._pending = None
+            fit_frame(layer, own)
+            fit_projections(layer, own)
+        z = [layer.standardized(own) for layer, own in zip(layers, latents, strict=True)]
+        fit_mixture(layers[-1], torch.cat(z), seed, keep_codebook=layers[-1].keep_codebook)
+        if len(layers) > 1:
+            for layer, own in zip(layers, z, strict=True):
+                fit_mixture(layer, own, keep_codebook=True)
 
 
 def fit_frame(layer: MixtureState, latents: Tensor) -> None:

@@ -78,6 +78,10 @@ class MixtureState(Quantizer):
         self.births = True
         #: True: ``init_codebook`` fits scale and precision alone.
         self.keep_codebook = False
+        #: The mixtures that share the codebook and start together, when the last of them is ready; None: no other.
+        self.group: list[Any] | None = None
+        #: Factor on the weight of the past in the codewords: vectors of the group for each one of this mixture.
+        self.memory = 1.0
         self._pool: Pool | None = None
         self._pending: tuple[Moments | None, Tensor] | None = None
         #: Whether the codebook was seen to have started, so that no step has to look at the device again.

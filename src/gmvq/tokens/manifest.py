@@ -60,6 +60,7 @@ class IndexSpec(Struct, frozen=True):
         shape: as the model emits them for one image: (H', W'), or (H', W', levels).
         codebook_size: K, of every level.
         levels: codes per latent position: residual levels or groups; 1 for a plain quantizer.
+        pyramid: whether the levels are scales, with one code for each block of positions and -1 elsewhere.
         log_variance: whether log s_c^2(x) is stored beside the indices.
     """
 
@@ -67,6 +68,12 @@ class IndexSpec(Struct, frozen=True):
     codebook_size: Annotated[int, Meta(ge=1, le=1 << 31)]
     levels: Size = 1
     log_variance: bool = False
+    pyramid: bool = False
+
+    @property
+    def lowest(self) -> int:
+        """The least index: -1 where a pyramid has no code, or 0."""
+        return -1 if self.pyramid else 0
 
     @property
     def dtype(self) -> str:
@@ -192,6 +199,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "codebook_size": spec.codebook_size,
             "levels": spec.levels,
             "codebook_size_per_level": [spec.codebook_size] * spec.levels,
+            **({"pyramid": True} if spec.pyramid else {}),
         }
         data = {
             "format": FORMAT,

@@ -150,9 +150,10 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
         raise ValueError(f"{where} is damaged: {one_line(error, 200)}") from error
     if columns.indices.size:
         low, high = int(columns.indices.min()), int(columns.indices.max())
-        if low < 0 or high >= spec.codebook_size:
+        if low < spec.lowest or high >= spec.codebook_size:
             raise ValueError(
-                f"{where}: indices must lie in [0, {spec.codebook_size - 1}], got values from {low} to {high}"
+                f"{where}: indices must lie in [{spec.lowest}, {spec.codebook_size - 1}], got values from {low} to "
+                f"{high}"
             )
     return columns
 

@@ -46,17 +46,19 @@ class TokenStatistics:
 
     Attributes:
         rows: images.
-        positions: latent positions per image; each has one code of every level.
+        positions: latent positions per image; each has one code of every level, or of a pyramid one of the finest.
+        codes_per_image: codes of all levels.
         codebook_size: K.
-        bits_per_image, bits_per_pixel: sum over levels of P * H / log 2, H of each level's histogram; a pixel is one
-            place (H x W), whatever its channels.
-        fixed_bits_per_image, fixed_bits_per_pixel: P * levels * log2 K, with codes of one length.
+        bits_per_image, bits_per_pixel: sum over levels of P * H / log 2, with P codes of the level and H of its
+            histogram; a pixel is one place (H x W), whatever its channels.
+        fixed_bits_per_image, fixed_bits_per_pixel: codes per image * log2 K, with codes of one length.
         mean_log_variance: of log s_c^2(x), where it is stored.
         levels: each level's own figures.
     """
 
     rows: int
     positions: int
+    codes_per_image: int
     codebook_size: int
     bits_per_image: float
     bits_per_pixel: float
@@ -111,17 +113,19 @@ def _figures(
     positions = spec.length // spec.levels
     pixels = math.prod(manifest.image_shape[1:])
     levels = [_level(one, top) for one in metrics]
-    bits = positions * sum(level.bits_per_code for level in levels)
-    fixed = spec.length * math.log2(spec.codebook_size)
+    codes = sum(one.positions for one in metrics)
+    bits = sum(one.positions * level.bits_per_code for one, level in zip(metrics, levels, strict=True)) / rows
+    fixed = codes / rows * math.log2(spec.codebook_size)
     return TokenStatistics(
         rows=rows,
         positions=positions,
+        codes_per_image=codes // rows,
         codebook_size=spec.codebook_size,
         bits_per_image=bits,
         bits_per_pixel=bits / pixels,
         fixed_bits_per_image=fixed,
         fixed_bits_per_pixel=fixed / pixels,
-        mean_log_variance=log_variance / (rows * spec.length) if spec.log_variance else None,
+        mean_log_variance=log_variance / codes if spec.log_variance else None,
         levels=levels,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import one_line
 from ..models.interface import device_of
+from ..quantizers import PyramidGMVQ
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
 from .shard import Columns, write_shard
@@ -76,6 +77,7 @@ def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
         codebook_size=model.quantizer.codebook_size,
         levels=int(np.prod(levels)),
         log_variance=log_variance,
+        pyramid=isinstance(model.quantizer, PyramidGMVQ),
     )
 
 
@@ -88,9 +90,10 @@ def _columns(parts: list[tuple[Batch, Tensor, Tensor | None]], spec: IndexSpec) 
                 f"expected indices of shape {(len(batch.ids), *spec.shape)}, got {tuple(codes.shape)}"
             )
     indices = _flat([codes for _, codes, _ in read], spec.length)
-    if indices.size and not (indices.min() >= 0 and indices.max() < spec.codebook_size):
+    if indices.size and not (indices.min() >= spec.lowest and indices.max() < spec.codebook_size):
         raise ValueError(
-            f"the model gave indices from {indices.min()} to {indices.max()}, outside [0, {spec.codebook_size - 1}]"
+            f"the model gave indices from {indices.min()} to {indices.max()}, outside [{spec.lowest}, "
+            f"{spec.codebook_size - 1}]"
         )
     unsure = _flat([part[2] for part in read if part[2] is not None], spec.length).astype(np.float32)
     return Columns(

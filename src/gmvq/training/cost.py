@@ -76,10 +76,10 @@ def measure_cost(
         tokens = model.encode(images)
         calls = (lambda: model.encode(images)), (lambda: model.decode(tokens))
         flops = [_flops(call) // shape[0] for call in calls]
-        speeds = [tokens.numel() / _seconds(call, device, seconds) for call in calls]
+        speeds = [int((tokens >= 0).sum()) / _seconds(call, device, seconds) for call in calls]
     return Cost(
         parameters={name: _size(getattr(model, name)) for name in ("encoder", "quantizer", "decoder")},
-        tokens_per_image=tokens[0].numel(),
+        tokens_per_image=int((tokens[0] >= 0).sum()),
         encode_flops=flops[0],
         decode_flops=flops[1],
         step_flops=step_flops,

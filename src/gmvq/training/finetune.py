@@ -31,7 +31,15 @@ Part = Literal["encoder", "decoder", "quantizer"]
 #: Arguments of ``TokenizerModule`` that say which model it is, and not how it is trained.
 _OF_THE_MODEL = (
     *("network", "channels", "downsample", "dim", "spatial_dims", "codebook_size", "codebook_dim"),
-    *("num_quantizers", "groups", "shared_codebook", "level_dropout", "mixture_weights", "standardize"),
+    *(
+        "num_quantizers",
+        "groups",
+        "scales",
+        "shared_codebook",
+        "level_dropout",
+        "mixture_weights",
+        "standardize",
+    ),
     *("precision", "variance"),
 )
 #: Latents per code that the new codebook is fitted to, and how many there are at least.

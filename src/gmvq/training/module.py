@@ -49,7 +49,8 @@ class TokenizerModule(LightningModule):
         codebook_dim: dimensions that the codebook lives in, between two learned maps; none: dim.
         num_quantizers: levels of a residual quantizer; 1: a single code per position.
         groups: groups of features with a code each; 1: a single code per position.
-        shared_codebook: one codebook for all levels or groups.
+        scales: scales of a pyramid, of which the finest has a code for each position; 1: a single code per position.
+        shared_codebook: one codebook for all levels, groups or scales.
         level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
         objective: which bound is trained on, and the weights gamma and beta of its terms.
         precision: how the precision of the mixture's components is fitted, and its sharpening over training.
@@ -96,6 +97,7 @@ class TokenizerModule(LightningModule):
         codebook_dim: int | None = None,
         num_quantizers: int = 1,
         groups: int = 1,
+        scales: int = 1,
         shared_codebook: bool = False,
         level_dropout: bool = False,
         objective: Objective = _QUANTIZER["objective"],

@@ -10,7 +10,7 @@ import torch
 from ..models.autoencoder import VQAutoencoder
 from ..models.diffusers_networks import networks_from
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood, LogitLaplaceLikelihood
-from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, Quantizer, ResidualGMVQ
+from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, Quantizer, ResidualGMVQ
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": GaussianLikelihood,
@@ -24,24 +24,27 @@ def build_quantizer(
     codebook_size: int,
     num_quantizers: int,
     groups: int,
+    scales: int,
     shared_codebook: bool,
     level_dropout: bool,
     **options: Any,
 ) -> Quantizer:
-    """One mixture, a residual quantizer or a grouped one."""
-    if num_quantizers > 1 and groups > 1:
-        raise ValueError(f"give num_quantizers or groups, not both; got {num_quantizers} and {groups}")
+    """One mixture, a residual quantizer, a grouped one or a pyramid."""
+    parts = {"num_quantizers": num_quantizers, "groups": groups, "scales": scales}
+    several = [f"{name}={count}" for name, count in parts.items() if count != 1]
+    if len(several) > 1:
+        raise ValueError(f"give one of num_quantizers, groups and scales; got {' and '.join(several)}")
     if level_dropout and num_quantizers == 1:
         raise ValueError("level_dropout needs levels: num_quantizers=2 or more")
-    if shared_codebook and num_quantizers == groups == 1:
-        raise ValueError(
-            "shared_codebook needs several levels or groups: num_quantizers or groups of 2 or more"
-        )
+    if shared_codebook and not several:
+        raise ValueError("shared_codebook needs several parts: num_quantizers, groups or scales of 2 or more")
     if num_quantizers != 1:
         shared = {"shared_codebook": shared_codebook, "level_dropout": level_dropout}
         return ResidualGMVQ(dim, codebook_size, num_quantizers, **shared, **options)
     if groups != 1:
         return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
+    if scales != 1:
+        return PyramidGMVQ(dim, codebook_size, scales, shared_codebook=shared_codebook, **options)
     return GaussianMixtureVQ(dim, codebook_size, **options)
 
 

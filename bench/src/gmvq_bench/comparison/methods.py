@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gmvq.quantizers import GaussianMixtureVQ
-from gmvq.quantizers.base import Quantizer
+from gmvq.quantizers import GaussianMixtureVQ, PyramidGMVQ, Quantizer, ResidualGMVQ
 from gmvq.quantizers.config import part_from_dict
 
 from ..rivals import build_baseline
 
 OURS = "gm-vq"
+#: The layer and its compositions by the names that runs have for them.
+_OURS: dict[str, Any] = {
+    OURS: GaussianMixtureVQ,
+    f"{OURS}, levels": ResidualGMVQ,
+    f"{OURS}, pyramid": PyramidGMVQ,
+}
 
 
 def build_quantizer(run: dict[str, Any]) -> Quantizer:
@@ -20,10 +25,10 @@ def build_quantizer(run: dict[str, Any]) -> Quantizer:
         ValueError: an unknown quantizer or option, or a size that the method does not have.
     """
     name, dim, codebook_size, options = (run[k] for k in ("quantizer", "dim", "codebook_size", "options"))
-    if name != OURS:
+    if name not in _OURS:
         return build_baseline(name, dim, codebook_size, **options)
     parts = {key: part_from_dict(value) for key, value in options.items()}
     try:
-        return GaussianMixtureVQ(dim, codebook_size, **parts)
+        return _OURS[name](dim, codebook_size, **parts)
     except TypeError as error:
-        raise ValueError(f"{OURS}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,122 @@
+"""A pyramid of three scales beside a single scale and two residual levels, at equal rate.
+
+    OMP_NUM_THREADS=1 gmvq study scales
+
+Networks, data, order and learning rate are those of GM-VQ's tuned runs of ``gmvq compare`` at K = 256; the rate was so
+chosen for a single scale. With P positions and L codes in a pyramid of K = 256, the single scale has K = 256^(L/P)
+codes, and each of two residual levels the root of that: all spend L log2 256 bits on an image. Beside the error: bits
+with the histograms of the codes, and under a causal prior over them (``fit_prior``), which is trained on images of the
+train split and measured on the test split.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gmvq.data import open_images
+from gmvq.evaluation import CodebookMetrics, evaluate
+from gmvq.evaluation.batches import image_batches
+from gmvq.prior import TokenSpec, fit_prior
+from gmvq.quantizers.blocks import scale_places
+
+from ..comparison.train import train_model
+from .records import make_records, study_parser, tuned_run
+
+#: data -> suite and setting of the tuned run.
+DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
+CODES, SCALES = 256, 3
+METHODS = ("single scale", "two levels", "pyramid, shared", "pyramid")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Make the study; return the exit code."""
+    parser = study_parser("scales", "A pyramid beside a single scale, at equal rate.", METHODS, range(3))
+    parser.add_argument("--data", nargs="+", default=list(DATA), help="default: all")
+    parser.add_argument("--limit", type=int, default=2000, help="images of the test split")
+    parser.add_argument("--prior_images", type=int, default=4000, help="images that priors are fitted to")
+    parser.add_argument("--prior_steps", type=int, default=300, help="of a prior; 0: none")
+    parser.add_argument("--prior_seeds", type=int, nargs="*", default=[0], help="seeds that get one")
+    options = parser.parse_args(list(argv))
+    order = itertools.product(options.seeds, options.data, options.methods)
+    cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in order]
+    settings = ("steps", "limit", "prior_images", "prior_steps")
+    return make_records("scales", argv, options, settings, cells, functools.partial(measure, options=options))
+
+
+def described(data: str, method: str, seed: int, steps: int | None) -> dict[str, Any]:
+    """The run of a method: the tuned one with another quantizer of the same rate."""
+    base = tuned_run(*DATA[data], "gm-vq", seed, steps)
+    sides = [base["size"] // base["downsample"]] * 2
+    codes = sum(len(places) for places in scale_places(sides, SCALES))
+    single = CODES ** (codes / math.prod(sides))
+    kinds: dict[str, dict[str, Any]] = {
+        "single scale": {"codebook_size": round(single)},
+        "two levels": {
+            "quantizer": "gm-vq, levels",
+            "codebook_size": round(math.sqrt(single)),
+            "options": {"num_quantizers": 2},
+        },
+        "pyramid, shared": {"quantizer": "gm-vq, pyramid", "options": {"scales": SCALES}},
+        "pyramid": {"quantizer": "gm-vq, pyramid", "options": {"scales": SCALES, "shared_codebook": False}},
+    }
+    return base | {"codebook_size": CODES} | kinds[method]
+
+
+def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any]:
+    """Train one model, and a prior on its tokens; the figures on the test split."""
+    run = described(data, method, seed, options.steps)
+    model = train_model(run)
+    shape = {"size": run["size"], "channels": run["channels"]}
+    images = open_images(run["data"], split="test", **shape)
+    figures = evaluate(model, images, limit=options.limit)
+    test = _tokens(model, images, options.limit)
+    spec = _spec(model, test)
+    codes = spec.codes(test)
+    entropy = [_bits(spec.codebook_size, codes[:, spec.levels_of == level]) for level in range(spec.levels)]
+    record = {
+        "run": run,
+        "mse": figures.mse,
+        "psnr": figures.psnr,
+        "ssim": figures.ssim,
+        "bits": spec.length * math.log2(spec.codebook_size),
+        "bits_entropy": sum(entropy),
+        "usage": figures.usage,
+        "bits_prior": None,
+    }
+    if options.prior_steps and seed in options.prior_seeds:
+        train = _tokens(model, open_images(run["data"], split="train", **shape), options.prior_images)
+        fitted = {"levels": spec.levels, "pyramid": spec.pyramid, "steps": options.prior_steps}
+        prior = fit_prior(train, spec.codebook_size, **fitted, batch_size=32, seed=seed, accelerator="cpu")
+        nats = torch.cat([prior.nats(part) for part in test.split(256)]).double().mean()
+        record["bits_prior"] = float(nats) / math.log(2)
+    return record
+
+
+def _tokens(model: Any, images: Any, limit: int) -> Tensor:
+    batches = image_batches(images, batch_size=256, device=torch.device("cpu"), limit=limit)
+    return torch.cat([model.encode(x) for x in batches])
+
+
+def _spec(model: Any, indices: Tensor) -> TokenSpec:
+    quantizer = model.quantizer
+    levels = getattr(quantizer, "index_shape", (1,))[0]
+    return TokenSpec(
+        tuple(indices.shape[1:]),
+        quantizer.codebook_size,
+        levels,
+        pyramid=hasattr(quantizer, "codes_per_item"),
+    )
+
+
+def _bits(codebook_size: int, codes: Tensor) -> float:
+    """Bits of the codes (N, P) of an image by their histogram."""
+    metrics = CodebookMetrics(codebook_size)
+    metrics.update(codes)
+    return codes.shape[1] * metrics.compute()["code_entropy"] / math.log(2)
