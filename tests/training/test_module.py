@@ -171,6 +171,14 @@ def test_bad_arguments() -> None:
         TokenizerModule(final_lr=2.0)
 
 
+def test_a_beam_reaches_the_search_over_levels() -> None:
+    quantizer: Any = TokenizerModule(dim=4, codebook_size=8, num_quantizers=2, beam=3).model.quantizer
+    assert quantizer.beam == 3
+    assert quantizer.to_config()["beam"] == 3
+    with pytest.raises(ValueError, match="beam needs levels"):
+        TokenizerModule(dim=4, codebook_size=8, beam=3)
+
+
 def test_a_model_of_your_own_trains_but_says_that_it_cannot_be_rebuilt(fit: Fit, tmp_path: Path) -> None:
     encoder, decoder = nn.Conv2d(3, 4, 4, stride=4), nn.ConvTranspose2d(4, 3, 4, stride=4)
     model = VQAutoencoder(encoder, GaussianMixtureVQ(4, 16), decoder)

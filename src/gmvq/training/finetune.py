@@ -37,6 +37,7 @@ _OF_THE_MODEL = (
         "scales",
         "shared_codebook",
         "level_dropout",
+        "beam",
         "mixture_weights",
         "standardize",
     ),

@@ -52,6 +52,7 @@ class TokenizerModule(LightningModule):
         scales: scales of a pyramid, of which the finest has a code for each position; 1: a single code per position.
         shared_codebook: one codebook for all levels, groups or scales.
         level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
+        beam: paths over the levels that encode keeps; 1: each level takes its most probable code.
         objective: which bound is trained on, and the weights gamma and beta of its terms.
         precision: how the precision of the mixture's components is fitted, and its sharpening over training.
         variance: the variance of a code given the image, and its noise over training.
@@ -100,6 +101,7 @@ class TokenizerModule(LightningModule):
         scales: int = 1,
         shared_codebook: bool = False,
         level_dropout: bool = False,
+        beam: int = 1,
         objective: Objective = _QUANTIZER["objective"],
         precision: Precision = _QUANTIZER["precision"],
         variance: Variance = _QUANTIZER["variance"],

@@ -27,6 +27,7 @@ def build_quantizer(
     scales: int,
     shared_codebook: bool,
     level_dropout: bool,
+    beam: int,
     **options: Any,
 ) -> Quantizer:
     """One mixture, a residual quantizer, a grouped one or a pyramid."""
@@ -34,13 +35,14 @@ def build_quantizer(
     several = [f"{name}={count}" for name, count in parts.items() if count != 1]
     if len(several) > 1:
         raise ValueError(f"give one of num_quantizers, groups and scales; got {' and '.join(several)}")
-    if level_dropout and num_quantizers == 1:
-        raise ValueError("level_dropout needs levels: num_quantizers=2 or more")
+    if (level_dropout or beam != 1) and num_quantizers == 1:
+        name = "level_dropout" if level_dropout else "beam"
+        raise ValueError(f"{name} needs levels: num_quantizers=2 or more")
     if shared_codebook and not several:
         raise ValueError("shared_codebook needs several parts: num_quantizers, groups or scales of 2 or more")
     if num_quantizers != 1:
-        shared = {"shared_codebook": shared_codebook, "level_dropout": level_dropout}
-        return ResidualGMVQ(dim, codebook_size, num_quantizers, **shared, **options)
+        options |= {"shared_codebook": shared_codebook, "level_dropout": level_dropout, "beam": beam}
+        return ResidualGMVQ(dim, codebook_size, num_quantizers, **options)
     if groups != 1:
         return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
     if scales != 1:
