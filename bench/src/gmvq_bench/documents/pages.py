@@ -35,6 +35,7 @@ _PARTS = {
         "soak": ("soak",),
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
+    "compositions": {"scales": ("scales",)},
     "signals": {"signals": ("signals",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
