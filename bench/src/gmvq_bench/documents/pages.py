@@ -35,6 +35,7 @@ _PARTS = {
         "soak": ("soak",),
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
+    "compositions": {"scales": ("scales",)},
     "transplant": {"transplant": ("transplant",)},
     "signals": {"signals": ("signals",)},
     "training": {"stage": ("stage",)},

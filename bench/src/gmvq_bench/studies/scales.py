@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 gmvq study scales
 
-Networks, data, order and learning rate are those of GM-VQ's tuned runs of ``gmvq compare`` at K = 256; the rate was so
-chosen for a single scale. With P positions and L codes in a pyramid of K = 256, the single scale has K = 256^(L/P)
-codes, and each of two residual levels the root of that: all spend L log2 256 bits on an image. Beside the error: bits
-with the histograms of the codes, and under a causal prior over them (``fit_prior``), which is trained on images of the
-train split and measured on the test split.
+Networks, data and order are those of GM-VQ's tuned runs of ``gmvq compare`` at K = 256; every method has the same grid
+of learning rates, of which the validation split chooses. With P positions and L codes in a pyramid of K = 256, the
+single scale has K = 256^(L/P) codes, and each of two residual levels the root of that: all spend L log2 256 bits on an
+image. Beside the error: bits with the histograms of the codes, and under a causal prior over them (``fit_prior``),
+which is trained on images of the train split and measured on the test split.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .records import make_records, study_parser, tuned_run
 #: data -> suite and setting of the tuned run.
 DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
 CODES, SCALES = 256, 3
+RATES = (0.006, 0.012, 0.024)
 METHODS = ("single scale", "two levels", "pyramid, shared", "pyramid")
 
 
@@ -39,13 +40,14 @@ def run(argv: Sequence[str]) -> int:
     """Make the study; return the exit code."""
     parser = study_parser("scales", "A pyramid beside a single scale, at equal rate.", METHODS, range(3))
     parser.add_argument("--data", nargs="+", default=list(DATA), help="default: all")
-    parser.add_argument("--limit", type=int, default=2000, help="images of the test split")
+    parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="learning rates")
+    parser.add_argument("--limit", type=int, default=2000, help="images of the validation and the test split")
     parser.add_argument("--prior_images", type=int, default=4000, help="images that priors are fitted to")
     parser.add_argument("--prior_steps", type=int, default=300, help="of a prior; 0: none")
     parser.add_argument("--prior_seeds", type=int, nargs="*", default=[0], help="seeds that get one")
     options = parser.parse_args(list(argv))
-    order = itertools.product(options.seeds, options.data, options.methods)
-    cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in order]
+    order = itertools.product(options.seeds, options.data, options.methods, options.rates)
+    cells = [{"data": data, "method": method, "seed": seed, "lr": lr} for seed, data, method, lr in order]
     settings = ("steps", "limit", "prior_images", "prior_steps")
     return make_records("scales", argv, options, settings, cells, functools.partial(measure, options=options))
 
@@ -69,12 +71,13 @@ def described(data: str, method: str, seed: int, steps: int | None) -> dict[str,
     return base | {"codebook_size": CODES} | kinds[method]
 
 
-def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any]:
+def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> dict[str, Any]:
     """Train one model, and a prior on its tokens; the figures on the test split."""
-    run = described(data, method, seed, options.steps)
+    run = described(data, method, seed, options.steps) | {"lr": lr}
     model = train_model(run)
     shape = {"size": run["size"], "channels": run["channels"]}
     images = open_images(run["data"], split="test", **shape)
+    validation = evaluate(model, open_images(run["data"], split="validation", **shape), limit=options.limit)
     figures = evaluate(model, images, limit=options.limit)
     test = _tokens(model, images, options.limit)
     spec = _spec(model, test)
@@ -82,6 +85,7 @@ def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any
     entropy = [_bits(spec.codebook_size, codes[:, spec.levels_of == level]) for level in range(spec.levels)]
     record = {
         "run": run,
+        "validation_mse": validation.mse,
         "mse": figures.mse,
         "psnr": figures.psnr,
         "ssim": figures.ssim,
