@@ -73,7 +73,7 @@ def described(data: str, method: str, seed: int, steps: int | None) -> dict[str,
 
 def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> dict[str, Any]:
     """Train one model, and a prior on its tokens; the figures on the test split."""
-    run = described(data, method, seed, options.steps) | {"lr": lr}
+    run: dict[str, Any] = {**described(data, method, seed, options.steps), "lr": lr}
     model = train_model(run)
     shape = {"size": run["size"], "channels": run["channels"]}
     images = open_images(run["data"], split="test", **shape)
