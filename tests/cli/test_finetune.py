@@ -15,18 +15,6 @@ from gmvq.training.finetune import begin_from, freeze, options_of
 Run = Callable[..., Any]
 
 
-@pytest.fixture
-def data(here: Any) -> list[str]:
-    """The options of the small run that do not say which model it is."""
-    start = here.small.index("--model.dim")
-    return [*here.small[:start], *here.small[here.small.index("--data.size") :]]
-
-
-@pytest.fixture
-def images(here: Any) -> ImageDataModule:
-    return ImageDataModule(str(here.folder / "images.npy"), size=8, batch_size=8)
-
-
 def same(one: Any, other: Any) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 

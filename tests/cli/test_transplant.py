@@ -23,18 +23,6 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def data(here: Any) -> list[str]:
-    """The options of the small run that do not say which model it is."""
-    start = here.small.index("--model.dim")
-    return [*here.small[:start], *here.small[here.small.index("--data.size") :]]
-
-
-@pytest.fixture
-def images(here: Any) -> ImageDataModule:
-    return ImageDataModule(str(here.folder / "images.npy"), size=8, batch_size=8)
-
-
-@pytest.fixture
 def continuous(here: Any, gmvq: Run, data: list[str], tmp_path: Path) -> Path:
     """A run that was trained without codes."""
     result = gmvq(

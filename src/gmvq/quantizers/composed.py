@@ -56,6 +56,16 @@ class ComposedQuantizer(Quantizer):
         """The mixtures, in the order of their codes on the indices' last axis."""
         return list(self.layers)  # pyright: ignore[reportReturnType]
 
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """Shape of the indices of one position: one number, that of the mixtures."""
+        return (len(self.mixtures),)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K of each mixture."""
+        return tuple(mixture.codebook_size for mixture in self.mixtures)
+
     def set_progress(self, progress: float) -> None:
         """Advance every schedule of every mixture, as ``GaussianMixtureVQ.set_progress``."""
         for mixture in self.mixtures:

@@ -87,16 +87,6 @@ class PyramidGMVQ(ComposedQuantizer):
                 level.codebook = self.mixtures[0].codebook
                 level.group = self.mixtures
 
-    @property
-    def index_shape(self) -> tuple[int, ...]:
-        """Shape of the indices of one position: (n,)."""
-        return (len(self.layers),)
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """K of each scale."""
-        return tuple(level.codebook_size for level in self.mixtures)
-
     def codes_per_item(self, spatial: Sequence[int]) -> list[int]:
         """Number of codes of each scale for an item with these numbers of positions along its axes."""
         return [len(places) for places in scale_places(spatial, len(self.layers))]

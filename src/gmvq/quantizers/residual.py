@@ -100,16 +100,6 @@ class ResidualGMVQ(ComposedQuantizer):
         for level in self.mixtures:
             level.births = not shared_codebook
 
-    @property
-    def index_shape(self) -> tuple[int, ...]:
-        """Shape of the indices of one position: (n,)."""
-        return (len(self.layers),)
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """K of each level."""
-        return tuple(level.codebook_size for level in self.mixtures)
-
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, levels: Tensor | None = None
     ) -> QuantizerOutput:
