@@ -2,7 +2,7 @@
 # What only a GPU can tell, on a bare machine with torch and triton (pytest where there is one): each step is a call of
 # under ten minutes and leaves a results file in OUT, bench/results unless given.
 #
-#   bench/gpu.sh check [OUT]    the kernels against the float64 reference on the chip; stops at a difference
+#   bench/gpu.sh check [OUT]    the kernel and a training step against float64 on the chip; stops at a difference
 #   bench/gpu.sh layer [OUT]    cost of the layer over N, K and D, against its peers and the floors
 #   bench/gpu.sh train [OUT] [SUITE]    a suite of gmvq compare, photos32 unless named; call again until it is done
 #   bench/gpu.sh all   [OUT]    all three, one after the other
@@ -15,7 +15,7 @@ mkdir -p "$out"
 check() {
   timeout 540 "$python" tests/hardening/gpu_check.py --json "$out/gpu_check.json"
   if "$python" -c "import pytest, torch, sys; sys.exit(not torch.cuda.is_available())" 2>/dev/null; then
-    timeout 300 "$python" -m pytest -q -p no:cacheprovider -o addopts= tests/functional/test_triton.py
+    timeout 300 "$python" -m pytest -q -p no:cacheprovider -o addopts= tests/functional/test_triton_topk.py
   fi
 }
 

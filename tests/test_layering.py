@@ -40,7 +40,7 @@ AT_MODULE_LEVEL = {
     "prior": {"transformers", "lightning"},
     "app": {"gradio"},
 }
-#: The GPU kernels, imported by the dispatcher when they run; torch brings triton wherever they can.
+#: The GPU kernel, imported by the search when it runs; torch brings triton wherever it can.
 KERNELS = "triton_"
 
 

@@ -19,7 +19,7 @@ def codes(count: int) -> Tensor:
 
 def draw(rows: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
     torch.manual_seed(0)
-    return gumbel_noise(noise_keys(rows, CPU), codes(count), torch.empty(rows, count, dtype=dtype))
+    return gumbel_noise(noise_keys(rows, CPU), codes(count), dtype)
 
 
 def test_gumbel_noise_has_the_distribution_function_of_the_gumbel() -> None:
@@ -56,7 +56,7 @@ def test_gaussian_noise_has_the_moments_of_the_gaussian_and_none_in_common_with_
     torch.testing.assert_close(
         noise.pow(4).mean(), torch.tensor(3.0, dtype=torch.float64), atol=0.1, rtol=0.0
     )
-    gumbel = gumbel_noise(keys, codes(7), torch.empty(20_000, 7, dtype=torch.float64))
+    gumbel = gumbel_noise(keys, codes(7), torch.float64)
     cross = (noise.T @ (gumbel - gumbel.mean(0))) / 20_000
     assert cross.abs().max() < 0.05
 
@@ -65,13 +65,13 @@ def test_gaussian_noise_has_the_moments_of_the_gaussian_and_none_in_common_with_
 def test_noise_depends_on_row_key_and_code_alone(dtype) -> None:
     torch.manual_seed(3)
     keys = noise_keys(9, CPU)
-    whole = gumbel_noise(keys, codes(40), torch.empty(9, 40, dtype=dtype))
-    part = gumbel_noise(keys[4:6], codes(40), torch.empty(2, 40, dtype=dtype))
+    whole = gumbel_noise(keys, codes(40), dtype)
+    part = gumbel_noise(keys[4:6], codes(40), dtype)
     torch.testing.assert_close(part, whole[4:6], rtol=0.0, atol=0.0)
     chosen = torch.randint(40, (9, 5), dtype=torch.int32)
-    some = gumbel_noise(keys, chosen, torch.empty(9, 5, dtype=dtype))
+    some = gumbel_noise(keys, chosen, dtype)
     torch.testing.assert_close(some, whole.gather(1, chosen.long()), rtol=0.0, atol=0.0)
-    torch.testing.assert_close(whole.double(), gumbel_noise(keys, codes(40), torch.empty(9, 40).double()))
+    torch.testing.assert_close(whole.double(), gumbel_noise(keys, codes(40), torch.float64))
 
 
 def test_keys_follow_the_seed() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from watch import largest_allocation
 
 from gmvq.functional.row_blocks import in_row_blocks
-
-from .watch import largest_allocation
 
 
 def function(

@@ -1,4 +1,4 @@
-"""The sampling operation: its implementations agree in outputs and every gradient, whatever the block size."""
+"""The sampling operation: its two implementations agree in outputs and every gradient."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from watch import largest_allocation
 
 from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.noise import noise_keys
-from gmvq.functional.sampling import MixtureSample, choose_backend, chunked, find_support, mixture_sample
-from gmvq.functional.schedules import Constant
-
-from .watch import largest_allocation
+from gmvq.functional.sampling import MixtureSample, find_support, mixture_sample
+from gmvq.functional.sampling.reference import Inputs, mixture_sample_reference
 
 ESTIMATORS = (GumbelSoftmax(), StraightThroughGumbel(), None)
 CPU = torch.device("cpu")
@@ -42,27 +41,31 @@ class Case:
     def _normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         return scale * torch.randn(*shape, generator=self.generator, dtype=torch.float64)
 
-    def run(
+    def sample(
         self,
         estimator: Any,
-        backend: Any,
-        support: int | None = None,
+        support: int | None,
+        *,
+        reference: bool = False,
         temperature: float = 0.5,
-        noise: float = 1.0,
-    ) -> tuple[MixtureSample, tuple[Tensor, ...]]:
-        found = None
-        if support is not None:
-            found = find_support(*(x.detach() for x in self.inputs[:3]), support)  # pyright: ignore
-        out = mixture_sample(
-            *self.inputs,  # pyright: ignore
-            self.present,
-            self.keys,
+        present: Tensor | None = None,
+    ) -> MixtureSample:
+        found = find_support(*(x.detach() for x in self.inputs[:3]), support)  # pyright: ignore
+        numbers = torch.tensor(temperature), torch.tensor(1.0)
+        if reference:
+            inputs = Inputs(*self.inputs, present, self.keys, *(x.to(self.inputs[0]) for x in numbers))  # pyright: ignore
+            return mixture_sample_reference(inputs, found, estimator)
+        return mixture_sample(
+            *(*self.inputs, present, self.keys, found),  # pyright: ignore
             estimator=estimator,
-            temperature=torch.tensor(temperature),
-            noise=torch.tensor(noise),
-            support=found,
-            backend=backend,
+            temperature=numbers[0],
+            noise=numbers[1],
         )
+
+    def run(
+        self, estimator: Any, support: int | None, **options: Any
+    ) -> tuple[MixtureSample, tuple[Tensor, ...]]:
+        out = self.sample(estimator, support, present=self.present, **options)
         outputs = (out.mean, out.second, out.entropy, out.aggregate)
         loss = sum((o * u).sum() for o, u in zip(outputs, self.upstream, strict=True))
         return out, torch.autograd.grad(loss, self.inputs)  # pyright: ignore
@@ -88,30 +91,23 @@ def close(name: str, ours: Tensor, expected: Tensor, relative: float) -> None:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("rows", [1, 5, 16, 37, 64])
+@pytest.mark.parametrize("size", [(1, 4, 1), (3, 5, 1), (65, 7, 4), (1, 130, 3), (300, 40, 64)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_chunked_is_the_reference_for_every_block_size(monkeypatch, estimator, rows, masked) -> None:
-    monkeypatch.setattr(chunked, "block_rows", lambda *_: rows)
-    case = Case(37, 70, 9, masked=masked)
-    assert_agree(case.run(estimator, "chunked"), case.run(estimator, "reference"), 1e-12)
-    single = Case(37, 70, 9, torch.float32, masked=masked)
-    assert_agree(single.run(estimator, "chunked"), case.run(estimator, "reference"), 1e-5)
+def test_truncated_is_the_reference(estimator, size, masked) -> None:
+    case = Case(*size, masked=masked)
+    assert_agree(case.run(estimator, 4), case.run(estimator, 4, reference=True), 1e-12)
+    single = Case(*size, torch.float32, masked=masked)
+    assert_agree(single.run(estimator, 4), case.run(estimator, 4, reference=True), 1e-4)
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("size", [(1, 1, 1), (3, 2, 1), (65, 1, 4), (1, 130, 3), (300, 40, 64)])
-def test_odd_sizes(estimator, size) -> None:
-    case = Case(*size)
-    assert_agree(case.run(estimator, "chunked"), case.run(estimator, "reference"), 1e-12)
-
-
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("support", [None, 4])
 @pytest.mark.parametrize(("scale", "temperature"), [(1e4, 0.5), (1.0, 1e-3), (100.0, 0.05), (0.0, 2.0)])
-def test_extreme_logits_and_temperatures(estimator, scale, temperature) -> None:
+def test_extreme_logits_and_temperatures(estimator, support, scale, temperature) -> None:
     case = Case(20, 30, 4, torch.float64, scale)
-    ours = case.run(estimator, "chunked", temperature=temperature)
-    assert_agree(ours, case.run(estimator, "reference", temperature=temperature), 1e-8)
-    single = Case(20, 30, 4, torch.float32, scale).run(estimator, "chunked", temperature=temperature)
+    ours = case.run(estimator, support, temperature=temperature)
+    assert_agree(ours, case.run(estimator, support, reference=True, temperature=temperature), 1e-8)
+    single = Case(20, 30, 4, torch.float32, scale).run(estimator, support, temperature=temperature)
     for value in (single[0].mean, single[0].second, single[0].entropy, single[0].aggregate, *single[1]):
         assert torch.isfinite(value).all()
 
@@ -121,10 +117,9 @@ def test_extreme_logits_and_temperatures(estimator, scale, temperature) -> None:
 def test_truncated_equals_its_definition(estimator, k) -> None:
     """Codes outside the support have logits of minus infinity; support K is the dense form."""
     case = Case(25, 12, 4, masked=True)
-    ours = case.run(estimator, "chunked", support=k)
-    assert_agree(ours, case.run(estimator, "reference", support=k), 1e-12)
+    ours = case.run(estimator, k)
     if k == 12:
-        assert_agree(ours, case.run(estimator, "reference"), 1e-12)
+        assert_agree(ours, case.run(estimator, None), 1e-12)
     inside = torch.zeros(25, 12, dtype=torch.bool).scatter_(
         1, (case.inputs[0] @ case.inputs[1].T + case.inputs[2]).topk(k, -1).indices, True
     )
@@ -136,7 +131,7 @@ def test_truncated_equals_its_definition(estimator, k) -> None:
 
 def test_truncated_gives_gradients_to_the_codes_of_some_support_alone() -> None:
     case = Case(4, 50, 3)
-    _, grads = case.run(GumbelSoftmax(), "chunked", support=2)
+    _, grads = case.run(GumbelSoftmax(), 2)
     touched = find_support(*(x.detach() for x in case.inputs[:3]), 2).codes.unique()  # pyright: ignore
     moved = grads[1].abs().sum(-1) > 0
     assert set(moved.nonzero().flatten().tolist()) == set(touched.tolist())
@@ -146,11 +141,8 @@ def test_truncated_gives_gradients_to_the_codes_of_some_support_alone() -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_a_gradient_of_one_output_alone(term, estimator) -> None:
     case, grads = Case(9, 14, 3), []
-    for backend in ("chunked", "reference"):
-        out = mixture_sample(
-            *case.inputs, None, case.keys,  # pyright: ignore
-            estimator=estimator, temperature=torch.tensor(0.5), noise=torch.tensor(1.0), backend=backend,
-        )  # fmt: skip
+    for reference in (False, True):
+        out = case.sample(estimator, 5, reference=reference)
         value = (
             getattr(out, term) * case.upstream[3 if term == "aggregate" else 1 if term != "mean" else 0]
         ).sum()
@@ -160,57 +152,8 @@ def test_a_gradient_of_one_output_alone(term, estimator) -> None:
         torch.testing.assert_close(zero if ours is None else ours, zero if expected is None else expected)
 
 
-@pytest.mark.parametrize("support", [None, 8])
-def test_nothing_of_size_n_k_is_kept_or_made(support) -> None:
+def test_nothing_of_size_n_k_is_kept_or_made() -> None:
     case = Case(4000, 2000, 4, torch.float32)
-    assert largest_allocation(lambda: case.run(GumbelSoftmax(), "chunked", support)) <= 1 << 21 < 4000 * 2000
+    assert largest_allocation(lambda: case.run(GumbelSoftmax(), 8)) <= 1 << 21 < 4000 * 2000
     dense = Case(400, 200, 4, torch.float32)
-    assert largest_allocation(lambda: dense.run(GumbelSoftmax(), "reference")) >= 400 * 200, (
-        "the watch sees it"
-    )
-
-
-class Own:
-    """A user's estimator."""
-
-    temperature = noise = Constant(1.0)
-
-    def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
-        return (logits + gumbel).softmax(-1)
-
-
-@pytest.mark.parametrize(
-    ("requested", "device", "dtype", "estimator", "support", "name", "reason"),
-    [
-        ("auto", "cpu", torch.float32, GumbelSoftmax(), None, "chunked", "need a CUDA device"),
-        ("auto", "cpu", torch.float32, GumbelSoftmax(), 8, "chunked", "leaves nothing to fuse"),
-        ("auto", "cuda", torch.float64, GumbelSoftmax(), None, "chunked", "float32"),
-        ("auto", "cpu", torch.float32, Own(), None, "reference", "not an estimator of gmvq"),
-        ("auto", "cpu", torch.float32, Own(), 8, "chunked", "leaves nothing to fuse"),
-        ("reference", "cuda", torch.float32, GumbelSoftmax(), None, "reference", "asked for"),
-        ("chunked", "cuda", torch.float32, GumbelSoftmax(), None, "chunked", "asked for"),
-    ],
-)
-def test_the_dispatcher_says_what_runs_and_why(
-    monkeypatch, requested, device, dtype, estimator, support, name, reason
-) -> None:
-    monkeypatch.setattr("gmvq.functional.sampling.dispatch._has_triton", lambda: True)
-    chosen = choose_backend(
-        requested, device=torch.device(device), dtype=dtype, estimator=estimator, support=support
-    )
-    assert chosen.name == name
-    assert reason in chosen.reason
-
-
-def test_triton_is_chosen_where_it_can_run(monkeypatch) -> None:
-    cuda: Any = {"device": torch.device("cuda"), "dtype": torch.float32, "support": None}
-    for present in (True, False):
-        monkeypatch.setattr("gmvq.functional.sampling.dispatch._has_triton", lambda present=present: present)
-        chosen = choose_backend("auto", estimator=GumbelSoftmax(), **cuda)
-        assert chosen.name == ("triton" if present else "chunked")
-    with pytest.raises(ValueError, match=r"'triton' cannot run: the package triton is not installed"):
-        choose_backend("triton", estimator=GumbelSoftmax(), **cuda)
-    with pytest.raises(ValueError, match=r"'chunked' cannot run: Own is not an estimator of gmvq"):
-        choose_backend("chunked", estimator=Own(), **cuda)
-    with pytest.raises(ValueError, match="backend must be one of"):
-        choose_backend("fast", estimator=GumbelSoftmax(), **cuda)
+    assert largest_allocation(lambda: dense.run(GumbelSoftmax(), None)) >= 400 * 200, "the watch sees it"

@@ -5,18 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from watch import largest_allocation
 
 from gmvq.functional import large_codebook
 from gmvq.functional.search import best_code, best_codes
 from gmvq.functional.selection import (
-    dividing_group_count,
     first_argmax,
     group_count,
     largest_k,
     largest_one,
 )
-
-from .watch import largest_allocation
 
 
 def case(n: int, k: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -178,12 +176,12 @@ def test_a_support_larger_than_the_codes_with_weight_repeats_none() -> None:
 def test_selection_is_that_of_topk(size, k) -> None:
     rows = torch.randn(50, size, generator=torch.Generator().manual_seed(size))
     expected = rows.topk(k, -1)
-    groups = group_count(size, k) if size % group_count(size, k) == 0 else dividing_group_count(size)
+    groups = group_count(size, k) if size % group_count(size, k) == 0 else size
     values, codes = largest_k(rows.T.contiguous(), groups, k)
     assert torch.equal(values.T, expected.values)
     assert torch.equal(codes.T, expected.indices)
     for columns in (rows.T, rows.T.contiguous()):
-        for count in (groups, dividing_group_count(size), size):
+        for count in (groups, size):
             top, code, tied = largest_one(columns, count, torch.zeros(50))
             assert not tied.any()
             assert torch.equal(top, rows.amax(-1))

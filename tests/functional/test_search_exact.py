@@ -7,14 +7,13 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from watch import largest_allocation
 
 from gmvq.functional import exact, large_codebook, search
 from gmvq.functional.noise import noise_keys
 from gmvq.functional.referee import Referee
 from gmvq.functional.sampling import find_support, mixture_sample, most_probable_codes
 from gmvq.functional.search import best_code, best_codes
-
-from .watch import largest_allocation
 
 _GRID = 16.0
 
@@ -36,20 +35,14 @@ def truth(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     return (bias.double() + query.double() @ codebook.double().T).argmax(-1)
 
 
-def by_sampling(query: Tensor, codebook: Tensor, bias: Tensor, backend: str, support: int | None) -> Tensor:
+def by_sampling(query: Tensor, codebook: Tensor, bias: Tensor, support: int | None) -> Tensor:
     """The indices of the eval forward."""
     return mixture_sample(
-        query,
-        codebook,
-        bias,
-        bias,
-        None,
-        noise_keys(0, query.device),
+        *(query, codebook, bias, bias, None, noise_keys(0, query.device)),
+        find_support(query, codebook, bias, support),
         estimator=None,
         temperature=torch.ones(()),
         noise=torch.ones(()),
-        support=None if support is None else find_support(query, codebook, bias, support),
-        backend=backend,  # pyright: ignore
     ).indices
 
 
@@ -66,9 +59,8 @@ def test_the_code_is_exact_whatever_the_batch_and_the_caller(k, d) -> None:
     assert torch.equal(most_probable_codes(query, codebook, bias), expected)
     for half in (False, True):
         assert torch.equal(best_codes(query, codebook, bias, min(k, 5), half=half)[2], expected)
-    for backend in ("reference", "chunked"):
-        for support in (None, 2):
-            assert torch.equal(by_sampling(query, codebook, bias, backend, support), expected)
+    for support in (None, 2):
+        assert torch.equal(by_sampling(query, codebook, bias, support), expected)
 
 
 @pytest.mark.parametrize("k", [37, 1024, 20_000])
@@ -114,7 +106,7 @@ def test_all_codes_at_the_same_distance(k) -> None:
     expected = truth(query, codebook, bias)
     assert torch.equal(best_code(query, codebook, bias)[1], expected)
     assert torch.equal(best_codes(query, codebook, bias, 2)[2], expected)
-    assert torch.equal(by_sampling(query, codebook, bias, "chunked", None), expected)
+    assert torch.equal(by_sampling(query, codebook, bias, None), expected)
 
 
 @pytest.mark.parametrize("k", [16, 1000, 20_000])

@@ -8,8 +8,10 @@ import pytest
 import torch
 from quantizer_cases import KINDS, assert_same, latents, layer, run, total_loss
 from torch.utils.checkpoint import checkpoint
+from watch import largest_allocation
 
 from gmvq import GaussianMixtureVQ, GumbelSoftmax, StraightThroughGumbel
+from gmvq.functional.sampling.reference import mixture_sample_reference
 from gmvq.quantizers import from_config, rows
 from gmvq.types import QuantizerOutput
 
@@ -38,15 +40,18 @@ def assert_equal_runs(ours, expected) -> None:
 
 @pytest.mark.parametrize("support", [None, 2, 6])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_chunked_is_the_reference(monkeypatch, support, estimator) -> None:
-    """Also with rows in blocks that do not divide, a precision per feature and learned weights."""
+def test_the_block_of_rows_does_not_matter(monkeypatch, support, estimator) -> None:
+    """Blocks that do not divide the rows, a precision per feature and learned weights; and the definition."""
     choice = {
         "estimator": estimator, "support": support, "per_feature": True, "mixture_weights": "learned"
     }  # fmt: skip
-    expected = seeded(built(**choice, backend="reference"))
-    assert_equal_runs(seeded(built(**choice, backend="chunked")), expected)
+    ours = seeded(built(**choice))
     monkeypatch.setattr(rows, "block_rows", lambda *_: 7)
-    assert_equal_runs(seeded(built(**choice)), expected)
+    assert_equal_runs(seeded(built(**choice)), ours)
+    monkeypatch.setattr(
+        "gmvq.functional.sampling.dispatch.mixture_sample_truncated", mixture_sample_reference
+    )
+    assert_equal_runs(seeded(built(**choice)), ours)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,10 +105,9 @@ def test_information_of_a_truncated_code_has_a_floor(k) -> None:
 
 
 @pytest.mark.parametrize("support", [None, 2, 6])
-@pytest.mark.parametrize("backend", ["auto", "reference", "chunked"])
-def test_eval_is_the_nearest_code_whatever_runs(support, backend) -> None:
+def test_eval_is_the_nearest_code_whatever_the_support(support) -> None:
     x = latents(40)
-    quantizer = built(support=support, backend=backend).eval()
+    quantizer = built(support=support).eval()
     out = quantizer(x)
     assert torch.equal(out.indices, built().eval()(x).indices)
     assert torch.equal(out.indices, quantizer.encode(x))
@@ -163,21 +167,13 @@ def test_exported_eval_is_the_same(support) -> None:
     assert_same(exported.terms, expected.terms)
 
 
-def test_choices_survive_the_config() -> None:
-    quantizer = GaussianMixtureVQ(3, 50, support=16, backend="chunked")
-    config = json.loads(json.dumps(quantizer.to_config()))
-    again = from_config(config)
-    assert isinstance(again, GaussianMixtureVQ)
-    assert (again.support, again.backend) == (16, "chunked")
-
-
-def test_the_layer_says_what_runs() -> None:
-    x = torch.zeros(2, 3)
-    assert layer(backend="reference").chosen_backend(x).name == "reference"
-    chosen = layer().chosen_backend(x)
-    assert chosen.name == "chunked"
-    assert "CUDA" in chosen.reason
-    assert "support" in built(support=3).chosen_backend(x).reason
+def test_the_support_survives_the_config_and_a_former_choice_of_kernel_is_ignored() -> None:
+    config = json.loads(json.dumps(GaussianMixtureVQ(3, 50, support=16).to_config()))
+    for former in ({}, {"backend": "triton"}):
+        again = from_config(config | former)
+        assert isinstance(again, GaussianMixtureVQ)
+        assert again.support == 16
+        assert again.to_config() == config
 
 
 @pytest.mark.parametrize(
@@ -191,18 +187,11 @@ def test_the_layer_says_what_runs() -> None:
         ),
         ({"support": 2.5}, TypeError, "support must be a whole number, got 2.5"),
         ({"support": True}, TypeError, "support must be a whole number"),
-        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'reference', 'chunked', 'triton'"),
     ],
 )
 def test_bad_choices(choice, error, message) -> None:
     with pytest.raises(error, match=message):
         GaussianMixtureVQ(3, 50, **choice)
-
-
-def test_triton_on_the_cpu_says_why_not() -> None:
-    quantizer = GaussianMixtureVQ(3, 5, support=None, backend="triton")
-    with pytest.raises(ValueError, match=r"backend='triton' cannot run: .*; backend='auto' takes what can"):
-        quantizer(torch.randn(8, 3))
 
 
 def test_support_can_change_during_training() -> None:
@@ -213,18 +202,18 @@ def test_support_can_change_during_training() -> None:
     assert out.terms["conditional_entropy"] < torch.tensor(4.0).log()
 
 
-@pytest.mark.parametrize("support", [None, 4])
-def test_a_second_derivative_is_refused_and_the_reference_has_it(support) -> None:
-    for backend in ("auto", "reference"):
-        x = latents(12).requires_grad_()
-        out = built(support=support, backend=backend)(x.sin())
-        (grad,) = torch.autograd.grad(out.quantized.sin().sum() + out.nats, x, create_graph=True)
-        if backend == "reference":
-            grad.square().sum().backward()
-            assert torch.isfinite(x.grad).all()  # pyright: ignore
-        else:
-            with pytest.raises(RuntimeError):
-                grad.square().sum().backward()
+def test_a_second_derivative_is_refused() -> None:
+    x = latents(12).requires_grad_()
+    out = built(support=4)(x.sin())
+    (grad,) = torch.autograd.grad(out.quantized.sin().sum() + out.nats, x, create_graph=True)
+    with pytest.raises(RuntimeError):
+        grad.square().sum().backward()
+
+
+def test_a_posterior_on_all_codes_keeps_nothing_of_size_n_k() -> None:
+    quantizer = GaussianMixtureVQ(4, 2048, support=None)
+    quantizer.init_codebook(torch.randn(4096, 4))
+    assert largest_allocation(lambda: run(quantizer, torch.randn(20_000, 4))) <= 1 << 20 < 20_000 * 2048
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

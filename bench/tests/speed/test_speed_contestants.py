@@ -20,8 +20,6 @@ from gmvq_bench.speed.contestants import (
 )
 from gmvq_bench.speed.grid import GRIDS, grid, layers, searches
 
-NEEDS_GPU = "gm-vq dense triton"
-
 
 def build(name: str, case: Case):
     contestant = CONTESTANTS[name]
@@ -31,7 +29,7 @@ def build(name: str, case: Case):
 
 
 @pytest.mark.parametrize("mode", LAYER_MODES)
-@pytest.mark.parametrize("name", [n for n in layers() if n != NEEDS_GPU])
+@pytest.mark.parametrize("name", layers())
 def test_layers_run_and_give_gradients(name: str, mode: str) -> None:
     case = Case(mode, 48, 64, 12)
     built, latents = build(name, case), case.latents()
@@ -69,11 +67,6 @@ def test_bfloat16_latents_run_in_autocast() -> None:
         assert kept[1].dtype == torch.bfloat16
 
 
-def test_the_triton_form_says_why_it_cannot_run() -> None:
-    with pytest.raises(NotPossibleError, match="CUDA"):
-        CONTESTANTS[NEEDS_GPU].build(Case("train", 8, 16, 4))
-
-
 @pytest.mark.parametrize("name", ["FSQ", "LFQ"])
 def test_sizes_that_are_no_power_of_two_are_refused(name: str) -> None:
     with pytest.raises(NotPossibleError, match="power of two"):
@@ -83,7 +76,7 @@ def test_sizes_that_are_no_power_of_two_are_refused(name: str) -> None:
 def test_obstacles_name_mode_package_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = CONTESTANTS["VectorQuantize"]
     assert "search" in peer.obstacle(Case("search", 8, 8, 8), 1e12)
-    dense = CONTESTANTS["gm-vq eager"]
+    dense = CONTESTANTS["SQ-VAE"]
     assert "GB" in dense.obstacle(Case("train", 4096, 262144, 16), 6e9)
     assert not CONTESTANTS["gm-vq"].obstacle(Case("train", 4096, 262144, 16), 6e9)
 
@@ -97,8 +90,8 @@ def test_obstacles_name_mode_package_and_memory(monkeypatch: pytest.MonkeyPatch)
 def test_products_follow_the_support() -> None:
     case = Case("train", 8, 64, 4)
     assert products_of(CONTESTANTS["gm-vq support=8"].build(case), case) == 1
-    assert products_of(CONTESTANTS["gm-vq dense chunked"].build(case), case) == 3
-    assert products_of(CONTESTANTS["gm-vq dense chunked"].build(case), Case("eval", 8, 64, 4)) == 1
+    assert products_of(CONTESTANTS["gm-vq all codes"].build(case), case) == 3
+    assert products_of(CONTESTANTS["gm-vq all codes"].build(case), Case("eval", 8, 64, 4)) == 1
 
 
 def test_our_layer_holds_the_codes_of_the_case() -> None:

@@ -39,10 +39,9 @@ def results() -> dict[str, Any]:
     """A layer that passes every bar."""
     tensor = 4 * MAIN["n"] * MAIN["k"]
     rows = {
-        "gm-vq": figures(10.0, 0.2 * tensor, backend="chunked"),
-        "gm-vq dense chunked": {"same_as": "gm-vq", "backend": "chunked"},
-        "gm-vq dense triton": {"skipped": "no GPU"},
-        "gm-vq eager": figures(100.0, 8 * tensor),
+        "gm-vq": figures(10.0, 0.2 * tensor),
+        "gm-vq all codes": {"same_as": "gm-vq"},
+        "SQ-VAE": {"skipped": "no memory"},
         "VectorQuantize": figures(40.0, 6 * tensor),
         "LFQ": {"failed": "RuntimeError: oh"},
     }
@@ -69,7 +68,7 @@ def results() -> dict[str, Any]:
         }
         cases.append(found)
     check = {
-        "contestant": "gm-vq", "size": "", "backend": "chunked", "worst": "loss", "error": 2e-6, "allowed": 1e-5,
+        "contestant": "gm-vq", "size": "", "worst": "loss", "error": 2e-6, "allowed": 1e-5,
         "passed": True,
     }  # fmt: skip
     environment = {
@@ -86,10 +85,10 @@ def results() -> dict[str, Any]:
 
 def test_same_as_is_followed_and_skipped_has_no_figures(results: dict[str, Any]) -> None:
     main_case = results["cases"][0]
-    row = row_of(main_case, "gm-vq dense chunked")
+    row = row_of(main_case, "gm-vq all codes")
     assert row is not None
     assert row["median_ms"] == 10.0
-    assert row_of(main_case, "gm-vq dense triton") is None
+    assert row_of(main_case, "SQ-VAE") is None
     assert row_of(None, "gm-vq") is None
 
 
@@ -102,8 +101,8 @@ def test_slope_and_sweep(results: dict[str, Any]) -> None:
 def test_the_tables_hold_ratios_floors_and_reasons(results: dict[str, Any]) -> None:
     text = render(results, provenance=True)
     assert text.startswith("`gmvq bench layer --json x`: a laptop, 2 threads; torch 2.13.0")
-    assert "| gm-vq dense chunked (= gm-vq) | 10.0" in text
-    assert "- gm-vq dense triton: no GPU" in text
+    assert "| gm-vq all codes (= gm-vq) | 10.0" in text
+    assert "- SQ-VAE: no memory" in text
     assert "- LFQ: FAILED: RuntimeError: oh" in text
     assert "floor: matmul x 3" in text
     assert "1 (0)" in text, "index differences"

@@ -7,8 +7,8 @@ noise of code c is
           u_{nc} = (\lfloor h(c\,\phi + k_0, k_1) / 2^9 \rfloor + \tfrac12) / 2^{23}
 
 with h a bijection of 32-bit words: two rounds of xor-shift and odd multiplication (the constants of "lowbias32", public
-domain), k_1 entering between the rounds, and phi the odd golden-ratio constant. The CPU and the GPU kernels compute
-the same words. Philox, the usual choice on GPUs, has no torch operator that takes a counter; emulated, its ten rounds
+domain), k_1 entering between the rounds, and phi the odd golden-ratio constant. Every device computes the same
+words. Philox, the usual choice on GPUs, has no torch operator that takes a counter; emulated, its ten rounds
 of 64-bit products are about 140 operations a word where this takes 17 on 32 bits.
 """
 
@@ -38,24 +38,20 @@ def noise_keys(rows: int, device: torch.device) -> Tensor:
     return torch.randint(-(1 << 31), 1 << 31, (rows, 4), dtype=torch.int32, device=device)
 
 
-def gumbel_noise(keys: Tensor, codes: Tensor, out: Tensor, bits: Tensor | None = None) -> Tensor:
-    """Standard Gumbel noise of rows with keys (N, 4) and codes, written to ``out`` and returned.
+def gumbel_noise(keys: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor:
+    """Standard Gumbel noise, (N, k), of rows with keys (N, 4) and codes (N, k), int32.
 
-    Args:
-        keys: row keys, (N, 4), int32.
-        codes: int32, (K,) for every row the same, or (N, k).
-        out: (N, K) or (N, k), float32 or float64; both dtypes get the same u.
-        bits: int32 buffers, two of the shape of ``out``, (2, ...), or None to allocate.
+    ``dtype`` is float32 or float64: both get the same u.
     """
-    return _uniform(keys[:, :2], codes, out, bits).log_().neg_().log_().neg_()
+    return _uniform(keys[:, :2], codes, dtype).log_().neg_().log_().neg_()
 
 
 def gaussian_noise(keys: Tensor, like: Tensor) -> Tensor:
     """Standard Gaussian noise of the shape (N, D) and dtype of ``like``, from pairs of u by Box and Muller's map."""
-    count, dim = like.shape
+    dim = like.shape[1]
     pairs = (dim + 1) // 2
     features = torch.arange(2 * pairs, dtype=torch.int32, device=like.device)
-    u = _uniform(keys[:, 2:], features, like.new_empty(count, 2 * pairs), None)
+    u = _uniform(keys[:, 2:], features, like.dtype)
     radius, angle = u[:, :pairs].log_().mul_(-2.0).sqrt_(), u[:, pairs:].mul_(2.0 * math.pi)
     sine = angle.sin().mul_(radius)
     radius.mul_(angle.cos_())
@@ -63,15 +59,14 @@ def gaussian_noise(keys: Tensor, like: Tensor) -> Tensor:
     return u[:, :dim]
 
 
-def _uniform(keys: Tensor, numbers: Tensor, out: Tensor, bits: Tensor | None) -> Tensor:
-    """u in (0, 1) of rows and numbers, a multiple of 2^-24, written to ``out``."""
-    x, shifted = torch.empty((2, *out.shape), dtype=torch.int32, device=out.device) if bits is None else bits
-    torch.add(numbers * GOLDEN, keys[:, :1], out=x)
+def _uniform(keys: Tensor, numbers: Tensor, dtype: torch.dtype) -> Tensor:
+    """u in (0, 1) of rows and numbers, (k,) or (N, k), a multiple of 2^-24, (N, k)."""
+    x = torch.add(numbers * GOLDEN, keys[:, :1])
+    shifted = torch.empty_like(x)
     _xor_shift(x, 16, shifted).mul_(FIRST).bitwise_xor_(keys[:, 1:])
     _xor_shift(x, 15, shifted).mul_(SECOND)
     _xor_shift(x, 15, shifted)
-    out.copy_(x.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1))
-    return out.add_(0.5).mul_(2.0**-23)
+    return x.bitwise_right_shift_(9).bitwise_and_((1 << 23) - 1).to(dtype).add_(0.5).mul_(2.0**-23)
 
 
 def _xor_shift(x: Tensor, count: int, buffer: Tensor) -> Tensor:

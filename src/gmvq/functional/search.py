@@ -2,7 +2,7 @@ r"""Search for the codes with the largest logits l_c = v.mu_c + b_c, without an 
 
 With v = w z and b = log pi - 1/2 sum_d w_d mu_d^2 these are the most probable codes; with v = z and b = -|mu|^2 / 2 the
 nearest. Logits are made tile by tile, in a buffer that fits the cache, and the largest selected (``selection``). A
-codebook of many tiles is searched in two steps (``large_codebook``).
+codebook of many tiles is searched in two steps (``large_codebook``). On a GPU one kernel does all (``triton_topk``).
 
 The best code is a function of its row, the codebook and the bias alone, bit by bit: neither batch nor threads matter,
 for what rounding leaves open is decided exactly (``referee``, ``exact``). Ties go to the lowest code. The others of the
@@ -11,7 +11,9 @@ k best are those of logits in the dtype of the inputs.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def best_code(query: Tensor, codebook: Tensor, bias: Tensor) -> tuple[Tensor, Te
         codebook: mu, (K, D).
         bias: b, (K,); -inf for a code of weight 0.
     """
-    if large_codebook.pays(codebook, 2):
+    if _fused(query, 2) or large_codebook.pays(codebook, 2):
         values, _, indices = best_codes(query, codebook, bias, 1)
         return values[:, 0], indices
     referee = Referee(query, codebook, bias)
@@ -58,7 +60,13 @@ def best_codes(
     looked = min(max(k, 2), codebook.shape[0])  # the second shows whether the first is open
     values = query.new_empty(query.shape[0], looked)
     codes = torch.empty(query.shape[0], looked, dtype=torch.int64, device=query.device)
-    if large_codebook.pays(codebook, looked):
+    if _fused(query, looked):
+        from .triton_topk import topk
+
+        values, codes = topk(query, codebook, bias.clamp_min(torch.finfo(bias.dtype).min), looked)
+        close = ~(values[:, min(1, looked - 1)] < values[:, 0] - 2.0 * referee.slack(query))
+        referee.hear(slice(0, len(query)), codes[:, 0], close)
+    elif large_codebook.pays(codebook, looked):
         step = rows_per_tile(large_codebook.TILE_CODES, query.device)
         large_codebook.search(referee, step, half, values, codes)
     else:
@@ -73,6 +81,16 @@ def best_codes(
 def rows_per_tile(width: int, device: torch.device) -> int:
     """Rows of a tile of that many codes."""
     return max(16, _TILE_VALUES.get(device.type, 1 << 25) // max(width, 256))
+
+
+def _fused(query: Tensor, k: int) -> bool:
+    """Whether the GPU kernel of ``triton_topk`` finds k codes."""
+    return query.device.type == "cuda" and query.dtype == torch.float32 and k <= 16 and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _tiles(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Iterator[tuple[slice, Tensor, int]]:

@@ -24,12 +24,6 @@ def group_count(size: int, k: int) -> int:
     return groups if size > max(32, k * groups) else size
 
 
-def dividing_group_count(size: int) -> int:
-    """G for the largest of logits that have no room for more codes: a divisor of ``size``, if need be itself."""
-    root = math.isqrt(2 * size) if size > 32 else size
-    return next((groups for groups in range(root, 4 * root) if size % groups == 0), size)
-
-
 def largest_one(logits: Tensor, groups: int, slack: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Largest logit of each column of (K, n), its code, and whether another is within ``slack`` (n,) of it, (n,).
 

@@ -73,7 +73,10 @@ _LATER: dict[str, Any] = {"frozen_codes": False, "beam": 1}
 def to_arguments(layer: Any) -> dict[str, Any]:
     """The constructor's arguments of a layer, which holds each under its name, and its class as ``type``."""
     names = list(inspect.signature(type(layer).__init__).parameters)[1:]
-    config = {"type": type(layer).__name__} | {name: part_to_dict(getattr(layer, name)) for name in names}
+    name = type(layer).__name__
+    config = {"type": name, **FORMER.get(name, {})} | {
+        key: part_to_dict(getattr(layer, key)) for key in names
+    }
     return without_later(config)
 
 

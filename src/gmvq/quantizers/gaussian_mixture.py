@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check_choice
 from ..functional.balance import balance_gradients
 from ..functional.estimators import Estimator, StraightThroughGumbel
 from ..functional.mixture import adaptive_variance, mixture_bias, mixture_query
 from ..functional.noise import noise_keys
-from ..functional.sampling import BACKENDS, Backend, choose_backend, find_support, most_probable_codes
+from ..functional.sampling import find_support, most_probable_codes
 from ..functional.schedules import Schedule
 from ..types import QuantizerOutput
 from .evidence import KL_OF, TERMS, Batch, Moments, evidence
@@ -73,7 +72,6 @@ class GaussianMixtureVQ(MixtureState):
         frozen_codes: whether ``set_codebook`` has frozen codes, so that a file of the layer has room for them.
         support: k: q(c|x) lives on the k most probable codes, at least 2, and everything after the search costs
             N k D instead of N K D; ``None``: on all K.
-        backend: implementation of the sampling; ``"auto"`` takes the fastest that can run (``chosen_backend``).
 
     Source: Yan, Wu, Shah, Liu, "Gaussian Mixture Vector Quantization with Aggregated Categorical Posterior",
     arXiv 2410.10180. What differs from it and why: docs/mathematics.md.
@@ -108,17 +106,15 @@ class GaussianMixtureVQ(MixtureState):
         start_after: int = 50,
         frozen_codes: bool = False,
         support: int | None = 4,
-        backend: Literal["auto", "reference", "chunked", "triton"] = "auto",
     ) -> None:
         check_parts(objective, precision, variance, estimator)
         super().__init__(
             *(dim, codebook_size, codebook_dim, precision, variance),
             *(mixture_weights, standardize, units, frozen_codes),
         )
-        check_choice("backend", backend, BACKENDS)
         check_counts(start_after, support)
         self.objective, self.estimator = objective, estimator
-        self.start_after, self.support, self.backend = start_after, support, backend
+        self.start_after, self.support = start_after, support
         #: Whether the sample of z has the straight-through gradient; of residual levels the first alone has.
         self.straight_through = True
         for name, schedule in self._schedules().items():
@@ -215,16 +211,12 @@ class GaussianMixtureVQ(MixtureState):
 
     def _sample(self, z: Tensor, mask: Tensor) -> Drawn:
         """Sample and measure every position, after the search for its support."""
-        estimator, k = self.estimator if self.training else None, self._support
-        backend = choose_backend(self.backend, device=z.device, dtype=z.dtype, estimator=estimator, support=k)
-        mixture, support = self._mixture(self._held(self.codebook).to(z.dtype)), None
-        if k is not None:
-            query = mixture_query(z.detach(), mixture.log_precision)
-            support = find_support(query, mixture.codebook, mixture.bias, k)
+        estimator = self.estimator if self.training else None
+        mixture = self._mixture(self._held(self.codebook).to(z.dtype))
+        query = mixture_query(z.detach(), mixture.log_precision)
+        support = find_support(query, mixture.codebook, mixture.bias, self._support)
         rows = Rows(z, mask, noise_keys(z.shape[0] if self.training else 0, z.device))
-        return sample_rows(
-            rows, mixture, support, self.variance, estimator, backend.name, self.straight_through
-        )
+        return sample_rows(rows, mixture, support, self.variance, estimator, self.straight_through)
 
     def _without_codes(self, z: Tensor) -> QuantizerOutput:
         """Before the start: the latents themselves, index -1, loss 0."""
@@ -264,13 +256,6 @@ class GaussianMixtureVQ(MixtureState):
     def _support(self) -> int | None:
         """k, or None where the posterior lives on all codes."""
         return None if self.support is None or self.support >= self.codebook_size else self.support
-
-    def chosen_backend(self, latents: Tensor) -> Backend:
-        """Which implementation a training step runs for latents of this device and dtype, and why."""
-        dtype = torch.promote_types(latents.dtype, torch.float32)
-        return choose_backend(
-            self.backend, device=latents.device, dtype=dtype, estimator=self.estimator, support=self._support
-        )
 
     def extra_repr(self) -> str:
         return (

@@ -25,14 +25,18 @@ _UNIT = 10.0
 GONE = ("log_variances",)
 #: Options that are gone, with the value that all layers have now. Files keep them, as a model's digest is of its
 #: configuration.
-FORMER: dict[str, dict[str, Any]] = {"Precision": {"fit": "ml"}, "Variance": {"kind": "adaptive"}}
+FORMER: dict[str, dict[str, Any]] = {
+    "Precision": {"fit": "ml"},
+    "Variance": {"kind": "adaptive"},
+    "GaussianMixtureVQ": {"backend": "auto"},
+}
 
 
 def migrate_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config of 0.1, known by its ``init``, as one of now: its decoder reads the latents' own units."""
+    """A config as one of now; one of 0.1, known by its ``init``, has a decoder that reads the latents' own units."""
+    rest = {key: value for key, value in config.items() if key not in ("init", "backend")}
     if "init" not in config:
-        return config
-    rest = {key: value for key, value in config.items() if key != "init"}
+        return rest
     return {"support": None, "codebook_dim": None, **rest, "units": "latents"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -73,19 +73,18 @@ class Drawn(NamedTuple):
 def sample_rows(
     rows: Rows,
     mixture: Mixture,
-    support: Support | None,
+    support: Support,
     variance: Variance,
     estimator: Estimator | None,
-    backend: Literal["reference", "chunked", "triton"],
     straight_through: bool,
 ) -> Drawn:
-    """Sample and measure N positions, in blocks of rows where a support makes their work small.
+    """Sample and measure N positions, in blocks of rows.
 
     Compiled code is not cut into blocks: the compiler plans its memory. Without an estimator, in eval, z = mu_c at the
     most probable code; ``straight_through`` adds the gradient of z itself to that of its sample.
     """
-    options = (variance, estimator, backend, straight_through)
-    if support is None or backend == "reference" or torch.compiler.is_compiling():
+    options = (variance, estimator, straight_through)
+    if torch.compiler.is_compiling():
         return _sample(rows, mixture, support, *options)
 
     def block(*tensors: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
@@ -93,9 +92,7 @@ def sample_rows(
         drawn = _sample(Rows(*own), Mixture(*rest[3:]), Support(*rest[:3]), *options)
         return drawn[:-2], drawn[-2:]
 
-    count = block_rows(rows.z.shape[1], mixture.codebook.shape[0], rows.z.device)
-    if not torch.is_grad_enabled():
-        count *= 4  # without a graph a block keeps a few tensors only
+    count = block_rows(rows.z.shape[1], mixture.codebook.shape[0], support, rows.z.device)
     per_row, sums = in_row_blocks(block, (*rows, *support), mixture, count)
     return Drawn(*per_row, *sums)
 
@@ -103,21 +100,26 @@ def sample_rows(
 def _sample(
     rows: Rows,
     mixture: Mixture,
-    support: Support | None,
+    support: Support,
     variance: Variance,
     estimator: Estimator | None,
-    backend: Literal["reference", "chunked", "triton"],
     straight_through: bool,
 ) -> Drawn:
     """``sample_rows`` at once: a pure function, so that it can run in blocks of rows and again in backward."""
     z, w = rows.z, mixture.log_precision
     drawn = mixture_sample(
-        *(mixture_query(z, w), mixture.codebook, mixture.bias, mixture.squares, rows.mask, rows.keys),
+        *(
+            mixture_query(z, w),
+            mixture.codebook,
+            mixture.bias,
+            mixture.squares,
+            rows.mask,
+            rows.keys,
+            support,
+        ),
         estimator=estimator,
         temperature=mixture.temperature,
         noise=mixture.gumbel_noise,
-        support=support,
-        backend=backend,
     )
     if estimator is None:
         distance = (z - drawn.mean).square().sum(-1)
@@ -141,7 +143,13 @@ def _sample(
     return Drawn(*of_rows, drawn.aggregate, errors.sum(0))
 
 
-def block_rows(dim: int, codebook_size: int, device: torch.device) -> int:
-    """Rows per block: a few tensors (block, d) in the cache, and no less work than the (K, d) gradients of a block."""
+def block_rows(dim: int, codebook_size: int, support: Support, device: torch.device) -> int:
+    """Rows per block: a few tensors (block, d) in the cache, and no less work than the (K, d) gradients of a block.
+
+    On all codes a few tensors (block, K), and no fewer rows than a matrix product wants.
+    """
     values = 1 << 16 if device.type == "cpu" else 1 << 22
-    return max(values // dim, codebook_size // 8, 1)
+    if support.on_all_codes:
+        return max(4 * values // codebook_size, 16)
+    count = max(values // dim, codebook_size // 8, 1)
+    return count if torch.is_grad_enabled() else 4 * count  # without a graph a block keeps a few tensors only

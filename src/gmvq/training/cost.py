@@ -110,23 +110,13 @@ def _step(module: TokenizerModule, images: Tensor) -> Callable[[], Any]:
     return step
 
 
-def _products(number: int, query_at: int = 0) -> Callable[..., int]:
-    """The operations of an operator that multiplies N rows with K codes of D features ``number`` times."""
-
-    def count(*shapes: Any, **_: Any) -> int:
-        query, codebook = shapes[query_at : query_at + 2]
-        return 2 * number * query[0] * query[1] * codebook[0]
-
-    return count
+def _product(query: Any, codebook: Any, *_: Any, **__: Any) -> int:
+    """The operations of a search, which multiplies N rows with K codes of D features."""
+    return 2 * query[0] * query[1] * codebook[0]
 
 
 def _flops(call: Callable[[], Any]) -> int:
-    ours = {
-        torch.ops.gmvq.search_one: _products(1),
-        torch.ops.gmvq.best_codes: _products(1),
-        torch.ops.gmvq.sample_forward: _products(2),
-        torch.ops.gmvq.sample_backward: _products(5, query_at=4),
-    }
+    ours = {torch.ops.gmvq.search_one: _product, torch.ops.gmvq.best_codes: _product}
     with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         call()
     return counter.get_total_flops()

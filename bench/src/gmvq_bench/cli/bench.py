@@ -1,4 +1,4 @@
-"""``gmvq bench``: speed and memory of the layer against its peers, or of the training step."""
+"""``gmvq bench layer``: speed and memory of the layer against its peers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from pathlib import Path
 from gmvq.cli.common import Parser, positive, say, tell
 from gmvq.environment import at_most_cores
 
-TARGETS = {
-    "layer": "the quantizer layer: ours in all implementations, its peers, and the machine's floors",
-    "step": "the training step of gmvq fit, part by part",
-}
+TARGETS = {"layer": "the quantizer layer: ours, its peers, and the machine's floors"}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,10 +23,6 @@ def run(argv: Sequence[str]) -> int:
     target, *rest = argv
     if target not in TARGETS:
         raise ValueError(f"there is no benchmark {target!r}; there are {', '.join(TARGETS)}")
-    if target == "step":
-        from ..speed.step import run as run_step
-
-        return run_step(rest)
     return _layer(rest)
 
 
@@ -88,7 +81,7 @@ def check_device(option: str, device: str) -> None:
 def _parser() -> Parser:
     parser = Parser(
         prog="gmvq bench layer",
-        description="Check every implementation of the layer, then measure it, its peers and the machine's floors. "
+        description="Check the layer against its definition, then measure it, its peers and the machine's floors. "
         "A run that was stopped goes on where it was.",
         allow_abbrev=False,
     )

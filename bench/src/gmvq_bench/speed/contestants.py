@@ -107,12 +107,6 @@ def gm_vq(**options: Any) -> Callable[[Case], GaussianMixtureVQ]:
     return build
 
 
-def _gm_vq_triton(case: Case) -> GaussianMixtureVQ:
-    layer = gm_vq(support=None, backend="triton")(case)
-    _possible(lambda: layer.chosen_backend(case.latents(rows=1)))
-    return layer
-
-
 def _peer(name: str, **options: Any) -> Callable[[Case], nn.Module]:
     """A layer of vector-quantize-pytorch, which wants a batch axis."""
 
@@ -197,15 +191,7 @@ CONTESTANTS: dict[str, Contestant] = {
     for c in (
         Contestant("gm-vq", gm_vq(), ours=True),
         *(Contestant(f"gm-vq support={k}", gm_vq(support=k), ours=True) for k in (8, 16, 32)),
-        Contestant("gm-vq dense chunked", gm_vq(support=None, backend="chunked"), ours=True),
-        Contestant("gm-vq dense triton", _gm_vq_triton, ours=True),
-        # A plain GM-VQ in eager autograd.
-        Contestant(
-            "gm-vq eager",
-            gm_vq(support=None, backend="reference"),
-            {"forward": 8.0, "train": 8.5, "eval": 5.5},
-            ours=True,
-        ),
+        Contestant("gm-vq all codes", gm_vq(support=None), ours=True),
         # Its defaults: EMA codebook, in 1.32 with the rotation trick.
         _package("VectorQuantize", *_VQ),
         _package("VectorQuantize EMA", *_VQ, rotation_trick=False),

@@ -29,7 +29,7 @@ SEARCH: tuple[dict[str, Any], ...] = (
 )
 GPU_TARGET: dict[str, Any] = {"n": 65536, "k": 16384, "d": 64}
 
-_OURS = ("gm-vq", "gm-vq support=8", "gm-vq support=32", "gm-vq dense chunked", "gm-vq dense triton")
+_OURS = ("gm-vq", "gm-vq support=8", "gm-vq support=32", "gm-vq all codes")
 _PEERS = ("VectorQuantize", "VectorQuantize learnable", "SimVQ")
 
 
@@ -68,9 +68,9 @@ def _default(device: torch.device) -> list[Entry]:
     entries = [Entry(Case(mode, **MAIN, device=device), layers()) for mode in ("train", "eval", "forward")]
     entries.append(Entry(Case("train", **MAIN, dtype="bf16", device=device), (*_OURS, *_PEERS)))
     entries += [Entry(Case("search", **size, device=device), searches()) for size in SEARCH]
-    few = (*_OURS[:2], "gm-vq dense chunked", "gm-vq dense triton", "VectorQuantize")
+    few = (*_OURS[:2], "gm-vq all codes", "VectorQuantize")
     entries += [Entry(Case("train", n, MAIN["k"], MAIN["d"], device=device), few) for n in ROWS]
-    swept = (*_OURS, "gm-vq eager", *_PEERS, "FSQ", "LFQ", "SQ-VAE")
+    swept = (*_OURS, *_PEERS, "FSQ", "LFQ", "SQ-VAE")
     entries += [Entry(Case("train", k=k, **SWEEP, device=device), swept) for k in CODES]
     entries.append(Entry(Case("train", **LARGE, device=device), (*_OURS[:2], *_OURS[3:])))
     if device.type == "cuda":
@@ -82,7 +82,7 @@ def _default(device: torch.device) -> list[Entry]:
 
 
 def _quick(device: torch.device) -> list[Entry]:
-    main = (*_OURS, "gm-vq eager", *_PEERS, "SQ-VAE")
+    main = (*_OURS, *_PEERS, "SQ-VAE")
     few = ("gm-vq", "gm-vq support=8", "VectorQuantize")
     return [
         *(Entry(Case(mode, **MAIN, device=device), main) for mode in ("train", "eval")),

@@ -163,9 +163,7 @@ def _enter(
             continue
         entrants[name] = {"products": products_of(built, case)}
         if contestant.ours:
-            backend = built.chosen_backend(latents)
-            entrants[name] |= {"backend": backend.name, "backend_reason": backend.reason}
-            key = str({**built.to_config(), "backend": backend.name})
+            key = str(built.to_config())
             if key in same:
                 entrants[name] |= {"same_as": same[key]}
                 continue
@@ -191,7 +189,7 @@ def _identity(case: Case, latents: Tensor, calls: dict[str, Call]) -> dict[str, 
 
 def _complaint(check: dict[str, Any]) -> str:
     return (
-        "{contestant} ({backend}), {size}: {worst} is off the reference by {error:.2g} of its largest value, "
+        "{contestant}, {size}: {worst} is off the reference by {error:.2g} of its largest value, "
         "{allowed:.2g} is allowed"
     ).format(**check)
 

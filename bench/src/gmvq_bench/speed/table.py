@@ -131,13 +131,13 @@ def _main(results: Row, dtype: str) -> str:
         if train is not None:
             held = f"{evaluated['peak_bytes'] / pairs:.2f}" if evaluated else "-"
             memory = [f"{train['peak_bytes'] / pairs:.2f}", _mb(train["transient_bytes"]), held]
-            lines.append([*line, *memory, train.get("backend", "")])
+            lines.append([*line, *memory])
     for floor in cases["train"]["floors"]:
         known = (case["floors"].get(floor) for case in cases.values())
         parts = ([f"{row['median_ms']:.2f}" if row else "-", ""] for row in known)
-        lines.append([f"floor: {floor}", *(cell for part in parts for cell in part), "", "", "", ""])
+        lines.append([f"floor: {floor}", *(cell for part in parts for cell in part), "", "", ""])
     header = [text for mode in cases for text in (f"{_TITLES[mode]}, ms", "x peer")]
-    memory = ["extra memory, x N*K*4 B", "transient, MB", "extra in eval, x N*K*4 B", "runs on"]
+    memory = ["extra memory, x N*K*4 B", "transient, MB", "extra in eval, x N*K*4 B"]
     return table(["contestant", *header, *memory], lines)
 
 

@@ -13,10 +13,10 @@ from ..search import best_code, best_codes
 
 
 class Support(NamedTuple):
-    """The k most probable codes of every row.
+    """The codes that the posterior of each row lives on: the k most probable ones, or all, and then k is 0 here.
 
     Attributes:
-        logits: their logits, falling, (N, k), without gradient.
+        logits: of the k codes, falling, (N, k), without gradient.
         codes: (N, k), int64.
         indices: the most probable code, (N,), int64; the lowest of equals, which need not be among ``codes`` where
             more than k are equal.
@@ -26,10 +26,18 @@ class Support(NamedTuple):
     codes: Tensor
     indices: Tensor
 
+    @property
+    def on_all_codes(self) -> bool:
+        """Whether the posterior lives on all K codes."""
+        return self.codes.shape[1] == 0
+
 
 @torch.no_grad()
-def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Support:
-    """Search the k most probable codes of every row; arguments as ``mixture_sample``."""
+def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int | None) -> Support:
+    """Search the k most probable codes of every row, or for None the most probable one; as ``mixture_sample``."""
+    if k is None:
+        indices = most_probable_codes(query, codebook, bias)
+        return Support(query.new_empty(len(query), 0), indices.new_empty(len(query), 0), indices)
     if torch.compiler.is_exporting():
         logits = torch.addmm(bias, query, codebook.T)
         return Support(*logits.topk(k, -1), logits.argmax(-1))

@@ -1,4 +1,4 @@
-"""The definition of the sampling operation: dense autograd over all N x K pairs, in the dtype of its inputs."""
+"""The definition of the sampling operation: plain autograd, in the dtype of its inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..divergences import entropy_from_logits
 from ..estimators import Estimator
 from ..noise import gumbel_noise
-from .codes import Support, most_probable_codes
+from .codes import Support
 
 
 class Inputs(NamedTuple):
@@ -44,15 +44,12 @@ class MixtureSample(NamedTuple):
     indices: Tensor
 
 
-def mixture_sample_reference(
-    inputs: Inputs, estimator: Estimator | None, support: Support | None = None
-) -> MixtureSample:
-    """``mixture_sample`` with every N x K tensor in memory."""
+def mixture_sample_reference(inputs: Inputs, support: Support, estimator: Estimator | None) -> MixtureSample:
+    """``mixture_sample`` as its formulas say, with every N x K tensor in memory."""
     query, codebook, bias, extra, present, keys, temperature, noise = inputs
-    logits = torch.addmm(bias, query, codebook.T)
-    indices = most_probable_codes(query, codebook, bias)
-    codes = torch.arange(codebook.shape[0], dtype=torch.int32, device=query.device).expand_as(logits)
-    if support is not None:
+    logits, indices = torch.addmm(bias, query, codebook.T), support.indices
+    codes = torch.arange(codebook.shape[0], dtype=torch.int64, device=query.device).expand_as(logits)
+    if not support.on_all_codes:
         logits, codes = logits.gather(-1, support.codes), support.codes
     q = logits.softmax(-1)
     q = q if present is None else q * present[:, None]
@@ -60,10 +57,9 @@ def mixture_sample_reference(
     entropy = entropy_from_logits(logits)
     if estimator is None:
         return MixtureSample(codebook[indices], extra[indices], entropy, aggregate, indices)
-    r = estimator.sample(
-        logits, temperature, noise * gumbel_noise(keys, codes.int(), torch.empty_like(logits))
-    )
-    if support is None:
+    gumbel = gumbel_noise(keys, codes.int(), logits.dtype)
+    r = estimator.sample(logits, temperature, noise * gumbel)
+    if support.on_all_codes:
         return MixtureSample(r @ codebook, r @ extra, entropy, aggregate, indices)
     mean, second = (r[:, :, None] * codebook[codes]).sum(1), (r * extra[codes]).sum(-1)
     return MixtureSample(mean, second, entropy, aggregate, indices)

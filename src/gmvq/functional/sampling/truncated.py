@@ -29,7 +29,7 @@ from .codes import Support
 from .reference import Inputs, MixtureSample
 
 
-def mixture_sample_truncated(inputs: Inputs, estimator: Estimator | None, support: Support) -> MixtureSample:
+def mixture_sample_truncated(inputs: Inputs, support: Support, estimator: Estimator | None) -> MixtureSample:
     """``mixture_sample`` of the truncated posterior."""
     query, codebook, bias, extra, present, keys, temperature, noise = inputs
     values, codes, indices = support
@@ -44,7 +44,7 @@ def mixture_sample_truncated(inputs: Inputs, estimator: Estimator | None, suppor
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
     if estimator is None:
         return MixtureSample(F.embedding(indices, codebook), extra[indices], entropy, aggregate, indices)
-    gumbel = gumbel_noise(keys, codes.int(), torch.empty_like(values))
+    gumbel = gumbel_noise(keys, codes.int(), values.dtype)
     weights = estimator.sample(logits, temperature, noise * gumbel)  # pyright: ignore[reportArgumentType]
     mean = _CodebookGradient.apply(bag(weights, codebook.detach(), codes), codebook, weights.detach(), order)
     return MixtureSample(mean, (weights * extra[codes]).sum(-1), entropy, aggregate, indices)  # pyright: ignore
