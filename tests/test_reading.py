@@ -24,7 +24,16 @@ from gmvq.data.decode import UnreadableImageError, decode
 from gmvq.data.font_limits import check_font
 from gmvq.files import atomic_write, check_space, inside, open_append, write_bytes
 from gmvq.models.weights import read_weights
-from gmvq.reading import allowance, check_plain, open_input, read_gzip, read_json, read_text
+from gmvq.reading import (
+    allowance,
+    check_plain,
+    is_number,
+    open_input,
+    parse_json,
+    read_gzip,
+    read_json,
+    read_text,
+)
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
@@ -306,3 +315,35 @@ def test_parameters_that_are_not_finite(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"decoder\.\S+ holds 1 NaN or infinite values of"):
         VQAutoencoder.from_pretrained(tmp_path / "model")
+
+
+def test_numbers_of_files() -> None:
+    """JSON has whole numbers that no float holds, and takes NaN and infinity."""
+    assert [value for value in (0, -1.5, 10**30) if not is_number(value)] == []
+    odd = [
+        parse_json(text) for text in ("1e999", "NaN", "-Infinity", "9" * 400, "true", "null", '"1"', "[1]")
+    ]
+    assert not any(map(is_number, odd))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, "3", "null", '{"step": 1e999}', '{"step": ' + "9" * 400 + "}", "\udcff", "[]"]
+)
+def test_lines_of_a_run_that_are_none(tmp_path: Path, line: str) -> None:
+    """They are left out of curves, lists of what was skipped, and what is kept when a run goes on."""
+    from gmvq.data.skipping import read_noted
+    from gmvq.evaluation.history import read_history
+
+    file = tmp_path / "history.jsonl"
+    text = line + '\n{"step": 2, "loss": 1.5, "mse": ' + "9" * 400 + '}\n["a.png", "broken"]\n'
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert read_history(file).curves == {"loss": ([2.0], [1.5])}
+    assert read_noted(file)[-1] == ("a.png", "broken")
+    pytest.importorskip("lightning")
+    from gmvq.training.history import HistoryWriter
+
+    HistoryWriter(file).keep_until(3)
+    assert file.read_text().startswith('{"step": 2, ')
+    assert len(file.read_text().splitlines()) == 1

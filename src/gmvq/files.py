@@ -59,6 +59,11 @@ def check_own(folder: PathLike) -> None:
             )
 
 
+def real_path(path: PathLike) -> Path:
+    """The absolute path that links lead to; ``Path.resolve`` raises RuntimeError where they lead in a circle."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
 def is_name(name: object) -> bool:
     """Whether this can be the name of one file or folder, on any system."""
     if not isinstance(name, str) or name.strip(". ") == "" or _NO_NAME.search(name):

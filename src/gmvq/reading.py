@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -122,10 +123,21 @@ def read_json(path: PathLike) -> Any:
     Raises:
         ValueError: it is none, or is nested thousands deep; and as ``read_text``.
     """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; what is none, or is nested thousands deep, raises ValueError."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a file is a number, other than NaN and infinity, that a float can hold."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= sys.float_info.max
 
 
 def read_gzip(path: PathLike) -> bytes:
