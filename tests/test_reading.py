@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import struct
 import zipfile
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from gmvq.reading import (
     read_json,
     read_text,
 )
+from gmvq.training.checkpoint import find_model
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
@@ -347,3 +349,35 @@ def test_lines_of_a_run_that_are_none(tmp_path: Path, line: str) -> None:
     HistoryWriter(file).keep_until(3)
     assert file.read_text().startswith('{"step": 2, ')
     assert len(file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link to a device"])
+def test_devices_are_not_replaced_by_files(tmp_path: Path, kind: str) -> None:
+    """``--json /dev/full`` as root put a file in the place of the device."""
+    target = tmp_path / "a.json"
+    if kind == "fifo":
+        os.mkfifo(target)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(os.path.relpath(target))
+    else:
+        target.symlink_to("/dev/null")
+    before = os.lstat(target)
+    with pytest.raises(ValueError, match="is not replaced; give the name of a file"):
+        write_bytes(target, b"new")
+    assert os.lstat(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "nothing"])
+def test_what_stands_under_a_name_is_said(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that there is none, and that perhaps the same name was meant."""
+    path = tmp_path / "source"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("source" if kind == "loop" else "absent")
+    what = "FIFO, socket or device" if kind == "fifo" else "symbolic link that leads to no file"
+    with pytest.raises(FileNotFoundError, match=f"source' holds no model: it is a {what}"):
+        find_model(path)
+    for use in (open_images, open_signals):
+        with pytest.raises(ValueError, match=f"it is a {what}"):
+            use(path)

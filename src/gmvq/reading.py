@@ -55,6 +55,15 @@ def check_plain(path: PathLike) -> int:
     return _plain(os.stat(path), path)
 
 
+def not_a_file(path: PathLike) -> str:
+    """What stands under a name that is no file and no folder, for messages."""
+    if not os.path.lexists(path):
+        return "there is no such file"
+    if os.path.exists(path):
+        return "it is a FIFO, socket or device, and is not opened; give a file or a folder"
+    return "it is a symbolic link that leads to no file"
+
+
 def _plain(status: os.stat_result, path: PathLike) -> int:
     if stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{os.fspath(path)} is a folder; expected a file")

@@ -88,6 +88,14 @@ def positive(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """Parse a seed: what torch takes as one, a whole number of 64 bits."""
+    number = int(text) if text.lstrip("-").isdecimal() else 1 << 64
+    if not -(1 << 63) <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 64 bits, got {text!r:.80}")
+    return number
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model on its device, what is known about its training, and where it came from (see ``open_model``)."""

@@ -20,7 +20,7 @@ from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
 from ..models.weights import check_values, mismatches
-from ..reading import check_plain, open_input, open_zip, parse_json
+from ..reading import check_plain, not_a_file, open_input, open_zip, parse_json
 from .notes import check_notes
 
 FORMAT_VERSION = 1
@@ -107,6 +107,8 @@ def find_model(path: PathLike) -> Path | str:
         return newest.parent if newest.name == "config.json" else newest
     if is_hub_name(name) and not here.parent.is_dir() and here.suffix != ".ckpt":
         return name
+    if os.path.lexists(here):
+        raise FileNotFoundError(f"{name!r} holds no model: {not_a_file(here)}")
     near = []
     if here.parent.is_dir():
         near = difflib.get_close_matches(here.name, [child.name for child in here.parent.iterdir()], n=1)
