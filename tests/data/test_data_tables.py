@@ -151,6 +151,14 @@ def test_rows_come_in_the_order_of_the_folders(tmp_path: Path, picture) -> None:
     assert [dataset.label(i) for i in range(3)] == [0, 1, 2]
 
 
+def test_two_colons_in_a_path(tmp_path: Path, picture) -> None:
+    """They name chains of file systems to the library that ``datasets`` opens files with."""
+    write(tmp_path / "http::a.parquet", {"image": cells(picture, 9)})
+    for path in (tmp_path, tmp_path / "http::a.parquet"):
+        with pytest.raises(ValueError, match="has two colons in its path"):
+            open_images(path)
+
+
 @pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("claim", ["Image", "Audio", "Video", "Pdf"])
 @pytest.mark.parametrize("place", ["http://127.0.0.1:9/x.png", "fifo"])

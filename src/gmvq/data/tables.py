@@ -65,6 +65,11 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
 def _mapped(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Any:
     """The copy of some Parquet files in the cache of ``datasets``, made if need be, with a bar on a terminal."""
     datasets, bars = require("datasets", "data"), require("datasets.utils", "data")
+    named = next((file for file in files if "::" in str(file.absolute())), None)
+    if named:
+        raise ValueError(
+            f"{named} has two colons in its path, which datasets takes for another system; rename it"
+        )
     shown = not bars.are_progress_bars_disabled()
     try:
         if shown and not sys.stderr.isatty():
