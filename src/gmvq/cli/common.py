@@ -90,9 +90,10 @@ def positive(text: str) -> int:
 
 def seed(text: str) -> int:
     """Parse a seed: what torch takes as one, a whole number of 64 bits."""
-    number = int(text) if text.lstrip("-").isdecimal() else 1 << 64
-    if not -(1 << 63) <= number < 1 << 63:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at most 64 bits, got {text!r:.80}")
+    from ..errors import check_seed
+
+    number = int(text)
+    check_seed(number)
     return number
 
 
