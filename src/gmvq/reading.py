@@ -145,8 +145,9 @@ def parse_json(text: str | bytes) -> Any:
 
 def is_number(value: object) -> bool:
     """Whether a value of a file is a number, other than NaN and infinity, that a float can hold."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def read_gzip(path: PathLike) -> bytes:

@@ -55,7 +55,7 @@ def _saved(divided: bool) -> dict[str, bytes]:
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     pictures = [Image.new("RGB", (9, 9), (7 * i, 2, 3)) for i in range(9)]
     whole: Any = datasets.Dataset.from_dict({"image": pictures, "label": list(range(9))}, features=features)
-    whole = datasets.DatasetDict(train=whole, test=whole) if divided else whole
+    whole = datasets.DatasetDict({"train": whole, "test": whole}) if divided else whole
     bars = datasets.utils.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:

@@ -71,7 +71,7 @@ def run_tokens(case: tuple[bool, str, Any], folder: Path) -> None:
     problems = verify(source).problems
     for use in (statistics, TokenDataset, TokenDataModule):
         with contextlib.suppress(ValueError, OSError) if problems else contextlib.nullcontext():
-            use(source)
+            use(str(source))
     if not problems:
         assert torch.equal(TokenDataset(source)[7]["indices"], _rows(pyramid)), "accepted, and other tokens"
 
