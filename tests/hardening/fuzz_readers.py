@@ -5,12 +5,10 @@ A case is a file by its name and bytes, so that what once failed can be kept in 
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import json
 import struct
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -332,46 +330,6 @@ def _parquets(_: str) -> list[bytes]:
         for codec in ("none", "zstd", "snappy")
     ]
 
-
-# Tokens
-
-
-@cache
-def _tokens() -> dict[str, bytes]:
-    """The files of a folder of tokens."""
-    from fuzz_inputs import small_model
-
-    from gmvq.tokens import encode_dataset
-
-    values = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-    with tempfile.TemporaryDirectory() as folder:
-        encode_dataset(small_model(), torch.utils.data.TensorDataset(values), folder, rows_per_shard=8)
-        return {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
-
-
-def run_tokens(case: tuple[Any, Any], folder: Path) -> None:
-    """Read a folder of tokens of which one file is damaged, by every reader of it."""
-    from gmvq.tokens import TokenDataset, statistics, verify
-
-    name, damage = case
-    files: dict[str, bytes] = dict(_tokens())
-    if name == "entries":
-        files["manifest.json"] = json.dumps(damage(json.loads(files["manifest.json"]))).encode()
-    else:
-        chosen = sorted(files)[int(name) % len(files)]
-        files[chosen] = damage(files[chosen])
-    for file, data in files.items():
-        (folder / file).write_bytes(data)
-    problems = verify(folder).problems
-    for use in (statistics, TokenDataset):
-        with contextlib.suppress(ValueError, OSError) if problems else contextlib.nullcontext():
-            use(folder)
-
-
-TOKENS = st.one_of(
-    st.tuples(st.integers(0, 5), BYTES),
-    st.tuples(st.just("entries"), st.deferred(lambda: entries(json.loads(_tokens()["manifest.json"])))),
-)
 
 # Suites, sidecars, indices
 

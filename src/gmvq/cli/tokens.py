@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write_json
+from ..files import real_path, write_json
 from ..progress import Progress
 from .common import Parser, columns, option, parser_of, positive, say, switch, tell
 
@@ -44,7 +44,7 @@ def _stats(options: argparse.Namespace) -> int:
         from ..files import save_figure
         from ..tokens.statistics import usage_figure
 
-        save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
+        save_figure(Path(options.plot), usage_figure(found, real_path(options.dir).name))
         say(f"written to {options.plot}")
     if options.json:
         write_json(options.json, found.summary())

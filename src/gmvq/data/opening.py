@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..reading import not_a_file
 from .arrays import is_idx, open_arrays, open_fashion_mnist
 from .audio import AUDIO_SUFFIXES, open_audio, open_speech
 from .dataset import ImageDataset, check_channels
@@ -234,8 +235,8 @@ def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
     path = Path(name).expanduser()
     if name and (path.is_dir() or path.is_file()):
         return path
-    if name and path.exists():
-        raise ValueError(f"{path} is a FIFO, socket or device, and is not opened; give a file or a folder")
+    if name and os.path.lexists(path):
+        raise ValueError(f"{name!r} cannot be read: {not_a_file(path)}")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if path.name and path.parent.is_dir():
         children = [child.name for child in path.parent.iterdir()]

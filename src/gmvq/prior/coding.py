@@ -22,7 +22,7 @@ from torch import Tensor
 from ..environment import cores
 from ..errors import require
 from ..models.interface import evaluating
-from ..reading import check_unpacked
+from ..reading import check_unpacked, parse_json
 from . import causal
 from .prior import TokenPrior
 from .saved import digest
@@ -153,7 +153,7 @@ def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
             raise ValueError("they do not begin as they should")
         start = len(MAGIC) + 4
         (length,) = struct.unpack("<I", data[len(MAGIC) : start])
-        head = json.loads(data[start : start + length])
+        head = parse_json(data[start : start + length])
         words = data[start + length :]
         for name, least in _ENTRIES.items():
             if type(head[name]) is not int or head[name] < least:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import require
 from ..files import atomic_write, inside, open_new, write_json
-from ..reading import open_input, read_json
+from ..reading import open_input, parse_json, read_json
 from .folder import CACHE, read_shard
 from .manifest import IndexSpec, Manifest
 from .shard import arrays_of, schema_of
@@ -72,7 +72,7 @@ def _is_whole(path: Path, key: str, manifest: Manifest) -> bool:
     arrow = require("pyarrow", "data")
     try:
         reader = map_file(path)
-        noted = json.loads((reader.schema.metadata or {})[_KEY])
+        noted = parse_json((reader.schema.metadata or {})[_KEY])
         whole = noted == _notes(manifest, key) and reader.num_record_batches == len(manifest.shards)
         return whole and read_json(path.with_suffix(".json"))["sha256"] == _digest(path)
     except (arrow.ArrowException, OSError, KeyError, TypeError, ValueError):

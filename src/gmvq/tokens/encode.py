@@ -13,6 +13,7 @@ from ..data import DataRecipe
 from ..data.skipping import refuse_bad
 from ..environment import versions
 from ..errors import check_choice, check_size, require
+from ..files import real_path
 from ..models.interface import device_of
 from .folder import locked
 from .manifest import Checkpoint, Manifest, Options, Source, digest_of
@@ -122,7 +123,7 @@ def _manifest(
     place = None if path is None else Path(path).expanduser()
     return Manifest(
         # A path that holds in any folder; the name of a repository on the Hub stays as it is.
-        checkpoint=Checkpoint(str(place.resolve()) if place and place.exists() else path, digest_of(model)),
+        checkpoint=Checkpoint(str(real_path(place)) if place and place.exists() else path, digest_of(model)),
         quantizer=model.quantizer.to_config(),
         indices=index_spec(model, torch.zeros(1, *rows.image_shape), log_variance=log_variance),
         image_shape=rows.image_shape,

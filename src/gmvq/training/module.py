@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_positive, check_seed
 from ..evaluation.metrics import psnr
 from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
@@ -126,6 +126,7 @@ class TokenizerModule(LightningModule):
         given = {name: value for name, value in locals().items() if name in _arguments()}
         self.settings = {name: as_plain(value) for name, value in given.items()}
         check_positive("lr", lr)
+        check_seed(seed)
         check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
         if min(warmup_steps, weight_decay, decoder_after) < 0 or not 0 <= final_lr <= 1:
             raise ValueError(

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from ..errors import require
+from ..files import real_path
 from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
 from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
@@ -114,7 +115,7 @@ def _wandb(run_dir: Path, from_step: int) -> Logger:
     latest = run_dir / "wandb" / "latest-run"
     known = from_step and latest.exists()
     more: dict[str, Any] = (
-        {"version": latest.resolve().name.rpartition("-")[2], "resume": "allow"} if known else {}
+        {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"} if known else {}
     )
     project = os.environ.get("WANDB_PROJECT", "gmvq")
     return WandbLogger(name=run_dir.name, save_dir=run_dir, project=project, **more)
