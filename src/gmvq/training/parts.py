@@ -50,7 +50,7 @@ def build_quantizer(
         raise ValueError("ragged needs blocks: scales=2 or more")
     if shared_codebook and (ragged or not several):
         raise ValueError(
-            "shared_codebook needs several parts: num_quantizers, groups or scales of 2 or more, and ragged has one codebook"
+            "shared_codebook needs several parts, num_quantizers, groups or scales of 2 or more, none of them ragged"
         )
     if num_quantizers != 1:
         options |= {"shared_codebook": shared_codebook, "level_dropout": level_dropout, "beam": beam}
