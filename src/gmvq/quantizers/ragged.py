@@ -85,10 +85,10 @@ class RaggedGMVQ(GaussianMixtureVQ):
         Raises:
             TypeError, ValueError: as there; both are given, or one is out of range.
         """
-        price = self._price(latents, budget, distortion)
-        if budget is None and price is None:
+        spending = self._spending(latents, budget, distortion, drawn=self.training)
+        if spending is None:
             return super().forward(latents, mask)
-        means, leaf, first = self._leaves(latents, mask, budget, price)
+        means, leaf, first = self._leaves(latents, mask, spending)
         out = super().forward(means, leaf)
         numbers = torch.stack([leaf.sum(), first.new_tensor(leaf.numel()) if mask is None else mask.sum()])
         numbers = all_reduce_sum(numbers.to(means.dtype)) if self.training else numbers.to(means.dtype)
@@ -112,52 +112,56 @@ class RaggedGMVQ(GaussianMixtureVQ):
         distortion: float | Tensor | None = None,
     ) -> Tensor:
         """Indices (B, *spatial) of the eval forward with these arguments; int64, -1 where masked."""
-        price = self._price(latents, budget, distortion, drawn=False)
-        if budget is None and price is None:
+        spending = self._spending(latents, budget, distortion, drawn=False)
+        if spending is None:
             return super().encode(latents, mask)
-        means, leaf, first = self._leaves(latents, mask, budget, price)
+        means, leaf, first = self._leaves(latents, mask, spending)
         return masked(_spread(super().encode(means, leaf), first), mask, -1)
 
     def code_counts(self, indices: Tensor) -> Tensor:
         """Number of codes of each item of indices (B, *spatial), (B,): blocks of one index count once."""
         return to_leaves(indices, self.scales)[1]
 
-    def _price(
-        self, latents: Tensor, budget: int | None, distortion: float | Tensor | None, drawn: bool = True
-    ) -> Tensor | None:
-        """lambda of each item, (B,), float64 where there is float64; None where a position has a code of its own."""
-        if not self._has_codebook() or latents.ndim < 2:
+    def _spending(
+        self, latents: Tensor, budget: int | None, distortion: float | Tensor | None, drawn: bool
+    ) -> int | Tensor | None:
+        """The budget, or lambda of each item, (B,), which may be ``drawn``; None: a code for each position."""
+        spatial = isinstance(latents, Tensor) and latents.ndim > 2  # pyright: ignore[reportUnnecessaryIsInstance]
+        if budget is not None or distortion is not None:
+            if budget is not None and distortion is not None:
+                raise ValueError(f"give a budget or a distortion, not both; got {budget} and {distortion}")
+            if not spatial:
+                raise ValueError(f"blocks need latents (B, *spatial, D), got {tuple(latents.shape)}")
+        if not (spatial and self._has_codebook()) or self.scales == 1:
             return None
-        if budget is not None and distortion is not None:
-            raise ValueError(f"give a budget or a distortion, not both; got {budget} and {distortion}")
+        if budget is not None:
+            return budget
         kind = torch.float32 if latents.device.type == "mps" else torch.float64
         if distortion is not None:
             if not isinstance(distortion, Tensor) and not distortion >= 0:
                 raise ValueError(f"distortion must not be negative, got {distortion}")
             return torch.as_tensor(distortion, dtype=kind, device=latents.device).expand(len(latents))
-        if drawn and self.training and budget is None and self.scales > 1:
-            return torch.rand(len(latents), dtype=kind, device=latents.device)
-        return None
+        return torch.rand(len(latents), dtype=kind, device=latents.device) if drawn else None
 
     @torch.no_grad()
-    def _scales(self, grids: list[Blocks], budget: int | None, price: Tensor | None) -> Tensor:
+    def _scales(self, grids: list[Blocks], spending: int | Tensor) -> Tensor:
         """The scale of each position's leaf, (B, *spatial)."""
         if self.training and self._learns and not in_backward():
             self.settle()  # else a repeated forward would find another codebook
         valid = [grid.counts > 0 for grid in grids]
         costs = [self._cost(grids[0], grid, scale) for scale, grid in enumerate(grids)]
         nats = math.log(self.codebook_size)
-        if price is not None:
-            return best_scales(costs, valid, price * nats)
-        most, least = budget or 0, grids[-1].counts[0].numel()
-        if most < least:
+        if isinstance(spending, Tensor):
+            return best_scales(costs, valid, spending * nats)
+        least = grids[-1].counts[0].numel()
+        if spending < least:
             raise ValueError(
-                f"budget is at least {least}, a code for each of the largest blocks; got {budget}"
+                f"budget is at least {least}, a code for each of the largest blocks; got {spending}"
             )
 
         def within(price: Tensor) -> Tensor:
             first = at_leaves(best_scales(costs, valid, price), [grid.first for grid in grids])
-            return _is_leaf(first, grids[0].first).flatten(1).sum(1) <= most
+            return _is_leaf(first, grids[0].first).flatten(1).sum(1) <= spending
 
         # At the cost of the largest block every block is a leaf.
         highest = costs[-1].flatten(1).amax(1) + nats
@@ -176,14 +180,14 @@ class RaggedGMVQ(GaussianMixtureVQ):
         return cost
 
     def _leaves(
-        self, latents: Tensor, mask: Tensor | None, budget: int | None, price: Tensor | None
+        self, latents: Tensor, mask: Tensor | None, spending: int | Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of each position: the mean of its leaf, (B, *spatial, D), whether it is the first of a leaf, and which number
         the first one has, both (B, *spatial).
         """
         flat, _ = self._flat(latents, mask)
         grids = block_means(flat, latents, mask, self.scales)[::-1]
-        scales = self._scales(grids, budget, price)
+        scales = self._scales(grids, spending)
         first = at_leaves(scales, [grid.first for grid in grids])
         means = at_leaves(scales, [grid.means for grid in grids])
         last = first[0].numel() - 1
