@@ -124,8 +124,9 @@ class VQAutoencoder(nn.Module):
             Indices (B, *spatial), int64, -1 where masked; with ``return_log_variance`` a pair of them and
             log s_c^2(x) of the chosen codes, (B, *spatial).
         """
+        spend = spending(self.quantizer, spend)
         with self._evaluating():
-            latents, spend = self._latents(x), spending(self.quantizer, spend)
+            latents = self._latents(x)
             if not return_log_variance:
                 return self.quantizer.encode(latents, mask, **spend)
             out = self.quantizer(latents, mask, **spend)
