@@ -77,15 +77,29 @@ def divided_blocks(indices: Tensor, scales: int) -> list[Tensor]:
     return several[::-1]
 
 
-def first_places(divided: Sequence[Tensor], spatial: Sequence[int]) -> Tensor:
-    """The number, in raster order, of the first position of each position's leaf, (B, *spatial)."""
+def leaf_scales(divided: Sequence[Tensor], spatial: Sequence[int]) -> Tensor:
+    """The scale of each position's leaf, (B, *spatial), of the blocks that ``divided_blocks`` gives."""
     shape = (len(divided[0]), *spatial)
-    own = torch.arange(math.prod(spatial), device=divided[0].device).view(1, *spatial)
-    found = own.expand(shape)
+    found = torch.zeros(shape, dtype=torch.long, device=divided[0].device)
     for scale, blocks in enumerate(divided[::-1], start=1):
-        corners = own[(slice(None), *[slice(None, None, 1 << scale)] * len(spatial))]
-        found = torch.where(grown(blocks, shape, 1 << scale), found, grown(corners, shape, 1 << scale))
+        found = torch.where(grown(blocks, shape, 1 << scale), found, scale)
     return found
+
+
+def corners(spatial: Sequence[int], scales: int, device: torch.device) -> Tensor:
+    """The number, in raster order, of the first position of each position's block of each scale, (n, P)."""
+    found = [torch.arange(math.prod(spatial), device=device).view(1, *spatial)]
+    for scale in range(1, scales):
+        part = found[0][(slice(None), *[slice(None, None, 1 << scale)] * len(spatial))]
+        found.append(grown(part, found[0].shape, 1 << scale))
+    return torch.stack(found).flatten(1)
+
+
+def first_places(divided: Sequence[Tensor], spatial: Sequence[int]) -> Tensor:
+    """The number of the first position of each position's leaf, (B, *spatial)."""
+    scales = leaf_scales(divided, spatial)
+    numbers = corners(spatial, len(divided) + 1, scales.device)
+    return numbers.gather(0, scales.flatten(1)).view(scales.shape)
 
 
 def to_leaves(indices: Tensor, scales: int) -> tuple[Tensor, Tensor, Tensor]:
