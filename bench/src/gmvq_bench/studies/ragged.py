@@ -40,12 +40,15 @@ SIZES = {"fixed grid": (64, 128, 256, 512), "ragged": (512,), "fixed grid, 4 x 4
 SCALES = 3
 SPENDING: tuple[dict[str, Any], ...] = (
     {},
-    *({"distortion": value} for value in (0.25, 0.5, 1.0, 2.0)),
+    *({"distortion": value} for value in (0.25, 0.5, 1.0, 2.0, 4.0)),
     *({"budget": value} for value in (40, 24)),
     {"error": 0.1},
 )
-#: The spending at which a prior is fitted.
-OF_PRIOR: dict[str, Any] = {"distortion": 0.5}
+#: The models whose codes get a prior, and the spending of the codes.
+OF_PRIOR: dict[tuple[str, int], dict[str, Any]] = {
+    ("fixed grid", 512): {},
+    ("ragged", 512): {"distortion": 0.5},
+}
 _HALVINGS = 10
 
 
@@ -83,8 +86,8 @@ def measure(*, method: str, codebook_size: int, seed: int, options: Any) -> dict
     images = list(_batches(run, "test", options.limit))
     points = [{"spending": one, **point(model, images, one)} for one in spending]
     record = {"run": run, "points": points, "bits_prior": None}
-    if seed in options.prior_seeds and options.prior_steps and codebook_size == max(SIZES[method]):
-        record["bits_prior"] = _bits_of_prior(model, run, options, seed)
+    if seed in options.prior_seeds and (method, codebook_size) in OF_PRIOR:
+        record["bits_prior"] = _bits_of_prior(model, run, options, OF_PRIOR[method, codebook_size])
     return record
 
 
@@ -172,15 +175,17 @@ def _batches(run: dict[str, Any], split: str, limit: int) -> Any:
     return image_batches(images, batch_size=256, device=torch.device("cpu"), limit=limit)
 
 
-def _bits_of_prior(model: VQAutoencoder, run: dict[str, Any], options: Any, seed: int) -> float:
-    """Bits of an image of the test split under a causal prior over its grid of codes."""
-    spending = OF_PRIOR if run["quantizer"] == "gm-vq, ragged" else {}
+def _bits_of_prior(
+    model: VQAutoencoder, run: dict[str, Any], options: Any, spending: dict[str, Any]
+) -> float:
+    """Bits of an image of the test split under a causal prior over its codes, those of the tree included."""
 
     def tokens(split: str, limit: int) -> Tensor:
         return torch.cat([model.encode(x, **spending) for x in _batches(run, split, limit)])
 
     fit: Callable[..., TokenPrior] = fit_prior
-    steps = {"steps": options.prior_steps, "batch_size": 32, "seed": seed, "accelerator": "cpu"}
-    prior = fit(tokens("train", options.prior_images), run["codebook_size"], **steps)
+    steps = {"steps": options.prior_steps, "batch_size": 32, "seed": run["seed"], "accelerator": "cpu"}
+    scales = getattr(model.quantizer, "scales", 1)
+    prior = fit(tokens("train", options.prior_images), run["codebook_size"], scales=scales, **steps)
     nats = [prior.nats(part) for part in tokens("test", options.limit).split(256)]
     return float(torch.cat(nats).double().mean()) / math.log(2)
