@@ -12,9 +12,9 @@ import torch
 from gmvq import RaggedGMVQ, build_autoencoder
 from gmvq.quantizers.leaves import tree_bits
 from gmvq_bench.comparison.methods import build_quantizer
-from gmvq_bench.documents import ragged as rows
+from gmvq_bench.documents import ragged
 from gmvq_bench.studies import records
-from gmvq_bench.studies.ragged import SIZES, described, encoded, point, saved
+from gmvq_bench.studies.ragged import SIZES, described, encoded, point
 
 FIXED = [{"psnr": 20.0, "bits": 100.0}, {"psnr": 24.0, "bits": 300.0}, {"psnr": 22.0, "bits": 200.0}]
 
@@ -24,7 +24,9 @@ FIXED = [{"psnr": 20.0, "bits": 100.0}, {"psnr": 24.0, "bits": 300.0}, {"psnr": 
     [(23.0, 125.0, 0.5), (22.0, 200.0, 0.0), (20.0, 120.0, -0.2), (24.1, 1.0, None)],
 )
 def test_saved_is_against_the_curve_at_the_same_psnr(psnr: float, bits: float, share: float | None) -> None:
-    assert saved(FIXED, {"psnr": psnr, "bits": bits}) == (share if share is None else pytest.approx(share))
+    assert ragged.saved(FIXED, {"psnr": psnr, "bits": bits}) == (
+        share if share is None else pytest.approx(share)
+    )
 
 
 def test_methods_are_built_with_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +74,6 @@ def test_the_rows_of_the_table() -> None:
         record("fixed grid", size, psnr, bits, {})
         for size, psnr, bits in ((2, 20.0, 100.0), (4, 22.0, 200.0))
     ]
-    made = rows.values({"records": [*fixed, record("ragged", 4, 21.0, 75.0, {"budget": 8})]})["rows"]
+    made = ragged.values({"records": [*fixed, record("ragged", 4, 21.0, 75.0, {"budget": 8})]})["rows"]
     assert [row["saved"] for row in made] == [None, None, [0.5]]
     assert made[-1]["spending"] == "budget 8"

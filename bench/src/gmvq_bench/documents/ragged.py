@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from ..markdown import at
-from ..studies.ragged import saved
 
 _FIXED = "fixed grid"
 
@@ -27,6 +27,19 @@ def values(found: dict[str, Any]) -> dict[str, Any]:
                 row[name] = None if method == _FIXED or None in shares else shares
             rows.append(row)
     return {"rows": rows}
+
+
+def saved(fixed: list[dict[str, Any]], one: dict[str, Any], bits: str = "bits") -> float | None:
+    """Share of the bits of the fixed grid at the same PSNR, linear between its points, that a point saves.
+
+    None where its PSNR lies outside of theirs.
+    """
+    curve = sorted((each["psnr"], each[bits]) for each in fixed)
+    for (low, less), (high, more) in itertools.pairwise(curve):
+        if low <= one["psnr"] <= high:
+            there = less + (more - less) * (one["psnr"] - low) / (high - low)
+            return 1 - one[bits] / there
+    return None
 
 
 def _curve(records: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:

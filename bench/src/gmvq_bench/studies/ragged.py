@@ -142,19 +142,6 @@ def encoded(model: VQAutoencoder, x: Tensor, spending: dict[str, Any]) -> Tensor
         return quantizer.encode(latents, distortion=low)
 
 
-def saved(fixed: list[dict[str, Any]], one: dict[str, Any], bits: str = "bits") -> float | None:
-    """Share of the bits of the fixed grid at the same PSNR, linear between its points, that a point saves.
-
-    None where its PSNR lies outside of theirs.
-    """
-    curve = sorted((each["psnr"], each[bits]) for each in fixed)
-    for (low, less), (high, more) in itertools.pairwise(curve):
-        if low <= one["psnr"] <= high:
-            there = less + (more - less) * (one["psnr"] - low) / (high - low)
-            return 1 - one[bits] / there
-    return None
-
-
 def _answers(indices: Tensor, scales: int) -> list[tuple[int, int]]:
     """How many blocks of each scale, coarsest first, are asked for, and how many are divided."""
     found: list[tuple[int, int]] = []
