@@ -50,6 +50,8 @@ class TokenizerModule(LightningModule):
         num_quantizers: levels of a residual quantizer; 1: a single code per position.
         groups: groups of features with a code each; 1: a single code per position.
         scales: scales of a pyramid, of which the finest has a code for each position; 1: a single code per position.
+        ragged: a code for each position or for a block of them, of as many sizes as there are scales, in place of a
+            pyramid: fewer codes where there is less to say.
         shared_codebook: one codebook for all levels, groups or scales.
         level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
         beam: paths over the levels that encode keeps; 1: each level takes its most probable code.
@@ -99,6 +101,7 @@ class TokenizerModule(LightningModule):
         num_quantizers: int = 1,
         groups: int = 1,
         scales: int = 1,
+        ragged: bool = False,
         shared_codebook: bool = False,
         level_dropout: bool = False,
         beam: int = 1,

@@ -12,6 +12,7 @@ STUDIES = {
     "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
     "transplant": "codes in a trained autoencoder, beside EMA VQ in the same place",
     "scales": "a pyramid of scales beside a single scale, at equal rate",
+    "ragged": "codes for blocks and positions beside a fixed grid, at equal PSNR",
     "signals": "the figures of two runs on sound and series",
     "stage": "the perceptual and adversarial stage against the bound alone",
     "tutorial": "how long the lines of the tutorial take",
