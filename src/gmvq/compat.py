@@ -103,6 +103,7 @@ class VectorQuantize(nn.Module):
         learns = ema_update is not False or bool(options.get("learnable_codebook"))
         self.freeze_codebook, self.ema_update = freeze_codebook, learns
         self.channels_first = accept_image_fmap or accept_3d_fmap or not channel_last
+        self.stochastic = stochastic_sample_codes and sample_codebook_temp > 0
         self.zeros, self.coupled = return_zeros_for_masked_padding, route_gradients_to_input
         inner = (codebook_dim or dim) * heads
         norm = [nn.LayerNorm(inner)] if layernorm_after_project_in else []
@@ -111,7 +112,7 @@ class VectorQuantize(nn.Module):
         own: dict[str, Any] = {"start_after": 0}
         if stochastic_sample_codes or straight_through:
             # Gumbel noise weighed by t beside log q: a draw from q^(1/t).
-            noise = Constant(sample_codebook_temp if stochastic_sample_codes else 0.0)
+            noise = Constant(sample_codebook_temp if self.stochastic else 0.0)
             own["estimator"] = StraightThroughGumbel(Constant(sample_codebook_temp or 1.0), noise)
         if heads == 1:
             self.quantizer = GaussianMixtureVQ(inner, codebook_size, **own)
@@ -166,6 +167,9 @@ class VectorQuantize(nn.Module):
             return self._output(out.quantized, mask, x), nats
         quantized = out.quantized if self.coupled else out.quantized.detach()
         codes, loss = out.indices, out.loss * self.training
+        if self.stochastic and self.training:
+            # The layer's indices are the likeliest codes, these are those that were drawn.
+            codes = self.quantizer.encode(out.quantized.detach(), mask)
         if topk is not None:
             codes = posterior.topk(min(topk, self.codebook_size))[1]
             quantized = self.quantizer.get_codes_from_indices(codes).to(z.dtype)
