@@ -437,6 +437,8 @@ def test_other_mistakes() -> None:
     vq = build(compat.VectorQuantize)
     with pytest.raises(ValueError, match="topk is for eval"):
         vq(clusters(2, 20), topk=2)
+    with pytest.raises(ValueError, match="k must be between 1"):
+        started(compat.VectorQuantize)(clusters(2, 20), topk=0)
     lens, mask = _lengths()
     with pytest.raises(ValueError, match="not both"):
         vq(clusters(2, 20), mask=mask, lens=lens)

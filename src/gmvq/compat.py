@@ -18,6 +18,7 @@ from .functional.estimators import StraightThroughGumbel
 from .functional.schedules import Constant
 from .quantizers import GaussianMixtureVQ, GroupedGMVQ, mask_from_lengths
 from .quantizers.base import masked
+from .types import QuantizerOutput
 
 #: Arguments that do nothing here, by the reason.
 IGNORED: dict[str, tuple[str, ...]] = {
@@ -147,21 +148,9 @@ class VectorQuantize(nn.Module):
         x = x.movedim(1, -1) if self.channels_first and x.ndim > 2 else x
         mask = mask if lens is None else mask_from_lengths(lens, tuple(x.shape[1:-1]))
         z = self.project_in(x)
-        valid = z if mask is None else z[mask]
         frozen = self.freeze_codebook if freeze_codebook is None else freeze_codebook
         frozen = frozen or not (self.ema_update if ema_update is None else ema_update)
-        learning = [one.codebook for one in self._mixtures if frozen and one.codebook.requires_grad]
-        try:
-            for codebook in learning:
-                codebook.requires_grad_(False)
-            started = all(one._has_codebook() for one in self._mixtures) or not len(valid)
-            if not started and (frozen or not self.training):
-                self.quantizer.init_codebook(valid.detach())
-            out = self.quantizer(z, mask)
-            posterior: Any = self.quantizer.posterior(z, mask) if indices is not None or topk else None
-        finally:
-            for codebook in learning:
-                codebook.requires_grad_(True)
+        out, posterior = self._run(z, mask, frozen, looks=indices is not None or topk is not None)
         if indices is not None:
             nats = posterior.cross_entropy(masked(indices.reshape(out.indices.shape), mask, -1))
             return self._output(out.quantized, mask, x), nats
@@ -205,6 +194,22 @@ class VectorQuantize(nn.Module):
     @property
     def _mixtures(self) -> list[GaussianMixtureVQ]:
         return self.quantizer.mixtures if isinstance(self.quantizer, GroupedGMVQ) else [self.quantizer]
+
+    def _run(self, z: Tensor, mask: Tensor | None, frozen: bool, looks: bool) -> tuple[QuantizerOutput, Any]:
+        """The layer on z, and the posterior of one that ``looks``; where ``frozen`` no code learns."""
+        learning = [one.codebook for one in self._mixtures if frozen and one.codebook.requires_grad]
+        try:
+            for codebook in learning:
+                codebook.requires_grad_(False)
+            waits = frozen or not self.training
+            if waits and not all(one._has_codebook() for one in self._mixtures):
+                rows = z if mask is None else z[mask]
+                if rows.numel():
+                    self.quantizer.init_codebook(rows.detach())
+            return self.quantizer(z, mask), self.quantizer.posterior(z, mask) if looks else None
+        finally:
+            for codebook in learning:
+                codebook.requires_grad_(True)
 
     def _output(self, codes: Tensor, mask: Tensor | None, x: Tensor) -> Tensor:
         """Codes (B, *spatial, [k,] d * heads) as the decoder reads them; zeros, or x, where masked."""
