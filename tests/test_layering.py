@@ -30,6 +30,7 @@ CORE = {
     "objectives",
     "models",
     "convert",
+    "compat",
 }
 BASE = {"torch", "numpy", "safetensors"}
 #: Extras that a package may import at module level; the base dependencies may be imported anywhere.
