@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from .arrow_limits import check_arrow
 from .decode import UnreadableImageError, decode
 from .parquet_limits import check_parquet
 from .pictures import Pictures
-from .splits import SPLIT_ALIASES, Wanted, choose_split
+from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,12 +37,7 @@ _CELEBA = (178, 218)
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    by_split: dict[str, list[Path]] = {}
-    # In the order of their folders, on which the rows of the splits depend.
-    for file in sorted(files, key=lambda file: file.split("/")):
-        by_split.setdefault(_split_in(file), []).append(path / file)
-    if not files:
-        by_split["train"] = [path]
+    by_split = files_by_split(path, files)
     try:
         for file in (file for some in by_split.values() for file in some):
             with open_input(file) as stream:
@@ -185,15 +179,6 @@ def _read(cells: Any, column: str, channels: int, row: int) -> Image:
     if not isinstance(data, bytes):
         raise UnreadableImageError("the cell holds no bytes")
     return decode(data, channels)
-
-
-def _split_in(name: str) -> str:
-    """Find a split's name in a file's name, else in its folders'; without one, everything is train."""
-    for part in reversed(name.split("/")):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in SPLIT_ALIASES:
-                return SPLIT_ALIASES[word]
-    return "train"
 
 
 def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
