@@ -1,7 +1,8 @@
 """What each process of ``test_ranks.py`` runs: a few steps of training without noise for each of some configurations.
 
 Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations;
-``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it.
+``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it; with
+``sharded`` in front the networks are divided.
 The test itself calls ``train_all`` for one process. The result of a configuration: its losses and its last state.
 """
 
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import DoublePrecision
 
 from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
-from gmvq.training import ImageDataModule, TokenizerModule
+from gmvq.training import ImageDataModule, ShardedStrategy, TokenizerModule
 from gmvq.training.critic import Adversarial
 
 STEPS, STOP = 12, 8
@@ -32,6 +34,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "residual, shared": {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
     "heads": {"groups": 2, "shared_codebook": True},
+    "sharded": {"strategy": "fsdp"},
+    "sharded, accumulated": {"strategy": "fsdp", "accumulate": 2, "clip": 0.05},
     "judged": {"adversarial": Adversarial(0.5, start=0.6, width=4)},
 }
 
@@ -66,6 +70,8 @@ def train(
     *,
     per_step: int = 12,
     accumulate: int = 1,
+    strategy: str = "ddp",
+    clip: float | None = None,
     stop: str | None = None,
     resume: str | None = None,
     **options: Any,
@@ -90,8 +96,9 @@ def train(
         accelerator="cpu",
         devices=local,
         num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
+        strategy=(ShardedStrategy() if strategy == "fsdp" else strategy) if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
         callbacks=[losses, *([Stop(stop)] if stop else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -99,7 +106,8 @@ def train(
         enable_model_summary=False,
         logger=False,
         limit_val_batches=0,
-        precision="64-true",
+        # As precision="64-true", which a strategy that divides networks does not know.
+        plugins=[DoublePrecision()],
     )
     data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
@@ -108,11 +116,15 @@ def train(
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by what stands before the sign."""
+    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by that word."""
     results: dict[str, dict[str, Any]] = {}
     for name in names:
-        key, _, file = name.partition("=")
-        results[key] = train(images, **({key: file} if file else CONFIGURATIONS[name]))
+        how, _, file = name.partition("=")
+        options, key = CONFIGURATIONS.get(name, {}), name
+        if file:
+            key = how.split()[-1]
+            options = {key: file, "strategy": "fsdp" if how.startswith("sharded") else "ddp"}
+        results[key] = train(images, **options)
     return results
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from ..quantizers import GaussianMixtureVQ
@@ -48,7 +49,7 @@ class AveragedWeights(WeightAveraging):
         self._has_codebook = self._swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise ValueError(
                 "averaged weights need whole parameters on every process; use strategy=ddp or --average 0"
             )
