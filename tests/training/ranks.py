@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import DoublePrecision
+from torch.distributed.tensor import DTensor
 
 from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
@@ -53,16 +54,18 @@ class Stop(Callback):
 
 
 class Losses(Callback):
-    """The loss of every step, as the mean over processes of what each returned."""
+    """The loss of every step, as the mean over processes of what each returned; how many parameters are divided."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
+        self.divided = 0
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
         loss = outputs["loss"].detach().double().clone()
         if trainer.world_size > 1:
             dist.all_reduce(loss)
         self.values.append(float(loss) / trainer.world_size)
+        self.divided = sum(isinstance(value, DTensor) for value in module.parameters())
 
 
 def train(
@@ -112,7 +115,8 @@ def train(
     data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
-    return {"losses": losses.values, "state": state, "world": trainer.world_size}
+    found = {"losses": losses.values, "divided": losses.divided, "world": trainer.world_size}
+    return {**found, "state": state}
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:

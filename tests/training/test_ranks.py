@@ -112,13 +112,14 @@ def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("how", ["", "sharded "])
 def test_another_number_of_processes_goes_on(
-    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int
+    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int, how: str
 ) -> None:
     """With as many images per step, data order, statistics and losses are those of the run that nothing stopped."""
     parts: dict[str, dict[str, Any]] = {}
     for ranks, step in ((before, "stop"), (3 - before, "resume")):
-        name = f"{step}={tmp_path / 'some.ckpt'}"
+        name = f"{how}{step}={tmp_path / 'some.ckpt'}"
         parts |= (
             train_all(images, [name]) if ranks == 1 else launch(images, tmp_path / "out.json", [name], ranks)
         )
@@ -126,3 +127,9 @@ def test_another_number_of_processes_goes_on(
     whole = {**parts["resume"], "losses": parts["stop"]["losses"] + parts["resume"]["losses"]}
     assert len(whole["losses"]) == STEPS
     assert_same_training(whole, one["plain"])
+
+
+def test_the_networks_are_divided(two: dict[str, dict[str, Any]]) -> None:
+    """And whole again when training is over: their state has as many numbers as that of one process."""
+    assert two["plain"]["divided"] == 0
+    assert two["sharded"]["divided"] > 10
