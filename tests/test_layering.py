@@ -194,7 +194,8 @@ LIBRARIES = {
     "parquet.read_metadata": {"gmvq/data/tables.py", "gmvq/data/parquet_limits.py"},
     "parquet.read_schema": {"gmvq/data/tables.py", "gmvq/tokens/shard.py"},
     "parquet.read_table": {"gmvq/tokens/shard.py"},
-    "parquet.ParquetFile": {"gmvq/data/parquet_limits.py"},
+    "parquet.ParquetFile": {"gmvq/data/parquet_limits.py", "gmvq/data/stream.py"},
+    "fsspec.url_to_fs": {"gmvq/data/stream.py"},
     "parquet.ParquetWriter": {"gmvq/tokens/writing.py"},
     "arrow.memory_map": {"gmvq/tokens/arrow_cache.py", "gmvq/data/arrow_limits.py"},
     "torch.load": {

@@ -2,7 +2,8 @@
 
 Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations;
 ``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it; with
-``sharded`` in front the networks are divided.
+``sharded`` in front the networks are divided. ``killed=FILE`` writes the same checkpoint and loses a process two steps
+later, ``again=FILE`` goes on from it and ends there, with another.
 The test itself calls ``train_all`` for one process. The result of a configuration: its losses and its last state.
 """
 
@@ -10,9 +11,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -25,7 +29,7 @@ from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, ShardedStrategy, TokenizerModule
 from gmvq.training.critic import Adversarial
 
-STEPS, STOP = 12, 8
+STEPS, STOP, KILL = 12, 8, 10
 
 #: name -> the number of images per step over all processes, and options of the module and the trainer.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -37,20 +41,23 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "heads": {"groups": 2, "shared_codebook": True},
     "sharded": {"strategy": "fsdp"},
     "sharded, accumulated": {"strategy": "fsdp", "accumulate": 2, "clip": 0.05},
+    "compiled": {"compiled": True},
     "judged": {"adversarial": Adversarial(0.5, start=0.6, width=4)},
 }
 
 
 class Stop(Callback):
-    """Write a checkpoint after some steps and end, with the schedules of the whole training."""
+    """Write a checkpoint after some steps and end, with the schedules of the whole training; or be killed later."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, step: int = STOP, *, killed: bool = False) -> None:
+        self._path, self._step, self._killed = path, step, killed
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == STOP:
+        if trainer.global_step == self._step:
             trainer.save_checkpoint(self._path)
-            trainer.should_stop = True
+            trainer.should_stop = not self._killed
+        if self._killed and trainer.global_step == KILL and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Losses(Callback):
@@ -75,7 +82,7 @@ def train(
     accumulate: int = 1,
     strategy: str = "ddp",
     clip: float | None = None,
-    stop: str | None = None,
+    stop: Stop | None = None,
     resume: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def train(
         strategy=(ShardedStrategy() if strategy == "fsdp" else strategy) if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,
-        callbacks=[losses, *([Stop(stop)] if stop else [])],
+        callbacks=[losses, *([stop] if stop else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -113,7 +120,9 @@ def train(
         plugins=[DoublePrecision()],
     )
     data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    # One graph without breaks, which is run as it is: compiling it takes minutes.
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend="eager")):
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
     found = {"losses": losses.values, "divided": losses.divided, "world": trainer.world_size}
     return {**found, "state": state}
@@ -127,7 +136,13 @@ def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
         options, key = CONFIGURATIONS.get(name, {}), name
         if file:
             key = how.split()[-1]
-            options = {key: file, "strategy": "fsdp" if how.startswith("sharded") else "ddp"}
+            options = {
+                "stop": {"stop": Stop(file)},
+                "killed": {"stop": Stop(file, killed=True)},
+                "again": {"stop": Stop(file, KILL), "resume": file},
+                "resume": {"resume": file},
+            }[key]
+            options["strategy"] = "fsdp" if how.startswith("sharded") else "ddp"
         results[key] = train(images, **options)
     return results
 

@@ -21,6 +21,7 @@ from .series import open_series, open_synthetic_ecg
 from .shards import SHARD_SUFFIXES, open_shards
 from .signals import SignalDataset, SignalSource, TrainingSet
 from .splits import Wanted
+from .stream import STREAM, open_stream
 from .tables import is_saved, open_hub, open_parquet, open_saved
 
 _IMAGES = ("photos", "fashion_mnist", "emoji", "all_photos")
@@ -170,6 +171,11 @@ def _pictures(name: str, wanted: Wanted) -> Source:
         return open_fashion_mnist(wanted)
     if name == "emoji":
         return open_emoji(find_font(), wanted)
+    if name.startswith(STREAM):
+        inner = name.removeprefix(STREAM)
+        return open_stream(
+            inner if inner.startswith("hf:") else str(_existing(inner, ("hf:NAME",), "Parquet")), wanted
+        )
     if name.startswith("hf:"):
         return open_hub(name.removeprefix("hf:"), wanted)
     suffix = Path(name).suffix.lower()

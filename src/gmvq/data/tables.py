@@ -49,8 +49,8 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
         names = parquet.read_schema(next(iter(by_split.values()))[0]).names
     except (arrow.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"cannot read {path} as Parquet: {error}") from error
-    chosen = _image_column(names, wanted.column, str(path))
-    columns = [chosen, *filter(None, [_label_column(names)])]
+    chosen = image_column(names, wanted.column, str(path))
+    columns = [chosen, *filter(None, [label_column(names)])]
 
     there = {name: some for name, some in rows.items() if some}
     return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
@@ -142,15 +142,10 @@ def _choose(
     home, rows, rule = choose_split(sizes, wanted)
     table = load(home)
     column, classes = (
-        _image_column(table.column_names, wanted.column, where),
-        _label_column(table.column_names),
+        image_column(table.column_names, wanted.column, where),
+        label_column(table.column_names),
     )
-    kind = table.data.schema.field(column).type
-    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
-    if str(cell) not in ("binary", "large_binary"):
-        raise ValueError(
-            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
-        )
+    check_cells(table.data.schema.field(column).type, column, where)
     labels = None if classes is None else np.asarray(table[classes][:])
     cells = table.select_columns([column])
     if type(cells.features[column]).__name__ == "Image":
@@ -174,14 +169,27 @@ def _choose(
 
 
 def _read(cells: Any, column: str, channels: int, row: int) -> Image:
-    cell = cells[row][column]
+    return decode_cell(cells[row][column], channels)
+
+
+def check_cells(kind: Any, column: str, where: str) -> None:
+    """Raise ValueError unless a column of this Arrow type holds encoded images."""
+    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
+    if str(cell) not in ("binary", "large_binary"):
+        raise ValueError(
+            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
+        )
+
+
+def decode_cell(cell: Any, channels: int) -> Image:
+    """Decode the image of a row: bytes, or a mapping that holds them."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise UnreadableImageError("the cell holds no bytes")
     return decode(data, channels)
 
 
-def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
+def image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     """Choose the column that holds the images."""
     there = ", ".join(map(repr, columns))
     if asked is not None and asked not in columns:
@@ -195,6 +203,6 @@ def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     return found
 
 
-def _label_column(columns: Sequence[str]) -> str | None:
+def label_column(columns: Sequence[str]) -> str | None:
     """Choose the column that holds the classes, if there is one."""
     return next((name for name in LABEL_COLUMNS if name in columns), None)
