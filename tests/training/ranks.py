@@ -125,7 +125,7 @@ def train(
         trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
     found = {"losses": losses.values, "divided": losses.divided, "world": trainer.world_size}
-    return {**found, "state": state}
+    return {**found, "compiled": module._compiled is not None, "state": state}
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:

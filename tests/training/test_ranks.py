@@ -138,6 +138,11 @@ def test_another_number_of_processes_goes_on(
     assert_same_training(whole, one["plain"])
 
 
+def test_compiled_and_eager_are_one_training(one: dict[str, dict[str, Any]]) -> None:
+    assert_same_training(one["compiled"], one["plain"])
+    assert (one["compiled"]["compiled"], one["plain"]["compiled"]) == (True, False)
+
+
 def test_the_networks_are_divided(two: dict[str, dict[str, Any]]) -> None:
     """And whole again when training is over: their state has as many numbers as that of one process."""
     assert two["plain"]["divided"] == 0

@@ -50,7 +50,8 @@ def open_images(
     Args:
         path: "photos" and "all_photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of a folder of
             images, an image, .npy, .npz, IDX, Parquet or WebDataset .tar (file or folder), a folder that ``datasets``
-            saved, or a font. Names come first: a folder called photos is "./photos".
+            saved, or a font; "stream:PATH" and "stream:hf:NAME" read Parquet in place, without a copy or a download
+            ahead. Names come first: a folder called photos is "./photos".
         split: "train", "validation" or "test".
         size: height and width of every item, in pixels.
         channels: 3 for RGB, 1 for luminance.

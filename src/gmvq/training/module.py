@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -142,8 +142,10 @@ class TokenizerModule(Divisible):
             channels_last(net)
         self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
         self.stage = build_stage(perceptual, adversarial, channels, spatial_dims, seed)
-        if compiled and self.stage and self.stage.critic:
-            raise ValueError("a training with a discriminator cannot be compiled; use compiled=False")
+        if compiled and self.stage:
+            raise ValueError(
+                "the bound alone is compiled; leave perceptual and adversarial.weight at 0, or compiled=False"
+            )
         self._compiled: Any = None
         self._batches = 0  # batches this process has trained on since training began
         self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
@@ -212,20 +214,13 @@ class TokenizerModule(Divisible):
 
     def _objective(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Loss, all terms, and reconstruction; compiled if asked, once there is a codebook: its start is not."""
-        if (
-            self._compiled is None
-            and self.compiled
-            and all(part._ready for part in self._mixtures().values())
-        ):
-            # Without a discriminator nothing depends on the progress, a number that would be compiled in.
-            self._compiled = torch.compile(partial(self._evaluate, progress=0.0), fullgraph=True)
-        return self._evaluate(images) if self._compiled is None else self._compiled(images)
+        if self._compiled is None and self.compiled and all(one._ready for one in self._mixtures().values()):
+            self._compiled = torch.compile(self._evaluate, fullgraph=True)
+        return (self._compiled or self._evaluate)(images)
 
-    def _evaluate(
-        self, images: Tensor, progress: float | None = None
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    def _evaluate(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         out = self.model(images)
-        loss, terms = self.loss(images, out, progress)
+        loss, terms = self.loss(images, out)
         return loss, {**terms, **out.quantizer.terms}, out.reconstruction.float()
 
     def loss(
