@@ -147,6 +147,10 @@ def test_a_data_set_of_the_hub(parquet: Path, reads: list[int], monkeypatch: pyt
     assert_close(data[50], open_images(parquet, size=16, augment=False, split_fractions=(0, 0))[50])
     assert reads == [48]
     assert len(opened("hf:a/set", split="test")) == 5
+    memory.rm("/set/train-00000-of-00002.parquet")
+    with pytest.raises(OSError, match="go on when it is there again"):
+        data[0]
+    assert data.skipped == []
     for other in ("memory://set/x.zip", str(next(parquet.iterdir())), "https://example.org/x.parquet"):
         files["train"] = [other]
         with pytest.raises(ValueError, match="hf:a/set is not stored as Parquet"):
@@ -161,6 +165,9 @@ def test_mistakes(parquet: Path, tmp_path: Path, picture) -> None:
         opened(tmp_path)
     with pytest.raises(ValueError, match="expected encoded images"):
         opened(parquet, column="label")
+    pq.write_table(table(picture, range(0)), tmp_path / "z.parquet")
+    with pytest.raises(ValueError, match="has no rows in train"):
+        opened(tmp_path / "z.parquet")
     (tmp_path / "y.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(ValueError, match="Parquet"):
         opened(tmp_path / "y.parquet")

@@ -51,7 +51,8 @@ def open_stream(name: str, wanted: Wanted) -> Pictures:
     groups, schema = _groups(tuple(files)) if files else ([], None)
     count = sum(group.rows for group in groups)
     _, rows, rule = choose_split({split: range(count if split == home else 0) for split in by_split}, wanted)
-    assert schema is not None
+    if schema is None or not count:
+        raise ValueError(f"{name} has no rows in {home}; give Parquet that holds images")
     column = image_column(schema.names, wanted.column, name)
     check_cells(schema.field(column).type, column, name)
     reader = _Reader(groups, column, wanted.channels)
@@ -90,7 +91,8 @@ def _files_of_hub(name: str) -> dict[str, list[str]]:
         raise ValueError(
             f"cannot look at hf:{name}: {type(error).__name__}: {error}; check the name and the network"
         ) from error
-    files = {SPLIT_ALIASES[key]: list(map(str, some)) for key, some in found.items() if key in SPLIT_ALIASES}
+    known = {SPLIT_ALIASES[key]: some for key, some in found.items() if key in SPLIT_ALIASES}
+    files = {split: list(map(str, some)) for split, some in known.items() if some}
     places = [file for some in files.values() for file in some]
     if not places or not all(file.startswith(_HUB) and file.endswith(".parquet") for file in places):
         raise ValueError(
@@ -159,6 +161,12 @@ class _Reader:
             with _open(group.file) as stream:
                 return parquet.ParquetFile(stream).read_row_group(group.number, columns=[column])[column]
         except Exception as error:  # those of Arrow, of the system, and of the HTTP client
+            if group.file.startswith(
+                _HUB
+            ):  # may pass, and leaving out what was not there in time would change the data
+                raise OSError(
+                    f"cannot read {group.file}: {one_line(error)}; go on when it is there again"
+                ) from error
             raise UnreadableImageError(
                 f"row group {group.number} of {group.file}: {one_line(error)}"
             ) from error

@@ -39,6 +39,8 @@ class ShardedStrategy(ModelParallelStrategy):
         self._plain: dict[str, nn.Module] = {}  # the networks without weights, as they were
 
     def setup_environment(self) -> None:
+        if not isinstance(self.lightning_module, Divisible):
+            raise ValueError("fsdp divides the networks of a tokenizer, and this is none; use strategy=ddp")
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
