@@ -11,6 +11,7 @@ in TensorFlow's ExponentialMovingAverage). Buffers (counts, schedules, where fro
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -54,7 +55,9 @@ class AveragedWeights(WeightAveraging):
                 "averaged weights need whole parameters on every process; use strategy=ddp or --average 0"
             )
         self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():  # that the networks may be divided: they are not
+            warnings.filterwarnings("ignore", message=".*overrides the configure_model.*")
+            super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
