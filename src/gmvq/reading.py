@@ -31,6 +31,11 @@ _RATIO = 20
 _MOST_MEMBERS = 64
 
 
+def is_remote(path: str) -> bool:
+    """Whether a name of data means a download: ``hf:NAME`` or ``stream:hf:NAME``."""
+    return path.startswith(("hf:", "stream:hf:"))
+
+
 def allowance(size: int) -> int:
     """Most bytes that a compressed file of ``size`` bytes may unpack to: 128 MiB, or 20 times its size."""
     return max(_FREE, _RATIO * size)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from .arrow_limits import check_arrow
 from .decode import UnreadableImageError, decode
 from .parquet_limits import check_parquet
 from .pictures import Pictures
-from .splits import SPLIT_ALIASES, Wanted, choose_split
+from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,12 +37,7 @@ _CELEBA = (178, 218)
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    by_split: dict[str, list[Path]] = {}
-    # In the order of their folders, on which the rows of the splits depend.
-    for file in sorted(files, key=lambda file: file.split("/")):
-        by_split.setdefault(_split_in(file), []).append(path / file)
-    if not files:
-        by_split["train"] = [path]
+    by_split = files_by_split(path, files)
     try:
         for file in (file for some in by_split.values() for file in some):
             with open_input(file) as stream:
@@ -55,8 +49,8 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
         names = parquet.read_schema(next(iter(by_split.values()))[0]).names
     except (arrow.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"cannot read {path} as Parquet: {error}") from error
-    chosen = _image_column(names, wanted.column, str(path))
-    columns = [chosen, *filter(None, [_label_column(names)])]
+    chosen = image_column(names, wanted.column, str(path))
+    columns = [chosen, *filter(None, [label_column(names)])]
 
     there = {name: some for name, some in rows.items() if some}
     return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
@@ -159,15 +153,10 @@ def _choose(
     home, rows, rule = choose_split(sizes, wanted)
     table = load(home)
     column, classes = (
-        _image_column(table.column_names, wanted.column, where),
-        _label_column(table.column_names),
+        image_column(table.column_names, wanted.column, where),
+        label_column(table.column_names),
     )
-    kind = table.data.schema.field(column).type
-    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
-    if str(cell) not in ("binary", "large_binary"):
-        raise ValueError(
-            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
-        )
+    check_cells(table.data.schema.field(column).type, column, where)
     # As they are stored: else datasets would decode what a file calls images or sound, in any format, and from any
     # path or address that a cell holds.
     stored = table.with_format("arrow")
@@ -191,7 +180,20 @@ def _choose(
 
 
 def _read(cells: Any, column: str, channels: int, row: int) -> Image:
-    cell = _cell(cells, column, row)
+    return decode_cell(_cell(cells, column, row), channels)
+
+
+def check_cells(kind: Any, column: str, where: str) -> None:
+    """Raise ValueError unless a column of this Arrow type holds encoded images."""
+    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
+    if str(cell) not in ("binary", "large_binary"):
+        raise ValueError(
+            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
+        )
+
+
+def decode_cell(cell: Any, channels: int) -> Image:
+    """Decode the image of a row: bytes, or a mapping that holds them."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise UnreadableImageError("the cell holds no bytes")
@@ -208,16 +210,7 @@ def _integers(column: Any) -> NDArray[Any] | None:
     return column.to_numpy() if whole else None
 
 
-def _split_in(name: str) -> str:
-    """Find a split's name in a file's name, else in its folders'; without one, everything is train."""
-    for part in reversed(name.split("/")):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in SPLIT_ALIASES:
-                return SPLIT_ALIASES[word]
-    return "train"
-
-
-def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
+def image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     """Choose the column that holds the images."""
     there = ", ".join(map(repr, columns))
     if asked is not None and asked not in columns:
@@ -231,6 +224,6 @@ def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     return found
 
 
-def _label_column(columns: Sequence[str]) -> str | None:
+def label_column(columns: Sequence[str]) -> str | None:
     """Choose the column that holds the classes, if there is one."""
     return next((name for name in LABEL_COLUMNS if name in columns), None)

@@ -14,7 +14,7 @@ from typing import Any, cast
 from ..environment import versions
 from ..errors import require
 from ..quantizers import PyramidGMVQ
-from ..reading import is_number
+from ..reading import is_number, is_remote
 from ..screen import markdown
 from .digest import model_digest
 from .interface import Tokenizer, networks_of
@@ -145,7 +145,7 @@ def _public(value: Any, key: str) -> Any:
 def _without_folders(path: str) -> str:
     kinds: tuple[type[PurePath], ...] = (PurePosixPath, PureWindowsPath)
     local = path.startswith(("~", ".")) or any(kind(path).is_absolute() for kind in kinds)
-    if path.startswith("hf:") or not (local or "\\" in path or "/" in path):
+    if is_remote(path) or not (local or "\\" in path or "/" in path):
         return path
     return PureWindowsPath(path).name or path
 

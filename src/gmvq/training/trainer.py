@@ -20,6 +20,7 @@ from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
 from .history import HistoryWriter
 from .pictures import LoggedPictures
 from .progress import StepProgress
+from .sharding import ShardedStrategy
 from .waiting import DataWait
 
 #: Where ``gmvq fit`` departs from the defaults of Lightning's Trainer.
@@ -80,6 +81,8 @@ def build_trainer(
                 enable_version_counter=False,
             )
         )
+    if options.get("strategy") == "fsdp":
+        options = {**options, "strategy": ShardedStrategy()}
     return Trainer(
         **options,
         callbacks=callbacks,
