@@ -13,6 +13,7 @@ STUDIES = {
     "transplant": "codes in a trained autoencoder, beside EMA VQ in the same place",
     "plain_conv": "a plain convolutional network, the best of four rates for every method",
     "scales": "a pyramid of scales beside a single scale, at equal rate",
+    "ragged": "codes for blocks and positions beside a fixed grid, at equal PSNR",
     "signals": "the figures of two runs on sound and series",
     "stage": "the perceptual and adversarial stage against the bound alone",
     "tutorial": "how long the lines of the tutorial take",

@@ -24,8 +24,12 @@ from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
 from ..results import read
+<<<<<<< HEAD
 from . import uncertainty
 from .verdict import verdict
+=======
+from . import ragged, uncertainty
+>>>>>>> main
 
 #: Page -> part -> the results files that its template needs.
 _PARTS = {
@@ -36,7 +40,7 @@ _PARTS = {
         "soak": ("soak",),
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
-    "compositions": {"scales": ("scales",)},
+    "compositions": {"scales": ("scales",), "ragged": ("ragged",)},
     "transplant": {"transplant": ("transplant",)},
     "signals": {"signals": ("signals",)},
     "training": {"stage": ("stage",)},
@@ -61,6 +65,8 @@ def write_parts(root: Path) -> None:
                 values: dict[str, Any] = {file: found[file] for file in files}
                 if page == "uncertainty":
                     values |= uncertainty.values(part, found[part], docs / "uncertainty")
+                if part == "ragged":
+                    values |= ragged.values(found[part])
                 write_between(docs / f"{page}.md", part, render(f"{files[0]}.md.j2", **values))
     studies = [found[name] for name in sorted(found) if name.startswith("rd_")]
     if studies:
