@@ -24,12 +24,8 @@ from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
 from ..results import read
-<<<<<<< HEAD
-from . import uncertainty
-from .verdict import verdict
-=======
 from . import ragged, uncertainty
->>>>>>> main
+from .verdict import verdict
 
 #: Page -> part -> the results files that its template needs.
 _PARTS = {
