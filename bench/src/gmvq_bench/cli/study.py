@@ -11,6 +11,7 @@ STUDIES = {
     "bottleneck": "how much of the class of a picture survives the codes",
     "uncertainty": "whether the variance knows where GM-VQ errs, and which images are new",
     "transplant": "codes in a trained autoencoder, beside EMA VQ in the same place",
+    "plain_conv": "a plain convolutional network, the best of four rates for every method",
     "scales": "a pyramid of scales beside a single scale, at equal rate",
     "ragged": "codes for blocks and positions beside a fixed grid, at equal PSNR",
     "signals": "the figures of two runs on sound and series",
