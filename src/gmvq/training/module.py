@@ -238,8 +238,7 @@ class TokenizerModule(Divisible):
             progress: share of the training that is done, 0 to 1; default: the trainer's.
         """
         reconstruction = out.reconstruction.float()
-        bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
-        bound = bound / images[0].numel()
+        bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer) / images[0].numel()
         if self.stage is None:
             return bound, {}
         progress = self._progress() if progress is None else progress
