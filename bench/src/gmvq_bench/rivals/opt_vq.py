@@ -26,9 +26,9 @@ _SMALL = 1e-30
 
 def sinkhorn(cost: Tensor, epsilon: float, rounds: int) -> Tensor:
     """The plan of uniform marginals, times n: rows of ``cost`` (n, K) to rows that sum to 1, columns nearly to n/K."""
-    kernel = (
-        -epsilon * (cost - cost.amin(1, keepdim=True))
-    ).exp()  # a factor of a row does not change the plan
+    # A factor of a row or a column does not change the plan: with a 1 in each of them none underflows as a whole.
+    cost = cost - cost.amin(1, keepdim=True)
+    kernel = (-epsilon * (cost - cost.amin(0))).exp()
     columns = cost.new_ones(cost.shape[1])
     rows = cost.new_ones(cost.shape[0])
     for _ in range(rounds):
