@@ -42,7 +42,7 @@ def test_optvq_at_a_large_epsilon_is_the_best_assignment_by_enumeration() -> Non
 
 
 def test_optvq_uses_most_codes_where_the_nearest_is_one() -> None:
-    layer = build("optvq", commitment_weight=0.5, epsilon=50.0)
+    layer = build("optvq", commitment_weight=0.5, epsilon=50.0, rounds=200)
     with torch.no_grad():
         layer.codebook.mul_(0.2).add_(5.0)[0] = 0.0  # pyright: ignore
         layer.started.fill_(True)  # pyright: ignore
