@@ -68,9 +68,8 @@ class GaussianQuant(BaselineQuantizer):
         self.outward_weight, self.target = outward_weight, math.log(codebook_size)
         self.log_variance = log_variance_head(dim, initial_log_variance)
         self.register_buffer("codebook", torch.randn(codebook_size, dim))
-        self.register_buffer(
-            "weights", torch.tensor([initial_weight, 1.0, 1.0])
-        )  # lambda, its maximum, its minimum
+        # lambda, lambda_max and lambda_min
+        self.register_buffer("weights", torch.tensor([initial_weight, 1.0, 1.0]))
 
     def codewords(self) -> Tensor:
         return self.codebook
