@@ -268,7 +268,8 @@ def _binary(
 
 #: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
 fsq = Peer(partial(_scalar, "fsq", "FSQ"), {"levels": None})
-#: Features to near uniform ones, moved within a bin or to its middle; a bin each with probability ``quantize_rate``.
+#: Features made nearly uniform, then put to the middle of their bin with probability ``quantize_rate``, else moved by
+#: half a bin at most. The package draws for each feature, the paper for a whole forward pass.
 fsp = Peer(partial(_scalar, "fsp", "FSP"), {"levels": None, "quantize_rate": 0.5})
 #: The signs of log2 K features, with an entropy penalty.
 lfq = Peer(
