@@ -12,7 +12,7 @@ within a distance d, and needs a cell only if its centre is within r + d, which 
 .. math:: v \cdot m + E - \tfrac{\omega}{2} (|m|^2 - r^2) - t + \omega r d \ge 0 .
 
 Each side is taken with the largest error of its rounding, so that no code that is left out is among the k best. Cells are
-made anew in every search: that is K sqrt(C) distances, and nothing has to be kept.
+made anew in every search: that is 2 K sqrt(C) distances of C cells, and nothing has to be kept.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -33,8 +33,8 @@ from .selection import largest_one
 _ROWS, _CODES, _CODES_PER_K, _MAX_K = 1 << 13, 1 << 14, 1 << 10, 16
 #: The look: so many rows may need this share of the codes on average. Codes near the k best that a row may have.
 _LOOK, _SHARE, _PAIRS = 256, 0.2, 64
-#: Cells beside the root of K; codes for each centre, and steps, of k-means.
-_DENSITY, _SAMPLE, _STEPS = 4, 32, 4
+#: Codes of a cell; codes for each centre, and steps, of k-means.
+_CELL, _SAMPLE, _STEPS = 64, 32, 4
 #: Rows that are searched together, and cells that are tested together.
 _BLOCK, _TESTED = 1 << 16, 16
 #: Products with centres that are made together.
@@ -121,7 +121,7 @@ def _make(referee: Referee) -> _Cells | None:
 
 def _kmeans(points: Tensor) -> Tensor:
     """The cell of each point, (K,): k-means twice, of all points and of those of each coarse cell."""
-    count = max(2, round((_DENSITY * len(points) ** 0.5) ** 0.5))
+    count = round((len(points) / _CELL) ** 0.5)
     coarse = _nearest(points, _centres(points, count))
     home = torch.zeros_like(coarse)
     for cell, members in enumerate(coarse.argsort(stable=True).split(torch.bincount(coarse).tolist())):
@@ -150,10 +150,11 @@ def _nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def _most(centres: Tensor, rows: Tensor) -> Tensor:
-    """The centre whose product with each row is the largest, (N,); of about equal ones any."""
+    """The centre whose product with each row is the largest, (N,); of about equal ones, or none, any."""
     parts = rows.split(max(64, _LOGITS // len(centres)))
     logits = (centres @ part.T for part in parts)
-    return torch.cat([largest_one(x, len(x), x.new_zeros(x.shape[1]))[1] for x in logits])
+    found = [largest_one(x, len(x), x.new_zeros(x.shape[1]))[1] for x in logits]
+    return torch.cat(found).clamp_(0, len(centres) - 1)
 
 
 def _pay(cells: _Cells, referee: Referee, k: int) -> bool:
