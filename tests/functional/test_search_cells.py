@@ -1,4 +1,4 @@
-"""Search by cells: what the bound leaves out is never among the best, and where it rules out little, all is searched."""
+"""Search by cells: what the bound leaves out is never among the best; where it leaves out little, all is searched."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def test_the_best_codes_are_those_of_all_logits(k, dim, dtype, taken) -> None:
     assert taken == [True]
 
 
-@pytest.mark.parametrize("kind", ["uneven weights", "inner products", "features of uneven weight", "far from 0"])
+@pytest.mark.parametrize(
+    "kind", ["uneven weights", "inner products", "features of uneven weight", "far from 0"]
+)
 def test_whatever_the_bias_is_made_of(kind, taken, monkeypatch) -> None:
     monkeypatch.setattr(cells, "_SHARE", 1.0)  # right also where it does not pay
     query, codebook, bias = clustered(200, _SIZE, 4)

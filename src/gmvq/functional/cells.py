@@ -11,8 +11,8 @@ within a distance d, and needs a cell only if its centre is within r + d, which 
 
 .. math:: v \cdot m + E - \tfrac{\omega}{2} (|m|^2 - r^2) - t + \omega r d \ge 0 .
 
-Each side is taken with the largest error of its rounding, so that no code that is left out is among the k best. Cells are
-made anew in every search: that is 2 K sqrt(C) distances of C cells, and nothing has to be kept.
+Each side is taken with the largest error of its rounding, so that no code that is left out is among the k best. The C
+cells are made anew in every search: that is 2 K sqrt(C) distances, and nothing has to be kept.
 """
 
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -37,8 +37,8 @@ _LOOK, _SHARE, _PAIRS = 256, 0.2, 64
 _CELL, _SAMPLE, _STEPS = 64, 32, 4
 #: Rows that are searched together, and cells that are tested together.
 _BLOCK, _TESTED = 1 << 16, 16
-#: Products with centres that are made together.
-_LOGITS = 1 << 18
+#: Logits that are made together.
+_LOGITS = 1 << 19
 
 
 class _Cells(NamedTuple):
@@ -127,7 +127,9 @@ def _kmeans(points: Tensor) -> Tensor:
     for cell, members in enumerate(coarse.argsort(stable=True).split(torch.bincount(coarse).tolist())):
         if len(members):
             part = points[members]
-            home[members] = cell * len(points) + _nearest(part, _centres(part, 1 + count**2 * len(part) // len(points)))
+            home[members] = cell * len(points) + _nearest(
+                part, _centres(part, 1 + count**2 * len(part) // len(points))
+            )
     return home
 
 
@@ -190,7 +192,9 @@ def _known(cells: _Cells, rows: Tensor, k: int) -> Tensor:
     known = rows.new_full((len(rows),), -torch.inf)
     for cell, places in enumerate(home.argsort().split(torch.bincount(home).tolist())):
         if len(places) and sizes[cell] >= k:
-            logits = rows.index_select(0, places) @ cells.folded[cells.starts[cell] : cells.starts[cell + 1]].T
+            logits = (
+                rows.index_select(0, places) @ cells.folded[cells.starts[cell] : cells.starts[cell + 1]].T
+            )
             known[places] = logits.amax(1) if k == 1 else logits.topk(k, 1).values[:, -1]
     return known
 
@@ -203,7 +207,9 @@ def _tests(cells: _Cells, referee: Referee, rows: Tensor, known: Tensor) -> Tens
     squares = (lengths / omega).square() + (2.0 / omega) * (cells.level - least)
     terms = (lengths / omega).square() + (2.0 / omega) * (abs(cells.level) + least.abs())
     away = (squares + 8.0 * gamma * terms).clamp_min(0.0).sqrt()
-    reach = lengths * longest + abs(cells.level) + least.abs() + omega * longest * (3.0 * longest + 2.0 * away)
+    reach = (
+        lengths * longest + abs(cells.level) + least.abs() + omega * longest * (3.0 * longest + 2.0 * away)
+    )
     return torch.cat([rows, (least - 8.0 * gamma * reach)[:, None], away[:, None]], 1)
 
 
@@ -211,21 +217,27 @@ def _pairs(cells: _Cells, rows: Tensor, tests: Tensor, least: Tensor) -> tuple[T
     """Rows and codes whose logits are at least ``least`` (N,), and these, (P,); None where these are too many."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     room, columns = _PAIRS * len(rows), tests.T.contiguous()
+    gathered, buffer = (
+        torch.empty_like(rows),
+        rows.new_empty(_LOGITS + int(torch.tensor(cells.starts).diff().amax())),
+    )
     for first in range(0, len(cells.tests), _TESTED):
         needed = (cells.tests[first : first + _TESTED] @ columns) >= 0.0
         for cell, chosen in enumerate(needed, first):
-            places = chosen.nonzero()[:, 0]
             start, end = cells.starts[cell : cell + 2]
-            logits = cells.folded[start:end] @ rows.index_select(0, places).T
-            near = (logits.amax(0) >= least.index_select(0, places)).nonzero()[:, 0]
-            if len(near) == 0:
-                continue
-            places, logits = places.index_select(0, near), logits.index_select(1, near)
-            members, which = (logits >= least.index_select(0, places)).nonzero().unbind(1)
-            found.append((places[which], cells.codes[start + members], logits[members, which]))
-            room -= len(which)
-            if room < 0:
-                return None
+            for places in chosen.nonzero()[:, 0].split(1 + _LOGITS // (end - start)):
+                some = torch.index_select(rows, 0, places, out=gathered[: len(places)])
+                logits = buffer[: (end - start) * len(places)].view(end - start, -1)
+                torch.mm(cells.folded[start:end], some.T, out=logits)
+                near = (logits.amax(0) >= least.index_select(0, places)).nonzero()[:, 0]
+                if len(near) == 0:
+                    continue
+                places, logits = places.index_select(0, near), logits.index_select(1, near)
+                members, which = (logits >= least.index_select(0, places)).nonzero().unbind(1)
+                found.append((places[which], cells.codes[start + members], logits[members, which]))
+                room -= len(which)
+                if room < 0:
+                    return None
     places, codes, logits = zip(*found, strict=True)
     return torch.cat(places), torch.cat(codes), torch.cat(logits)
 
