@@ -51,9 +51,8 @@ def check(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> None:
     values, codes, best = best_codes(query, codebook, bias, k)
     assert torch.equal(best, logits.argmax(-1))
     assert all(len(row.unique()) == k for row in codes)
-    close = {"rtol": 1e-6, "atol": 1e-5}
-    torch.testing.assert_close(values.double(), logits.topk(k).values, **close)
-    torch.testing.assert_close(logits.gather(1, codes), values.double(), **close)
+    torch.testing.assert_close(values.double(), logits.topk(k).values, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(logits.gather(1, codes), values.double(), rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -145,6 +144,7 @@ def test_the_test_keeps_every_cell_with_a_code_that_is_better_than_known(dim) ->
     query, codebook, bias = clustered(200, _SIZE, dim)
     referee = Referee(query, codebook, bias)
     made = cells._make(referee)
+    assert made is not None
     rows = torch.nn.functional.pad(query, (0, 1), value=1.0)
     logits = dense(query, codebook, bias)
     home = torch.empty(_SIZE, dtype=torch.int64)

@@ -127,9 +127,8 @@ def _kmeans(points: Tensor) -> Tensor:
     for cell, members in enumerate(coarse.argsort(stable=True).split(torch.bincount(coarse).tolist())):
         if len(members):
             part = points[members]
-            home[members] = cell * len(points) + _nearest(
-                part, _centres(part, 1 + count**2 * len(part) // len(points))
-            )
+            finer = _centres(part, 1 + count**2 * len(part) // len(points))
+            home[members] = cell * len(points) + _nearest(part, finer)
     return home
 
 
@@ -146,17 +145,20 @@ def _centres(points: Tensor, count: int) -> Tensor:
 
 
 def _nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """The nearest centre of each point, (K,); of about equal ones any."""
+    """The nearest centre of each point, (K,)."""
     bias = -0.5 * centres.square().sum(1, keepdim=True)
     return _most(torch.cat([centres, bias], 1), F.pad(points, (0, 1), value=1.0))
 
 
 def _most(centres: Tensor, rows: Tensor) -> Tensor:
-    """The centre whose product with each row is the largest, (N,); of about equal ones, or none, any."""
-    parts = rows.split(max(64, _LOGITS // len(centres)))
-    logits = (centres @ part.T for part in parts)
-    found = [largest_one(x, len(x), x.new_zeros(x.shape[1]))[1] for x in logits]
-    return torch.cat(found).clamp_(0, len(centres) - 1)
+    """The centre whose product with each row is the largest, (N,); of equal ones any."""
+    found = []
+    for part in rows.split(max(64, _LOGITS // len(centres))):
+        logits = centres @ part.T
+        _, home, open_ = largest_one(logits, len(logits), part.new_zeros(len(part)))
+        home[open_] = logits[:, open_].argmax(0)
+        found.append(home)
+    return torch.cat(found)
 
 
 def _pay(cells: _Cells, referee: Referee, k: int) -> bool:
@@ -192,9 +194,8 @@ def _known(cells: _Cells, rows: Tensor, k: int) -> Tensor:
     known = rows.new_full((len(rows),), -torch.inf)
     for cell, places in enumerate(home.argsort().split(torch.bincount(home).tolist())):
         if len(places) and sizes[cell] >= k:
-            logits = (
-                rows.index_select(0, places) @ cells.folded[cells.starts[cell] : cells.starts[cell + 1]].T
-            )
+            members = cells.folded[cells.starts[cell] : cells.starts[cell + 1]]
+            logits = rows.index_select(0, places) @ members.T
             known[places] = logits.amax(1) if k == 1 else logits.topk(k, 1).values[:, -1]
     return known
 
@@ -207,9 +208,8 @@ def _tests(cells: _Cells, referee: Referee, rows: Tensor, known: Tensor) -> Tens
     squares = (lengths / omega).square() + (2.0 / omega) * (cells.level - least)
     terms = (lengths / omega).square() + (2.0 / omega) * (abs(cells.level) + least.abs())
     away = (squares + 8.0 * gamma * terms).clamp_min(0.0).sqrt()
-    reach = (
-        lengths * longest + abs(cells.level) + least.abs() + omega * longest * (3.0 * longest + 2.0 * away)
-    )
+    reach = lengths * longest + abs(cells.level) + least.abs()
+    reach += omega * longest * (3.0 * longest + 2.0 * away)
     return torch.cat([rows, (least - 8.0 * gamma * reach)[:, None], away[:, None]], 1)
 
 
@@ -217,10 +217,8 @@ def _pairs(cells: _Cells, rows: Tensor, tests: Tensor, least: Tensor) -> tuple[T
     """Rows and codes whose logits are at least ``least`` (N,), and these, (P,); None where these are too many."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     room, columns = _PAIRS * len(rows), tests.T.contiguous()
-    gathered, buffer = (
-        torch.empty_like(rows),
-        rows.new_empty(_LOGITS + int(torch.tensor(cells.starts).diff().amax())),
-    )
+    gathered = torch.empty_like(rows)
+    buffer = rows.new_empty(_LOGITS + int(torch.tensor(cells.starts).diff().amax()))
     for first in range(0, len(cells.tests), _TESTED):
         needed = (cells.tests[first : first + _TESTED] @ columns) >= 0.0
         for cell, chosen in enumerate(needed, first):
