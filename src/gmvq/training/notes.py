@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from ..models.builtin import PREFIX
+
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Number = int | float
 
@@ -71,6 +73,8 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
 
 def place_here(path: str, what: str, hint: str) -> str:
     """A place that a file names, if it is on this machine: what a file says never makes us use the network."""
+    if path.startswith(PREFIX):
+        return path
     if path.startswith("hf:") or not Path(path).expanduser().exists():
         raise FileNotFoundError(
             f"{what} names {path!r}, which is not on this machine, and nothing is downloaded unasked; {hint}"
