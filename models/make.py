@@ -26,7 +26,7 @@ PACKAGE, RUNS = HERE / "src" / "gmvq_models", HERE.parent / "runs" / "models"
 #: Licences of the weights, as the Hub spells them.
 LICENCES = {"photos": "apache-2.0", "emoji": "ofl-1.1", "speech": "cc-by-sa-3.0", "emoji-prior": "ofl-1.1"}
 #: Optimizer steps, where they are not those of the configuration.
-STEPS = {"emoji": 200, "speech": 200, "emoji-prior": 150}
+STEPS = {"emoji": 200, "speech": 200, "emoji-prior": 100}
 
 _NOTO = """
 The pictures of Noto Color Emoji (Debian package `fonts-noto-color-emoji`), copyright 2013-2017 Google Inc. and
@@ -77,7 +77,7 @@ def make_prior(name: str) -> None:
     """Over the tokens of the model whose name it has before "-prior"; in half precision, and measured so."""
     tokens = RUNS / f"{name}-tokens"
     run("encode", f"builtin:{name.removesuffix('-prior')}", "--out", tokens)
-    run("prior", "fit", tokens, "--data.batch_size", 32, *_training(name))
+    run("prior", "fit", tokens, "--data.batch_size", 32, "--model.warmup_steps", 20, *_training(name))
     prior, notes = open_prior(RUNS / name / "model")
     figures = measure_prior(prior.half(), TokenDataModule(str(tokens)).rows("test"))
     about = {**notes, "metrics": figures.to_dict()}
