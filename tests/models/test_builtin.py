@@ -85,10 +85,10 @@ def test_an_unknown_name_and_names_that_lead_elsewhere(gmvq: Run) -> None:
         with pytest.raises(FileNotFoundError, match=r"it has builtin:emoji, .*builtin:photos"):
             VQAutoencoder.from_pretrained(f"builtin:{name}")
     result = gmvq("inspect", "builtin:photographs")
-    assert result.code == 1
+    assert result.code == 2
     assert "builtin:photos" in result.err
     result = gmvq("inspect", f"builtin:{PRIOR}")
-    assert result.code == 1
+    assert result.code == 2
     assert "TokenPrior" in result.err
 
 
