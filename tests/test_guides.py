@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,19 @@ DOCS = Path(gmvq.__file__).parents[2] / "docs"
 PAGES = {
     "codes.md": (),
     "compositions.md": (),
+    "data.md": ("PIL.Image",),
     "migration.md": ("vector_quantize_pytorch", "diffusers"),
     "transplant.md": ("diffusers",),
 }
+
+
+def png_of(number: int) -> bytes:
+    """A small picture."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (number, 2 * number, 3 * number)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -32,6 +43,7 @@ def test_examples_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "latents": torch.randn(4, 200, 64),
         "features": torch.randn(3, 64, 100),
         "images": torch.rand(2, 3, 16, 16),
+        "png_of": png_of,
     }
     examples = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     assert examples

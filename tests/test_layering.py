@@ -30,6 +30,7 @@ CORE = {
     "objectives",
     "models",
     "convert",
+    "compat",
 }
 BASE = {"torch", "numpy", "safetensors"}
 #: Extras that a package may import at module level; the base dependencies may be imported anywhere.
@@ -194,7 +195,8 @@ LIBRARIES = {
     "parquet.read_metadata": {"gmvq/data/tables.py", "gmvq/data/parquet_limits.py"},
     "parquet.read_schema": {"gmvq/data/tables.py", "gmvq/tokens/shard.py"},
     "parquet.read_table": {"gmvq/tokens/shard.py"},
-    "parquet.ParquetFile": {"gmvq/data/parquet_limits.py"},
+    "parquet.ParquetFile": {"gmvq/data/parquet_limits.py", "gmvq/data/stream.py"},
+    "fsspec.url_to_fs": {"gmvq/data/stream.py"},
     "parquet.ParquetWriter": {"gmvq/tokens/writing.py"},
     "arrow.memory_map": {"gmvq/tokens/arrow_cache.py", "gmvq/data/arrow_limits.py"},
     "torch.load": {
@@ -211,7 +213,6 @@ LIBRARIES = {
     "torch.export.load": {"gmvq/export/program.py"},
     "onnx.save": {"gmvq/export/onnx.py"},
     "runtime.InferenceSession": {"gmvq/export/onnx.py"},
-    "datasets.load_from_disk": {"gmvq/data/tables.py"},
     "datasets.load_dataset": {"gmvq/data/tables.py"},
     "Dataset.from_parquet": {"gmvq/data/tables.py"},
 }

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import struct
 import zipfile
 from collections.abc import Callable
@@ -24,7 +25,17 @@ from gmvq.data.decode import UnreadableImageError, decode
 from gmvq.data.font_limits import check_font
 from gmvq.files import atomic_write, check_space, inside, open_append, write_bytes
 from gmvq.models.weights import read_weights
-from gmvq.reading import allowance, check_plain, open_input, read_gzip, read_json, read_text
+from gmvq.reading import (
+    allowance,
+    check_plain,
+    is_number,
+    open_input,
+    parse_json,
+    read_gzip,
+    read_json,
+    read_text,
+)
+from gmvq.training.checkpoint import find_model
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
@@ -306,3 +317,67 @@ def test_parameters_that_are_not_finite(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"decoder\.\S+ holds 1 NaN or infinite values of"):
         VQAutoencoder.from_pretrained(tmp_path / "model")
+
+
+def test_numbers_of_files() -> None:
+    """JSON has whole numbers that no float holds, and takes NaN and infinity."""
+    assert [value for value in (0, -1.5, 10**30) if not is_number(value)] == []
+    odd = [
+        parse_json(text) for text in ("1e999", "NaN", "-Infinity", "9" * 400, "true", "null", '"1"', "[1]")
+    ]
+    assert not any(map(is_number, odd))
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, "3", "null", '{"step": 1e999}', '{"step": ' + "9" * 400 + "}", "\udcff", "[]"]
+)
+def test_lines_of_a_run_that_are_none(tmp_path: Path, line: str) -> None:
+    """They are left out of curves, lists of what was skipped, and what is kept when a run goes on."""
+    from gmvq.data.skipping import read_noted
+    from gmvq.evaluation.history import read_history
+
+    file = tmp_path / "history.jsonl"
+    text = line + '\n{"step": 2, "loss": 1.5, "mse": ' + "9" * 400 + '}\n["a.png", "broken"]\n'
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert read_history(file).curves == {"loss": ([2.0], [1.5])}
+    assert read_noted(file)[-1] == ("a.png", "broken")
+    pytest.importorskip("lightning")
+    from gmvq.training.history import HistoryWriter
+
+    HistoryWriter(file).keep_until(3)
+    assert file.read_text().startswith('{"step": 2, ')
+    assert len(file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link to a device"])
+def test_devices_are_not_replaced_by_files(tmp_path: Path, kind: str) -> None:
+    """``--json /dev/full`` as root put a file in the place of the device."""
+    target = tmp_path / "a.json"
+    if kind == "fifo":
+        os.mkfifo(target)
+    elif kind == "socket":
+        socket.socket(socket.AF_UNIX).bind(os.path.relpath(target))
+    else:
+        target.symlink_to("/dev/null")
+    before = os.lstat(target)
+    with pytest.raises(ValueError, match="is not replaced; give the name of a file"):
+        write_bytes(target, b"new")
+    assert os.lstat(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "nothing"])
+def test_what_stands_under_a_name_is_said(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not that there is none, and that perhaps the same name was meant."""
+    path = tmp_path / "source"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("source" if kind == "loop" else "absent")
+    what = "FIFO, socket or device" if kind == "fifo" else "symbolic link that leads to no file"
+    with pytest.raises(FileNotFoundError, match=f"source' holds no model: it is a {what}"):
+        find_model(path)
+    for use in (open_images, open_signals):
+        with pytest.raises(ValueError, match=f"it is a {what}"):
+            use(path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Objective,
         Precision,
         PyramidGMVQ,
+        RaggedGMVQ,
         ResidualGMVQ,
         Variance,
     )
@@ -33,6 +34,7 @@ _WHERE = {
     "GaussianMixtureVQ": "quantizers",
     "GroupedGMVQ": "quantizers",
     "PyramidGMVQ": "quantizers",
+    "RaggedGMVQ": "quantizers",
     "ResidualGMVQ": "quantizers",
     "Objective": "quantizers",
     "Precision": "quantizers",

@@ -64,6 +64,12 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
+def check_seed(value: int) -> None:
+    """Raise ValueError unless ``value`` is a seed for torch: a whole number of 64 bits."""
+    if not -(1 << 63) <= value < 1 << 63:
+        raise ValueError(f"seed must be a whole number of at most 64 bits, got {value!s:.80}")
+
+
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:

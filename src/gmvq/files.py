@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,11 @@ def check_own(folder: PathLike) -> None:
             raise ValueError(
                 f"{path} is a symbolic link, through which nothing is written; put a folder there"
             )
+
+
+def real_path(path: PathLike) -> Path:
+    """The absolute path that links lead to; ``Path.resolve`` raises RuntimeError where they lead in a circle."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def is_name(name: object) -> bool:
@@ -127,6 +133,7 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
 
     Raises:
         DiskFullError: the disk is full; nothing is left of the new file.
+        ValueError: a FIFO, socket or device, or a link to one, has the name; it is not replaced.
 
     Example:
         >>> with atomic_write("figures.json") as file:
@@ -134,6 +141,7 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
         2
     """
     target = Path(path)
+    _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -156,6 +164,16 @@ def atomic_write(path: PathLike, *, sync: bool = False) -> Iterator[Path]:
     if sync:
         with contextlib.suppress(OSError, AttributeError):  # not every system lets folders be synced
             _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise ValueError where a new file would take the place of a device such as /dev/null, a FIFO or a socket."""
+    with contextlib.suppress(OSError):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ValueError(
+                f"{path} is a FIFO, socket or device, and is not replaced; give the name of a file"
+            )
 
 
 @contextmanager

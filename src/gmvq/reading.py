@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ _FREE = 128 << 20
 _RATIO = 20
 #: Each member of a gzip file means a copy of the rest.
 _MOST_MEMBERS = 64
+
+
+def is_remote(path: str) -> bool:
+    """Whether a name of data means a download: ``hf:NAME`` or ``stream:hf:NAME``."""
+    return path.startswith(("hf:", "stream:hf:"))
 
 
 def allowance(size: int) -> int:
@@ -52,6 +58,15 @@ def check_plain(path: PathLike) -> int:
         ValueError: it is a folder, FIFO, socket or device, which is not opened.
     """
     return _plain(os.stat(path), path)
+
+
+def not_a_file(path: PathLike) -> str:
+    """What stands under a name that is no file and no folder, for messages."""
+    if not os.path.lexists(path):
+        return "there is no such file"
+    if os.path.exists(path):
+        return "it is a FIFO, socket or device, and is not opened; give a file or a folder"
+    return "it is a symbolic link that leads to no file"
 
 
 def _plain(status: os.stat_result, path: PathLike) -> int:
@@ -122,10 +137,22 @@ def read_json(path: PathLike) -> Any:
     Raises:
         ValueError: it is none, or is nested thousands deep; and as ``read_text``.
     """
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; what is none, or is nested thousands deep, raises ValueError."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a file is a number, other than NaN and infinity, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def read_gzip(path: PathLike) -> bytes:

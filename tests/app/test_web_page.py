@@ -80,3 +80,10 @@ def test_misuse(here: Any, gmvq: Any, arguments: list[str], message: str) -> Non
     assert result.code == 2
     assert message in result.err
     assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("address", ["https://a b", "https://", "https://x:y/", "https://127.0.0.1:9/x.tgz"])
+def test_addresses_that_give_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No connection is made here: the guard refuses it, as a network may."""
+    with pytest.raises(ValueError, match=f"cannot fetch {address}"):
+        web_page.runtime_files(address)

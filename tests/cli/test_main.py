@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from gmvq.cli.main import COMMANDS, main
 
@@ -114,3 +116,14 @@ def test_our_own_mistakes_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("gmvq.cli.evaluate.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["evaluate", "nothing"])
+
+
+@pytest.mark.parametrize("error", ["torch", "numpy", "cuda"])
+def test_memory_that_runs_out_is_no_traceback(capsys: pytest.CaptureFixture[str], error: str) -> None:
+    def ask(argv: list[str]) -> int:
+        if error == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 EiB")
+        return len(torch.empty(1 << 60) if error == "torch" else np.empty(1 << 50))
+
+    assert main(["ask"], more={"ask": ask}) == 2
+    assert "gmvq ask: error: not enough memory: " in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -147,3 +149,42 @@ def test_rows_come_in_the_order_of_the_folders(tmp_path: Path, picture) -> None:
         write(tmp_path / folder / "x.parquet", {"image": cells(picture, 1), "label": [number]})
     dataset = open_images(tmp_path, augment=False, split_fractions=(0, 0))
     assert [dataset.label(i) for i in range(3)] == [0, 1, 2]
+
+
+def test_two_colons_in_a_path(tmp_path: Path, picture) -> None:
+    """They name chains of file systems to the library that ``datasets`` opens files with."""
+    write(tmp_path / "http::a.parquet", {"image": cells(picture, 9)})
+    for path in (tmp_path, tmp_path / "http::a.parquet"):
+        with pytest.raises(ValueError, match="has two colons in its path"):
+            open_images(path)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("claim", ["Image", "Audio", "Video", "Pdf"])
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/x.png", "fifo"])
+def test_no_column_is_decoded_by_datasets(
+    tmp_path: Path, picture, saved: bool, claim: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column that a file calls an image is one by its bytes alone: no path and no address in it is opened."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    columns = {"image": cells(picture, 9), "label": [{"bytes": None, "path": place}] * 9}
+    for column, kind in (("image", claim), ("label", claim)):
+        told = {name: {"_type": "Image"} for name in columns} | {column: {"_type": kind}}
+        table = pa.table(columns, metadata={"huggingface": json.dumps({"info": {"features": told}})})
+        path = tmp_path / f"{column}.parquet"
+        if saved:
+            path = tmp_path / column
+            path.mkdir()
+            with (
+                pa.OSFile(str(path / "a.arrow"), "wb") as file,
+                pa.ipc.new_stream(file, table.schema) as writer,
+            ):
+                writer.write_table(table)
+            (path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "a.arrow"}]}))
+            (path / "dataset_info.json").write_text("{}")
+        else:
+            pq.write_table(table, path)
+        dataset = open_images(path, size=32, augment=False, split_fractions=(0, 0))
+        assert_close(dataset[3], torch.from_numpy(picture(3, 32, 32)).permute(2, 0, 1) / 255)
+        assert dataset.label(3) in (None, -1)

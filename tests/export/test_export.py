@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmvq import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, ResidualGMVQ
+from gmvq import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, RaggedGMVQ, ResidualGMVQ
 from gmvq.data.decode import decode
 from gmvq.export import (
     ExportMismatchError,
@@ -42,6 +42,7 @@ QUANTIZERS = {
     "residual": lambda: ResidualGMVQ(8, 8, 3),
     "grouped": lambda: GroupedGMVQ(8, 8, 2),
     "pyramid": lambda: PyramidGMVQ(8, 8, 2),
+    "ragged": lambda: RaggedGMVQ(8, 16, 2),
 }
 SHAPES = [(1, 3, 8, 8), (5, 3, 8, 12), (2, 3, 40, 16)]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gmvq import PyramidGMVQ
 from gmvq.models import build_autoencoder
 
 _FIT = ["fit", "--data.path", "images.npy", "--data.size", "8", "--data.batch_size", "8", "--model.dim", "4"]
@@ -27,6 +28,7 @@ _FIT += [
 ]
 _FIT += ["--trainer.max_steps", "8", "--trainer.val_check_interval", "4", "--trainer.log_every_n_steps", "2"]
 _FIT += ["--trainer.enable_progress_bar", "false", "--save_every", "2"]
+_GO_ON = ["fit", "--ckpt_path", "out", "--trainer.enable_progress_bar", "false"]
 _PRIOR = [
     "prior",
     "fit",
@@ -40,6 +42,10 @@ _PRIOR = [
 ]
 _PRIOR += ["--trainer.val_check_interval", "3", "--trainer.log_every_n_steps", "2", "--save_every", "2"]
 _PRIOR += ["--model.size", "tiny", "--data.batch_size", "8", "--trainer.enable_progress_bar", "false"]
+_TRANSPLANT = ["transplant", "model", *_FIT[1:], "--decoder_after", "2"]
+#: A discriminator and a perceptual distance beside the bound.
+_STAGE = ["--model.perceptual", "1", "--model.adversarial.weight", "0.5", "--model.adversarial.start", "0"]
+_STAGE += ["--model.adversarial.width", "4"]
 _RD = ["rd", "--codebook_sizes", "8", "16", "--betas", "--steps", "3", "--prior_steps", "3", "--size", "8"]
 _SUITE = """
 name: broken
@@ -86,15 +92,15 @@ class Case:
 
 CASES = [
     # Lightning logs a step after its checkpoint: a kill between the two loses that line of the history.
-    Case(
-        "fit",
-        _FIT,
-        resume=["fit", "--ckpt_path", "out", "--trainer.enable_progress_bar", "false"],
-        varies="history.jsonl",
-    ),
+    Case("fit", _FIT, resume=_GO_ON, varies="history.jsonl"),
+    Case("fit, adversarial", [*_FIT, *_STAGE], resume=_GO_ON, varies="history.jsonl"),
+    Case("transplant", _TRANSPLANT, resume=_GO_ON, varies="history.jsonl"),
     Case("prior fit", _PRIOR, resume=["prior", "fit", "--ckpt_path", "out"]),
     Case("encode", ["encode", "model", "--rows_per_shard", "16", "--batch_size", "8", "--quiet"]),
     Case("encode, bad items", ["encode", "model", "--data", "pictures", "--rows_per_shard", "4", "--quiet"]),
+    Case(
+        "encode, a pyramid", ["encode", "pyramid", "--rows_per_shard", "16", "--batch_size", "8", "--quiet"]
+    ),
     Case("decode", ["decode", "tokens", "--quiet"]),
     Case("decode to a table", ["decode", "tokens", "--quiet"], out=("--out", "out/images.parquet")),
     Case("sample", ["sample", "mixture", "model", "--n", "12", "--device", "cpu"]),
@@ -123,6 +129,10 @@ def prepare(work: Path, run: Callable[..., Any]) -> None:
         latents = model.encoder(torch.rand(64, 3, 8, 8)).movedim(1, -1)
     quantizer: Any = model.quantizer
     quantizer.init_codebook(latents.reshape(-1, quantizer.dim))
-    model.save_pretrained(work / "model", metadata={"data": {"path": "images.npy", "size": 8, "channels": 3}})
+    notes = {"data": {"path": "images.npy", "size": 8, "channels": 3}}
+    model.save_pretrained(work / "model", metadata=notes)
+    pyramid = build_autoencoder("tiny", quantizer=PyramidGMVQ(4, 16, 2)).eval()
+    pyramid.quantizer.init_codebook(latents)  # pyright: ignore[reportCallIssue]
+    pyramid.save_pretrained(work / "pyramid", metadata=notes)
     ended = run(["encode", "model", "--out", "tokens", "--rows_per_shard", "16", "--quiet"], work)
     assert ended.code == 0, ended.text

@@ -1,14 +1,15 @@
-"""Config files of ``gmvq fit``: odd values at its options, damaged YAML, and YAML made to run code or never to end."""
+"""Config files of ``gmvq fit``: odd values, damaged YAML, YAML made to run code or never to end; and notes of runs."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fuzz_damage import BYTES
+from fuzz_damage import BYTES, ODD_VALUES, PLACES, replace, written
 from hypothesis import strategies as st
 
 
@@ -109,5 +110,68 @@ CONFIGS = st.one_of(
             b"<<: *x",
             b"? [a]\n: b",
         ]
+    ),
+)
+
+# What a run keeps beside its model
+
+_RUN = {
+    "config.yaml": b"seed: 3\nmodel:\n  dim: 8\ndata:\n  size: 8\n",
+    "run.json": json.dumps([{"command": "gmvq fit", "from_step": 0, "data_wait": 0.1}]).encode(),
+    "history.jsonl": b'{"step": 2, "loss": 1.5}\n{"step": 4, "loss": 1.0, "validation/mse": 0.25}\n',
+    "metrics.json": json.dumps({"mse": 0.25, "codebook_size": 8}).encode(),
+    "skipped.jsonl": b'["a.png", "cannot be read"]\n',
+}
+
+
+def run_notes(case: tuple[str, Any], folder: Path) -> None:
+    """List a run of which a file is damaged, read its curves, and go on with them; other runs are listed as ever."""
+    from gmvq.cli import list_runs
+    from gmvq.data.skipping import read_noted
+    from gmvq.evaluation.history import read_history
+    from gmvq.evaluation.report import _data_wait, _read_metrics
+    from gmvq.training.history import HistoryWriter
+
+    name, damage = case
+    run = written(folder, _RUN)
+    for file, data in _RUN.items():
+        (folder / "whole").mkdir(exist_ok=True)
+        (folder / "whole" / file).write_bytes(data)
+    if isinstance(damage, str):
+        replace(run / name, damage)
+    else:
+        (run / name).write_bytes(damage(_RUN[name]))
+    listed = io.StringIO()
+    with contextlib.redirect_stderr(None), contextlib.redirect_stdout(listed):
+        list_runs.run([str(folder), "--json"])
+        list_runs.run([str(folder)])
+    assert '"run": "whole"' in listed.getvalue()
+    _data_wait(run / "run.json")
+    _read_metrics(run / "metrics.json")
+    read_noted(run / "skipped.jsonl")
+    read_history(run / "history.jsonl")
+    HistoryWriter(run / "history.jsonl").keep_until(3)
+    kept = read_history(run / "history.jsonl")
+    assert (kept.last_step or 0) <= 3, kept
+    assert not kept.broken_lines
+
+
+def _line(value: Any) -> Any:
+    return lambda _: (json.dumps(value) + "\n").encode()
+
+
+NOTES = st.tuples(
+    st.sampled_from(sorted(_RUN)),
+    st.one_of(
+        BYTES,
+        BYTES,
+        PLACES,
+        ODD_VALUES.map(_line),
+        ODD_VALUES.map(lambda value: _line([value])),
+        st.dictionaries(
+            st.sampled_from(["step", "loss", "mse", "validation/mse", "model", "data"]), ODD_VALUES
+        ).map(_line),
+        st.just(lambda _: b"[" * 20000),
+        st.just(lambda _: b'{"step": 1e999, "loss": ' + b"9" * 400 + b"}\n"),
     ),
 )

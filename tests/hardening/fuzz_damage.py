@@ -1,10 +1,13 @@
-"""Damage of every kind as hypothesis strategies: to bytes, to JSON-like values, and to tensors."""
+"""Damage of every kind as hypothesis strategies: to bytes, to JSON-like values, to tensors, and to a folder's files."""
 
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ ODD_VALUES = st.one_of(
             2**31,
             2**62,
             10**30,
+            10**400,
             0.5,
             -2.5,
             float("nan"),
@@ -172,3 +176,38 @@ TENSORS = st.builds(
     ),
     st.integers(0, 100),
 )
+
+#: What may lie under a name in place of the file; a link that leads out of the folder has the whole file behind it.
+PLACES = st.sampled_from(
+    ["missing", "folder", "fifo", "link to it", "link to nothing", "link to itself", "empty"]
+)
+
+
+def replace(file: Path, what: str) -> None:
+    """Put something else where a file is."""
+    data = file.read_bytes()
+    file.unlink()
+    if what == "folder":
+        file.mkdir()
+    elif what == "fifo":
+        os.mkfifo(file)
+    elif what == "link to it":
+        (file.parent.parent / "elsewhere").write_bytes(data)
+        file.symlink_to("../elsewhere")
+    elif what.startswith("link"):
+        file.symlink_to(file.name if what == "link to itself" else "nowhere")
+    elif what == "empty":
+        file.touch()
+
+
+def written(folder: Path, files: dict[str, bytes]) -> Path:
+    folder = folder / "source"
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def damage_json(file: Path, damage: Any) -> None:
+    value = json.loads(file.read_bytes())
+    file.write_text(json.dumps(damage(value) if isinstance(value, dict) else value))

@@ -24,8 +24,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from fuzz_configs import CONFIGS, run_config
+from fuzz_configs import CONFIGS, NOTES, run_config, run_notes
 from fuzz_damage import BYTES, TENSORS, entries
+from fuzz_folders import DIFFUSERS, SAVED, run_diffusers, run_saved
 from fuzz_images import IMAGES, Picture, run_image
 from fuzz_latents import BATCHES, LATENTS, run_batch, run_latents
 from fuzz_readers import (
@@ -33,17 +34,17 @@ from fuzz_readers import (
     FONTS,
     INDICES,
     PARQUET,
+    SHARDS,
     SIDECARS,
     SOUNDS,
     SUITES,
     TABLES,
-    TOKENS,
     run_file,
     run_indices,
     run_sidecar,
     run_suite,
-    run_tokens,
 )
+from fuzz_tokens import PRIORS, STREAMS, TOKENS, run_prior, run_stream, run_tokens
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -313,7 +314,13 @@ KINDS = {
         Kind("sound", SOUNDS, run_file),
         Kind("fonts", FONTS, run_file),
         Kind("parquet", PARQUET, run_file),
+        Kind("saved by datasets", SAVED, run_saved),
+        Kind("diffusers", DIFFUSERS, run_diffusers),
+        Kind("shards", SHARDS, run_file),
         Kind("tokens", TOKENS, run_tokens),
+        Kind("priors", PRIORS, run_prior),
+        Kind("token streams", STREAMS, run_stream),
+        Kind("notes of runs", NOTES, run_notes),
         Kind("suites", SUITES, run_suite),
         Kind("exports", SIDECARS, run_sidecar),
     )

@@ -5,12 +5,11 @@ A case is a file by its name and bytes, so that what once failed can be kept in 
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import io
 import json
 import struct
-import tempfile
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -333,45 +332,58 @@ def _parquets(_: str) -> list[bytes]:
     ]
 
 
-# Tokens
+# Shards
+
+
+def _tar(members: list[tuple[str, bytes, int, bytes]], end: int) -> Sample:
+    """Members by name, content, the size that is announced, and type."""
+    parts: list[bytes] = []
+    for name, content, size, kind in members:
+        header = tarfile.TarInfo(name)
+        header.size, header.type = len(content) if size == 0 else size, kind
+        parts += [header.tobuf(tarfile.GNU_FORMAT), content + bytes(-len(content) % 512)]
+    return Sample("a.tar", b"".join(parts) + bytes(end))
+
+
+_NOTES = [
+    b"21 path=x/y/long.png\n",
+    b"16 size=1000000\n",
+    b"22 GNU.sparse.major=1\n",
+    b"9 size=-1\n",
+    b"0 a=b\n",
+]
+TAR = st.builds(
+    _tar,
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["a.png", "a.cls", "b.png", "../x.png", "/etc/x.jpg", ".", "", "a", "n" * 300 + ".png"]
+            ),
+            st.one_of(
+                st.builds(_png, st.sampled_from([1, 9]), st.integers(0, 255)),
+                st.binary(max_size=20),
+                st.sampled_from(_NOTES),
+            ),
+            st.sampled_from([0, 0, 0, 0, 1, -1, 513, 1 << 20, 8**11, 1 << 70]),
+            st.sampled_from([*[tarfile.REGTYPE] * 6, *b"\0012345678KLSVxXgMN"]).map(
+                lambda kind: kind if isinstance(kind, bytes) else bytes([kind])
+            ),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([0, 1, 512, 1024, 10240]),
+)
 
 
 @cache
-def _tokens() -> dict[str, bytes]:
-    """The files of a folder of tokens."""
-    from fuzz_inputs import small_model
+def _tars(_: str) -> list[bytes]:
+    members = [
+        (f"{i}.{suffix}", content, 0, tarfile.REGTYPE)
+        for i in range(4)
+        for suffix, content in (("png", _png(9, i)), ("cls", b"%d" % i))
+    ]
+    return [_tar(members, 1024).data, _tar([("long", b"n/" * 90, 0, b"L"), *members], 1024).data]
 
-    from gmvq.tokens import encode_dataset
-
-    values = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(3))
-    with tempfile.TemporaryDirectory() as folder:
-        encode_dataset(small_model(), torch.utils.data.TensorDataset(values), folder, rows_per_shard=8)
-        return {file.name: file.read_bytes() for file in Path(folder).iterdir() if file.is_file()}
-
-
-def run_tokens(case: tuple[Any, Any], folder: Path) -> None:
-    """Read a folder of tokens of which one file is damaged, by every reader of it."""
-    from gmvq.tokens import TokenDataset, statistics, verify
-
-    name, damage = case
-    files: dict[str, bytes] = dict(_tokens())
-    if name == "entries":
-        files["manifest.json"] = json.dumps(damage(json.loads(files["manifest.json"]))).encode()
-    else:
-        chosen = sorted(files)[int(name) % len(files)]
-        files[chosen] = damage(files[chosen])
-    for file, data in files.items():
-        (folder / file).write_bytes(data)
-    problems = verify(folder).problems
-    for use in (statistics, TokenDataset):
-        with contextlib.suppress(ValueError, OSError) if problems else contextlib.nullcontext():
-            use(folder)
-
-
-TOKENS = st.one_of(
-    st.tuples(st.integers(0, 5), BYTES),
-    st.tuples(st.just("entries"), st.deferred(lambda: entries(json.loads(_tokens()["manifest.json"])))),
-)
 
 # Suites, sidecars, indices
 
@@ -457,3 +469,4 @@ SOUNDS = samples("a.wav", "a.flac", "a.ogg", whole=_sounds, made=WAV)
 TABLES = samples("a.csv", whole=_tables, made=CSV)
 FONTS = samples("a.ttf", whole=_fonts, made=FONT)
 PARQUET = samples("a.parquet", whole=_parquets, made=TABLE)
+SHARDS = samples("a.tar", whole=_tars, made=TAR)

@@ -19,6 +19,8 @@ from gmvq.cli.main import main
 from gmvq.cli.options import build_parser, parse_options
 from gmvq.cli.prior import _fit_parser as build_prior_parser
 from gmvq.models import build_autoencoder
+from gmvq.prior import PriorModule, TokenSpec
+from gmvq.training import TokenizerModule
 from gmvq.training.checkpoint import load_metadata, open_model
 
 
@@ -47,8 +49,8 @@ def edit(folder: Path, **entries: Any) -> None:
         ({"data": [1]}, r"at `\$\.data`"),
         ({"data": {"path": 7}}, r"Expected `str \| null`, got `int` - at `\$\.data\.path`"),
         ({"data": {"value_range": [0, None]}}, r"at `\$\.data\.value_range\[1\]`"),
-        ({"data": {"value_range": [0, float("nan")]}}, "holds NaN or infinity"),
-        ({"likelihood": {"kind": "gaussian", "log_scale": float("inf")}}, "holds NaN or infinity"),
+        ({"data": {"value_range": [0, float("nan")]}}, "holds NaN, infinity"),
+        ({"likelihood": {"kind": "gaussian", "log_scale": float("inf")}}, "holds NaN, infinity"),
         ({"likelihood": {"kind": ["gaussian"]}}, r"at `\$\.likelihood\.kind`"),
         ({"step": "many"}, r"at `\$\.step`"),
         ({"metrics": [1]}, r"at `\$\.metrics`"),
@@ -179,6 +181,27 @@ def test_no_configuration_opens_an_address(tmp_path: Path, option: str) -> None:
                 parse_options(build_parser(), arguments)
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def test_a_configuration_fetches_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a run begins from may be a name of the Hub if the user typed it."""
+    np.save(tmp_path / "images.npy", np.zeros((20, 8, 8, 3), np.uint8))
+    (tmp_path / "config.yaml").write_text(json.dumps({"init_from": "evil/repo"}))
+    argv = ["fit", "--data.path", str(tmp_path / "images.npy"), "--out", str(tmp_path / "out")]
+    assert main([*argv, "--config", str(tmp_path / "config.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "the configuration names 'evil/repo', which is not on this machine" in error
+    assert "type it to fetch it from the Hub: --init_from evil/repo" in error
+    for typed in (["--init_from", "evil/repo"], ["--init_from=evil/repo"]):
+        with pytest.raises(BaseException, match="in a test"):
+            main([*argv, *typed])
+
+
+@pytest.mark.parametrize("build", [TokenizerModule, lambda seed: PriorModule(TokenSpec((2,), 4), seed=seed)])
+@pytest.mark.parametrize("seed", [10**30, 1 << 63, -(1 << 63) - 1])
+def test_seeds_of_more_than_64_bits(build: Any, seed: int) -> None:
+    with pytest.raises(ValueError, match="seed must be a whole number of at most 64 bits"):
+        build(seed=seed)
 
 
 def test_the_guard_guards() -> None:

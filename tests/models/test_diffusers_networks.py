@@ -177,6 +177,16 @@ def test_bad_folders(gmvq: Run, tmp_path: Path) -> None:
         ({"_class_name": "AutoencoderTiny"}, "got 'AutoencoderTiny'"),
         ({"out_channels": 1}, "in_channels=3 and out_channels=1"),
         ({"layers_per_block": 10**9}, "at most 32 levels"),
+        ({"layers_per_block": float("inf")}, "'layers_per_block' cannot be inf"),
+        ({"block_out_channels": 8}, "'block_out_channels' cannot be 8"),
+        ({"block_out_channels": [8, "8"]}, "'block_out_channels' cannot be"),
+        ({"block_out_channels": []}, "one block of"),
+        ({"latent_channels": None}, "'latent_channels' cannot be None"),
+        ({"norm_num_groups": 0}, "'norm_num_groups' cannot be 0"),
+        ({"use_quant_conv": 1}, "'use_quant_conv' cannot be 1"),
+        ({"act_fn": ["silu"]}, "'act_fn' cannot be"),
+        ({"down_block_types": ["DownEncoderBlock2D"]}, "for each of the 2 block_out_channels"),
+        ({"down_block_types": ["CrossAttnDownBlock2D"] * 2}, "CrossAttnDownBlock2D"),
     ],
 )
 def test_bad_configurations(changed: dict[str, Any], message: str) -> None:
@@ -213,3 +223,40 @@ def test_a_name_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
     assert "--model.channels=3" in options_of("owner/vae")
     assert calls == [["config.json", "model.safetensors", WEIGHTS]]
+
+
+def test_sizes_are_compared_before_anything_is_built(tmp_path: Path) -> None:
+    """A configuration of terabytes with the weights of a small model; one that no network has."""
+    build("kl").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for changed, message in (
+        ({"block_out_channels": [2**20, 2**20]}, "does not fit the model described in it: shape mismatch"),
+        ({"norm_num_groups": 3}, "no AutoencoderKL can be built with its configuration"),
+        ({"act_fn": "none"}, "no AutoencoderKL can be built with its configuration"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | changed))
+        with pytest.raises(ValueError, match=message):
+            read_diffusers(tmp_path)
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    build("kl").save_pretrained(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    weights["decoder.conv_out.bias"][0] = torch.nan
+    save_file(weights, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=r"decoder\.conv_out\.bias holds 1 NaN or infinite values"):
+        read_diffusers(tmp_path)
+
+
+def test_nothing_but_the_two_files_is_read(tmp_path: Path) -> None:
+    """An index of weights elsewhere, code, and how to quantize: ``from_pretrained`` of diffusers would follow them."""
+    build("kl").save_pretrained(tmp_path)
+    whole = read_diffusers(tmp_path)[0].state_dict()
+    index = {"weight_map": {"encoder.conv_in.weight": "../elsewhere.safetensors"}}
+    (tmp_path / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    config = json.loads((tmp_path / "config.json").read_text())
+    more = {"quantization_config": {"quant_method": "bitsandbytes"}, "auto_map": {"AutoModel": "evil.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config | more))
+    assert all(
+        torch.equal(value, whole[name]) for name, value in read_diffusers(tmp_path)[0].state_dict().items()
+    )

@@ -175,6 +175,7 @@ def test_a_config_that_cannot_be_used(saved: Path, changes: dict[str, Any], mess
     [
         ('{"format_version": 1,', r"config\.json is not valid JSON"),
         ("[1, 2]", "expected the entries format_version, class"),
+        ('{"_class_name": "AutoencoderKL"}', "holds a model of diffusers, .* gmvq transplant gives it some"),
         ('{"format_version": 1}', "missing: class, layout, networks, quantizer"),
     ],
 )

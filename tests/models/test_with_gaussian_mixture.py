@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gmvq.models import VQAutoencoder, build_autoencoder
-from gmvq.quantizers import GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
+from gmvq.quantizers import GaussianMixtureVQ, GroupedGMVQ, RaggedGMVQ, ResidualGMVQ
 
 
 def exactly(actual: Tensor, expected: Tensor) -> None:
@@ -123,3 +124,29 @@ def test_unknown_quantizer(trained: VQAutoencoder, tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"type": "GaussianMixtureVQ"', '"type": "Other"'))
     with pytest.raises(ValueError, match=r"config\.json: the entry 'quantizer' .*'Other'"):
         VQAutoencoder.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("spending", [{"budget": 5}, {"distortion": 0.5}, {}])
+def test_what_is_spent_goes_through_the_model(spending: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, images = build_autoencoder("tiny", quantizer=RaggedGMVQ(4, 16)), torch.rand(4, 3, 16, 32)
+    with torch.no_grad():
+        model.quantizer.init_codebook(model._latents(images))  # pyright: ignore
+    model.eval()
+    indices, log_variance = model.encode(images, return_log_variance=True, **spending)
+    assert torch.equal(model.encode(images, **spending), indices)
+    assert torch.equal(model.reconstruct(images, **spending), model.decode(indices))
+    with torch.no_grad():
+        out = model(images, **spending)
+    assert torch.equal(out.reconstruction, model.decode(indices))
+    assert torch.equal(out.quantizer.log_variance, log_variance)
+    counts = model.quantizer.code_counts(indices)  # pyright: ignore
+    assert (counts <= spending.get("budget", 32)).all()
+
+
+def test_what_cannot_be_spent_is_refused() -> None:
+    model, images = build_autoencoder("tiny", codebook_size=8), torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="GaussianMixtureVQ has a code for each position"):
+        model.encode(images, budget=4)
+    with pytest.raises(TypeError, match="known are budget and distortion"):
+        model.encode(images, bugdet=4)

@@ -10,6 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from gmvq.models.weights import DIGEST
 from gmvq.prior import TokenPrior, TokenSpec
@@ -93,3 +94,14 @@ def test_a_push_uploads_the_prior_and_a_card(tmp_path: Path, monkeypatch: pytest
     assert "2 x 2 tokens of 5 codes, 3 labels" in card
     assert "bits_per_token: 4.2" in card
     assert b"secret" not in seen["files"]["config.json"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_prior_of_several_dtypes(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Such a network cannot compute."""
+    make_prior(SPEC).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["network.head"] = weights["network.head"].to(dtype)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"several dtypes: network\.\*, got float"):
+        open_prior(tmp_path)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, ResidualGMVQ
+from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, RaggedGMVQ, ResidualGMVQ
 from gmvq.quantizers.blocks import scale_places
 from gmvq.types import QuantizerOutput
 
@@ -29,6 +29,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "residual, shared": lambda: ResidualGMVQ(D, K, 2, shared_codebook=True),
     "grouped": lambda: GroupedGMVQ(D, K, 2),
     "pyramid": lambda: PyramidGMVQ(D, K, 2),
+    "ragged": lambda: RaggedGMVQ(D, K, 2),
     "channels first": lambda: ChannelsFirst(GaussianMixtureVQ(D, K)),
 }
 
@@ -41,7 +42,7 @@ def latents(seed: int, count: int = 256) -> Tensor:
 
 def feed(built: nn.Module, values: Tensor) -> QuantizerOutput:
     """Latents (N, D) in the layout of the layer."""
-    if any(isinstance(module, PyramidGMVQ) for module in built.modules()):
+    if any(isinstance(module, PyramidGMVQ | RaggedGMVQ) for module in built.modules()):
         return built(values.view(-1, 4, 4, D))
     channels_first = any(isinstance(module, ChannelsFirst) for module in built.modules())
     return built(values.view(-1, 16, D).movedim(-1, 1) if channels_first else values)

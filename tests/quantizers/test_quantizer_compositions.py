@@ -15,6 +15,7 @@ from gmvq import (
     GroupedGMVQ,
     GumbelSoftmax,
     PyramidGMVQ,
+    RaggedGMVQ,
     ResidualGMVQ,
     Variance,
 )
@@ -50,6 +51,8 @@ COMPOSITIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "pyramid": (PyramidGMVQ, {"scales": 3}),
     "pyramid, projected": (PyramidGMVQ, {"scales": 2, "codebook_dim": 3}),
     "pyramid, sizes": (PyramidGMVQ, {"codebook_size": [3, 6, 4], "shared_codebook": False}),
+    "ragged": (RaggedGMVQ, {"scales": 3}),
+    "ragged, projected": (RaggedGMVQ, {"scales": 2, "codebook_dim": 3, "units": "standardized"}),
     "heads": (GroupedGMVQ, {"groups": 4, "shared_codebook": True}),
     "heads, projected": (GroupedGMVQ, {"groups": 2, "shared_codebook": True, "codebook_dim": 3}),
 }
@@ -60,6 +63,7 @@ COMPILED = [
     "residual, dropout",
     "heads of levels",
     "pyramid",
+    "ragged",
 ]
 WITH_LEVELS = [name for name in COMPOSITIONS if name.startswith("residual")]
 

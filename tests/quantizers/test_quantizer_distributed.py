@@ -9,7 +9,21 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from quantizer_cases import assert_same, latents, layer
-from two_ranks import CASES, MASK, MASKS, ROWS, SPLIT, WORLD, scales, several, starts, steps, work, wrapped
+from two_ranks import (
+    CASES,
+    MASK,
+    MASKS,
+    ROWS,
+    SPLIT,
+    WORLD,
+    ragged,
+    scales,
+    several,
+    starts,
+    steps,
+    work,
+    wrapped,
+)
 
 from gmvq.functional.distributed import all_reduce_sum, gather_rows, world_size
 
@@ -86,8 +100,9 @@ def test_data_parallel_wrapper_trains_as_one_process(ranks) -> None:
     torch.testing.assert_close(torch.cat([result["latents"] for result in results]), whole["latents"])
 
 
-def test_step_of_a_pyramid_equals_that_of_one_process(ranks) -> None:
-    results, whole = [rank["scales"] for rank in ranks], scales(slice(None), 1)
+@pytest.mark.parametrize(("name", "case"), [("scales", scales), ("ragged", ragged)])
+def test_step_of_blocks_equals_that_of_one_process(ranks, name, case) -> None:
+    results, whole = [rank[name] for rank in ranks], case(slice(None), 1)
     assert_same(averaged(results, "grads"), whole["grads"])
     assert_same(averaged(results, "terms"), whole["terms"])
     torch.testing.assert_close(torch.cat([result["latents"] for result in results]), whole["latents"])

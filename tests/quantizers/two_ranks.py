@@ -13,7 +13,7 @@ from quantizer_cases import D, latents, layer, move
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gmvq import GaussianMixtureVQ, PyramidGMVQ
+from gmvq import GaussianMixtureVQ, PyramidGMVQ, RaggedGMVQ
 
 WORLD = 2
 ROWS = 24
@@ -86,17 +86,28 @@ def _started(options: dict[str, Any]) -> GaussianMixtureVQ:
 
 def scales(part: slice, world: int) -> dict[str, Any]:
     """A pyramid on one's own of six items of four positions, of which some are masked, and the state that it leaves."""
+    return blocks(PyramidGMVQ(D, 4, 2, support=None), part, world)
+
+
+def ragged(part: slice, world: int) -> dict[str, Any]:
+    """The same of ragged codes; each item has a lambda of its own."""
+    return blocks(
+        RaggedGMVQ(D, 4, 2, support=None), part, world, distortion=torch.linspace(0.0, 2.0, 6)[part]
+    )
+
+
+def blocks(built: PyramidGMVQ | RaggedGMVQ, part: slice, world: int, **spending: Tensor) -> dict[str, Any]:
     torch.manual_seed(1)
-    built = PyramidGMVQ(D, 4, 2, support=None).double()
+    built = built.double()
     for level, parameter in enumerate(p for p in built.parameters() if p.ndim == 2):
         parameter.data.copy_(latents(len(parameter), seed=level))
-    for mixture in built.mixtures:
+    for mixture in [part for part in built.modules() if isinstance(part, GaussianMixtureVQ)]:
         mixture.scale.data.fill_(0.9)
         mixture.log_precision.data.fill_(0.5)
     built.load_state_dict(built.state_dict())
     mask = torch.arange(ROWS).view(6, 4) > 4
     x = latents(ROWS).view(6, 4, D)[part].requires_grad_()
-    out = built(x, mask[part])
+    out = built(x, mask[part], **spending)
     (out.quantized.square().sum() * world / int(mask.sum()) + out.nats).backward()
     grads = {name: p.grad for name, p in built.named_parameters() if p.grad is not None}
     # A rank's own.
@@ -168,6 +179,7 @@ def work(rank: int, folder: str) -> None:
     results["several"] = several(SPLIT[rank], WORLD)
     results["wrapped"] = wrapped(SPLIT[rank], WORLD)
     results["scales"] = scales(ITEMS[rank], WORLD)
+    results["ragged"] = ragged(ITEMS[rank], WORLD)
     if rank == 0:  # alone: any collective would wait for rank 1 until the timeout
         built = _started({}).eval()
         x = latents(ROWS).requires_grad_()

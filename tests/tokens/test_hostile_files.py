@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gmvq.cli.main import main
 from gmvq.tokens import TokenDataset, read_manifest, statistics, verify
 from gmvq.tokens.folder import read_shard, shard_path
 from gmvq.tokens.reading import parse_manifest
@@ -198,3 +199,15 @@ def test_other_columns(tokens: Path, change: Callable[[pa.Table], pa.Table]) -> 
     pq.write_table(table, sink)
     with pytest.raises(ValueError, match=r"x\.parquet"):
         read_columns(sink.getvalue().to_pybytes(), manifest.indices, "train", "x.parquet")
+
+
+def test_links_in_a_circle(tokens: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shard = next(tokens.glob("train-*.parquet"))
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    assert "is missing" in verify(tokens).problems[0]
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        statistics(tokens)
+    (tokens / "loop").symlink_to("loop")
+    assert main(["prior", "fit", str(tokens / "loop")]) == 2
+    assert "is no folder of tokens" in capsys.readouterr().err

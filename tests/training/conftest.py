@@ -96,8 +96,8 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
         **options: Any,
     ) -> TokenizerModule:
         module = TokenizerModule(**{"dim": 4, "codebook_size": 16, "warmup_steps": 3, **(settings or {})})
-        quantizer: Any = module.model.quantizer
-        quantizer.start_after = start_after
+        for part in module._mixtures().values():
+            part.start_after = start_after
         data = ImageDataModule(images, size=8, batch_size=6, num_workers=num_workers)
         trainer = Trainer(
             **{"max_steps": 12, "accelerator": "cpu", "log_every_n_steps": 2, **options},

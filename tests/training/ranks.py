@@ -1,7 +1,9 @@
 """What each process of ``test_ranks.py`` runs: a few steps of training without noise for each of some configurations.
 
 Started by torchrun, on one host or on two: argv is the images, the output file, and the names of the configurations;
-``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it.
+``stop=FILE`` is the plain one that ends after a few steps with a checkpoint, ``resume=FILE`` goes on from it; with
+``sharded`` in front the networks are divided. ``killed=FILE`` writes the same checkpoint and loses a process two steps
+later, ``again=FILE`` goes on from it and ends there, with another.
 The test itself calls ``train_all`` for one process. The result of a configuration: its losses and its last state.
 """
 
@@ -9,20 +11,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import DoublePrecision
+from torch.distributed.tensor import DTensor
 
 from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
-from gmvq.training import ImageDataModule, TokenizerModule
+from gmvq.training import ImageDataModule, ShardedStrategy, TokenizerModule
 from gmvq.training.critic import Adversarial
 
-STEPS, STOP = 12, 8
+STEPS, STOP, KILL = 12, 8, 10
 
 #: name -> the number of images per step over all processes, and options of the module and the trainer.
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -32,33 +39,40 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "residual, shared": {"num_quantizers": 2, "shared_codebook": True, "codebook_dim": 2},
     "heads": {"groups": 2, "shared_codebook": True},
+    "sharded": {"strategy": "fsdp"},
+    "sharded, accumulated": {"strategy": "fsdp", "accumulate": 2, "clip": 0.05},
+    "compiled": {"compiled": True},
     "judged": {"adversarial": Adversarial(0.5, start=0.6, width=4)},
 }
 
 
 class Stop(Callback):
-    """Write a checkpoint after some steps and end, with the schedules of the whole training."""
+    """Write a checkpoint after some steps and end, with the schedules of the whole training; or be killed later."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, step: int = STOP, *, killed: bool = False) -> None:
+        self._path, self._step, self._killed = path, step, killed
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == STOP:
+        if trainer.global_step == self._step:
             trainer.save_checkpoint(self._path)
-            trainer.should_stop = True
+            trainer.should_stop = not self._killed
+        if self._killed and trainer.global_step == KILL and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Losses(Callback):
-    """The loss of every step, as the mean over processes of what each returned."""
+    """The loss of every step, as the mean over processes of what each returned; how many parameters are divided."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
+        self.divided = 0
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
         loss = outputs["loss"].detach().double().clone()
         if trainer.world_size > 1:
             dist.all_reduce(loss)
         self.values.append(float(loss) / trainer.world_size)
+        self.divided = sum(isinstance(value, DTensor) for value in module.parameters())
 
 
 def train(
@@ -66,7 +80,9 @@ def train(
     *,
     per_step: int = 12,
     accumulate: int = 1,
-    stop: str | None = None,
+    strategy: str = "ddp",
+    clip: float | None = None,
+    stop: Stop | None = None,
     resume: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -90,29 +106,44 @@ def train(
         accelerator="cpu",
         devices=local,
         num_nodes=world // local,
-        strategy="ddp" if world > 1 else "auto",
+        strategy=(ShardedStrategy() if strategy == "fsdp" else strategy) if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
-        callbacks=[losses, *([Stop(stop)] if stop else [])],
+        gradient_clip_val=clip,
+        callbacks=[losses, *([stop] if stop else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         logger=False,
         limit_val_batches=0,
-        precision="64-true",
+        # As precision="64-true", which a strategy that divides networks does not know.
+        plugins=[DoublePrecision()],
     )
     data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
-    trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
+    # One graph without breaks, which is run as it is: compiling it takes minutes.
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend="eager")):
+        trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
-    return {"losses": losses.values, "state": state, "world": trainer.world_size}
+    found = {"losses": losses.values, "divided": losses.divided, "world": trainer.world_size}
+    return {**found, "compiled": module._compiled is not None, "state": state}
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by what stands before the sign."""
+    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by that word."""
     results: dict[str, dict[str, Any]] = {}
     for name in names:
-        key, _, file = name.partition("=")
-        results[key] = train(images, **({key: file} if file else CONFIGURATIONS[name]))
+        how, _, file = name.partition("=")
+        options, key = CONFIGURATIONS.get(name, {}), name
+        if file:
+            key = how.split()[-1]
+            options = {
+                "stop": {"stop": Stop(file)},
+                "killed": {"stop": Stop(file, killed=True)},
+                "again": {"stop": Stop(file, KILL), "resume": file},
+                "resume": {"resume": file},
+            }[key]
+            options["strategy"] = "fsdp" if how.startswith("sharded") else "ddp"
+        results[key] = train(images, **options)
     return results
 
 

@@ -269,3 +269,13 @@ def test_other_files(trained: Path, tmp_path: Path) -> None:
     torch.save(checkpoint, file)
     with pytest.raises(ValueError, match=r"codebook, expected \(16, 4\), got \(3, 4\)"):
         load_model(file)
+
+
+def test_ragged_codes_by_their_options() -> None:
+    quantizer: Any = TokenizerModule(dim=4, codebook_size=8, scales=2, ragged=True).model.quantizer
+    assert quantizer.to_config()["type"] == "RaggedGMVQ"
+    assert quantizer.scales == 2
+    with pytest.raises(ValueError, match="ragged needs blocks"):
+        TokenizerModule(dim=4, codebook_size=8, ragged=True)
+    with pytest.raises(ValueError, match="none of them ragged"):
+        TokenizerModule(dim=4, codebook_size=8, scales=2, ragged=True, shared_codebook=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from ranks import CONFIGURATIONS, STEPS, STOP, train_all
+from ranks import CONFIGURATIONS, KILL, STEPS, STOP, train_all
 
 SCRIPT = str(Path(__file__).with_name("ranks.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -41,8 +44,8 @@ def agents(ranks: int, hosts: int) -> list[list[str]]:
     return [[*run, "--node_rank", str(host)] for host in range(hosts)]
 
 
-def launch(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1) -> dict[str, dict[str, Any]]:
-    """Some configurations in one start of torchrun."""
+def run(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1) -> tuple[list[int], str]:
+    """Start torchrun; return the exit codes of its agents and what was said."""
     started = [
         subprocess.Popen(
             [*agent, SCRIPT, images, str(out), *names],
@@ -58,10 +61,16 @@ def launch(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1)
     finally:
         for process in started:
             process.kill()
-    if any(process.returncode for process in started):
-        text = "\n".join(said)
-        if "gloo" in text.lower() and "unable" in text.lower():
-            pytest.skip(f"gloo cannot be used here: {text.splitlines()[-1]}")
+    text = "\n".join(said)
+    if any(process.returncode for process in started) and "gloo" in text.lower() and "unable" in text.lower():
+        pytest.skip(f"gloo cannot be used here: {text.splitlines()[-1]}")
+    return [process.returncode for process in started], text
+
+
+def launch(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1) -> dict[str, dict[str, Any]]:
+    """Some configurations in one start of torchrun."""
+    codes, text = run(images, out, names, ranks, hosts)
+    if any(codes):
         pytest.fail(text)
     results = json.loads(out.read_text())
     assert {result["world"] for result in results.values()} == {ranks}
@@ -112,13 +121,14 @@ def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("before", [1, 2])
+@pytest.mark.parametrize("how", ["", "sharded "])
 def test_another_number_of_processes_goes_on(
-    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int
+    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int, how: str
 ) -> None:
     """With as many images per step, data order, statistics and losses are those of the run that nothing stopped."""
     parts: dict[str, dict[str, Any]] = {}
     for ranks, step in ((before, "stop"), (3 - before, "resume")):
-        name = f"{step}={tmp_path / 'some.ckpt'}"
+        name = f"{how}{step}={tmp_path / 'some.ckpt'}"
         parts |= (
             train_all(images, [name]) if ranks == 1 else launch(images, tmp_path / "out.json", [name], ranks)
         )
@@ -126,3 +136,44 @@ def test_another_number_of_processes_goes_on(
     whole = {**parts["resume"], "losses": parts["stop"]["losses"] + parts["resume"]["losses"]}
     assert len(whole["losses"]) == STEPS
     assert_same_training(whole, one["plain"])
+
+
+def test_compiled_and_eager_are_one_training(one: dict[str, dict[str, Any]]) -> None:
+    assert_same_training(one["compiled"], one["plain"])
+    assert (one["compiled"]["compiled"], one["plain"]["compiled"]) == (True, False)
+
+
+def test_the_networks_are_divided(two: dict[str, dict[str, Any]]) -> None:
+    """And whole again when training is over: their state has as many numbers as that of one process."""
+    assert two["plain"]["divided"] == 0
+    assert two["sharded"]["divided"] > 10
+
+
+@pytest.fixture
+def shards(images: str, tmp_path: Path) -> str:
+    """The same images in four WebDataset shards."""
+    pil = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for part, pictures in enumerate(np.split(np.load(images), 4)):
+        with tarfile.open(folder / f"{part}.tar", "w") as archive:
+            for number, pixels in enumerate(pictures):
+                buffer = io.BytesIO()
+                pil.fromarray(pixels).save(buffer, format="PNG")
+                header = tarfile.TarInfo(f"{10 * part + number}.png")
+                header.size = buffer.tell()
+                archive.addfile(header, io.BytesIO(buffer.getvalue()))
+    return str(folder)
+
+
+def test_killed_and_started_again_on_two_then_one(shards: str, tmp_path: Path) -> None:
+    """From the checkpoint on, all is as in a run on one process that nothing happened to."""
+    file, out = tmp_path / "some.ckpt", tmp_path / "out.json"
+    codes, _ = run(shards, out, [f"killed={file}"], 2)
+    assert all(codes)
+    assert not out.exists()
+    again = launch(shards, out, [f"again={file}"], 2)["again"]
+    parts = train_all(shards, [f"resume={file}", "plain"])
+    assert len(again["losses"]) == KILL - STOP
+    losses = parts["plain"]["losses"][:STOP] + again["losses"] + parts["resume"]["losses"]
+    assert_same_training({**parts["resume"], "losses": losses}, parts["plain"])

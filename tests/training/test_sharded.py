@@ -1,9 +1,9 @@
-"""Fully sharded parameters (FSDP2) train as one process: torch's ``fully_shard`` on two gloo processes.
+"""Fully sharded parameters (FSDP2) in a loop of one's own: torch's ``fully_shard`` on two gloo processes trains as one.
 
 The quantizer's parameters are small, and its M-steps write into them: they go into ``ignored_params``, whole on every
 rank, and their gradients are averaged by hand.
 
-Lightning's own FSDP strategies run on CUDA alone, so this is the check that a machine without a GPU can make.
+``ShardedStrategy`` does the same under Lightning: ``test_ranks.py``.
 """
 
 from __future__ import annotations

@@ -265,7 +265,8 @@ def test_nothing_of_it_is_shipped(fit: Fit, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"perceptual": -1.0}, "perceptual must not be negative"),
+        ({"perceptual": -1.0}, "perceptual must not be negative or infinite"),
+        ({"perceptual": float("nan")}, "perceptual must not be negative or infinite"),
         ({"perceptual": 1.0, "spatial_dims": 1}, "are for images"),
         ({"adversarial": Adversarial(0.5), "spatial_dims": 1}, "are for images"),
     ],
@@ -276,7 +277,11 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"weight": -1.0}, {"start": 1.5}, {"lecam": -1.0}, {"width": 0}, {"lr": 0.0}]
+    "options",
+    [
+        *({"weight": -1.0}, {"weight": float("nan")}, {"weight": float("inf")}, {"start": float("nan")}),
+        *({"start": 1.5}, {"lecam": -1.0}, {"lecam": float("nan")}, {"width": 0}, {"lr": 0.0}),
+    ],
 )
 def test_bad_options_of_the_discriminator(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="adversarial"):

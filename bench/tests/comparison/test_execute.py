@@ -104,7 +104,10 @@ def test_choice_is_the_lowest_validation_error_among_those_that_ended_well(
     assert chosen(suite, [], "a", "fixed") == {"lr": 0.001}
 
 
-def test_a_broken_record_is_named(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json is not JSON"):
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "[3]", '"x"', "{}", '{"key": 3}', "null", '{"key": "a", "error": 1}']
+)
+def test_a_broken_record_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.json is no record of a run: .*; delete it"):
         Records(tmp_path)

@@ -88,7 +88,7 @@ def test_pages_are_written_from_the_results_files(root: Path) -> None:
     assert readme.startswith("before\n")
     assert readme.endswith("\nafter\n")
     assert "old" not in readme
-    assert "gm-vq" in readme
+    assert "compared in" in readme
     reliability = (root / "docs" / "reliability.md").read_text()
     assert "at 0.90 of the bare loop" in reliability
     assert [cell.strip() for cell in reliability.splitlines()[-4].split("|")[1:-1]] == [

@@ -209,7 +209,7 @@ def test_bad_requests_are_explained() -> None:
         build_baseline("cvq", D, K, commitment=1.0)
     with pytest.raises(ValueError, match="options: none"):
         build_baseline("ae", D, K, commitment=1.0)
-    for name in ("fsq", "lfq"):
+    for name in ("fsq", "fsp", "lfq", "bsq"):
         with pytest.raises(ValueError, match="power of two"):
             build_baseline(name, D, 1000)
     with pytest.raises(ValueError, match="15 codes"):

@@ -14,7 +14,20 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from gmvq_bench.rivals.cvq import reanchoring_rate
 from gmvq_bench.rivals.peers import fsq_levels
 
-PEERS = ("vq", "vq-ema", "vq-ema-replace", "vq-cosine", "vq-rotation", "diveq", "simvq", "fsq", "lfq")
+PEERS = (
+    "vq",
+    "vq-ema",
+    "vq-ema-replace",
+    "vq-cosine",
+    "vq-rotation",
+    "diveq",
+    "simvq",
+    "dimvq",
+    "fsq",
+    "fsp",
+    "lfq",
+    "bsq",
+)
 
 
 @pytest.mark.parametrize("name", PEERS)

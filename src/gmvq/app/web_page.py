@@ -9,11 +9,13 @@ import json
 import os
 import tarfile
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..errors import one_line
 from ..evaluation.pictures import png_bytes, to_picture
 from ..export import export_model
 from ..files import write_bytes, write_text
@@ -89,5 +91,10 @@ def runtime_files(ort: str) -> dict[str, bytes]:
 
 
 def _fetched(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        return answer.read(_MAX_BYTES)
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            return answer.read(_MAX_BYTES)
+    except (OSError, HTTPException, ValueError) as error:
+        raise ValueError(
+            f"cannot fetch {address}: {one_line(error)}; check the address and the network, or give --ort a file"
+        ) from error

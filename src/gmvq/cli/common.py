@@ -88,6 +88,15 @@ def positive(text: str) -> int:
     return number
 
 
+def seed(text: str) -> int:
+    """Parse a seed: what torch takes as one, a whole number of 64 bits."""
+    from ..errors import check_seed
+
+    number = int(text)
+    check_seed(number)
+    return number
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model on its device, what is known about its training, and where it came from (see ``open_model``)."""

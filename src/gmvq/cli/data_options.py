@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..reading import is_remote
 from .common import Loaded, Parser, add_strict, option, positive, say, tell_skipped
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = Fa
     path = options.data or trained.get("path")
     if not path:
         raise ValueError("the model does not say what it was trained on; give --data PATH")
-    if not options.data and path.startswith("hf:"):
+    if not options.data and is_remote(path):
         raise ValueError(
             f"the model was trained on {path}, and nothing is downloaded unasked; give --data {path}, or another"
         )
@@ -80,7 +81,7 @@ def data_if_here(
     from ..data.skipping import SkippedItemError
 
     trained = str(loaded.data.get("path") or "")
-    if not options.data and (not trained or trained.startswith("hf:")):  # no download that nobody asked for
+    if not options.data and (not trained or is_remote(trained)):  # no download that nobody asked for
         say(f"{otherwise}; give --data PATH to {purpose}")
         return None
     try:

@@ -29,6 +29,7 @@ def run(argv: Sequence[str]) -> int:
         require(module, "train")
     quieten()
     from ..training.finetune import begin_from, freeze, options_of
+    from ..training.notes import place_here
     from .options import build_parser, build_run, config_files
 
     def planned_run(*more: str) -> TrainingRun:
@@ -39,6 +40,8 @@ def run(argv: Sequence[str]) -> int:
 
     planned = planned_run()
     source = None if planned.checkpoint else planned.config.init_from
+    if source and not any(word in (source, f"--init_from={source}") for word in argv):
+        place_here(source, "the configuration", f"type it to fetch it from the Hub: --init_from {source}")
     if source:
         planned = replace(planned_run(*options_of(source)), argv=argv)
     module, data = build_run(planned.parser, planned.config)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import one_line, require
-from ..reading import read_json, read_text
+from ..reading import is_number, parse_json, read_json, read_text
 from ..screen import printable
 from .common import option, parser_of, say, switch, tell
 from .config_files import check_config_file
@@ -81,11 +81,11 @@ def _read(run_dir: Path, root: Path) -> dict[str, Any] | None:
         check_config_file(run_dir / "config.yaml")
         config = _flat(require("yaml", "train").safe_load(read_text(run_dir / "config.yaml")))
         # A run of fewer steps than are between two records has none.
-        lines = [json.loads(line) for line in read_text(history).splitlines()] if history.is_file() else []
+        lines = [parse_json(line) for line in read_text(history).splitlines()] if history.is_file() else []
         steps = max((int(line["step"]) for line in lines), default=0)
         finished = (run_dir / "metrics.json").is_file()
         results = read_json(run_dir / "metrics.json") if finished else _last_validation(lines)
-        numbers = {key: value for key, value in results.items() if isinstance(value, int | float)}
+        numbers = {key: value for key, value in results.items() if is_number(value)}
     except Exception as error:  # a broken file makes a parser of YAML raise almost anything
         say(f"{run_dir} is left out: {one_line(error, 200)}")
         return None

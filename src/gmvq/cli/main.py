@@ -89,11 +89,12 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not _is_misuse(error):
+        message = f"not enough memory: {error}" if _is_memory(error) else str(error)
+        if not (_is_memory(error) or _is_misuse(error)):
             raise
         if os.environ.get("GMVQ_DEBUG"):
             traceback.print_exc()
-        return _fail(f"gmvq {name}", str(error))
+        return _fail(f"gmvq {name}", message)
     finally:
         warnings.formatwarning = shown
 
@@ -117,6 +118,12 @@ def _is_misuse(error: Exception) -> bool:
 
     lightning_own = type(error).__name__ == "MisconfigurationException"
     return lightning_own or isinstance(error, ValueError | OSError | ImportError | ArgumentError)
+
+
+def _is_memory(error: Exception) -> bool:
+    """Tell that memory ran out, of the machine or of a GPU; torch says so by a RuntimeError."""
+    refused = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return refused or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _fail(who: str, message: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
-from ..files import write_json
+from ..files import real_path, write_json
 from .common import option, parser_of, say, switch, tell
 from .runs import run_name
 from .training_run import TrainingRun, plan, quieten
@@ -57,7 +57,7 @@ def _fit(argv: Sequence[str]) -> int:
     tokens = config.tokens or config.data.path
     if not tokens:
         raise ValueError("which tokens? gmvq prior fit TOKENS, a folder written by gmvq encode")
-    config["tokens"], config.data["path"] = None, str(Path(tokens).expanduser().resolve())
+    config["tokens"], config.data["path"] = None, str(real_path(tokens))
     data = TokenDataModule(**vars(config.data))
     _check_tokens(planned, data)
     module = PriorModule(data.spec, **vars(config.model))
@@ -142,7 +142,7 @@ def _name(config: Namespace, argv: Sequence[str]) -> str:
     tokens = config.tokens or config.data.path or "tokens"
     if config.name or config_files(argv):
         return run_name(config.name, config_files(argv), tokens)
-    return f"{run_name(None, [], str(Path(tokens).expanduser().resolve()))}-prior"
+    return f"{run_name(None, [], str(real_path(tokens)))}-prior"
 
 
 def _push(argv: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_bytes
+from ..reading import not_a_file
 from .common import Loaded, add_strict, load, option, parser_for_model, say, tell, tell_skipped
 from .unfinished import added_results
 
@@ -104,7 +105,7 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
         elif path.is_file():
             files.append(path)
         else:
-            missing.append((path, "there is no such file"))
+            missing.append((path, not_a_file(path)))
     return list(dict.fromkeys(files)), missing
 
 

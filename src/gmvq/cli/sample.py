@@ -21,6 +21,7 @@ from .common import (
     parser_of,
     positive,
     say,
+    seed,
     tell,
 )
 from .data_options import list_skipped, open_data
@@ -213,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     option(parser, "--noise", text, float, 0.0, metavar="S")
     option(parser, "--steps", "of a masked prior", positive, 12)
     add_fid_options(parser, "FID, KID, precision and recall against the test images")
-    option(parser, "--seed", "same seed, same images", int, 0)
+    option(parser, "--seed", "same seed, same images", seed, 0)
     option(parser, "--batch_size", "images at a time", positive, 256)
     option(parser, "--size", "of the mixture's images, in pixels; default: that of training", positive)
     option(parser, "--columns", "of the grid; default: a square", positive)

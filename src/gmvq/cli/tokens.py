@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import write_json
+from ..files import real_path, write_json
 from ..progress import Progress
 from .common import Parser, columns, option, parser_of, positive, say, switch, tell
 
@@ -44,7 +44,7 @@ def _stats(options: argparse.Namespace) -> int:
         from ..files import save_figure
         from ..tokens.statistics import usage_figure
 
-        save_figure(Path(options.plot), usage_figure(found, Path(options.dir).resolve().name))
+        save_figure(Path(options.plot), usage_figure(found, real_path(options.dir).name))
         say(f"written to {options.plot}")
     if options.json:
         write_json(options.json, found.summary())
@@ -53,12 +53,16 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _lines(found: TokenStatistics) -> list[tuple[str, str]]:
+    codes = found.codes_per_image
+    shown = f"{codes:,}" if isinstance(codes, int) else f"{codes:,.1f} on average,"
     lines = [
         ("rows", f"{found.rows:,}"),
-        ("codes per image", f"{found.codes_per_image:,} of {found.codebook_size:,}"),
+        ("codes per image", f"{shown} of {found.codebook_size:,}"),
         ("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
         ("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
     ]
+    if found.tree_bits_per_image:
+        lines.append(("of these for the tree", f"{found.tree_bits_per_image:.1f} bits/image"))
     if found.mean_log_variance is not None:
         lines.append(("mean log-variance of a code", f"{found.mean_log_variance:.3f}"))
     for number, level in enumerate(found.levels):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
-from ..files import DiskFullError, check_own, remove_leftovers, write_json, write_text
+from ..files import DiskFullError, check_own, real_path, remove_leftovers, write_json, write_text
 from ..reading import read_json
 from .common import say
 from .runs import LAST, checkpoint_to_resume, new_run_dir, run_dir_of, run_of
@@ -192,7 +192,7 @@ def plan(
     stored = run_dir / "config.yaml"
     if stored.is_file() and not config_files(argv):
         config = parse_options(parser, ["--config", str(stored), *argv])
-    if config.out and Path(config.out).expanduser().resolve() != run_dir.resolve():
+    if config.out and real_path(config.out) != real_path(run_dir):
         run_dir = Path(os.environ.get(_RUN_DIR) or new_run_dir(config.out, name))
     return TrainingRun(command, argv, parser, config, name, run_dir, checkpoint)
 

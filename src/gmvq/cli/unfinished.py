@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import remove_leftovers, unicode_text, write_text
-from ..reading import read_text
+from ..reading import parse_json, read_text
 from .common import say
 
 _NOTE = ".unfinished.json"
@@ -114,7 +114,7 @@ def _free(stem: str, suffix: str, taken: set[str]) -> str:
 
 def _names(note: Path) -> dict[str, str]:
     """The names that a note of ``added_results`` holds; none where there is no whole one, or another's."""
-    found = json.loads(_read(note) or "{}")
+    found = parse_json(_read(note) or "{}")
     given = found.items() if isinstance(found, dict) else ()
     return {file: name for file, name in given if name != ".." and Path(str(name)).name == name}
 
@@ -123,7 +123,7 @@ def _read(note: Path) -> str:
     """The text of a note; empty where there is none, or no whole one."""
     try:
         text = read_text(note)
-        json.loads(text)
+        parse_json(text)
     except (OSError, ValueError):
         return ""
     return text

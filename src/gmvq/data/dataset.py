@@ -106,6 +106,11 @@ class ImageDataset(Dataset[Tensor]):
         return list(torch.from_numpy(planes).to(torch.float32).div_(255).unbind())
 
     @property
+    def blocks(self) -> NDArray[np.int64] | None:
+        """Where every item lies, (N,), where those of a block are best read together; else None."""
+        return getattr(self._source, "blocks", None) if isinstance(self._view, PictureView) else None
+
+    @property
     def skipped(self) -> list[tuple[str, str]]:
         """Files that could not be used, each with the reason.
 

@@ -129,6 +129,7 @@ def loader_of(
         world_size=world_size,
         batch_size=batch_size,
         drop_last=shuffle and fills if drop_last is None else drop_last,
+        blocks=getattr(rows, "blocks", None),
     )
     # Without a generator of its own the loader would draw its workers' seeds from the global one.
     own = torch.Generator().manual_seed(seed)

@@ -8,17 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..reading import not_a_file
 from .arrays import is_idx, open_arrays, open_fashion_mnist
 from .audio import AUDIO_SUFFIXES, open_audio, open_speech
 from .dataset import ImageDataset, check_channels
+from .decode import image_suffixes
 from .emoji import find_font, open_emoji
 from .folders import Listing, open_folder, open_image, walk
 from .photos import open_photos
 from .pictures import Crops, Source
 from .scale import SignalScale
 from .series import open_series, open_synthetic_ecg
+from .shards import SHARD_SUFFIXES, open_shards
 from .signals import SignalDataset, SignalSource, TrainingSet
 from .splits import Wanted
+from .stream import STREAM, open_stream
 from .tables import is_saved, open_hub, open_parquet, open_saved
 
 _IMAGES = ("photos", "fashion_mnist", "emoji", "all_photos")
@@ -46,8 +50,9 @@ def open_images(
 
     Args:
         path: "photos" and "all_photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of a folder of
-            images, an image, .npy, .npz, IDX or Parquet (file or folder), a folder that ``datasets`` saved, or a font.
-            Names come first: a folder called photos is "./photos".
+            images, an image, .npy, .npz, IDX, Parquet or WebDataset .tar (file or folder), a folder that ``datasets``
+            saved, or a font; "stream:PATH" and "stream:hf:NAME" read Parquet in place, without a copy or a download
+            ahead. Names come first: a folder called photos is "./photos".
         split: "train", "validation" or "test".
         size: height and width of every item, in pixels.
         channels: 3 for RGB, 1 for luminance.
@@ -168,6 +173,11 @@ def _pictures(name: str, wanted: Wanted) -> Source:
         return open_fashion_mnist(wanted)
     if name == "emoji":
         return open_emoji(find_font(), wanted)
+    if name.startswith(STREAM):
+        inner = name.removeprefix(STREAM)
+        return open_stream(
+            inner if inner.startswith("hf:") else str(_existing(inner, ("hf:NAME",), "Parquet")), wanted
+        )
     if name.startswith("hf:"):
         return open_hub(name.removeprefix("hf:"), wanted)
     suffix = Path(name).suffix.lower()
@@ -178,6 +188,8 @@ def _pictures(name: str, wanted: Wanted) -> Source:
         return _folder_of_pictures(path, wanted)
     if suffix == ".parquet":
         return open_parquet(path, [], wanted)
+    if name.lower().endswith(SHARD_SUFFIXES):
+        return open_shards(path, [], wanted)
     if suffix in _FONTS:
         return open_emoji(path, wanted)
     if suffix in (".npy", ".npz") or is_idx(path.name):
@@ -188,15 +200,18 @@ def _pictures(name: str, wanted: Wanted) -> Source:
 def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
     listing = walk(path)
     parquet = [file for file in listing.files if file.endswith(".parquet")]
+    shards = [file for file in listing.files if file.lower().endswith(SHARD_SUFFIXES)]
     found = None
     if parquet:
         found = open_parquet(path, parquet, wanted)
+    elif shards and not any(Path(file).suffix.lower() in image_suffixes() for file in listing.files):
+        found = open_shards(path, shards, wanted)
     elif is_saved(listing.files):
         found = open_saved(path, wanted)
     elif any("/" not in file and is_idx(file) for file in listing.files):
         found = open_arrays(path, wanted)
     if found is not None:
-        return replace(found, skipped=listing.skipped)
+        return replace(found, skipped=[*listing.skipped, *found.skipped])
     try:
         return open_folder(path, listing, wanted)
     except ValueError as error:
@@ -234,8 +249,8 @@ def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
     path = Path(name).expanduser()
     if name and (path.is_dir() or path.is_file()):
         return path
-    if name and path.exists():
-        raise ValueError(f"{path} is a FIFO, socket or device, and is not opened; give a file or a folder")
+    if name and os.path.lexists(path):
+        raise ValueError(f"{name!r} cannot be read: {not_a_file(path)}")
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if path.name and path.parent.is_dir():
         children = [child.name for child in path.parent.iterdir()]

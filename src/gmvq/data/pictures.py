@@ -60,6 +60,7 @@ class Pictures:
         skipped: what could not be used, with the reason.
         all_shapes: height and width of every row, (n, 2), where they are known before decoding; ``read`` then takes the
             factor of ``image`` as a second argument.
+        blocks: where every row of the split lies, if those of a block are best read together.
     """
 
     read: Callable[..., Any]
@@ -71,6 +72,7 @@ class Pictures:
     decoded: bool = False
     skipped: list[tuple[str, str]] = field(default_factory=list)
     all_shapes: NDArray[np.int64] | None = None
+    blocks: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

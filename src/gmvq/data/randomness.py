@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN = 0x9E3779B97F4A7C15
+#: Blocks of rows that are drawn from at a time, where rows lie in blocks.
+WINDOW = 8
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -38,6 +40,15 @@ def permutation(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
     """Return the order in which ``epoch`` visits ``length`` items: a permutation of range(length)."""
     counters = np.arange(length, dtype=np.uint64) * np.uint64(_GOLDEN)
     return np.argsort(_mix(counters + _key(seed, epoch)), kind="stable")
+
+
+def windows(seed: int, epoch: int, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """As ``permutation``, of items that lie in ``blocks``: in a new order of these, ``WINDOW`` at a time, mixed."""
+    found, place = np.unique(blocks, return_inverse=True)
+    turn = np.empty(len(found), dtype=np.int64)
+    turn[permutation(seed, epoch, len(found))] = np.arange(len(found))
+    mixed = permutation(seed, epoch, len(blocks))
+    return mixed[np.argsort((turn // WINDOW)[place[mixed]], kind="stable")]
 
 
 def fraction_of(text: str) -> float:

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ..errors import check_positive
-from .randomness import permutation
+from .randomness import permutation, windows
 
 Batch = list[tuple[int, int]]
 
@@ -64,6 +65,8 @@ class StatelessSampler(Sampler[Batch]):
         world_size: number of processes.
         batch_size: items per batch and process.
         drop_last: leave out the last batch of an epoch if it is short.
+        blocks: where every item lies, (length,), if those of a block are best read together: shuffling then takes some
+            blocks at a time, and a process gets items of few of them.
 
     Raises:
         ValueError: a number is out of range, no batch can be filled, or the short last batch is too small to
@@ -80,6 +83,7 @@ class StatelessSampler(Sampler[Batch]):
         world_size: int = 1,
         batch_size: int,
         drop_last: bool = True,
+        blocks: NDArray[np.int64] | None = None,
     ) -> None:
         for name, value in (("length", length), ("batch_size", batch_size), ("world_size", world_size)):
             check_positive(name, value)
@@ -91,7 +95,7 @@ class StatelessSampler(Sampler[Batch]):
         self._rank = rank
         self._world_size = world_size
         self._global_batch = batch_size * world_size
-        self._drop_last = drop_last
+        self._drop_last, self._blocks = drop_last, blocks
         whole, rest = divmod(length, self._global_batch)
         if drop_last and not whole:
             raise ValueError(
@@ -122,13 +126,21 @@ class StatelessSampler(Sampler[Batch]):
         """Return this process's part of batch ``number``, counted from the beginning of training."""
         epoch, within = divmod(number, self._epoch_length)
         if self._order is None or self._order[0] != epoch:
-            whole = np.arange(self._length)
-            self._order = (epoch, permutation(self._seed, epoch, self._length) if self.shuffle else whole)
+            self._order = (epoch, self._order_of(epoch))
         start = within * self._global_batch
         places = np.arange(start, min(start + self._global_batch, self._length))
+        if self._blocks is not None:
+            places = places[np.argsort(self._blocks[self._order[1][places]], kind="stable")]
         mine = np.array_split(places, self._world_size)[self._rank]
         draws = (mine + epoch * self._length).tolist()
         return list(zip(self._order[1][mine].tolist(), draws, strict=True))
+
+    def _order_of(self, epoch: int) -> NDArray[np.int64]:
+        if not self.shuffle:
+            return np.arange(self._length)
+        if self._blocks is not None:
+            return windows(self._seed, epoch, self._blocks)
+        return permutation(self._seed, epoch, self._length)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were handed out, and the numbers that fix what those batches were."""
@@ -137,6 +149,8 @@ class StatelessSampler(Sampler[Batch]):
     def state_at(self, position: Position) -> dict[str, Any]:
         """Return the state at another position: a loader's, which counts deliveries."""
         fixed = {"length": self._length, "seed": self._seed, "global_batch": self._global_batch}
+        if self._blocks is not None:
+            fixed["blocks"] = len(np.unique(self._blocks))
         return {"batches": position.batches, "in_pass": position.in_pass, **fixed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -151,9 +165,9 @@ class StatelessSampler(Sampler[Batch]):
         self.position.restore(*self._translated(state_dict))
         now = self.state_dict()
         changed = [
-            f"{key} {state_dict.get(key)} -> {now[key]}"
-            for key in ("length", "seed", "global_batch")
-            if state_dict.get(key) != now[key]
+            f"{key} {state_dict.get(key)} -> {now.get(key)}"
+            for key in ("length", "seed", "global_batch", "blocks")
+            if state_dict.get(key) != now.get(key)
         ]
         if changed:
             warnings.warn(

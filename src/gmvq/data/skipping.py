@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import open_append, unicode_text, write_text
-from ..reading import read_text
+from ..reading import parse_json, read_text
 
 SKIPPED = "skipped.jsonl"
 OTHER_KIND = "another kind of file"
@@ -97,10 +97,10 @@ class Watch:
 def read_noted(path: Path) -> list[Skipped]:
     """What ``Watch`` noted; a line that a killed process left half-written is left out."""
     found: list[Skipped] = []
-    for line in read_text(path).splitlines() if path.is_file() else ():
+    for line in read_text(path, "replace").splitlines() if path.is_file() else ():
         try:
-            name, reason = json.loads(line)
-        except ValueError:
+            name, reason = parse_json(line)
+        except (ValueError, TypeError):
             continue
         found.append((str(name), str(reason)))
     return found

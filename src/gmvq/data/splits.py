@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,19 @@ def choose_split(
     if split == "train" and not taken:
         return "train", np.arange(len(keys["train"])), rule
     return "train", hash_split([str(key) for key in keys["train"]], split, shares, what), rule
+
+
+def files_by_split(path: Path, files: Sequence[str]) -> dict[str, list[Path]]:
+    """The files of a folder, or ``path`` itself without any, by the split in their names, or else in their folders'.
+
+    They come in the order of their folders, on which the rows of the splits depend; without such a name, all is train.
+    """
+    found: dict[str, list[Path]] = {}
+    for file in sorted(files, key=lambda file: file.split("/")):
+        words = (word for part in reversed(file.split("/")) for word in re.split(r"[^a-z]+", part.lower()))
+        split = next((SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES), "train")
+        found.setdefault(split, []).append(path / file)
+    return found if files else {"train": [path]}
 
 
 def hash_split(

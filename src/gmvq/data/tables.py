@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import one_line, require
 from ..files import inside
-from ..reading import check_plain, open_input, read_json
+from ..reading import open_input, read_json
 from .arrow_limits import check_arrow
 from .decode import UnreadableImageError, decode
 from .parquet_limits import check_parquet
 from .pictures import Pictures
-from .splits import SPLIT_ALIASES, Wanted, choose_split
+from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,12 +37,7 @@ _CELEBA = (178, 218)
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    by_split: dict[str, list[Path]] = {}
-    # In the order of their folders, on which the rows of the splits depend.
-    for file in sorted(files, key=lambda file: file.split("/")):
-        by_split.setdefault(_split_in(file), []).append(path / file)
-    if not files:
-        by_split["train"] = [path]
+    by_split = files_by_split(path, files)
     try:
         for file in (file for some in by_split.values() for file in some):
             with open_input(file) as stream:
@@ -55,8 +49,8 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
         names = parquet.read_schema(next(iter(by_split.values()))[0]).names
     except (arrow.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"cannot read {path} as Parquet: {error}") from error
-    chosen = _image_column(names, wanted.column, str(path))
-    columns = [chosen, *filter(None, [_label_column(names)])]
+    chosen = image_column(names, wanted.column, str(path))
+    columns = [chosen, *filter(None, [label_column(names)])]
 
     there = {name: some for name, some in rows.items() if some}
     return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
@@ -65,6 +59,11 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
 def _mapped(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Any:
     """The copy of some Parquet files in the cache of ``datasets``, made if need be, with a bar on a terminal."""
     datasets, bars = require("datasets", "data"), require("datasets.utils", "data")
+    named = next((file for file in files if "::" in str(file.absolute())), None)
+    if named:
+        raise ValueError(
+            f"{named} has two colons in its path, which datasets takes for another system; rename it"
+        )
     shown = not bars.are_progress_bars_disabled()
     try:
         if shown and not sys.stderr.isatty():
@@ -91,30 +90,36 @@ def is_saved(listing: Sequence[str]) -> bool:
 def open_saved(path: Path, wanted: Wanted) -> Pictures:
     """Open one split of a folder that ``save_to_disk`` of ``datasets`` wrote."""
     datasets = require("datasets", "data")
-    _check_saved(path)
-    try:
-        loaded = datasets.load_from_disk(str(path))
-    except Exception as error:
-        raise ValueError(
-            f"cannot read {path}, which looks like a data set saved by datasets: {type(error).__name__}: {error}"
-        ) from error
-    tables = loaded if isinstance(loaded, dict) else {"train": loaded}
+    tables: dict[str, Any] = {}
+    for split, files in _saved_files(path).items():
+        try:
+            # By name, as load_from_disk does what the notes say: formats, and other file systems.
+            tables[split] = datasets.concatenate_datasets(
+                [datasets.Dataset.from_file(str(file.absolute())) for file in files]
+            )
+        except Exception as error:
+            raise ValueError(
+                f"cannot read {path}, which looks like a data set saved by datasets: {type(error).__name__}: {error}"
+            ) from error
     return _choose_table(tables, wanted, path.name, str(path))
 
 
-def _check_saved(path: Path) -> None:
-    """Raise ValueError if the notes of a saved data set name files that are elsewhere, or none that can be read."""
-    notes, folders = path / "dataset_dict.json", [path]
+def _saved_files(path: Path) -> dict[str, list[Path]]:
+    """The Arrow files of each split of a saved data set, all of them in its folder and such as can be read."""
+    notes, folders, found = path / "dataset_dict.json", {"train": path}, dict[str, list[Path]]()
     try:
         if notes.exists():
-            folders = [inside(path, name) for name in read_json(notes)["splits"]]
-        for folder in folders:
+            folders = {name: inside(path, name) for name in read_json(notes)["splits"]}
+        for name, folder in folders.items():
             notes = folder / "state.json"
-            check_plain(folder / "dataset_info.json")
-            for entry in read_json(notes)["_data_files"]:
-                check_arrow(inside(folder, entry["filename"]))
+            found[name] = [inside(folder, entry["filename"]) for entry in read_json(notes)["_data_files"]]
+            if not found[name]:
+                raise ValueError("it names no files")
+            for file in found[name]:
+                check_arrow(file)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"{notes} is damaged: {one_line(error)}; save the data set again") from error
+    return found
 
 
 def open_hub(name: str, wanted: Wanted) -> Pictures:
@@ -148,21 +153,16 @@ def _choose(
     home, rows, rule = choose_split(sizes, wanted)
     table = load(home)
     column, classes = (
-        _image_column(table.column_names, wanted.column, where),
-        _label_column(table.column_names),
+        image_column(table.column_names, wanted.column, where),
+        label_column(table.column_names),
     )
-    kind = table.data.schema.field(column).type
-    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
-    if str(cell) not in ("binary", "large_binary"):
-        raise ValueError(
-            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
-        )
-    labels = None if classes is None else np.asarray(table[classes][:])
-    cells = table.select_columns([column])
-    if type(cells.features[column]).__name__ == "Image":
-        # Else datasets would decode the images itself, in any format.
-        cells = cells.cast_column(column, require("datasets", "data").Image(decode=False))
-    first = cells[int(rows[0])][column]
+    check_cells(table.data.schema.field(column).type, column, where)
+    # As they are stored: else datasets would decode what a file calls images or sound, in any format, and from any
+    # path or address that a cell holds.
+    stored = table.with_format("arrow")
+    labels = None if classes is None else _integers(stored.select_columns([classes])[:][classes])
+    cells = stored.select_columns([column])
+    first = _cell(cells, column, int(rows[0]))
     if isinstance(first, dict) and first.get("bytes") is None and first.get("path"):
         raise ValueError(
             f"{title}[{home}]:{rows[0]} holds only the path of its image; write the table with embedded images"
@@ -172,7 +172,7 @@ def _choose(
         rows=rows,
         names=f"{title}[{home}]",
         description=f"{title} ({wanted.split}; {rule})",
-        labels=labels if labels is not None and labels.dtype.kind in "iu" else None,
+        labels=labels,
     )
     with contextlib.suppress(UnreadableImageError):
         pictures.framing = "whole" if pictures.read(int(rows[0])).size == _CELEBA else "crop"
@@ -180,23 +180,37 @@ def _choose(
 
 
 def _read(cells: Any, column: str, channels: int, row: int) -> Image:
-    cell = cells[row][column]
+    return decode_cell(_cell(cells, column, row), channels)
+
+
+def check_cells(kind: Any, column: str, where: str) -> None:
+    """Raise ValueError unless a column of this Arrow type holds encoded images."""
+    cell = next((field.type for field in kind if field.name == "bytes"), kind) if kind.num_fields else kind
+    if str(cell) not in ("binary", "large_binary"):
+        raise ValueError(
+            f"column {column!r} of {where} holds {kind}; expected encoded images: binary, or struct<bytes, path>"
+        )
+
+
+def decode_cell(cell: Any, channels: int) -> Image:
+    """Decode the image of a row: bytes, or a mapping that holds them."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
         raise UnreadableImageError("the cell holds no bytes")
     return decode(data, channels)
 
 
-def _split_in(name: str) -> str:
-    """Find a split's name in a file's name, else in its folders'; without one, everything is train."""
-    for part in reversed(name.split("/")):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in SPLIT_ALIASES:
-                return SPLIT_ALIASES[word]
-    return "train"
+def _cell(cells: Any, column: str, row: int) -> Any:
+    return cells[row][column][0].as_py()
 
 
-def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
+def _integers(column: Any) -> NDArray[Any] | None:
+    """A column as an array; None where it is of another type, or has gaps."""
+    whole = require("pyarrow", "data").types.is_integer(column.type) and not column.null_count
+    return column.to_numpy() if whole else None
+
+
+def image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     """Choose the column that holds the images."""
     there = ", ".join(map(repr, columns))
     if asked is not None and asked not in columns:
@@ -210,6 +224,6 @@ def _image_column(columns: Sequence[str], asked: str | None, where: str) -> str:
     return found
 
 
-def _label_column(columns: Sequence[str]) -> str | None:
+def label_column(columns: Sequence[str]) -> str | None:
     """Choose the column that holds the classes, if there is one."""
     return next((name for name in LABEL_COLUMNS if name in columns), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reading import read_text
+from ..reading import is_number, parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def read_history(path: str | os.PathLike[str]) -> History:
                 continue
             step = float(row["step"])
             for name, value in row.items():
-                if name != "step" and _is_number(value):
+                if name != "step" and is_number(value):
                     points.setdefault(name, {})[step] = float(value)
     curves = {}
     for name, curve in points.items():
@@ -76,11 +75,7 @@ def thin(steps: list[float], values: list[float], most: int = 500) -> tuple[list
 
 def _parse(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and _is_number(row.get("step")) else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return row if isinstance(row, dict) and is_number(row.get("step")) else None

@@ -207,7 +207,7 @@ def _data_wait(path: Path) -> float:
     """The share of the training time spent waiting for data, by run.json; 0 where it does not say."""
     try:
         return float(read_json(path)[-1]["data_wait"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return 0.0
 
 

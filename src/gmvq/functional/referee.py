@@ -34,6 +34,7 @@ class Referee:
     Attributes:
         query, codebook, bias: of the search.
         indices: most probable codes, (N,), int64; final after ``settle``. A row that is not finite has code 0.
+        gamma: of the formula above.
         lengths, sizes: a little more than |mu_c| and |b_c|, the latter 0 for a code of weight 0, (K,).
     """
 
@@ -44,19 +45,19 @@ class Referee:
         self.sizes = torch.where(bias == -torch.inf, 0.0, bias).abs().mul_(_MORE)
         numbers, factor = torch.finfo(query.dtype), _factor_rounding(query)
         gamma = (query.shape[1] + 8) * numbers.eps * (1.0 if factor else 0.5) + 2.0 * factor + factor**2
-        self._gamma, self._tiny = gamma, query.shape[1] * numbers.tiny
+        self.gamma, self._tiny = gamma, query.shape[1] * numbers.tiny
         self._longest, self._largest = self.lengths.amax(), self.sizes.amax()
         self._open: list[Tensor] = []
 
     def slack(self, query: Tensor) -> Tensor:
         """max_c e_c for each row of (n, D), (n,); infinite or NaN for numbers that are none."""
         reach = torch.linalg.vector_norm(query, dim=1).mul_(self._longest)
-        return reach.add_(self._largest).mul_(self._gamma).add_(self._tiny)
+        return reach.add_(self._largest).mul_(self.gamma).add_(self._tiny)
 
     def slack_of(self, query: Tensor, lengths: Tensor, sizes: Tensor) -> Tensor:
         """e_c for codes with such |mu_c| and |b_c|, (C,), and each row of query (n, D), (C, n)."""
         reach = lengths[:, None] * torch.linalg.vector_norm(query, dim=1)
-        return reach.add_(sizes[:, None]).mul_(self._gamma).add_(self._tiny)
+        return reach.add_(sizes[:, None]).mul_(self.gamma).add_(self._tiny)
 
     def judge(self, rows: slice, logits: Tensor, groups: int) -> Tensor:
         """Find the best codes of n rows by their logits (K or more, n), in groups; returns the largest, (n,)."""

@@ -2,7 +2,8 @@ r"""Search for the codes with the largest logits l_c = v.mu_c + b_c, without an 
 
 With v = w z and b = log pi - 1/2 sum_d w_d mu_d^2 these are the most probable codes; with v = z and b = -|mu|^2 / 2 the
 nearest. Logits are made tile by tile, in a buffer that fits the cache, and the largest selected (``selection``). A
-codebook of many tiles is searched in two steps (``large_codebook``). On a GPU one kernel does all (``triton_topk``).
+codebook of many tiles is searched in two steps (``large_codebook``), or, for many rows, only in the cells of it that a
+bound does not rule out (``cells``). On a GPU one kernel does all (``triton_topk``).
 
 The best code is a function of its row, the codebook and the bias alone, bit by bit: neither batch nor threads matter,
 for what rounding leaves open is decided exactly (``referee``, ``exact``). Ties go to the lowest code. The others of the
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import large_codebook
+from . import cells, large_codebook
 from .referee import Referee
 from .selection import group_count, largest_k
 
@@ -67,6 +68,9 @@ def best_codes(
         close = ~(values[:, min(1, looked - 1)] < values[:, 0] - 2.0 * referee.slack(query))
         referee.hear(slice(0, len(query)), codes[:, 0], close)
     elif large_codebook.pays(codebook, looked):
+        found = cells.search(referee, k) if half is None else None
+        if found is not None:
+            return found
         step = rows_per_tile(large_codebook.TILE_CODES, query.device)
         large_codebook.search(referee, step, half, values, codes)
     else:

@@ -16,7 +16,15 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
-from .interface import QuantizerLike, as_floats, check_axes, decode_latents, evaluating, feature_axis
+from .interface import (
+    QuantizerLike,
+    as_floats,
+    check_axes,
+    decode_latents,
+    evaluating,
+    feature_axis,
+    spending,
+)
 
 
 @dataclass(frozen=True)
@@ -74,29 +82,35 @@ class VQAutoencoder(nn.Module):
         self.encoder, self.decoder, self.layout = encoder, decoder, layout
         self.quantizer: QuantizerLike = quantizer  # pyright: ignore[reportAttributeAccessIssue]
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> AutoencoderOutput:
+    def forward(self, x: Tensor, mask: Tensor | None = None, **spend: Any) -> AutoencoderOutput:
         """Encode, quantize and decode.
 
         Args:
             x: input of the encoder, batch first.
             mask: (B, *spatial) boolean over the latent positions, True = valid; masked latents become zero.
+            spend: ``budget`` or ``distortion``, for a quantizer that has them (``RaggedGMVQ``).
 
         Raises:
             ValueError: the encoder's feature axis does not have ``quantizer.dim`` entries.
         """
-        out = self.quantizer(self._latents(x), mask)
+        out = self.quantizer(self._latents(x), mask, **spending(self.quantizer, spend))
         return AutoencoderOutput(reconstruction=decode_latents(self, out.quantized), quantizer=out)
 
     @overload
     def encode(
-        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: Literal[False] = False
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        return_log_variance: Literal[False] = False,
+        **spend: Any,
     ) -> Tensor: ...
     @overload
     def encode(
-        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: Literal[True]
+        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: Literal[True], **spend: Any
     ) -> tuple[Tensor, Tensor]: ...
     def encode(
-        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: bool = False
+        self, x: Tensor, mask: Tensor | None = None, *, return_log_variance: bool = False, **spend: Any
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Turn inputs into tokens.
 
@@ -104,16 +118,18 @@ class VQAutoencoder(nn.Module):
             x: input of the encoder, batch first.
             mask: (B, *spatial) boolean over the latent positions, True = valid.
             return_log_variance: return also how unsure each code is.
+            spend: ``budget`` or ``distortion``, for a quantizer that has them (``RaggedGMVQ``).
 
         Returns:
             Indices (B, *spatial), int64, -1 where masked; with ``return_log_variance`` a pair of them and
             log s_c^2(x) of the chosen codes, (B, *spatial).
         """
+        spend = spending(self.quantizer, spend)
         with self._evaluating():
             latents = self._latents(x)
             if not return_log_variance:
-                return self.quantizer.encode(latents, mask)
-            out = self.quantizer(latents, mask)
+                return self.quantizer.encode(latents, mask, **spend)
+            out = self.quantizer(latents, mask, **spend)
             return out.indices, out.log_variance
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -126,9 +142,9 @@ class VQAutoencoder(nn.Module):
         with self._evaluating():
             return decode_latents(self, self.quantizer.get_codes_from_indices(indices))
 
-    def reconstruct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor, mask: Tensor | None = None, **spend: Any) -> Tensor:
         """``decode(encode(x))``."""
-        return self.decode(self.encode(x, mask))
+        return self.decode(self.encode(x, mask, **spend))
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return optimizer groups with every parameter once: the networks at ``lr``, then the quantizer's.

@@ -14,6 +14,7 @@ from typing import Any, cast
 from ..environment import versions
 from ..errors import require
 from ..quantizers import PyramidGMVQ
+from ..reading import is_number, is_remote
 from ..screen import markdown
 from .digest import model_digest
 from .interface import Tokenizer, networks_of
@@ -67,7 +68,7 @@ def model_card(
     notes = dict(metadata or {})
     measured = notes.get("metrics")
     found = measured.items() if isinstance(measured, Mapping) else ()
-    metrics = {k: v for k, v in found if k in _METRICS and isinstance(v, int | float) and math.isfinite(v)}
+    metrics = {k: v for k, v in found if k in _METRICS and is_number(v)}
     name = (repo_id or "gmvq tokenizer").rsplit("/", 1)[-1]
     networks = networks_of(model)
     kind = "signal" if networks.get("spatial_dims") == 1 else "image"
@@ -144,7 +145,7 @@ def _public(value: Any, key: str) -> Any:
 def _without_folders(path: str) -> str:
     kinds: tuple[type[PurePath], ...] = (PurePosixPath, PureWindowsPath)
     local = path.startswith(("~", ".")) or any(kind(path).is_absolute() for kind in kinds)
-    if path.startswith("hf:") or not (local or "\\" in path or "/" in path):
+    if is_remote(path) or not (local or "\\" in path or "/" in path):
         return path
     return PureWindowsPath(path).name or path
 

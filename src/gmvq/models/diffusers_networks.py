@@ -8,6 +8,7 @@ between encoder and decoder there, a Gaussian or a codebook, is left out.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ from ..errors import one_line, require
 from ..files import PathLike
 from ..reading import read_json
 from .nets import Decoder, Encoder, build_networks, check_input
-from .weights import check_header
+from .weights import build_filled, read_weights
 
 CLASSES = ("AutoencoderKL", "VQModel")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: Most levels and blocks of a network; the largest known have 7 and 4.
 _MOST = 32
+#: Blocks of which the two are built; others of diffusers take more than an image.
+_BLOCKS = {"DownEncoderBlock2D", "AttnDownEncoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"}
+#: Entries of a configuration that the networks do not depend on.
+_UNUSED = ("sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
+#: What an attention's tensors were called in older files.
+_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 class DiffusersEncoder(nn.Module):
@@ -78,7 +85,7 @@ def networks_from(
     if wrong:
         named = ", ".join(f"{key}={config[key]}, not {value}" for key, value in wrong.items())
         raise ValueError(f"this {config['name']} has {named}; set them to what it has")
-    model = _class_of(options)(**{k: v for k, v in config["options"].items() if k != "_class_name"})
+    model = _build(config)
     return DiffusersEncoder(model, config), DiffusersDecoder(model, config)
 
 
@@ -95,10 +102,17 @@ def config_of(options: Mapping[str, Any]) -> dict[str, Any]:
     kind = _class_of(options)
     signature = inspect.signature(kind.__init__).parameters
     known = {name: options.get(name, p.default) for name, p in signature.items() if name != "self"}
+    _check_entries(known, signature)
     blocks, layers = known["block_out_channels"], known["layers_per_block"]
-    if len(blocks) > _MOST or not 1 <= int(layers) <= _MOST:
+    down, up = known["down_block_types"], known["up_block_types"]
+    if max(len(blocks), layers) > _MOST:
         raise ValueError(
             f"expected at most {_MOST} levels, of 1 to {_MOST} layers, got {len(blocks)} and {layers}"
+        )
+    if not 0 < len(blocks) == len(down) == len(up) or not _BLOCKS.issuperset((*down, *up)):
+        raise ValueError(
+            f"expected one block of {', '.join(sorted(_BLOCKS))} for each of the {len(blocks)} block_out_channels, "
+            f"got {', '.join((*down, *up))}"
         )
     if known["in_channels"] != known["out_channels"]:
         raise ValueError(
@@ -175,19 +189,45 @@ def read_diffusers(path: PathLike) -> tuple[nn.Module, nn.Module]:
             f"{file} is missing; pickled weights (.bin) are not read: save the model again with "
             "save_pretrained(folder, safe_serialization=True)"
         )
-    check_header(file)
-    options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}
+    weights = {_renamed(name): value for name, value in read_weights(file).items()}
+    model = build_filled(lambda: _build(config), weights, folder, mixed=True).float()
+    return DiffusersEncoder(model, config).eval(), DiffusersDecoder(model, config).eval()
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    """A diffusers model by what ``config_of`` found."""
+    options = {name: value for name, value in config["options"].items() if name != "_class_name"}
+    kind = _class_of(config["options"])
     try:
-        found = _class_of(config["options"]).from_pretrained(folder, output_loading_info=True, **options)
-    # Of diffusers, for tensors of other shapes.
+        return kind(**options)
+    # Of diffusers and torch, for sizes that do not go together.
     except Exception as error:
-        raise ValueError(f"{file} does not fit the model in its config.json: {one_line(error)}") from error
-    model, problems = found
-    if problems["missing_keys"]:
         raise ValueError(
-            f"{file} does not fit the model in its config.json; missing: {problems['missing_keys'][:3]}"
-        )
-    return DiffusersEncoder(model.float(), config).eval(), DiffusersDecoder(model, config).eval()
+            f"no {config['name']} can be built with its configuration: {one_line(error)}"
+        ) from error
+
+
+def _check_entries(known: Mapping[str, Any], signature: Mapping[str, inspect.Parameter]) -> None:
+    """Raise ValueError if an entry has another type than its default, or is a size below 1."""
+
+    def fits(value: Any, default: Any) -> bool:
+        if isinstance(default, tuple):
+            return isinstance(value, list | tuple) and all(fits(entry, default[0]) for entry in value)
+        if default is None:
+            return value is None or fits(value, 1)
+        return type(value) is type(default) and not (type(value) is int and value < 1)
+
+    for name, value in known.items():
+        default = signature[name].default
+        if name not in _UNUSED and not fits(value, default):
+            raise ValueError(f"the entry {name!r} cannot be {value!r:.80}; the default is {default!r}")
+
+
+def _renamed(name: str) -> str:
+    """The name of a tensor in today's diffusers."""
+    return re.sub(
+        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda found: _OLD[found[0]], name
+    )
 
 
 def _signed(config: Mapping[str, Any]) -> bool:

@@ -18,8 +18,8 @@ class QuantizerLike(Protocol):
     dim: int
     codebook_size: int
 
-    def __call__(self, latents: Tensor, mask: Tensor | None = None) -> QuantizerOutput: ...
-    def encode(self, latents: Tensor, mask: Tensor | None = None) -> Tensor: ...
+    def __call__(self, latents: Tensor, mask: Tensor | None = None, **spend: Any) -> QuantizerOutput: ...
+    def encode(self, latents: Tensor, mask: Tensor | None = None, **spend: Any) -> Tensor: ...
     def get_codes_from_indices(self, indices: Tensor) -> Tensor: ...
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]: ...
     def to_config(self) -> dict[str, Any]: ...
@@ -56,6 +56,25 @@ def networks_of(model: Tokenizer) -> dict[str, Any]:
     """The arguments of ``build_networks`` that a model's networks were built with; {} for networks of one's own."""
     config = getattr(model.encoder, "config", None)
     return config if isinstance(config, dict) and config == getattr(model.decoder, "config", None) else {}
+
+
+def spending(quantizer: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """``budget`` and ``distortion``, those that are not None.
+
+    Raises:
+        TypeError: something else is given.
+        ValueError: the quantizer has neither.
+    """
+    unknown = given.keys() - {"budget", "distortion"}
+    if unknown:
+        raise TypeError(f"unexpected arguments {', '.join(sorted(unknown))}; known are budget and distortion")
+    spend = {name: value for name, value in given.items() if value is not None}
+    if spend and not hasattr(quantizer, "code_counts"):
+        raise ValueError(
+            f"{' and '.join(spend)}: a {type(quantizer).__name__} has a code for each position; train a RaggedGMVQ "
+            "(gmvq fit --model.ragged true --model.scales 3)"
+        )
+    return spend
 
 
 def check_axes(model: Tokenizer, indices: Tensor) -> None:

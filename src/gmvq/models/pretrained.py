@@ -120,6 +120,10 @@ def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> d
         raise ValueError(
             f"{file}: expected a model of class {class_name}, got {config['class']!r}: load it with that"
         )
+    if isinstance(config, dict) and "_class_name" in config:
+        raise ValueError(
+            f"{file.parent} holds a model of diffusers, which has no codes of gmvq; gmvq transplant gives it some"
+        )
     missing = [key for key in keys if key not in config] if isinstance(config, dict) else list(keys)
     if missing:
         raise ValueError(f"{file}: expected the entries {', '.join(keys)}; missing: {', '.join(missing)}")

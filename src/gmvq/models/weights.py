@@ -161,9 +161,9 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def mixed_dtypes(weights: Mapping[str, Tensor]) -> list[str]:
-    """Say which of a model's own networks has tensors of several dtypes, with which it cannot compute."""
+    """Say which of the networks of a model or prior has tensors of several dtypes, with which it cannot compute."""
     found = []
-    for part in ("encoder.", "decoder."):
+    for part in ("encoder.", "decoder.", "network."):
         kinds = {_name(value.dtype) for name, value in weights.items() if name.startswith(part)}
         if len(kinds) > 1:
             found.append(f"several dtypes: {part}*, got {' and '.join(sorted(kinds))}")

@@ -46,14 +46,18 @@ def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor
     return torch.stack(chosen, 1)
 
 
+Walk = Callable[[TokenNetwork, Tensor, Callable[[int, Tensor], Tensor]], Tensor]
+
+
 def sample(
     network: TokenNetwork,
     label_ids: Tensor,
     no_label: Tensor,
     filters: Filters,
     generator: torch.Generator | None,
+    walk: Walk = walk,
 ) -> Tensor:
-    """Draw one sequence per label id (B,) -> ids (B, L); with guidance the rows are computed twice."""
+    """Draw one sequence per label id (B,): what ``walk`` returns, ids (B, L); with guidance rows are computed twice."""
     count = label_ids.shape[0]
     rows = torch.cat([label_ids, no_label]) if filters.guidance else label_ids
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from ..environment import cores
 from ..errors import require
 from ..models.interface import evaluating
-from ..reading import check_unpacked
-from . import causal
+from ..reading import check_unpacked, parse_json
+from . import causal, ragged
 from .prior import TokenPrior
 from .saved import digest
 
@@ -53,11 +53,13 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
     _check(prior)
     stream = require("constriction", "prior").stream
     flat, encoder = prior.spec.codes(indices).to("cpu", torch.int32), stream.queue.RangeEncoder()
+    is_ragged = prior.spec.scales > 1 and len(flat)
+    tokens = ragged.sequence(prior.spec, indices)[0].to("cpu", torch.int32) if is_ragged else flat
     family = stream.model.Categorical(perfect=False)
     threads, done = torch.get_num_threads(), 0
 
     def choose(place: int, p: np.ndarray) -> np.ndarray:
-        symbols = np.ascontiguousarray(flat[done : done + len(p), place].numpy())
+        symbols = np.ascontiguousarray(tokens[done : done + len(p), place].numpy())
         if p.shape[1] > 1:  # a single code needs no bits
             encoder.encode(symbols, family, p)
         return symbols
@@ -117,7 +119,8 @@ def _walk(
         return torch.from_numpy(choose(place, p).astype(np.int64)).to(logits.device)
 
     with evaluating(prior), _threads(threads), torch.autocast(label_ids.device.type, enabled=False):
-        ids = causal.walk(prior.network, label_ids, on_device)
+        walk = ragged.walk if prior.spec.scales > 1 else causal.walk
+        ids = walk(prior.network, label_ids, on_device)
     return prior.spec.indices(ids).cpu()
 
 
@@ -153,7 +156,7 @@ def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
             raise ValueError("they do not begin as they should")
         start = len(MAGIC) + 4
         (length,) = struct.unpack("<I", data[len(MAGIC) : start])
-        head = json.loads(data[start : start + length])
+        head = parse_json(data[start : start + length])
         words = data[start + length :]
         for name, least in _ENTRIES.items():
             if type(head[name]) is not int or head[name] < least:

@@ -61,6 +61,7 @@ class TokenDataModule(LightningDataModule):
             *(spec.shape, spec.codebook_size, spec.levels),
             labels=self._count_labels() if labels else 0,
             pyramid=spec.pyramid,
+            scales=spec.scales,
         )
 
     @property

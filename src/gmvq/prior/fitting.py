@@ -35,6 +35,7 @@ def fit_prior(
     *,
     levels: int = 1,
     pyramid: bool = False,
+    scales: int = 1,
     labels: Tensor | None = None,
     steps: int = 1000,
     batch_size: int = 128,
@@ -49,6 +50,7 @@ def fit_prior(
         codebook_size: K, of every level.
         levels: codes per position.
         pyramid: whether the levels are the scales of a ``PyramidGMVQ``.
+        scales: sizes of blocks, of a ``RaggedGMVQ``.
         labels: (N,), 0 to the number of labels - 1.
         steps, batch_size: of training.
         seed: of weights, order, dropout, masks.
@@ -68,6 +70,7 @@ def fit_prior(
         *(tuple(indices.shape[1:]), codebook_size, levels),
         labels=0 if labels is None else int(labels.max()) + 1,
         pyramid=pyramid,
+        scales=scales,
     )
     spec.sequence(indices)  # says what is wrong with them
     spec.label_ids(labels, len(indices), indices.device)

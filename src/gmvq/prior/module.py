@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from ..errors import check_positive
+from ..errors import check_positive, check_seed
 from ..training.checkpoint import check_fits, entry_of
 from ..training.history import is_logged
 from ..training.schedule import scheduled, seed_step, total_steps
@@ -69,6 +69,7 @@ class PriorModule(LightningModule):
                 "expected dropout in [0, 1), label_dropout and final_lr in [0, 1], weight_decay and warmup_steps >= 0, "
                 f"got {dropout}, {label_dropout}, {final_lr}, {weight_decay} and {warmup_steps}"
             )
+        check_seed(seed)
         names = set(inspect.signature(PriorModule.__init__).parameters) - {"self", "spec"}
         given = {name: value for name, value in locals().items() if name in names}
         self.settings: dict[str, Any] = {**given, "betas": list(betas)}

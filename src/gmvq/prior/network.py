@@ -56,15 +56,19 @@ class TokenNetwork(nn.Module):
         self.body = LlamaModel(config)
         self.places = nn.Embedding(spec.length + 1, width)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Parameter(torch.empty(spec.levels, spec.codebook_size, width))
+        self.head = nn.Parameter(torch.empty(spec.parts, spec.codebook_size, width))
         for weights in (self.places.weight, self.head):
             nn.init.normal_(weights, std=0.02)
 
-    def forward(self, ids: Tensor, cache: Cache | None = None) -> Tensor:
-        """Hidden states of ids (B, T); with a cache, of the T ids that come after those in it."""
-        start = 0 if cache is None else cache.get_seq_length()
-        place = torch.arange(start, start + ids.shape[1], device=ids.device)
-        embedded = self.dropout(self.body.embed_tokens(ids) + self.places(place))
+    def forward(self, ids: Tensor, cache: Cache | None = None, places: Tensor | None = None) -> Tensor:
+        """Hidden states of ids (B, T); with a cache, of the T ids that come after those in it.
+
+        ``places``, (B, T), are those of the tokens to come; None: one after the other.
+        """
+        if places is None:
+            start = 0 if cache is None else cache.get_seq_length()
+            places = torch.arange(start, start + ids.shape[1], device=ids.device)
+        embedded = self.dropout(self.body.embed_tokens(ids) + self.places(places))
         # A mask that is given is the one that is used; without one a Llama is causal.
         mask = (
             None if self.causal else torch.ones(1, 1, *ids.shape[1:] * 2, dtype=torch.bool, device=ids.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import check_choice, check_size
 from ..models.hub import upload
 from ..models.interface import evaluating
-from . import causal, masked, saved
+from . import causal, masked, ragged, saved
 from .filters import Filters
 from .network import TokenNetwork
 from .spec import TokenSpec
@@ -51,9 +52,10 @@ class TokenPrior(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("kind", kind, ("causal", "masked"))
-        self.spec, self.kind = spec, kind
+        # A masked prior reads grids: it draws all positions at once, whatever their leaves.
+        self.spec, self.kind = spec if kind == "causal" else replace(spec, scales=1), kind
         self.config = {"kind": kind, "size": size, "dropout": dropout}
-        self.network = TokenNetwork(spec, size, causal=kind == "causal", dropout=dropout)
+        self.network = TokenNetwork(self.spec, size, causal=kind == "causal", dropout=dropout)
 
     @property
     def device(self) -> torch.device:
@@ -63,10 +65,14 @@ class TokenPrior(nn.Module):
     def loss(self, indices: Tensor, labels: Tensor | None = None) -> Tensor:
         """What training minimises, nats per token: -log p(x_t | x_<t), or that of masked tokens given the others.
 
+        Of ragged codes it is per position.
+
         Args:
             indices: (B, *spec.shape), int64.
             labels: (B,), negative where there is none; None: none at all.
         """
+        if self.spec.scales > 1:
+            return self._ragged(indices, labels).mean() / self.spec.length
         ids, label_ids = self._ids(indices, labels)
         if self.kind == "masked":
             return masked.loss(self.network, ids, label_ids)
@@ -75,16 +81,18 @@ class TokenPrior(nn.Module):
     def nats(self, indices: Tensor, labels: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """-log p(x | y) per image, (B,), nats: exact if causal, one sample of an upper bound if masked.
 
-        In eval mode, without gradients.
+        In eval mode, without gradients. Of ragged codes it is that of the leaves: what coding them costs.
 
         Args:
             indices, labels: as in ``loss``.
             seed: of the masks; the causal figure has no chance in it.
         """
         with evaluating(self):
-            ids, label_ids = self._ids(indices, labels)
-            if not len(ids):
+            if not len(indices):
                 return torch.zeros(0, device=self.device)
+            if self.spec.scales > 1:
+                return self._ragged(indices, labels)
+            ids, label_ids = self._ids(indices, labels)
             if self.kind == "causal":
                 return causal.nats(self.network, ids, label_ids).sum(1)
             generator = torch.Generator(self.device).manual_seed(seed)
@@ -126,7 +134,9 @@ class TokenPrior(nn.Module):
         parts = []
         with evaluating(self):
             for rows, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
-                if self.kind == "causal":
+                if self.spec.scales > 1:
+                    ids = causal.sample(self.network, rows, no_label, filters, generator, ragged.walk)
+                elif self.kind == "causal":
                     ids = causal.sample(self.network, rows, no_label, filters, generator)
                 else:
                     options = {"steps": steps, "choice_temperature": choice_temperature}
@@ -239,6 +249,11 @@ class TokenPrior(nn.Module):
             token=token,
             commit_message=commit_message,
         )
+
+    def _ragged(self, indices: Tensor, labels: Tensor | None) -> Tensor:
+        """-log p of the leaves of indices, (B,), nats."""
+        label_ids = self.spec.label_ids(labels, len(indices), self.device)
+        return ragged.nats(self.network, indices.to(self.device), label_ids)
 
     def _ids(self, indices: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         ids = self.spec.sequence(indices.to(self.device))

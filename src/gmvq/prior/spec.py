@@ -31,12 +31,16 @@ class TokenSpec:
     levels * K + labels + 1          a masked position
     ================================ =======================================================
 
+    Of ragged codes a causal prior reads a token for each leaf (``gmvq.prior.ragged``): the scales of leaves then stand
+    in the place of levels, and ``length`` is the most that there can be.
+
     Args:
         shape: of one image's indices, (*spatial) or (*spatial, levels).
         codebook_size: K, of every level.
         levels: codes per latent position.
         labels: number of labels, 0 without.
         pyramid: whether the levels are the scales of a ``PyramidGMVQ``, whose blocks have one code each.
+        scales: sizes of blocks that may share a code, of a ``RaggedGMVQ``; 1: a code for each position.
 
     Raises:
         ValueError: a size below 1, or levels that are not the last axis of ``shape``.
@@ -53,6 +57,7 @@ class TokenSpec:
     levels: int = 1
     labels: int = 0
     pyramid: bool = False
+    scales: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -64,6 +69,9 @@ class TokenSpec:
             raise ValueError("shape is empty: an image has at least one token")
         if (self.levels > 1 or self.pyramid) and self.shape[-1] != self.levels:
             raise ValueError(f"the last axis of shape {self.shape} must be that of the {self.levels} levels")
+        check_size("scales", self.scales)
+        if self.scales > 1 and (self.levels > 1 or self.pyramid):
+            raise ValueError(f"blocks of {self.scales} sizes have one level, got {self.levels}")
         if self.labels < 0:
             raise ValueError(f"labels must not be negative, got {self.labels}")
 
@@ -85,9 +93,14 @@ class TokenSpec:
         return len(self.places)
 
     @property
+    def parts(self) -> int:
+        """Sets of K codes with embeddings of their own: levels, or scales of leaves."""
+        return self.levels * self.scales
+
+    @property
     def vocabulary(self) -> int:
         """V: ids in all."""
-        return self.levels * self.codebook_size + self.labels + 2
+        return self.parts * self.codebook_size + self.labels + 2
 
     @property
     def mask_id(self) -> int:
@@ -130,7 +143,7 @@ class TokenSpec:
         Raises:
             ValueError: not one label for each image, or one that the prior was not trained with.
         """
-        none = self.levels * self.codebook_size + self.labels
+        none = self.parts * self.codebook_size + self.labels
         if labels is None:
             return torch.full((count,), none, device=device)
         if labels.shape != (count,):
@@ -141,7 +154,7 @@ class TokenSpec:
         if labels.numel() and int(labels.max()) >= self.labels:
             known = f"0 to {self.labels - 1}" if self.labels else "none: it was trained without"
             raise ValueError(f"the prior has no label {int(labels.max())}; its labels are {known}")
-        return torch.where(labels < 0, none, self.levels * self.codebook_size + labels)
+        return torch.where(labels < 0, none, self.parts * self.codebook_size + labels)
 
     def to_config(self) -> dict[str, Any]:
         """The arguments, fit for JSON."""
@@ -151,6 +164,7 @@ class TokenSpec:
             "levels": self.levels,
             "labels": self.labels,
             **({"pyramid": True} if self.pyramid else {}),
+            **({"scales": self.scales} if self.scales > 1 else {}),
         }
 
     @classmethod

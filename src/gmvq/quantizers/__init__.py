@@ -10,11 +10,12 @@ from .gaussian_mixture import GaussianMixtureVQ
 from .grouped import GroupedGMVQ
 from .parts import Objective, Precision, Variance
 from .pyramid import PyramidGMVQ
+from .ragged import RaggedGMVQ
 from .residual import ResidualGMVQ
 from .resize import Fit, Resized, resize_codebook
 
 _QUANTIZERS: dict[str, type[GaussianMixtureVQ | ResidualGMVQ | GroupedGMVQ | PyramidGMVQ]] = {
-    kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ, PyramidGMVQ)
+    kind.__name__: kind for kind in (GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ, PyramidGMVQ, RaggedGMVQ)
 }
 
 
@@ -44,6 +45,7 @@ __all__ = [
     "Precision",
     "PyramidGMVQ",
     "Quantizer",
+    "RaggedGMVQ",
     "ResidualGMVQ",
     "Resized",
     "Variance",

@@ -70,9 +70,12 @@ def part_from_dict(value: Any) -> Any:
 _LATER: dict[str, Any] = {"frozen_codes": False, "beam": 1}
 
 
-def to_arguments(layer: Any) -> dict[str, Any]:
-    """The constructor's arguments of a layer, which holds each under its name, and its class as ``type``."""
-    names = list(inspect.signature(type(layer).__init__).parameters)[1:]
+def to_arguments(layer: Any, kind: type | None = None) -> dict[str, Any]:
+    """The constructor's arguments of a layer, which holds each under its name, and its class as ``type``.
+
+    ``kind`` is the class whose arguments are meant, if not the layer's own.
+    """
+    names = list(inspect.signature((kind or type(layer)).__init__).parameters)[1:]
     name = type(layer).__name__
     config = {"type": name, **FORMER.get(name, {})} | {
         key: part_to_dict(getattr(layer, key)) for key in names

@@ -15,9 +15,9 @@ from typing import Any
 
 from ..errors import require
 from ..files import atomic_write, inside, open_new, write_json
-from ..reading import open_input, read_json
+from ..reading import open_input, parse_json, read_json
 from .folder import CACHE, read_shard
-from .manifest import IndexSpec, Manifest
+from .manifest import IndexSpec, Manifest, as_grids
 from .shard import arrays_of, schema_of
 
 _KEY = b"gmvq"
@@ -72,7 +72,7 @@ def _is_whole(path: Path, key: str, manifest: Manifest) -> bool:
     arrow = require("pyarrow", "data")
     try:
         reader = map_file(path)
-        noted = json.loads((reader.schema.metadata or {})[_KEY])
+        noted = parse_json((reader.schema.metadata or {})[_KEY])
         whole = noted == _notes(manifest, key) and reader.num_record_batches == len(manifest.shards)
         return whole and read_json(path.with_suffix(".json"))["sha256"] == _digest(path)
     except (arrow.ArrowException, OSError, KeyError, TypeError, ValueError):
@@ -95,7 +95,7 @@ def _notes(manifest: Manifest, key: str) -> dict[str, Any]:
 
 def _schema(spec: IndexSpec, manifest: Manifest, key: str) -> Any:
     arrow = require("pyarrow", "data")
-    kept = [field for field in schema_of(spec) if field.name not in ("name", "split", "label")]
+    kept = [field for field in schema_of(as_grids(spec)) if field.name not in ("name", "split", "label")]
     # Labels are -1 where there is none: no bitmap, nothing to copy.
     label = arrow.field("label", arrow.int64(), nullable=False)
     return arrow.schema([*kept, label], metadata={_KEY: json.dumps(_notes(manifest, key))})
@@ -110,6 +110,8 @@ def _write(path: Path, folder: Path, manifest: Manifest, key: str) -> None:
         for record in manifest.shards:
             columns = read_shard(folder, record, spec)
             labels = [-1 if label is None else label for label in columns.labels]
-            values = arrays_of(columns, schema) | {"label": arrow.array(labels, arrow.int64())}
+            values = arrays_of(columns, schema, as_grids(spec)) | {
+                "label": arrow.array(labels, arrow.int64())
+            }
             arrays = [values[name] for name in schema.names]
             writer.write_batch(arrow.RecordBatch.from_arrays(arrays, schema=schema))

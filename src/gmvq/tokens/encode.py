@@ -13,6 +13,7 @@ from ..data import DataRecipe
 from ..data.skipping import refuse_bad
 from ..environment import versions
 from ..errors import check_choice, check_size, require
+from ..files import real_path
 from ..models.interface import device_of
 from .folder import locked
 from .manifest import Checkpoint, Manifest, Options, Source, digest_of
@@ -31,6 +32,8 @@ def encode_dataset(
     batch_size: int = 64,
     rows_per_shard: int = 8192,
     log_variance: bool = False,
+    budget: int | None = None,
+    distortion: float | None = None,
     workers: int = 0,
     device: str | torch.device | None = None,
     engine: str = "local",
@@ -52,6 +55,7 @@ def encode_dataset(
         batch_size: images at a time. Part of the run: rounding may depend on it.
         rows_per_shard: images per shard; this many rows of tokens are held in memory.
         log_variance: store log s_c^2(x) beside the indices.
+        budget, distortion: what a ``RaggedGMVQ`` may spend on an image, as in ``encode``; one of them, or none.
         workers: processes that read images ahead (local), or encode (ray; at least one).
         device: where to compute; default: where the model is.
         engine: "local", or "ray": shards are encoded by the workers of a Ray cluster and written here.
@@ -83,7 +87,7 @@ def encode_dataset(
     rows = open_rows(dataset)
     if strict:
         refuse_bad(rows.skipped)
-    options = Options(batch_size, rows_per_shard, device_of(model).type)
+    options = Options(batch_size, rows_per_shard, device_of(model).type, budget, distortion)
     wanted = _manifest(model, checkpoint_path, dataset, rows, options, log_variance)
     with locked(_folder(out)) as folder:
         run = Run(folder, wanted)
@@ -122,9 +126,11 @@ def _manifest(
     place = None if path is None else Path(path).expanduser()
     return Manifest(
         # A path that holds in any folder; the name of a repository on the Hub stays as it is.
-        checkpoint=Checkpoint(str(place.resolve()) if place and place.exists() else path, digest_of(model)),
+        checkpoint=Checkpoint(str(real_path(place)) if place and place.exists() else path, digest_of(model)),
         quantizer=model.quantizer.to_config(),
-        indices=index_spec(model, torch.zeros(1, *rows.image_shape), log_variance=log_variance),
+        indices=index_spec(
+            model, torch.zeros(1, *rows.image_shape), log_variance=log_variance, **options.spending
+        ),
         image_shape=rows.image_shape,
         data=Source(recipe.path or None, recipe.split, recipe.column, rows.fingerprint(), rows.splits),
         options=options,

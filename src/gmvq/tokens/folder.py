@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .. import reading
 from ..data.skipping import SKIPPED
+from ..files import real_path
 from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord
 from .plan import looks_like_shard
 from .reading import read_manifest
@@ -81,7 +82,7 @@ def foreign_files(folder: Path) -> list[str]:
 def shard_path(folder: Path, file: str) -> Path:
     """The path of a shard, inside the folder."""
     path = folder / file
-    if not looks_like_shard(file) or path.resolve().parent != folder.resolve():
+    if not looks_like_shard(file) or real_path(path).parent != real_path(folder):
         raise ValueError(
             f"{file!r} leads out of {folder}; shards are plain files in the folder itself: copy the file there"
         )

@@ -62,6 +62,8 @@ class IndexSpec(Struct, frozen=True):
         levels: codes per latent position: residual levels or groups; 1 for a plain quantizer.
         pyramid: whether the levels are scales, with one code for each block of positions and -1 elsewhere.
         log_variance: whether log s_c^2(x) is stored beside the indices.
+        scales: sizes of the blocks that have one code each, from single positions to those of side 2^(scales-1); with
+            more than one a row holds as many codes as its tree has leaves (``gmvq.quantizers.leaves``).
     """
 
     shape: Shape
@@ -69,6 +71,7 @@ class IndexSpec(Struct, frozen=True):
     levels: Size = 1
     log_variance: bool = False
     pyramid: bool = False
+    scales: Annotated[int, Meta(ge=1, le=64)] = 1
 
     @property
     def lowest(self) -> int:
@@ -84,6 +87,11 @@ class IndexSpec(Struct, frozen=True):
     def length(self) -> int:
         """Indices per image."""
         return math.prod(self.shape)
+
+
+def as_grids(spec: IndexSpec) -> IndexSpec:
+    """The same indices with a code at each position."""
+    return structs.replace(spec, scales=1)
 
 
 class Checkpoint(Struct, frozen=True):
@@ -103,12 +111,20 @@ class Source(Struct, frozen=True):
     splits: Annotated[tuple[SplitRecord, ...], Meta(min_length=1)]
 
 
-class Options(Struct, frozen=True):
-    """What a user chose; ``device`` is its kind, such as "cuda"."""
+class Options(Struct, frozen=True, omit_defaults=True):
+    """What a user chose; ``device`` is its kind, such as "cuda"; ``budget`` and ``distortion`` as of ``RaggedGMVQ``."""
 
     batch_size: Size
     rows_per_shard: Size
     device: str
+    budget: Size | None = None
+    distortion: Annotated[float, Meta(ge=0)] | None = None
+
+    @property
+    def spending(self) -> dict[str, Any]:
+        """Budget or distortion, if one was given."""
+        given = {"budget": self.budget, "distortion": self.distortion}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -175,6 +191,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "--batch_size": self.options.batch_size,
             "--rows_per_shard": self.options.rows_per_shard,
             "the kind of --device": self.options.device,
+            # The runs of models that have neither keep their fingerprint.
+            **(
+                {"--budget or --distortion": self.options.spending or "none"}
+                if self.indices.scales > 1
+                else {}
+            ),
         }
 
     @property
@@ -200,6 +222,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "levels": spec.levels,
             "codebook_size_per_level": [spec.codebook_size] * spec.levels,
             **({"pyramid": True} if spec.pyramid else {}),
+            **({"scales": spec.scales} if spec.scales > 1 else {}),
         }
         data = {
             "format": FORMAT,
@@ -224,7 +247,7 @@ def digest_of(model: Any) -> str:
 def check_same_run(old: Manifest, new: Manifest, folder: object) -> None:
     """Raise ValueError unless ``new`` goes on with ``old``; the message names everything that differs."""
     then, now = old.identity(), new.identity()
-    changed = [f"{key} ({then[key]} there, {now[key]} here)" for key in now if then[key] != now[key]]
+    changed = [f"{key} ({then.get(key)} there, {now[key]} here)" for key in now if then.get(key) != now[key]]
     if changed or old.fingerprint != new.fingerprint:
         raise ValueError(
             f"{folder} holds tokens of another run, and the two must not mix. What differs: "

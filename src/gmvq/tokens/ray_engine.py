@@ -19,6 +19,7 @@ import torch
 from ..data import DataRecipe
 from ..environment import at_most_cores
 from ..errors import require
+from ..files import real_path
 from ..models.interface import device_of
 from .manifest import Manifest, ShardRecord
 from .plan import ShardPlan
@@ -93,7 +94,7 @@ def encode_on_ray(
 def _portable(dataset: Any) -> Any:
     """A recipe with a path that holds in the folders of the workers; a data set itself is sent whole."""
     if isinstance(dataset, DataRecipe) and Path(dataset.path).expanduser().exists():
-        return dataclasses.replace(dataset, path=str(Path(dataset.path).expanduser().resolve()))
+        return dataclasses.replace(dataset, path=str(real_path(dataset.path)))
     return dataset
 
 

@@ -2,6 +2,9 @@
 
 Columns: ``id`` int64, ``name`` and ``split`` string, ``indices`` fixed-size list of int16 or int32 (row-major over
 the index shape), with log-variances ``log_variance`` fixed-size list of float32, ``label`` int64 or null.
+
+Where blocks of positions share codes, ``indices`` is a list of the codes of the leaves, of any length, and a fixed-size
+list of booleans, ``divided``, says which blocks are divided (``gmvq.quantizers.leaves``). ``Columns`` hold the grids.
 """
 
 from __future__ import annotations
@@ -13,17 +16,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..data.parquet_limits import check_parquet
 from ..errors import one_line, require
+from ..quantizers.leaves import block_numbers, from_leaves, to_leaves
+from ..reading import check_unpacked
 from .manifest import Count, Digest, IndexSpec, ShardRecord, Size, Skipped
 from .plan import ShardPlan
 from .reading import decode
 
 _METADATA = b"gmvq"
 _ROW_GROUP = 8192
+#: Rows whose trees are unfolded together: their numbers of positions are int64.
+_AT_ONCE = 1024
 
 
 class Notes(Struct, frozen=True):
@@ -65,12 +74,16 @@ def schema_of(spec: IndexSpec) -> Any:
     """The Arrow schema of the columns."""
     arrow = require("pyarrow", "data")
     value = {"int16": arrow.int16(), "int32": arrow.int32()}[spec.dtype]
+    ragged = spec.scales > 1
     fields = [
         arrow.field("id", arrow.int64(), nullable=False),
         arrow.field("name", arrow.string(), nullable=False),
         arrow.field("split", arrow.string(), nullable=False),
-        arrow.field("indices", arrow.list_(value, spec.length), nullable=False),
+        arrow.field("indices", arrow.list_(value, -1 if ragged else spec.length), nullable=False),
     ]
+    if ragged:
+        blocks = sum(block_numbers(spec.shape, spec.scales))
+        fields.append(arrow.field("divided", arrow.list_(arrow.bool_(), blocks), nullable=False))
     if spec.log_variance:
         fields.append(arrow.field("log_variance", arrow.list_(arrow.float32(), spec.length), nullable=False))
     return arrow.schema([*fields, arrow.field("label", arrow.int64())])
@@ -99,7 +112,7 @@ def write_shard(
         tuple(skipped),
     )
     schema = schema_of(spec).with_metadata({_METADATA: json.dumps(to_builtins(notes))})
-    columns_by_name = arrays_of(columns, schema) | {
+    columns_by_name = arrays_of(columns, schema, spec) | {
         "name": arrow.array(columns.names, arrow.string()),
         "split": arrow.array([plan.split] * len(columns.ids), arrow.string()),
         "label": arrow.array(columns.labels, arrow.int64()),
@@ -125,7 +138,7 @@ def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, 
 def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Columns:
     """Read the rows of a shard and check schema, split and the range of the indices."""
     arrow = require("pyarrow", "data")
-    table = _table(data, where)
+    table, ragged = _table(data, where), spec.scales > 1
     expected = schema_of(spec)
     if not table.schema.equals(expected):
         got = ", ".join(f"{one.name}: {one.type}" for one in table.schema)
@@ -143,7 +156,9 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
             ids=table.column("id").to_numpy(),
             names=table.column("name").to_pylist(),
             labels=table.column("label").to_pylist(),
-            indices=_matrix(table.column("indices"), spec.length),
+            indices=_grids(table, spec, len(data))
+            if ragged
+            else _matrix(table.column("indices"), spec.length),
             log_variance=_matrix(table.column("log_variance"), spec.length) if spec.log_variance else None,
         )
     except (arrow.ArrowException, ValueError, OSError, MemoryError) as error:
@@ -186,13 +201,37 @@ def problems_of(columns: Columns, record: ShardRecord) -> list[str]:
     return problems
 
 
-def arrays_of(columns: Columns, schema: Any) -> dict[str, Any]:
-    """The numbers of a shard as Arrow arrays by name: id, indices and, where stored, log_variance."""
-    values: dict[str, Any] = {"id": require("pyarrow", "data").array(columns.ids)}
+def arrays_of(columns: Columns, schema: Any, spec: IndexSpec) -> dict[str, Any]:
+    """The numbers of a shard as Arrow arrays by name: id, indices and, where stored, divided and log_variance."""
+    arrow = require("pyarrow", "data")
+    values: dict[str, Any] = {"id": arrow.array(columns.ids)}
     for name in ("indices", "log_variance"):
-        if getattr(columns, name) is not None:
+        if getattr(columns, name) is not None and (name != "indices" or spec.scales == 1):
             values[name] = _lists(getattr(columns, name), schema.field(name).type)
+    if spec.scales > 1:
+        grids = torch.from_numpy(np.ascontiguousarray(columns.indices)).view(-1, *spec.shape)
+        codes, counts, divided = to_leaves(grids, spec.scales)
+        ends = np.concatenate([[0], counts.numpy().cumsum()]).astype(np.int32)
+        flat = arrow.array(codes.numpy(), schema.field("indices").type.value_type)
+        values["indices"] = arrow.ListArray.from_arrays(ends, flat, type=schema.field("indices").type)
+        values["divided"] = _lists(divided.numpy(), schema.field("divided").type)
     return values
+
+
+def _grids(table: Any, spec: IndexSpec, size: int) -> NDArray[Any]:
+    """The grids (n, length) of the leaves of a table from a file of ``size`` bytes."""
+    check_unpacked("the grid of codes", table.num_rows * spec.length * np.dtype(spec.dtype).itemsize, size)
+    parts: list[Tensor] = []
+    for batch in table.to_batches(max_chunksize=_AT_ONCE):
+        lists, divided = batch.column("indices"), batch.column("divided").flatten()
+        codes = lists.flatten()
+        if codes.null_count or divided.null_count:
+            raise ValueError("a list holds nulls")
+        trees = torch.from_numpy(divided.to_numpy(zero_copy_only=False).reshape(len(lists), -1))
+        counts = torch.from_numpy(lists.value_lengths().to_numpy().astype(np.int64))
+        leaves = torch.from_numpy(codes.to_numpy().copy())
+        parts.append(from_leaves(leaves, counts, trees, spec.shape, spec.scales).flatten(1))
+    return torch.cat(parts).numpy() if parts else np.empty((0, spec.length), spec.dtype)
 
 
 def _lists(values: NDArray[Any], kind: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import require
 from ..evaluation.metrics import CodebookMetrics
 from ..evaluation.plots import COLOURS
+from ..quantizers.leaves import to_leaves, tree_bits
 from ..screen import printable
 from .decode import check_split
 from .folder import open_run, read_shard
@@ -47,23 +48,25 @@ class TokenStatistics:
     Attributes:
         rows: images.
         positions: latent positions per image; each has one code of every level, or of a pyramid one of the finest.
-        codes_per_image: codes of all levels.
+        codes_per_image: codes of all levels, of ragged codes the mean.
         codebook_size: K.
         bits_per_image, bits_per_pixel: sum over levels of P * H / log 2, with P codes of the level and H of its
-            histogram; a pixel is one place (H x W), whatever its channels.
-        fixed_bits_per_image, fixed_bits_per_pixel: codes per image * log2 K, with codes of one length.
+            histogram; a pixel is one place (H x W), whatever its channels. With ``tree_bits_per_image``.
+        fixed_bits_per_image, fixed_bits_per_pixel: codes per image * log2 K, with codes of one length; with the same.
+        tree_bits_per_image: of ragged codes, one bit for each block of which its tree says whether it is divided.
         mean_log_variance: of log s_c^2(x), where it is stored.
         levels: each level's own figures.
     """
 
     rows: int
     positions: int
-    codes_per_image: int
+    codes_per_image: float
     codebook_size: int
     bits_per_image: float
     bits_per_pixel: float
     fixed_bits_per_image: float
     fixed_bits_per_pixel: float
+    tree_bits_per_image: float
     mean_log_variance: float | None
     levels: list[LevelStatistics]
 
@@ -90,12 +93,16 @@ def statistics(folder: str | os.PathLike[str], *, split: str | None = None, top:
     check_split(manifest, split)
     spec = manifest.indices
     levels = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
-    rows, log_variance = 0, 0.0
+    rows, log_variance, tree = 0, 0.0, 0
     for record in manifest.shards:
         if split not in (None, record.split):
             continue
         columns = read_shard(path, record, spec)
-        values = torch.from_numpy(columns.indices.astype(np.int64)).view(-1, spec.levels)
+        values = torch.from_numpy(columns.indices.astype(np.int64))
+        if spec.scales > 1:
+            grids = values.view(-1, *spec.shape)
+            values, tree = to_leaves(grids, spec.scales)[0], tree + int(tree_bits(grids, spec.scales).sum())
+        values = values.view(-1, spec.levels)
         for level, metrics in enumerate(levels):
             metrics.update(values[:, level])
         rows += len(columns.ids)
@@ -103,29 +110,35 @@ def statistics(folder: str | os.PathLike[str], *, split: str | None = None, top:
             log_variance += float(columns.log_variance.sum(dtype=np.float64))
     if not rows:
         raise ValueError(f"{path} holds no row: no image could be decoded")
-    return _figures(manifest, rows, log_variance, levels, top)
+    return _figures(manifest, rows, log_variance, tree / rows, levels, top)
 
 
 def _figures(
-    manifest: Manifest, rows: int, log_variance: float, metrics: list[CodebookMetrics], top: int
+    manifest: Manifest, rows: int, log_variance: float, tree: float, metrics: list[CodebookMetrics], top: int
 ) -> TokenStatistics:
     spec = manifest.indices
     positions = spec.length // spec.levels
     pixels = math.prod(manifest.image_shape[1:])
     levels = [_level(one, top) for one in metrics]
     codes = sum(one.positions for one in metrics)
-    bits = sum(one.positions * level.bits_per_code for one, level in zip(metrics, levels, strict=True)) / rows
-    fixed = codes / rows * math.log2(spec.codebook_size)
+    bits = (
+        sum(one.positions * level.bits_per_code for one, level in zip(metrics, levels, strict=True)) / rows
+        + tree
+    )
+    fixed = codes / rows * math.log2(spec.codebook_size) + tree
     return TokenStatistics(
         rows=rows,
         positions=positions,
-        codes_per_image=codes // rows,
+        codes_per_image=codes / rows if spec.scales > 1 else codes // rows,
         codebook_size=spec.codebook_size,
         bits_per_image=bits,
         bits_per_pixel=bits / pixels,
         fixed_bits_per_image=fixed,
         fixed_bits_per_pixel=fixed / pixels,
-        mean_log_variance=log_variance / codes if spec.log_variance else None,
+        tree_bits_per_image=tree,
+        mean_log_variance=log_variance / (rows * spec.length if spec.scales > 1 else codes)
+        if spec.log_variance
+        else None,
         levels=levels,
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import one_line
 from ..models.interface import device_of
-from ..quantizers import PyramidGMVQ
+from ..quantizers import PyramidGMVQ, RaggedGMVQ
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
 from .shard import Columns, write_shard
@@ -38,7 +38,8 @@ def encode_shards(
         parts: list[tuple[Batch, Tensor, Tensor | None]] = []
         for ids in plan.batches(manifest.options.batch_size):
             batch = next(batches)
-            found = encode_batch(model, batch.pixels, log_variance=manifest.indices.log_variance)
+            wanted_too = {"log_variance": manifest.indices.log_variance, **manifest.options.spending}
+            found = encode_batch(model, batch.pixels, **wanted_too)
             batch.pixels = torch.empty(0)  # else a whole shard of them would be held
             parts.append((batch, *found))
             if on_batch is not None:
@@ -48,20 +49,22 @@ def encode_shards(
         yield write_shard(plan, columns, skipped, manifest.indices, manifest.fingerprint)
 
 
-def encode_batch(model: Any, pixels: Tensor, *, log_variance: bool) -> tuple[Tensor, Tensor | None]:
+def encode_batch(
+    model: Any, pixels: Tensor, *, log_variance: bool, **spending: Any
+) -> tuple[Tensor, Tensor | None]:
     """Indices (B, *shape) and, if asked for, log-variances of images (B, C, ...), on the model's device."""
     if not pixels.shape[0]:
         return torch.empty(0, dtype=torch.int64), None
     pixels = pixels.to(device_of(model))
     if log_variance:
-        return model.encode(pixels, return_log_variance=True)
-    return model.encode(pixels), None
+        return model.encode(pixels, return_log_variance=True, **spending)
+    return model.encode(pixels, **spending), None
 
 
-def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
+def index_spec(model: Any, pixels: Tensor, *, log_variance: bool, **spending: Any) -> IndexSpec:
     """What a model's indices are, by encoding one image (1, C, ...)."""
     try:
-        indices, _ = encode_batch(model, pixels, log_variance=log_variance)
+        indices, _ = encode_batch(model, pixels, log_variance=log_variance, **spending)
     except RuntimeError as error:
         raise ValueError(
             f"the model cannot encode images of shape {tuple(pixels.shape[1:])}: {one_line(error, 200)}; "
@@ -78,6 +81,7 @@ def index_spec(model: Any, pixels: Tensor, *, log_variance: bool) -> IndexSpec:
         levels=int(np.prod(levels)),
         log_variance=log_variance,
         pyramid=isinstance(model.quantizer, PyramidGMVQ),
+        scales=model.quantizer.scales if isinstance(model.quantizer, RaggedGMVQ) else 1,
     )
 
 

@@ -11,11 +11,13 @@ in TensorFlow's ExponentialMovingAverage). Buffers (counts, schedules, where fro
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from ..quantizers import GaussianMixtureVQ
@@ -48,12 +50,14 @@ class AveragedWeights(WeightAveraging):
         self._has_codebook = self._swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if type(trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy"):
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise ValueError(
                 "averaged weights need whole parameters on every process; use strategy=ddp or --average 0"
             )
         self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
+        with warnings.catch_warnings():  # that the networks may be divided: they are not
+            warnings.filterwarnings("ignore", message=".*overrides the configure_model.*")
+            super().setup(trainer, pl_module, stage)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -21,7 +21,7 @@ from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
 from ..models.weights import check_values, mismatches
-from ..reading import check_plain, open_input, open_zip
+from ..reading import check_plain, not_a_file, open_input, open_zip, parse_json
 from .notes import check_notes
 
 FORMAT_VERSION = 1
@@ -110,6 +110,8 @@ def find_model(path: PathLike) -> Path | str:
         return newest.parent if newest.name == "config.json" else newest
     if is_hub_name(name) and not here.parent.is_dir() and here.suffix != ".ckpt":
         return name
+    if os.path.lexists(here):
+        raise FileNotFoundError(f"{name!r} holds no model: {not_a_file(here)}")
     near = []
     if here.parent.is_dir():
         near = difflib.get_close_matches(here.name, [child.name for child in here.parent.iterdir()], n=1)
@@ -193,8 +195,8 @@ def weights_of(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def read_entry(checkpoint: Mapping[str, Any], name: str, path: PathLike) -> Any:
     """Return one of the descriptions that a checkpoint holds as JSON: ``model``, ``settings`` or ``data``."""
     try:
-        return json.loads(checkpoint["gmvq"][name])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return parse_json(checkpoint["gmvq"][name])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: the entry {name!r} is missing or damaged; take another checkpoint of the run"
         ) from error

@@ -6,6 +6,7 @@ the discriminator learns from a reconstruction without a history, and judges it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,7 +55,7 @@ class Adversarial:
         check_choice("adversarial.sees", self.sees, ("pixels", "features"))
         check_positive("adversarial.width", self.width)
         check_positive("adversarial.lr", self.lr)
-        if self.weight < 0 or self.lecam < 0 or not 0 <= self.start <= 1:
+        if not (0 <= self.weight < math.inf and 0 <= self.lecam < math.inf and 0 <= self.start <= 1):
             raise ValueError(
                 "adversarial: expected weight >= 0, lecam >= 0 and 0 <= start <= 1, got "
                 f"{self.weight}, {self.lecam} and {self.start}"

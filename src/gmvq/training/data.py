@@ -24,7 +24,8 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         path: "photos" or "all_photos" (built in), "fashion_mnist", "emoji", "hf:NAME", or the path of images of your
-            own. With spatial_dims=1: "speech", "synthetic_ecg", or a path of .wav, .npy, .npz or .csv files.
+            own; "stream:PATH" and "stream:hf:NAME" read Parquet in place. With spatial_dims=1: "speech",
+            "synthetic_ecg", or a path of .wav, .npy, .npz or .csv files.
         size: height and width of the training images, in pixels; of signals: samples.
         channels: 3 for RGB, 1 for grey; of signals: as many as they have, or 1 for the mean of a recording's.
         batch_size: images per step and process.

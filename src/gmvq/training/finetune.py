@@ -35,6 +35,7 @@ _OF_THE_MODEL = (
         "num_quantizers",
         "groups",
         "scales",
+        "ragged",
         "shared_codebook",
         "level_dropout",
         "beam",

@@ -8,11 +8,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_positive
+from ..errors import check_choice, check_positive, check_seed
 from ..evaluation.metrics import psnr
 from ..functional.divergences import perplexity
 from ..functional.estimators import Estimator
@@ -28,12 +27,13 @@ from .history import is_logged
 from .optimizer import build_optimizer, channels_last, in_fastest_format
 from .parts import LIKELIHOODS, build_model
 from .schedule import scheduled, seed_step, total_steps
+from .sharding import Divisible
 from .stage import build_stage
 
 _QUANTIZER = {name: p.default for name, p in inspect.signature(GaussianMixtureVQ).parameters.items()}
 
 
-class TokenizerModule(LightningModule):
+class TokenizerModule(Divisible):
     """Train a tokenizer on its exact objective: nats per image, divided by the n values of an image.
 
     The noise of a step is a function of (seed, rank, number of the batch) and every schedule one of the global
@@ -50,6 +50,8 @@ class TokenizerModule(LightningModule):
         num_quantizers: levels of a residual quantizer; 1: a single code per position.
         groups: groups of features with a code each; 1: a single code per position.
         scales: scales of a pyramid, of which the finest has a code for each position; 1: a single code per position.
+        ragged: a code for each position or for a block of them, of as many sizes as there are scales, in place of a
+            pyramid: fewer codes where there is less to say.
         shared_codebook: one codebook for all levels, groups or scales.
         level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
         beam: paths over the levels that encode keeps; 1: each level takes its most probable code.
@@ -71,6 +73,7 @@ class TokenizerModule(LightningModule):
         decoder_after: steps before the decoder learns; codes learn from the first on.
         seed: of the first weights and of the noise.
         spatial_dims: 2 for images, 1 for signals: recordings and time series.
+        compiled: compile forward and backward pass of a step as one graph, once the codebook has started.
         autoencoder: a model of your own, which then replaces everything about networks and quantizer above.
 
     Raises:
@@ -99,6 +102,7 @@ class TokenizerModule(LightningModule):
         num_quantizers: int = 1,
         groups: int = 1,
         scales: int = 1,
+        ragged: bool = False,
         shared_codebook: bool = False,
         level_dropout: bool = False,
         beam: int = 1,
@@ -120,12 +124,14 @@ class TokenizerModule(LightningModule):
         decoder_after: int = 0,
         seed: int = 0,
         spatial_dims: Literal[1, 2, 3] = 2,
+        compiled: bool = False,
         autoencoder: VQAutoencoder | None = None,
     ) -> None:
         super().__init__()
         given = {name: value for name, value in locals().items() if name in _arguments()}
         self.settings = {name: as_plain(value) for name, value in given.items()}
         check_positive("lr", lr)
+        check_seed(seed)
         check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
         if min(warmup_steps, weight_decay, decoder_after) < 0 or not 0 <= final_lr <= 1:
             raise ValueError(
@@ -134,12 +140,17 @@ class TokenizerModule(LightningModule):
             )
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.warmup_steps, self.final_lr, self.seed = warmup_steps, final_lr, seed
-        self.decoder_after = decoder_after
+        self.decoder_after, self.compiled = decoder_after, compiled
         self.model = autoencoder or build_model(**given)
         for net in (self.model.encoder, self.model.decoder):
             channels_last(net)
         self.likelihood = LIKELIHOODS[likelihood](likelihood_scale)
         self.stage = build_stage(perceptual, adversarial, channels, spatial_dims, seed)
+        if compiled and self.stage:
+            raise ValueError(
+                "the bound alone is compiled; leave perceptual and adversarial.weight at 0, or compiled=False"
+            )
+        self._compiled: Any = None
         self._batches = 0  # batches this process has trained on since training began
         self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
         self._validation: dict[str, Tensor] = {}
@@ -177,18 +188,10 @@ class TokenizerModule(LightningModule):
             pool.add(rows.to(self.device))
         self._pools = {}
 
-    def on_train_start(self) -> None:
-        """Refuse what would be lost: a start inside of a step writes to gathered copies of sharded parameters."""
-        shards = type(self.trainer.strategy).__name__ in ("FSDPStrategy", "ModelParallelStrategy")
-        if shards and self.stage and self.stage.critic:
-            raise ValueError(
-                "a discriminator needs whole parameters on every process; use strategy=ddp, or adversarial.weight=0"
-            )
-        if shards and not all(part.started for part in self._mixtures().values()):
-            raise ValueError(
-                "the first batch cannot start a codebook whose parameters are sharded; call "
-                "module.model.quantizer.init_codebook(latents) before training, or use strategy=ddp"
-            )
+    def needs_whole(self) -> str | None:
+        if self.stage and self.stage.critic:
+            return "a discriminator; use adversarial.weight=0"
+        return "a compiled step; use model.compiled=False" if self.compiled else None
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         seed_step(self.seed, self.global_rank, self._batches, self.device)
@@ -203,17 +206,26 @@ class TokenizerModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         images = in_fastest_format(batch)
-        out = self.model(images)
-        loss, terms = self.loss(images, out)
+        loss, terms, reconstruction = self._objective(images)
         with torch.no_grad():
-            reconstruction = out.reconstruction.float()
             self.likelihood.observe(reconstruction, images)
             if is_logged(self.trainer, self.global_step + 1):
                 mse = (reconstruction - images).square().mean()
                 rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-                terms |= {"loss": loss.detach(), "mse": mse, "lr": rate, **out.quantizer.terms}
+                terms = {**terms, "loss": loss.detach(), "mse": mse, "lr": rate}
                 self.log_dict({f"train/{name}": value for name, value in terms.items()})
         return loss
+
+    def _objective(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, all terms, and reconstruction; compiled if asked, once there is a codebook: its start is not."""
+        if self._compiled is None and self.compiled and all(one._ready for one in self._mixtures().values()):
+            self._compiled = torch.compile(self._evaluate, fullgraph=True)
+        return (self._compiled or self._evaluate)(images)
+
+    def _evaluate(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        out = self.model(images)
+        loss, terms = self.loss(images, out)
+        return loss, {**terms, **out.quantizer.terms}, out.reconstruction.float()
 
     def loss(
         self, images: Tensor, out: AutoencoderOutput, progress: float | None = None
@@ -226,8 +238,7 @@ class TokenizerModule(LightningModule):
             progress: share of the training that is done, 0 to 1; default: the trainer's.
         """
         reconstruction = out.reconstruction.float()
-        bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer)
-        bound = bound / images[0].numel()
+        bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer) / images[0].numel()
         if self.stage is None:
             return bound, {}
         progress = self._progress() if progress is None else progress

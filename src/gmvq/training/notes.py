@@ -5,7 +5,6 @@ msgspec names the entry and what was expected: "Expected `int`, got `array` - at
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..models.builtin import PREFIX
+from ..reading import is_number, is_remote
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Number = int | float
@@ -66,8 +66,11 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
         ) from error
     limits = (found.data.value_range or ()) if found.data else ()
     numbers = [*limits, found.likelihood.log_scale if found.likelihood else 0.0]
-    if not all(math.isfinite(number) for number in numbers):
-        raise ValueError(f"{where}: the entry 'metadata' holds NaN or infinity: {numbers}; restore the file")
+    if not all(map(is_number, numbers)):
+        raise ValueError(
+            f"{where}: the entry 'metadata' holds NaN, infinity or a number that is too large: {numbers!s:.200}; "
+            "restore the file"
+        )
     return notes
 
 
@@ -75,7 +78,7 @@ def place_here(path: str, what: str, hint: str) -> str:
     """A place that a file names, if it is on this machine: what a file says never makes us use the network."""
     if path.startswith(PREFIX):
         return path
-    if path.startswith("hf:") or not Path(path).expanduser().exists():
+    if is_remote(path) or not Path(path.removeprefix("stream:")).expanduser().exists():
         raise FileNotFoundError(
             f"{what} names {path!r}, which is not on this machine, and nothing is downloaded unasked; {hint}"
         )

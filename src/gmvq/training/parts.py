@@ -10,7 +10,14 @@ import torch
 from ..models.autoencoder import VQAutoencoder
 from ..models.diffusers_networks import networks_from
 from ..objectives import GaussianLikelihood, LaplaceLikelihood, Likelihood, LogitLaplaceLikelihood
-from ..quantizers import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, Quantizer, ResidualGMVQ
+from ..quantizers import (
+    GaussianMixtureVQ,
+    GroupedGMVQ,
+    PyramidGMVQ,
+    Quantizer,
+    RaggedGMVQ,
+    ResidualGMVQ,
+)
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": GaussianLikelihood,
@@ -25,12 +32,13 @@ def build_quantizer(
     num_quantizers: int,
     groups: int,
     scales: int,
+    ragged: bool,
     shared_codebook: bool,
     level_dropout: bool,
     beam: int,
     **options: Any,
 ) -> Quantizer:
-    """One mixture, a residual quantizer, a grouped one or a pyramid."""
+    """One mixture, a residual quantizer, a grouped one, a pyramid or a ragged one."""
     parts = {"num_quantizers": num_quantizers, "groups": groups, "scales": scales}
     several = [f"{name}={count}" for name, count in parts.items() if count != 1]
     if len(several) > 1:
@@ -38,13 +46,19 @@ def build_quantizer(
     if (level_dropout or beam != 1) and num_quantizers == 1:
         name = "level_dropout" if level_dropout else "beam"
         raise ValueError(f"{name} needs levels: num_quantizers=2 or more")
-    if shared_codebook and not several:
-        raise ValueError("shared_codebook needs several parts: num_quantizers, groups or scales of 2 or more")
+    if ragged and scales == 1:
+        raise ValueError("ragged needs blocks: scales=2 or more")
+    if shared_codebook and (ragged or not several):
+        raise ValueError(
+            "shared_codebook needs several parts, num_quantizers, groups or scales of 2 or more, none of them ragged"
+        )
     if num_quantizers != 1:
         options |= {"shared_codebook": shared_codebook, "level_dropout": level_dropout, "beam": beam}
         return ResidualGMVQ(dim, codebook_size, num_quantizers, **options)
     if groups != 1:
         return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
+    if ragged:
+        return RaggedGMVQ(dim, codebook_size, scales, **options)
     if scales != 1:
         return PyramidGMVQ(dim, codebook_size, scales, shared_codebook=shared_codebook, **options)
     return GaussianMixtureVQ(dim, codebook_size, **options)

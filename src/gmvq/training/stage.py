@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -36,8 +37,8 @@ def build_stage(
         ValueError: a negative weight, or data that are no images.
         MissingExtraError: as ``Stage``.
     """
-    if perceptual < 0:
-        raise ValueError(f"perceptual must not be negative, got {perceptual}")
+    if not 0 <= perceptual < math.inf:
+        raise ValueError(f"perceptual must not be negative or infinite, got {perceptual}")
     if not (perceptual or adversarial.weight):
         return None
     if spatial_dims != 2:

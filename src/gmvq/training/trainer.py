@@ -13,12 +13,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from ..errors import require
+from ..files import real_path
 from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
 from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
 from .history import HistoryWriter
 from .pictures import LoggedPictures
 from .progress import StepProgress
+from .sharding import ShardedStrategy
 from .waiting import DataWait
 
 #: Where ``gmvq fit`` departs from the defaults of Lightning's Trainer.
@@ -79,6 +81,8 @@ def build_trainer(
                 enable_version_counter=False,
             )
         )
+    if options.get("strategy") == "fsdp":
+        options = {**options, "strategy": ShardedStrategy()}
     return Trainer(
         **options,
         callbacks=callbacks,
@@ -114,7 +118,7 @@ def _wandb(run_dir: Path, from_step: int) -> Logger:
     latest = run_dir / "wandb" / "latest-run"
     known = from_step and latest.exists()
     more: dict[str, Any] = (
-        {"version": latest.resolve().name.rpartition("-")[2], "resume": "allow"} if known else {}
+        {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"} if known else {}
     )
     project = os.environ.get("WANDB_PROJECT", "gmvq")
     return WandbLogger(name=run_dir.name, save_dir=run_dir, project=project, **more)

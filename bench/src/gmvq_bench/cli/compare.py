@@ -56,7 +56,7 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     bad = 0 if options.assemble else list_skipped(out, places, strict=options.strict)
     records = Records(out / "runs")
     for path in options.known:
-        records.add_known(read(path, KIND)["runs"])
+        records.add_known(read(path, KIND).get("runs"))
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ Say = Callable[[str], None]
 TrainOne = Callable[[Run, str], dict[str, Any]]
 
 
+#: Entries that every record has, and their kinds.
+_ENTRIES: dict[str, Any] = {
+    **dict.fromkeys(("key", "setting", "method", "phase"), str),
+    **{"error": str | None, "seed": int, "lr": int | float, "options": dict},
+}
+
+
 class Records:
     """Records by key, in a folder of JSON files; those of a results file may be added."""
 
@@ -45,12 +52,16 @@ class Records:
                 self.add_known([read_json(file)])
             except ValueError as error:
                 raise ValueError(
-                    f"{file} is not JSON: {error}; delete it, and its run is made again"
+                    f"{file} is no record of a run: {error}; delete it, and its run is made again"
                 ) from error
 
-    def add_known(self, records: Iterable[Record]) -> None:
-        """Take over records that another file holds."""
-        for record in records:
+    def add_known(self, records: Any) -> None:
+        """Take over records that another file holds; ValueError where they are none."""
+        for record in records if isinstance(records, list) else [records]:
+            kinds = record if isinstance(record, dict) else {}
+            wrong = [name for name, kind in _ENTRIES.items() if not isinstance(kinds.get(name), kind)]
+            if wrong:
+                raise ValueError(f"the entry {wrong[0]!r} is missing or of another kind")
             self._known[record["key"]] = record
 
     def get(self, key: str) -> Record | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gmvq.quantizers import GaussianMixtureVQ, PyramidGMVQ, Quantizer, ResidualGMVQ
+from gmvq.quantizers import GaussianMixtureVQ, PyramidGMVQ, Quantizer, RaggedGMVQ, ResidualGMVQ
 from gmvq.quantizers.config import part_from_dict
 
 from ..rivals import build_baseline
@@ -15,6 +15,7 @@ _OURS: dict[str, Any] = {
     OURS: GaussianMixtureVQ,
     f"{OURS}, levels": ResidualGMVQ,
     f"{OURS}, pyramid": PyramidGMVQ,
+    f"{OURS}, ragged": RaggedGMVQ,
 }
 
 

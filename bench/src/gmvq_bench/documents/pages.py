@@ -24,7 +24,8 @@ from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
 from ..results import read
-from . import uncertainty
+from . import ragged, uncertainty
+from .verdict import verdict
 
 #: Page -> part -> the results files that its template needs.
 _PARTS = {
@@ -35,7 +36,7 @@ _PARTS = {
         "soak": ("soak",),
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
-    "compositions": {"scales": ("scales",)},
+    "compositions": {"scales": ("scales",), "ragged": ("ragged",)},
     "transplant": {"transplant": ("transplant",)},
     "signals": {"signals": ("signals",)},
     "training": {"stage": ("stage",)},
@@ -47,7 +48,7 @@ _FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
 def write_pages(root: Path) -> None:
     """Write every page of a clone whose results files are there."""
     write_parts(root)
-    _write_results(root / "bench" / "results" / "compare", root / "docs", root / "README.md")
+    _write_results(root / "bench" / "results", root / "docs", root / "README.md")
 
 
 def write_parts(root: Path) -> None:
@@ -60,6 +61,8 @@ def write_parts(root: Path) -> None:
                 values: dict[str, Any] = {file: found[file] for file in files}
                 if page == "uncertainty":
                     values |= uncertainty.values(part, found[part], docs / "uncertainty")
+                if part == "ragged":
+                    values |= ragged.values(found[part])
                 write_between(docs / f"{page}.md", part, render(f"{files[0]}.md.j2", **values))
     studies = [found[name] for name in sorted(found) if name.startswith("rd_")]
     if studies:
@@ -92,16 +95,20 @@ def _rates(studies: list[dict[str, Any]], docs: Path) -> str:
 
 def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     """docs/results.md with its plots, and the README's table."""
-    files = {path.stem: path for path in folder.glob("*.json")}
+    files = {path.stem: path for path in (folder / "compare").glob("*.json")}
     order = [name for name in _FIRST if name in files] + sorted(set(files) - set(_FIRST))
     results = [read(files[name], KIND) for name in order]
     shutil.rmtree(docs / "results", ignore_errors=True)
     missing = [load_suite(name) for name in suite_names() if name not in order]
     suites = [_suite(result, docs / "results") for result in results]
-    write_text(docs / "results.md", render("results.md.j2", suites=suites, missing=missing))
     shown = merged([result for result in results if not result["suite"].get("reference")])
+    first = verdict({path.stem: read_json(path) for path in folder.glob("*.json")}, [shown])
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
-    write_between(readme, "results", short_table(shown, settings))
+    own = short_table(shown, settings)
+    write_text(
+        docs / "results.md", render("results.md.j2", verdict=first, own=own, suites=suites, missing=missing)
+    )
+    write_between(readme, "results", first)
 
 
 def _suite(result: dict[str, Any], pictures: Path) -> str:

@@ -53,6 +53,19 @@ class Identity(Continuous):
         return Step(rows, self._search(rows), rows.new_zeros(()))
 
 
+def log_variance_head(dim: int, initial: float) -> nn.Linear:
+    """The map from a latent to log s^2, both (..., D), that is ``initial`` everywhere at the start."""
+    head = nn.Linear(dim, dim)
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, initial)
+    return head
+
+
+def posterior_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag(s^2)) | N(0, I)) of rows (..., D), (...,) nats."""
+    return 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).sum(-1)
+
+
 class GaussianVAE(Continuous):
     """``gaussian-vae``: trained on the ELBO in nats; eval takes the mean, which is the latent.
 
@@ -66,12 +79,10 @@ class GaussianVAE(Continuous):
 
     def __init__(self, dim: int, codebook_size: int, *, initial_log_variance: float = -4.0) -> None:
         super().__init__(dim, codebook_size, "gaussian-vae", {"initial_log_variance": initial_log_variance})
-        self.log_variance = nn.Linear(dim, dim)
-        nn.init.zeros_(self.log_variance.weight)
-        nn.init.constant_(self.log_variance.bias, initial_log_variance)
+        self.log_variance = log_variance_head(dim, initial_log_variance)
 
     def _step(self, rows: Tensor) -> Step:
         log_variance = self.log_variance(rows.to(self.log_variance.weight.dtype)).to(rows.dtype)
         sample = rows + (0.5 * log_variance).exp() * torch.randn_like(rows)
-        kl = 0.5 * (log_variance.exp() + rows.square() - 1.0 - log_variance).sum(-1).mean()
+        kl = posterior_kl(rows, log_variance).mean()
         return Step(sample, self._search(rows), kl, {"kl": kl, "variance": log_variance.exp().mean()})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from gmvq.functional.search import best_code
 
 from ..peer import peer
 from .base import BaselineQuantizer, Step
+from .bridge import VQBridge
+
+#: Options that are not the package's.
+_OWN = ("sync_update_v", "patch", "width", "regularization_weight")
 
 
 def _layer(name: str, *args: Any, **settings: Any) -> Any:
@@ -40,7 +45,7 @@ class PackageQuantizer(BaselineQuantizer):
         self, dim: int, codebook_size: int, name: str, options: dict[str, Any], layer: nn.Module
     ) -> None:
         super().__init__(dim, codebook_size, name, options)
-        self.codewords_are_latents = name not in ("vq-cosine", "fsq", "lfq")
+        self.codewords_are_latents = name not in ("vq-cosine", "fsq", "fsp", "lfq", "bsq")
         self.layer = layer
 
     def _step(self, rows: Tensor) -> Step:
@@ -50,7 +55,7 @@ class PackageQuantizer(BaselineQuantizer):
 
 
 class VectorQuantizePeer(PackageQuantizer):
-    """``VectorQuantize``: EMA or learnable codebooks, with the codebook as it stands after affine parameters.
+    """``VectorQuantize``: EMA or learnable codebooks, as they stand after a projector or affine parameters.
 
     Args:
         options: those of the package, and sync_update_v: nu of the synchronous update z + sg[e - z] + nu (e - sg[e]) of
@@ -65,7 +70,7 @@ class VectorQuantizePeer(PackageQuantizer):
         sync_update_v = options.get("sync_update_v", 0.0)
         if sync_update_v < 0.0:
             raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
-        settings |= {key: value for key, value in options.items() if key != "sync_update_v"}
+        settings |= {key: value for key, value in options.items() if key not in _OWN}
         layer = _layer("VectorQuantize", dim, codebook_size, **settings)
         super().__init__(dim, codebook_size, name, options, layer)
         self.sync_update_v = sync_update_v
@@ -81,6 +86,8 @@ class VectorQuantizePeer(PackageQuantizer):
     def codewords(self) -> Tensor:
         state = self.layer._codebook
         embed = state.embed
+        if state.vq_bridge is not None:
+            embed = state.vq_bridge(embed)
         if state.affine_param:
             ratio = (state.batch_variance.clamp_min(1e-5) / state.codebook_variance.clamp_min(1e-5)).sqrt()
             embed = (embed - state.codebook_mean) * ratio + state.batch_mean
@@ -104,19 +111,50 @@ class VectorQuantizePeer(PackageQuantizer):
         return Step(quantized, step.indices, loss)
 
 
-class ImplicitPeer(PackageQuantizer):
-    """SimVQ, FSQ and LFQ: the codebook is computed, and so is the index for the last two."""
+class SimVQPeer(PackageQuantizer):
+    """A linear map of a frozen codebook.
+
+    Args:
+        options: those of the package, and regularization_weight: lambda of DimVQ, a weight of
+            ``dimensional_collapse(codewords)``.
+    """
 
     def codewords(self) -> Tensor:
-        if self.name == "simvq":
-            return self.layer.codebook
-        table = self.layer.implicit_codebook if self.name == "fsq" else self.layer.codebook
-        return self.layer.project_out(table)
+        return self.layer.codebook
+
+    def _step(self, rows: Tensor) -> Step:
+        step = super()._step(rows)
+        weight = self.options.get("regularization_weight", 0.0)
+        if not weight:
+            return step
+        collapse = dimensional_collapse(self.codewords())
+        return Step(step.quantized, step.indices, step.loss + weight * collapse, {"collapse": collapse})
+
+
+def dimensional_collapse(codewords: Tensor) -> Tensor:
+    r"""Mean squared element of C^T C beside its diagonal, where the rows of C are the codewords (K, D), normalised.
+
+    Source: Zhang et al., "Unveiling and addressing dimensional collapse in vector quantization models via codebook
+    regularization", ICML 2026; normalisation and mean as in their public code.
+    """
+    rows = F.normalize(codewords, dim=-1)
+    gram = rows.T @ rows
+    return (gram - gram.diag().diag()).square().sum() / (gram.shape[0] * max(1, gram.shape[0] - 1))
+
+
+class ImplicitPeer(PackageQuantizer):
+    """FSQ, FSP, LFQ and BSQ: the codebook is computed, and so is the index."""
+
+    def codewords(self) -> Tensor:
+        layer = self.layer
+        if self.name == "fsq":
+            return layer.project_out(layer.implicit_codebook)
+        if self.name == "fsp":
+            return layer.indices_to_codes(torch.arange(self.codebook_size, device=layer._levels.device))
+        return layer.project_out(layer.maybe_l2norm(layer.codebook))
 
     @torch.no_grad()
     def _search(self, latents: Tensor) -> Tensor:
-        if self.name == "simvq":
-            return super()._search(latents)
         return self.layer(latents.to(self.codewords().dtype)[None])[1][0].long()
 
 
@@ -166,10 +204,32 @@ diveq = _vq(
     **_LEARNED,
 )
 #: A frozen random codebook through a learned linear map.
-simvq = Peer(
-    lambda dim, k, options: ImplicitPeer(dim, k, "simvq", options, _layer("SimVQ", dim, k, **options)),
-    {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True},
-)
+_SIMVQ = {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True}
+
+
+def _simvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+    weight = options.get("regularization_weight", 0.0)
+    if weight < 0.0:
+        raise ValueError(f"regularization_weight must not be negative, got {weight}")
+    name = "dimvq" if "regularization_weight" in options else "simvq"
+    settings = {key: value for key, value in options.items() if key not in _OWN}
+    return SimVQPeer(dim, codebook_size, name, options, _layer("SimVQ", dim, codebook_size, **settings))
+
+
+simvq = Peer(_simvq, _SIMVQ)
+#: SimVQ, its codebook kept from collapsing to a subspace.
+dimvq = Peer(_simvq, {**_SIMVQ, "regularization_weight": 1e-3})
+
+
+def _fvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+    bridge = VQBridge(dim, codebook_size, patch=options["patch"], width=options["width"])
+    return VectorQuantizePeer(
+        dim, codebook_size, "fvq", options, vq_bridge=bridge, rotation_trick=False, **_LEARNED
+    )
+
+
+#: A learnable codebook through a small transformer.
+fvq = Peer(_fvq, {**_COMMITMENT, "patch": 4, "width": 64})
 
 
 def power_of_two(codebook_size: int, least: int, what: str) -> int:
@@ -188,23 +248,36 @@ def fsq_levels(codebook_size: int) -> list[int]:
     return [8] * eights + [4] * ((bits - 3 * eights) // 2)
 
 
-def _fsq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+def _scalar(name: str, kind: str, dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
     levels = options["levels"]
     chosen = fsq_levels(codebook_size) if levels is None else list(levels)
     product = math.prod(chosen)
     if product != codebook_size:
-        raise ValueError(f"fsq: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
-    layer = _layer("FSQ", levels=chosen, dim=dim)
-    return ImplicitPeer(dim, codebook_size, "fsq", {"levels": chosen}, layer)
+        raise ValueError(f"{name}: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
+    options = {**options, "levels": chosen}
+    return ImplicitPeer(dim, codebook_size, name, options, _layer(kind, dim=dim, **options))
 
 
-def _lfq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
-    power_of_two(codebook_size, 2, "lfq")
-    layer = _layer("LFQ", dim=dim, codebook_size=codebook_size, **options)
-    return ImplicitPeer(dim, codebook_size, "lfq", options, layer)
+def _binary(
+    name: str, dim: int, codebook_size: int, options: dict[str, Any], **settings: Any
+) -> PackageQuantizer:
+    power_of_two(codebook_size, 2, name)
+    layer = _layer("LFQ", dim=dim, codebook_size=codebook_size, **options, **settings)
+    return ImplicitPeer(dim, codebook_size, name, options, layer)
 
 
 #: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
-fsq = Peer(_fsq, {"levels": None})
+fsq = Peer(partial(_scalar, "fsq", "FSQ"), {"levels": None})
+#: Features made nearly uniform, then put to the middle of their bin with probability ``quantize_rate``, else moved by
+#: half a bin at most. The package draws for each feature, the paper for a whole forward pass.
+fsp = Peer(partial(_scalar, "fsp", "FSP"), {"levels": None, "quantize_rate": 0.5})
 #: The signs of log2 K features, with an entropy penalty.
-lfq = Peer(_lfq, {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0})
+lfq = Peer(
+    partial(_binary, "lfq"),
+    {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0},
+)
+#: The same on the unit sphere, whose corners the codes are.
+bsq = Peer(
+    partial(_binary, "bsq", spherical=True),
+    {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0},
+)

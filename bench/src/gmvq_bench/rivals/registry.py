@@ -1,8 +1,8 @@
 """The rival quantizers by name, with the paper that each comes from.
 
-The first ten are of vector-quantize-pytorch 1.32, the others are written here from their papers. Codebooks of moving
-averages, k-means starts and replacements change inside training forward, not by the optimizer, and statistics are those
-of one process. ``fsq`` and ``lfq`` need a K that is a power of two.
+Those up to ``bsq`` are of vector-quantize-pytorch 1.32, the others are written here from their papers. Codebooks of
+moving averages, k-means starts and replacements change inside training forward, not by the optimizer, and statistics
+are those of one process. ``fsq``, ``fsp``, ``lfq`` and ``bsq`` need a K that is a power of two.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from . import peers
 from .base import BaselineQuantizer
 from .continuous import GaussianVAE, Identity
 from .cvq import ClusteredVQ
+from .gq import GaussianQuant
 from .gumbel import GumbelVQ
 from .ibq import IndexBackpropagationVQ
+from .lgq import LearnableGeometricVQ
+from .opt_vq import OptimalTransportVQ
 from .sq_vae import GaussianSQ
 
 #: name -> (dim, codebook_size, **options) -> an untrained quantizer; in the order of the tables.
@@ -39,10 +42,18 @@ BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
     "diveq": peers.diveq,
     # Zhu et al., arXiv 2411.02038
     "simvq": peers.simvq,
+    # Zhang et al., ICML 2026 (jackD/DimVQ): SimVQ with a penalty on the codebook
+    "dimvq": peers.dimvq,
+    # Chang et al., arXiv 2509.10140: the projector is written here
+    "fvq": peers.fvq,
     # Mentzer et al., arXiv 2309.15505
     "fsq": peers.fsq,
+    # Zhai et al., arXiv 2602.17133
+    "fsp": peers.fsp,
     # Yu et al., arXiv 2310.05737
     "lfq": peers.lfq,
+    # Zhao et al., arXiv 2406.07548
+    "bsq": peers.bsq,
     # Takida et al., arXiv 2205.07547
     "sq-vae": GaussianSQ,
     # Jang et al., arXiv 1611.01144; Ramesh et al., arXiv 2102.12092: the code is not the nearest codeword
@@ -51,6 +62,12 @@ BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
     "cvq": ClusteredVQ,
     # Shi et al., arXiv 2412.02692: the code of the largest dot product
     "ibq": IndexBackpropagationVQ,
+    # Zhang et al., arXiv 2412.15195: assigned by transport in training only
+    "optvq": OptimalTransportVQ,
+    # Altun et al., arXiv 2602.16086
+    "lgq": LearnableGeometricVQ,
+    # Xu et al., arXiv 2512.06609: the codebook is random and stays; the code is not the nearest codeword
+    "gq": GaussianQuant,
     # A plain autoencoder, and Kingma and Welling, arXiv 1312.6114: no codes, index 0 everywhere
     "ae": Identity,
     "gaussian-vae": GaussianVAE,

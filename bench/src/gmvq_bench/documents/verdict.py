@@ -1,0 +1,110 @@
+"""The first table of the results: ours against the best rival in every comparison that was made, a line for each kind.
+
+Each compares MSE and perplexity on test data with the rival of the least MSE in the same setting: means over seeds,
+then the geometric mean over settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from ..comparison.report_tables import ranking
+from ..comparison.runs import complete, figures, finals, is_rival
+from ..markdown import table
+from ..robust.methods import PUBLISHED
+from ..robust.report import duels, geometric_mean, scores
+
+_HEAD = (
+    "compared in",
+    "settings",
+    "seeds",
+    "MSE over the best rival's",
+    "worst",
+    "above it in",
+    "perplexity over its",
+)
+#: (ratio of MSE, ratio of perplexity) of a setting.
+_Pair = tuple[float, float]
+
+
+def verdict(found: dict[str, Any], suites: Iterable[dict[str, Any]]) -> str:
+    """The table, of the results files by name and the suites of ``gmvq compare``."""
+    lines = []
+    for name, what in (
+        ("robust", "random networks and data, nothing tuned"),
+        ("robust_fresh", "the same, a later draw"),
+    ):
+        if name in found:
+            pairs = _robust(found[name])
+            lines.append([what, *_cells([pair for number in (0, 1) for pair in pairs[number]], 1)])
+            names = ("on which defaults were chosen", "only reported")
+            lines += [[f"– {names[n]}", *_cells(pairs[n], 1)] for n in (0, 1) if pairs[0] and pairs[1]]
+    if "plain_conv" in found:
+        for steps, pairs in _plain_conv(found["plain_conv"]).items():
+            seeds = len({r["seed"] for r in found["plain_conv"]["records"] if r["phase"] == "final"})
+            lines.append(
+                [f"a plain conv network, {steps:,} steps, the best of four rates", *_cells(pairs, seeds)]
+            )
+    by_size: dict[int, list[_Pair]] = {}
+    seeds = 0
+    for suite in suites:
+        for setting, options in suite["suite"]["settings"].items():
+            pair, seeds = _suite(suite, setting), max(seeds, len(suite["suite"]["seeds"]))
+            by_size.setdefault(options["codebook_size"], []).extend([] if pair is None else [pair])
+    for size, pairs in sorted(by_size.items()):
+        if pairs:
+            lines.append([f"our own networks, tuned, K = {size:,}", *_cells(pairs, seeds)])
+    return table(list(_HEAD), lines)
+
+
+def _cells(pairs: list[_Pair], seeds: int) -> list[str]:
+    ratios = [ratio for ratio, _ in pairs]
+    above, perplexity = sum(ratio > 1.0 for ratio in ratios), pd.Series([p for _, p in pairs]).median()
+    mean = f"**{geometric_mean(ratios):.2f}**"
+    return [str(len(pairs)), str(seeds), mean, f"{max(ratios):.2f}", str(above), f"{perplexity:.2f}"]
+
+
+def _robust(results: dict[str, Any]) -> tuple[list[_Pair], list[_Pair]]:
+    """The even and the odd settings against the better of EMA and rotation trick."""
+    figures_ = scores(results)
+    parts: tuple[list[_Pair], list[_Pair]] = ([], [])
+    fought = duels(figures_, "gm-vq", PUBLISHED, results["settings"])
+    for setting, row in fought.iterrows():
+        number = results["settings"][setting]["number"]
+        parts[number % 2].append((float(row["ratio"]), float(row["perplexity_ratio"])))
+    return parts
+
+
+def _plain_conv(results: dict[str, Any]) -> dict[int, list[_Pair]]:
+    """The codebook sizes of each length, against the method of the least mean error; runs that failed are left out."""
+    records: Any = pd.DataFrame(
+        [r for r in results["records"] if r["phase"] == "final" and r["error"] is None]
+    )
+    means = records.groupby(["steps", "codes", "method"])[["mse", "perplexity"]].mean()
+    found: dict[int, list[_Pair]] = {}
+    for (steps, _), cell in means.groupby(level=["steps", "codes"]):
+        one = cell.droplevel(["steps", "codes"])
+        if "gm-vq" in one.index and len(one) > 1:
+            rival = one.drop("gm-vq")["mse"].idxmin()
+            ratio = one.loc["gm-vq"] / one.loc[rival]
+            found.setdefault(int(steps), []).append((float(ratio["mse"]), float(ratio["perplexity"])))
+    return found
+
+
+def _suite(results: dict[str, Any], setting: str) -> _Pair | None:
+    """Ours against the best rival with all seeds; None where one of the two is missing."""
+    suite, runs = results["suite"], finals(results, setting)
+    ours = suite["ours"]
+    rivals = [name for name in ranking(suite, runs) if is_rival(suite, name) and complete(suite, runs[name])]
+    if not rivals or not runs.get(ours):
+        return None
+    pairs = [[_mean(runs[name], figure) for name in (ours, rivals[0])] for figure in ("mse", "perplexity")]
+    return pairs[0][0] / pairs[0][1], pairs[1][0] / pairs[1][1]
+
+
+def _mean(runs: Any, figure: str) -> float:
+    values = figures(runs, figure).values()
+    return sum(values) / len(values)

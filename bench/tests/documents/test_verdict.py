@@ -1,0 +1,67 @@
+"""The first table of the results: ratios to the best rival, from made-up results files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gmvq_bench.documents.verdict import verdict
+
+
+def robust(*ratios: float) -> dict[str, Any]:
+    """Settings 0, 1, ... in which ours has such a ratio to EMA; the rotation trick is worse in all."""
+    settings = {str(n): {"number": n, "codebook_size": 4} for n in range(len(ratios))}
+    errors = {"gm-vq": 1.0, "ema": 1.0, "rotation": 2.0}
+    runs = [
+        {
+            "setting": str(n), "method": method, "error": None, "mse_of_mean": 1.0,
+            "test": {"mse": 0.1 * mse * (ratio if method == "gm-vq" else 1.0), "perplexity": 2.0, "usage": 1.0},
+        }
+        for n, ratio in enumerate(ratios)
+        for method, mse in errors.items()
+    ]  # fmt: skip
+    return {"settings": settings, "runs": runs}
+
+
+def plain_conv() -> dict[str, Any]:
+    def record(method: str, seed: int, mse: float, error: str | None = None) -> dict[str, Any]:
+        figures = {"mse": mse, "perplexity": 10.0 * mse}
+        return {
+            "phase": "final",
+            "steps": 600,
+            "codes": 4,
+            "method": method,
+            "seed": seed,
+            "error": error,
+            **figures,
+        }
+
+    of_ema = [record("ema", 0, 2.0), record("ema", 1, 4.0), record("ema", 2, 100.0, "diverged")]
+    return {"records": [record("gm-vq", 0, 1.0), record("gm-vq", 1, 2.0), record("simvq", 0, 9.0), *of_ema]}
+
+
+def lines(text: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_every_study_has_its_lines() -> None:
+    found = lines(verdict({"robust": robust(0.5, 2.0, 0.5), "plain_conv": plain_conv()}, []))
+    whole = found["random networks and data, nothing tuned"]
+    assert whole == ["3", "1", "**0.79**", "2.00", "1", "1.00"]
+    assert found["– on which defaults were chosen"] == ["2", "1", "**0.50**", "0.50", "0", "1.00"]
+    assert found["– only reported"][2] == "**2.00**"
+    assert found["a plain conv network, 600 steps, the best of four rates"] == [
+        "1",
+        "3",
+        "**0.50**",
+        "0.50",
+        "0",
+        "0.50",
+    ]
+
+
+@pytest.mark.parametrize("missing", [{}, {"robust": robust(0.5)}])
+def test_what_is_missing_has_none(missing: dict[str, Any]) -> None:
+    assert len(lines(verdict(missing, []))) == len(missing)
