@@ -2,6 +2,7 @@
 # make picture: the README's picture, a test photograph as the demo's tokenizer sees it.
 # make coverage: which lines and branches of the core its tests run.
 # make docs: the documentation as a site, in site/; it needs no server. make notebooks: its notebooks as .ipynb files.
+# make models: the models of models/ again, from their data: a quarter of an hour of one core.
 # make compare: GM-VQ and every rival on the photographs, 31 minutes on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What the page of gmvq export --web runs on, for its test, which skips without it (CONTRIBUTING.md).
 ORT := onnxruntime-web-1.30.0.tgz
 
-.PHONY: demo picture docs notebooks compare test lint types unit coverage clean
+.PHONY: demo picture docs notebooks models compare test lint types unit coverage clean
 
 demo: .venv/.demo
 	$(BIN)/gmvq fit --config configs/photos.yaml --out runs/demo
@@ -31,6 +32,9 @@ picture: .venv/.demo
 	rm -rf runs/picture
 	$(BIN)/gmvq reconstruct runs/demo $(ASTRONAUT) --out runs/picture --maps
 	cp runs/picture/astronaut-maps.webp docs/figures/demo.webp
+
+models: .venv/.test
+	$(BIN)/python models/make.py
 
 compare: .venv/.test
 	OMP_NUM_THREADS=1 $(BIN)/gmvq compare --suite quick
@@ -65,14 +69,14 @@ coverage: .venv/.test
 	$(PIP) -e '.[train]'
 	touch $@
 
-.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+.venv/.docs: .venv/bin/python pyproject.toml models/pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[docs]'
+	$(PIP) -e '.[docs]' -e ./models
 	touch $@
 
-.venv/.test: .venv/bin/python pyproject.toml bench/pyproject.toml constraints.txt
+.venv/.test: .venv/bin/python pyproject.toml bench/pyproject.toml models/pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[dev]' -e ./bench
+	$(PIP) -e '.[dev]' -e ./bench -e ./models
 	touch $@
 
 clean:

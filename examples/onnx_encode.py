@@ -1,6 +1,6 @@
 """Image files to tokens and back with onnxruntime, numpy and Pillow alone: neither torch nor gmvq is imported.
 
-    gmvq export runs/photos --format onnx --out exported
+    gmvq export builtin:photos --format onnx --out exported    # or a model of yours
     python examples/onnx_encode.py exported photo.jpg other.png --out out
 
 Writes NAME.npy, the indices (h, w) as int64, and NAME.png, what they decode to.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -41,8 +42,10 @@ def site_module(name: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_notebook_runs(source: Path, tmp_path: Path) -> None:
+def test_notebook_runs(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell, with 80 steps where it trains for more, as codes begin after 50."""
+    # The trained models, where they are not installed.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT.parent / "models" / "src"), prepend=os.pathsep)
     short = tmp_path / source.name
     text = source.read_text(encoding="utf-8")
     short.write_text(re.sub(r'(steps(?:"?: |=|: int = ))\d+', r"\g<1>80", text), encoding="utf-8")

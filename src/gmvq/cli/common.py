@@ -53,7 +53,7 @@ def switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
 
 def add_checkpoint(parser: Parser, **options: Any) -> None:
     """Add the argument that says which model."""
-    text = "a run folder, a saved model folder, a .ckpt file, or owner/name on the Hugging Face Hub"
+    text = "a run folder, a saved model folder, a .ckpt file, builtin:NAME, or owner/name on the Hugging Face Hub"
     parser.add_argument("checkpoint", metavar="CKPT", **{"help": text, **options})
 
 

@@ -67,8 +67,8 @@ def build_parser() -> LightningArgumentParser:
     parser.add_argument("--bound_samples", type=int, default=0, help=text)
     text = "Stop at the first image or recording that cannot be read, in place of leaving it out."
     parser.add_argument("--strict", type=bool, default=False, help=text)
-    text = "Begin with networks and codebook of a trained tokenizer: a run, a model folder, a .ckpt or a Hub name; "
-    text += "with new codes also of a diffusers AutoencoderKL or VQModel."
+    text = "Begin with networks and codebook of a trained tokenizer: a run, a model folder, a .ckpt, builtin:NAME or a "
+    text += "Hub name; with new codes also of a diffusers AutoencoderKL or VQModel."
     parser.add_argument("--init_from", type=str | None, help=text)
     text = "Of --init_from: keep its codes (more or fewer by --model.codebook_size), or new ones from the new data."
     parser.add_argument("--init_codebook", type=Literal["keep", "new"], default="keep", help=text)

@@ -195,8 +195,8 @@ def _write(out: Path, images: Tensor, indices: Tensor, loaded: Loaded, options: 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of("sample", "Draw images: tokens from a prior, decoded by the tokenizer they belong to.")
     text = (
-        "a run of gmvq prior fit, a saved prior, owner/name on the Hub; or the word 'mixture': codes drawn from "
-        "the mixture's weights, each position by itself (the floor)"
+        "a run of gmvq prior fit, a saved prior, builtin:NAME, owner/name on the Hub; or the word 'mixture': codes "
+        "drawn from the mixture's weights, each position by itself (the floor)"
     )
     parser.add_argument("prior", metavar="PRIOR", help=text)
     add_checkpoint(parser, nargs="?", help="the tokenizer; default: the place known to the prior")

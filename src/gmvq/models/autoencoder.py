@@ -190,7 +190,8 @@ class VQAutoencoder(nn.Module):
         have to be passed, built as they were; their weights are overwritten in place.
 
         Args:
-            path_or_hub_id: a folder, or ``"owner/name"`` on the Hugging Face Hub.
+            path_or_hub_id: a folder; ``"builtin:photos"`` or another model of the package gmvq-models; or
+                ``"owner/name"`` on the Hugging Face Hub.
             encoder, decoder: the networks, where they are not this package's own.
             revision: branch, tag or commit on the Hub.
             map_location: the device to load to.
@@ -199,7 +200,7 @@ class VQAutoencoder(nn.Module):
         Raises:
             FileNotFoundError: no such folder or repository, or one of the two files is not in it.
             ValueError: a file is broken, of an unknown format version, or does not fit the networks.
-            MissingExtraError: a Hub id without the package huggingface_hub.
+            MissingExtraError: a Hub id without the package huggingface_hub, or a built-in model without gmvq-models.
         """
         folder = hub.resolve(path_or_hub_id, revision=revision, token=token)
         return pretrained.load(cls, folder, encoder, decoder).to(map_location).eval()

@@ -180,6 +180,8 @@ def _training(notes: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str,
         rows["measured on"] = _data_set(notes)
     for key, value in metrics.items():
         label, unit, style = _METRICS[key]
+        if isinstance(data, Mapping) and data.get("value_range"):
+            unit = unit.replace("pixel", "sample")
         rows[label] = f"{value:{style}} {unit}".strip()
     return rows
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import one_line, require
 from ..files import PathLike, write_text
 from ..reading import read_text
+from .builtin import PREFIX, builtin_folder
 from .card import MARKER, model_card, public_metadata
 from .interface import Tokenizer
 from .pretrained import CONFIG, WEIGHTS, save
@@ -27,13 +28,15 @@ def resolve(
     token: str | bool | None = None,
     files: Sequence[str] = (WEIGHTS, CONFIG),
 ) -> Path:
-    """Return the local folder, downloading these files if the name is that of a Hub repository."""
+    """Return the local folder: that of ``builtin:NAME``, or of a Hub repository, whose files are downloaded."""
+    name = os.fspath(path_or_hub_id)
+    if name.startswith(PREFIX):
+        return builtin_folder(name)
     folder = Path(path_or_hub_id)
     if folder.is_dir():
         return folder
     if folder.exists():
         raise ValueError(f"expected the folder that holds {WEIGHTS} and {CONFIG}, got the file {folder}")
-    name = os.fspath(path_or_hub_id)
     if not is_hub_name(name):
         raise FileNotFoundError(
             f"{name!r} is neither an existing folder nor a Hub repository of the form 'owner/name'; "

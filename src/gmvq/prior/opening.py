@@ -21,8 +21,8 @@ def open_prior(
     """Load a prior, in eval mode, and its notes: ``tokens`` (path, tokenizer_sha256), ``step``, ``metrics``.
 
     Args:
-        path: a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, or "owner/name" on the
-            Hub. Of a run's exported model and its last checkpoint the newer one counts.
+        path: a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, "builtin:NAME", or
+            "owner/name" on the Hub. Of a run's exported model and its last checkpoint the newer one counts.
         map_location: the device to load to.
     """
     found = find_model(path)

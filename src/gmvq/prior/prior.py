@@ -220,7 +220,7 @@ class TokenPrior(nn.Module):
         map_location: str | torch.device = "cpu",
         token: str | bool | None = None,
     ) -> Self:
-        """Load a prior from a folder or from the Hub (``"owner/name"``), in eval mode.
+        """Load a prior, in eval mode: from a folder, ``"builtin:NAME"``, or ``"owner/name"`` on the Hub.
 
         Raises:
             FileNotFoundError: no such folder or repository, or a file is missing in it.

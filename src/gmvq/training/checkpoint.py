@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
+from ..models.builtin import PREFIX
 from ..models.hub import is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
@@ -35,15 +36,15 @@ def load_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> V
     """Load a trained tokenizer, in eval mode, from any of the places where one may lie.
 
     Args:
-        path: a run folder, a folder written by ``save_pretrained``, a Lightning checkpoint (.ckpt), or the name
-            of a repository on the Hugging Face Hub, ``"owner/name"`` (``"hf:owner/name"`` where a local folder
-            ``owner`` is in the way).
+        path: a run folder, a folder written by ``save_pretrained``, a Lightning checkpoint (.ckpt), ``"builtin:NAME"``
+            for a model of the package gmvq-models, or the name of a repository on the Hugging Face Hub,
+            ``"owner/name"`` (``"hf:owner/name"`` where a local folder ``owner`` is in the way).
         map_location: the device to load to.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: not a checkpoint of this package, or a broken one.
-        MissingExtraError: a Hub name without the package huggingface_hub.
+        MissingExtraError: a Hub name without the package huggingface_hub, or a built-in model without gmvq-models.
 
     Example:
         >>> model = load_model("runs/photos")
@@ -62,7 +63,7 @@ class Opened:
     Attributes:
         model: the tokenizer.
         notes: ``data``, ``likelihood``, ``step`` and, of a finished run, ``metrics``.
-        path: None for a model of the Hub.
+        path: None for a model of the Hub and for a built-in one.
     """
 
     model: VQAutoencoder
@@ -83,13 +84,15 @@ def open_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> O
 
 
 def find_model(path: PathLike) -> Path | str:
-    """Return what a user's path means: a model folder, a checkpoint file, or a Hub name (as str).
+    """Return what a user's path means: a model folder, a checkpoint file, or a built-in or Hub name (as str).
 
     Of a run folder's exported model and its last checkpoint the newer one counts.
     """
     name = os.fspath(path)
     if name.startswith("hf:"):
         return name.removeprefix("hf:")
+    if name.startswith(PREFIX):
+        return name
     here = Path(name).expanduser()
     if here.is_file():
         return here.parent if here.name in ("config.json", "model.safetensors") else here
@@ -114,8 +117,8 @@ def find_model(path: PathLike) -> Path | str:
         near = difflib.get_close_matches(here.name, [child.name for child in here.parent.iterdir()], n=1)
     hint = f"; did you mean {here.parent / near[0]}?" if near else ""
     raise FileNotFoundError(
-        f"there is no {name!r} (looked in {Path.cwd()}){hint}; give a run folder, a model folder, a .ckpt file or a "
-        "Hub name owner/name"
+        f"there is no {name!r} (looked in {Path.cwd()}){hint}; give a run folder, a model folder, a .ckpt file, "
+        "builtin:NAME, or a Hub name owner/name"
     )
 
 

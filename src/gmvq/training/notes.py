@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from ..models.builtin import PREFIX
 from ..reading import is_number, is_remote
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
@@ -75,6 +76,8 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
 
 def place_here(path: str, what: str, hint: str) -> str:
     """A place that a file names, if it is on this machine: what a file says never makes us use the network."""
+    if path.startswith(PREFIX):
+        return path
     if is_remote(path) or not Path(path.removeprefix("stream:")).expanduser().exists():
         raise FileNotFoundError(
             f"{what} names {path!r}, which is not on this machine, and nothing is downloaded unasked; {hint}"
