@@ -331,7 +331,18 @@ def test_numbers_of_files() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["[" * 100_000, "3", "null", '{"step": 1e999}', '{"step": ' + "9" * 400 + "}", "\udcff", "[]"]
+    "line",
+    [
+        "[" * 100_000,
+        "3",
+        "null",
+        '{"step": 1e999}',
+        '{"step": ' + "9" * 400 + "}",
+        "\udcff",
+        "[]",
+        '{"step": true}',
+        '{"step": "2"}',
+    ],
 )
 def test_lines_of_a_run_that_are_none(tmp_path: Path, line: str) -> None:
     """They are left out of curves, lists of what was skipped, and what is kept when a run goes on."""

@@ -44,6 +44,7 @@ def test_broken_folders(tmp_path: Path) -> None:
         ({"prior": {**config["prior"], "size": "small"}}, "does not fit the model described"),
         ({"prior": {**config["prior"], "size": "enormous"}}, "entry 'prior' cannot be used"),
         ({"prior": {"kind": "causal"}}, "entry 'prior' cannot be used"),
+        ({"prior": {**config["prior"], "dropout": float("nan")}}, "entry 'prior' cannot be used"),
         ({"format_version": 9}, "format_version"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))

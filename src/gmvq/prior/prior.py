@@ -52,6 +52,8 @@ class TokenPrior(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("kind", kind, ("causal", "masked"))
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         # A masked prior reads grids: it draws all positions at once, whatever their leaves.
         self.spec, self.kind = spec if kind == "causal" else replace(spec, scales=1), kind
         self.config = {"kind": kind, "size": size, "dropout": dropout}

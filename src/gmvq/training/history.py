@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..files import open_append, telling_full_disk, write_text
-from ..reading import parse_json, read_text
+from ..reading import is_number, parse_json, read_text
 
 
 class HistoryWriter(Logger):
@@ -79,6 +79,8 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 def _step_of(line: str) -> int | None:
     try:
-        return int(parse_json(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError):
+        row = parse_json(line)
+    except ValueError:
         return None
+    step = row.get("step") if isinstance(row, dict) else None
+    return int(step) if is_number(step) else None
