@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 from .files import PathLike
 
@@ -148,7 +148,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value of a file is a number, other than NaN and infinity, that a float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

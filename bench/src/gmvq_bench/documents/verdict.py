@@ -71,7 +71,7 @@ def _robust(results: dict[str, Any]) -> tuple[list[_Pair], list[_Pair]]:
     """The even and the odd settings against the better of EMA and rotation trick."""
     figures_ = scores(results)
     parts: tuple[list[_Pair], list[_Pair]] = ([], [])
-    fought = duels(figures_, "gm-vq", PUBLISHED, results["settings"])
+    fought: Any = duels(figures_, "gm-vq", PUBLISHED, results["settings"])
     for setting, row in fought.iterrows():
         number = results["settings"][setting]["number"]
         parts[number % 2].append((float(row["ratio"]), float(row["perplexity_ratio"])))
@@ -89,7 +89,7 @@ def _plain_conv(results: dict[str, Any]) -> dict[int, list[_Pair]]:
         one = cell.droplevel(["steps", "codes"])
         if "gm-vq" in one.index and len(one) > 1:
             rival = one.drop("gm-vq")["mse"].idxmin()
-            ratio = one.loc["gm-vq"] / one.loc[rival]
+            ratio: Any = one.loc["gm-vq"] / one.loc[rival]
             found.setdefault(int(steps), []).append((float(ratio["mse"]), float(ratio["perplexity"])))
     return found
 

@@ -31,14 +31,15 @@ def run(argv: Sequence[str]) -> int:
         list(argv)
     )
     lengths = STEPS if options.steps is None else (options.steps,)
-    pairs = list(itertools.product(CODES, options.methods))
+    pairs: list[tuple[int, str]] = list(itertools.product(CODES, options.methods))
     cells = [
         {"phase": "tune", "codes": codes, "method": method, "steps": lengths[0], "seed": TUNING, "lr": lr}
         for (codes, method), lr in itertools.product(pairs, RATES)
     ]
     cells += [
         {"phase": "final", "codes": codes, "method": method, "steps": steps, "seed": seed}
-        for steps, seed, (codes, method) in itertools.product(lengths, options.seeds, pairs)
+        for steps, seed in itertools.product(lengths, options.seeds)
+        for codes, method in pairs
     ]
     measure_ = functools.partial(measure, options=options)
     return make_records("plain_conv", argv, options, ("steps",), cells, measure_)
