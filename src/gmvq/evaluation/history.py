@@ -48,7 +48,7 @@ def read_history(path: str | os.PathLike[str]) -> History:
         for line in read_text(file, "replace").splitlines():
             if not line.strip():
                 continue
-            row = _parse(line)
+            row = parse_line(line)
             if row is None:
                 broken += 1
                 continue
@@ -73,7 +73,8 @@ def thin(steps: list[float], values: list[float], most: int = 500) -> tuple[list
     return means[0].tolist(), means[1].tolist()
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def parse_line(line: str) -> dict[str, Any] | None:
+    """A line as its figures by name, "step" among them; None for one that is none."""
     try:
         row = parse_json(line)
     except ValueError:

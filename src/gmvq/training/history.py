@@ -14,8 +14,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ..evaluation.history import parse_line
 from ..files import open_append, telling_full_disk, write_text
-from ..reading import is_number, parse_json, read_text
+from ..reading import read_text
 
 
 class HistoryWriter(Logger):
@@ -78,9 +79,5 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 
 def _step_of(line: str) -> int | None:
-    try:
-        row = parse_json(line)
-    except ValueError:
-        return None
-    step = row.get("step") if isinstance(row, dict) else None
-    return int(step) if is_number(step) else None
+    row = parse_line(line)
+    return None if row is None else int(row["step"])
