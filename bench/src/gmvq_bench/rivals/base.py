@@ -37,12 +37,13 @@ class BaselineQuantizer(Quantizer):
     In eval ``quantized`` is ``get_codes_from_indices`` of the indices by construction, loss is 0 and no state changes.
     Statistics are those of the process at hand: nothing is pooled over processes unless a subclass says so.
 
-    A subclass gives ``codewords`` and ``_step``, and ``_search`` where the code is not the nearest codeword.
+    A subclass gives ``_step``, ``codebook`` or ``codewords``, and ``_search`` where the code is not the nearest.
     """
 
     units: ClassVar[Units] = "mse"
     #: Whether a codeword is compared with latents as they are, so that distances between the two mean something.
     codewords_are_latents: bool = True
+    codebook: Tensor
 
     def __init__(self, dim: int, codebook_size: int, name: str, options: dict[str, Any]) -> None:
         super().__init__(dim, codebook_size)
@@ -50,7 +51,7 @@ class BaselineQuantizer(Quantizer):
 
     def codewords(self) -> Tensor:
         """The codebook that decoding uses, (K, D), in units of the latents."""
-        raise NotImplementedError
+        return self.codebook
 
     def _step(self, rows: Tensor) -> Step:
         raise NotImplementedError

@@ -78,9 +78,6 @@ class ClusteredVQ(BaselineQuantizer):
         self.register_buffer("usage", torch.zeros(codebook_size))
         self.register_buffer("started", torch.tensor(False))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _step(self, rows: Tensor) -> Step:
         if self.kmeans_init and self.codebook.requires_grad:
             start_by_kmeans(self.codebook, rows, self.started)

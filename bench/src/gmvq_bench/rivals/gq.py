@@ -71,9 +71,6 @@ class GaussianQuant(BaselineQuantizer):
         # lambda, lambda_max and lambda_min
         self.register_buffer("weights", torch.tensor([initial_weight, 1.0, 1.0]))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _search(self, latents: Tensor) -> Tensor:
         mean = latents.detach().to(self.codebook.dtype)
         precision = (-self.log_variance(mean).detach()).exp()

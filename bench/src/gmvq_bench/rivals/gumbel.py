@@ -70,9 +70,6 @@ class GumbelVQ(BaselineQuantizer):
         check_progress(progress)
         self.temperature.fill_(self._schedule(progress))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _search(self, latents: Tensor) -> Tensor:
         return self.logits(latents.to(self.codebook.dtype)).argmax(-1)
 

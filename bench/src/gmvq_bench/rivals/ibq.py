@@ -63,9 +63,6 @@ class IndexBackpropagationVQ(BaselineQuantizer):
         self.codebook = nn.Parameter(torch.empty(codebook_size, dim).uniform_(-1, 1) / codebook_size)
         self.register_buffer("started", torch.tensor(False))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _search(self, latents: Tensor) -> Tensor:
         codebook = self.codebook.detach()
         return best_code(

@@ -71,9 +71,6 @@ class LearnableGeometricVQ(BaselineQuantizer):
         check_progress(progress)
         self.temperature.fill_(self._schedule(progress))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _step(self, rows: Tensor) -> Step:
         if self.codebook.requires_grad:
             start_by_kmeans(self.codebook, rows, self.started)

@@ -70,9 +70,6 @@ class OptimalTransportVQ(BaselineQuantizer):
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
         self.register_buffer("started", torch.tensor(False))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     @torch.no_grad()
     def assign(self, latents: Tensor) -> Tensor:
         """The code (n,) of each latent (n, D) of a batch."""

@@ -72,9 +72,6 @@ class GaussianSQ(BaselineQuantizer):
         check_progress(progress)
         self.temperature.fill_(self._schedule(progress))
 
-    def codewords(self) -> Tensor:
-        return self.codebook
-
     def _step(self, rows: Tensor) -> Step:
         codebook = self.codebook.to(rows.dtype)
         weight = 0.5 * (-self.log_variance.to(rows.dtype)).exp()
