@@ -206,7 +206,6 @@ LIBRARIES = {
     "torch.save": {"gmvq/training/callbacks.py"},
     "safe_open": {"gmvq/models/weights.py"},
     "load_file": {"gmvq/models/weights.py"},
-    "save_file": {"gmvq/models/pretrained.py"},
     "zipfile.ZipFile": {"gmvq/reading.py"},
     "os.open": {"gmvq/reading.py", "gmvq/files.py", "gmvq/tokens/folder.py", "gmvq/cli/main.py"},
     "torch.export.save": {"gmvq/export/program.py"},
@@ -220,6 +219,7 @@ LIBRARIES = {
 WOULD_BE = {
     *(
         "np.save",
+        "save_file",
         "np.fromfile",
         "np.loadtxt",
         "np.genfromtxt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ def test_round_trip_is_exact(model: VQAutoencoder, saved: Path, images: Tensor) 
     assert config["versions"]["torch"] == torch.__version__
     assert config["metadata"] == {"data": "noise", "mse": 0.5}
     assert sorted(file.name for file in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_other_accounts_may_read_the_weights(model: VQAutoencoder, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        model.save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
 
 
 def test_what_a_killed_process_left_is_gone_after_the_next_save(model: VQAutoencoder, saved: Path) -> None:

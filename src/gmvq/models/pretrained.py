@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from .. import quantizers
 from ..environment import versions
-from ..files import PathLike, atomic_write, remove_leftovers, write_text
+from ..files import PathLike, atomic_file, remove_leftovers, write_text
 from ..reading import read_json
 from .diffusers_networks import is_own, networks_from
 from .interface import Tokenizer, networks_of
@@ -53,8 +53,9 @@ def write_folder(directory: PathLike, config: dict[str, Any], tensors: Mapping[s
     }
     # Of a process that was killed when it wrote them.
     remove_leftovers(directory, WEIGHTS)
-    with atomic_write(Path(directory) / WEIGHTS) as file:
-        save_file(weights, file, metadata={"format": "pt", DIGEST: tensors_digest(weights)})
+    # Not save_file, which writes to a temporary name of its own that a kill leaves behind.
+    with atomic_file(Path(directory) / WEIGHTS) as file:
+        file.write(safetensors.save(weights, metadata={"format": "pt", DIGEST: tensors_digest(weights)}))
     write_text(Path(directory) / CONFIG, text)
 
 
