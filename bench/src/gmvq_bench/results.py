@@ -25,11 +25,7 @@ class Results:
     """Cases of one run in one file. ``data`` is what the file holds."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        """Open ``path``, going on with the cases it holds.
-
-        Raises:
-            ValueError: the file is no results file of this kind, or its cases come from another set-up.
-        """
+        """Open ``path``, going on with the cases it holds."""
         self.path = path
         if not path.exists():
             self.data: dict[str, Any] = {**head, "cases": []}

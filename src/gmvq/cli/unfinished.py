@@ -35,9 +35,6 @@ def new_results(
         command: its name.
         options: its command line.
         more: what its files depend on besides, such as a digest.
-
-    Raises:
-        ValueError: the folder holds what another command left.
     """
     if out.is_file() or out.suffix.lower() in (".parquet", ".npy"):
         remove_leftovers(out.parent, out.name)

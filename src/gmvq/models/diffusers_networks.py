@@ -131,11 +131,7 @@ def config_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def diffusers_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration in a folder written by a diffusers model; None for any other folder.
-
-    Raises:
-        ValueError: it holds a whole pipeline, or a model of a class that is not read.
-    """
+    """The configuration in a folder written by a diffusers model; None for any other folder."""
     if (folder / "model_index.json").is_file():
         inner = [name for name in ("vae", "vqvae", "movq") if (folder / name / "config.json").is_file()]
         raise ValueError(

@@ -105,12 +105,7 @@ def build_described(
 
 
 def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> dict[str, Any]:
-    """Read a ``config.json`` of this package: a model of ``class_name`` with these entries.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no JSON, an entry is missing, or another format version or class.
-    """
+    """Read a ``config.json`` of this package: a model of ``class_name`` with these entries."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; is this a folder written by save_pretrained?")
     try:

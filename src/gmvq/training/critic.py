@@ -120,9 +120,6 @@ def adaptive_weight(loss: Tensor, adversarial: Tensor, decoder: nn.Module) -> Te
         loss: of the reconstruction, 0-d; over processes its mean counts.
         adversarial: L_G, 0-d, likewise.
         decoder: its last layer is the weight matrix or kernel L that it registers last.
-
-    Raises:
-        ValueError: the decoder has no weight that is trained.
     """
     weights = [value for value in decoder.parameters() if value.ndim > 1 and value.requires_grad]
     if not weights:

@@ -113,10 +113,6 @@ def begin_from(
         data: that is to be trained on.
         path: of the trained model, as in ``load_model``, or a diffusers ``AutoencoderKL`` or ``VQModel``.
         codebook: "keep" or "new".
-
-    Raises:
-        ValueError: the networks differ, or a composition has another number of codes; the message says in what. Or the
-            decoder reads standardised latents.
     """
     check_choice("init_codebook", codebook, ("keep", "new"))
     encoder, decoder, then = _parts(path)
@@ -157,11 +153,7 @@ def error_without_codes(model: VQAutoencoder, images: Any) -> float:
 
 
 def freeze(module: TokenizerModule, parts: Sequence[str]) -> None:
-    """Let some of encoder, decoder and quantizer stand still: no gradients, and no M-steps of the quantizer.
-
-    Raises:
-        ValueError: another name, or all three, which leaves nothing to train; or a decoder that is to learn later.
-    """
+    """Let some of encoder, decoder and quantizer stand still: no gradients, and no M-steps of the quantizer."""
     for name in parts:
         check_choice("freeze", name, PARTS)
     if set(parts) == set(PARTS):

@@ -70,9 +70,6 @@ def encode_labelled(
     Args:
         model: a ``VQAutoencoder`` around any quantizer with one codebook.
         dataset: images with ``label(i)``, as ``gmvq.data.open_images`` gives them.
-
-    Raises:
-        ValueError: an image has no label, or there is no codebook.
     """
     tokenizer: Any = model
     found: list[tuple[Tensor, ...]] = []

@@ -30,9 +30,6 @@ def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int 
     Args:
         suite_name: stem of the results file.
         steps: in place of the suite's, to try a study out.
-
-    Raises:
-        ValueError: the file does not hold the tuning of this method.
     """
     results = read(RESULTS / "compare" / f"{suite_name}.json", KIND)
     suite = suite_from_dict(results["suite"], suite_name)

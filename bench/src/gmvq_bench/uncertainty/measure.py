@@ -93,9 +93,6 @@ def measure_uncertainty(
         bins: of equal size, by log s^2.
         resamples: of the bootstrap.
         seed: of the resamples.
-
-    Raises:
-        ValueError: fewer images than bins, or fewer than two of either kind.
     """
     check_size("bins", bins)
     check_size("resamples", resamples)
