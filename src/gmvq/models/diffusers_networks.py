@@ -68,14 +68,8 @@ def networks_from(
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder by a name of ``build_networks``, or by the configuration of a diffusers model.
 
-    Args:
-        name: of ``build_networks``; or, as ``options``, a diffusers ``config.json``.
-        options: such a configuration; ``name`` is that of its class then.
-        sizes: channels, dim, downsample and spatial_dims, which have to be those of the configuration.
-
-    Raises:
-        ValueError: another class, or sizes that the configuration does not have.
-        MissingExtraError: the package diffusers is absent.
+    ``name``, or ``options``, is such a ``config.json``; ``sizes`` (channels, dim, downsample, spatial_dims) have to be
+    its own.
     """
     options = options if isinstance(name, str) else name
     if options is None:

@@ -95,12 +95,9 @@ def execute(
 ) -> list[Record]:
     """Make every run that ``records`` does not hold; return the records of all, in order.
 
-    Args:
-        devices: one worker for each entry, such as ``["cpu", "cpu"]``; none: nothing is run.
-        threads: CPU threads of a worker.
-        say: told about every run that ends.
-        train_one: (run, device) -> figures; default ``train.train_run``.
-        key: of a run's record.
+    ``devices`` has one worker for each entry, such as ``["cpu", "cpu"]``, with so many CPU ``threads``; none: nothing
+    is run. ``say`` is told about every run that ends. ``train_one`` is (run, device) -> figures, default
+    ``train.train_run``.
     """
     keys = [key(run) for run in runs]
     todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}

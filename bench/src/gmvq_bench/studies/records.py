@@ -25,11 +25,9 @@ RESULTS = Path("bench", "results")
 
 
 def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int | None = None) -> Run:
-    """The run of a method with the point of its grid that was best on the validation split.
+    """The run of a method at the point of its grid that did best in validation, from the results of ``suite_name``.
 
-    Args:
-        suite_name: stem of the results file.
-        steps: in place of the suite's, to try a study out.
+    ``steps`` stands in place of the suite's, to try a study out.
     """
     results = read(RESULTS / "compare" / f"{suite_name}.json", KIND)
     suite = suite_from_dict(results["suite"], suite_name)
@@ -59,18 +57,10 @@ def make_records(
     cells: Iterable[dict[str, Any]],
     measure: Callable[..., dict[str, Any]],
 ) -> int:
-    """Measure every cell that the file does not hold yet under the same settings; write the file after each.
+    """Measure every cell that the file does not hold yet under the same settings; write the file after each; return 0.
 
-    Args:
-        name: of the study.
-        argv: its command line.
-        options: the parsed command line.
-        settings: names of the options that a record depends on.
-        cells: arguments of ``measure``, which tell records apart.
-        measure: returns the rest of the record.
-
-    Returns:
-        The exit code.
+    ``settings`` are the names of the ``options`` that a record depends on, ``cells`` the arguments of ``measure``,
+    which tell records apart; ``measure`` returns the rest of the record.
     """
     torch.set_num_threads(1)
     data: dict[str, Any] = {
