@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
+from gmvq.cli.doctor import processor
+from gmvq.environment import versions
 from gmvq.files import inside, remove_leftovers, write_json
 from gmvq.reading import read_json
 
-from ..results import cpu_name, package_version
 from .methods import build_quantizer
 from .suite import Run, Suite, run_key
 
@@ -207,11 +208,10 @@ def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any
 def _environment(device: str, threads: int) -> dict[str, Any]:
     cuda = device.startswith("cuda")
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "threads": threads,
         "torch": torch.__version__,
-        "gmvq": package_version("gmvq"),
-        "vector-quantize-pytorch": package_version("vector-quantize-pytorch"),
+        **versions("gmvq", "vector-quantize-pytorch"),
     }
 
 
