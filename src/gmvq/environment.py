@@ -34,12 +34,7 @@ def cores() -> int:
 
 
 def at_most_cores(asked: int, what: str) -> int:
-    """``asked`` threads or processes, but no more than there are cores, with a warning: more would only wait.
-
-    Args:
-        asked: the number that an option or a file names.
-        what: they are, for the warning.
-    """
+    """``asked`` threads or processes, but no more than there are cores, with a warning: more would only wait."""
     there = cores()
     if asked > there:
         warnings.warn(

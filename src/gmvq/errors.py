@@ -76,6 +76,15 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_version(where: object, found: object, known: int) -> None:
+    """Raise ValueError unless a file's format version is the one that this release reads."""
+    if type(found) is not int or found != known:
+        raise ValueError(
+            f"{where}: expected format_version {known}, got {found!r:.80}; a higher one comes from a newer gmvq: "
+            "upgrade with pip install -U gmvq"
+        )
+
+
 def check_schedule(name: str, schedule: Any, *, positive: bool = False) -> None:
     """Raise unless ``schedule`` can be called with progress and is not negative (or is positive) at both ends."""
     if not callable(schedule):

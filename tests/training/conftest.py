@@ -132,3 +132,20 @@ def fit(images: str) -> Callable[..., TokenizerModule]:
         return module
 
     return run
+
+
+@pytest.fixture(scope="session")
+def straight(
+    fit: Callable[..., TokenizerModule], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """The folder of the run with some options of ``fit`` that nothing interrupts, which is made once."""
+    made: dict[str, Path] = {}
+
+    def folder(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("straight")
+            fit(made[key], **options)
+        return made[key]
+
+    return folder

@@ -129,21 +129,20 @@ def train(
 
 
 def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by that word."""
+    """Results by name; of ``stop=FILE`` and ``resume=FILE`` by what is in front of the file."""
     results: dict[str, dict[str, Any]] = {}
     for name in names:
         how, _, file = name.partition("=")
-        options, key = CONFIGURATIONS.get(name, {}), name
+        options = CONFIGURATIONS.get(name, {})
         if file:
-            key = how.split()[-1]
             options = {
                 "stop": {"stop": Stop(file)},
                 "killed": {"stop": Stop(file, killed=True)},
                 "again": {"stop": Stop(file, KILL), "resume": file},
                 "resume": {"resume": file},
-            }[key]
+            }[how.split()[-1]]
             options["strategy"] = "fsdp" if how.startswith("sharded") else "ddp"
-        results[key] = train(images, **options)
+        results[how] = train(images, **options)
     return results
 
 

@@ -19,6 +19,7 @@ from gmvq.training.averaging import AveragedWeights
 
 Fit = Callable[..., TokenizerModule]
 SendSignal = Callable[..., Any]
+Straight = Callable[..., Path]
 
 
 class Recorder(Callback):
@@ -59,10 +60,8 @@ def test_formula(fit: Fit, tmp_path: Path) -> None:
         assert torch.equal(value, checkpoint["current_model_state"][f"model.{name}"]), name
 
 
-def test_training_itself_is_as_without(fit: Fit, tmp_path: Path) -> None:
-    fit(tmp_path / "plain", val_check_interval=4)
-    fit(tmp_path / "averaged", val_check_interval=4, average=0.9)
-    plain, averaged = last(tmp_path / "plain"), last(tmp_path / "averaged")
+def test_training_itself_is_as_without(straight: Straight) -> None:
+    plain, averaged = (last(straight(val_check_interval=3, **more)) for more in ({}, {"average": 0.9}))
     assert_equal_trees(plain["state_dict"], averaged["current_model_state"])
     assert_equal_trees(plain["optimizer_states"], averaged["optimizer_states"])
     assert "current_model_state" not in plain
@@ -88,30 +87,29 @@ def test_validation_measures_the_average(fit: Fit, images: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", [4, 5, 7, 11])
-def test_resume(fit: Fit, send_signal: SendSignal, tmp_path: Path, step: int) -> None:
-    fit(tmp_path / "straight", average=0.9)
-    fit(tmp_path / "cut", average=0.9, stop=send_signal(step))
-    fit(tmp_path / "cut", average=0.9, resume=True)
-    assert_same_end(tmp_path / "straight", tmp_path / "cut")
+def test_resume(fit: Fit, send_signal: SendSignal, straight: Straight, tmp_path: Path, step: int) -> None:
+    fit(tmp_path, average=0.9, stop=send_signal(step))
+    fit(tmp_path, average=0.9, resume=True)
+    assert_same_end(straight(average=0.9), tmp_path)
 
 
 @pytest.mark.parametrize("step", [3, 6])
 def test_resume_after_a_stop_during_validation(
-    fit: Fit, send_signal: SendSignal, tmp_path: Path, step: int
+    fit: Fit, send_signal: SendSignal, straight: Straight, tmp_path: Path, step: int
 ) -> None:
     """The module holds the average then; the first validation starts the codebook of the weights in training."""
     stop = send_signal(step, signal.SIGTERM, in_validation=True)
-    fit(tmp_path / "straight", average=0.9, val_check_interval=3)
-    fit(tmp_path / "cut", average=0.9, val_check_interval=3, stop=stop)
-    fit(tmp_path / "cut", average=0.9, val_check_interval=3, resume=True)
-    assert_same_end(tmp_path / "straight", tmp_path / "cut")
+    fit(tmp_path, average=0.9, val_check_interval=3, stop=stop)
+    fit(tmp_path, average=0.9, val_check_interval=3, resume=True)
+    assert_same_end(straight(average=0.9, val_check_interval=3), tmp_path)
 
 
-def test_a_run_begun_without_goes_on_with_it(fit: Fit, send_signal: SendSignal, tmp_path: Path) -> None:
-    fit(tmp_path / "plain")
-    fit(tmp_path / "cut", stop=send_signal(7))
-    fit(tmp_path / "cut", average=0.9, resume=True)
-    assert_equal_trees(last(tmp_path / "plain")["state_dict"], last(tmp_path / "cut")["current_model_state"])
+def test_a_run_begun_without_goes_on_with_it(
+    fit: Fit, send_signal: SendSignal, straight: Straight, tmp_path: Path
+) -> None:
+    fit(tmp_path, stop=send_signal(7))
+    fit(tmp_path, average=0.9, resume=True)
+    assert_equal_trees(last(straight())["state_dict"], last(tmp_path)["current_model_state"])
 
 
 @pytest.mark.parametrize("decay", [-0.1, 0.0, 1.0])

@@ -43,17 +43,11 @@ def count(monkeypatch: pytest.MonkeyPatch):
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"likelihood": "laplace", "likelihood_scale": "learned"},
-        {"num_quantizers": 2, "shared_codebook": True, "level_dropout": True},
-    ],
-    ids=lambda settings: next(iter(settings)),
-)
-def test_compiled_steps_are_the_others(
-    fit: Fit, count: Counting, tmp_path: Path, settings: dict[str, Any]
-) -> None:
+def test_compiled_steps_are_the_others(fit: Fit, count: Counting, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **{"likelihood": "laplace", "likelihood_scale": "learned"},
+        **{"num_quantizers": 2, "shared_codebook": True, "level_dropout": True},
+    }
     eager = fit(tmp_path / "eager", settings=settings)
     assert count.graphs == 0
     compiled = fit(tmp_path / "compiled", settings={**settings, "compiled": True})

@@ -77,16 +77,35 @@ def launch(images: str, out: Path, names: list[str], ranks: int, hosts: int = 1)
     return results
 
 
+#: A run that is stopped, with whole networks and with divided ones.
+WAYS = ("", "sharded ")
+
+
 @pytest.fixture(scope="module")
-def one(images: str) -> dict[str, dict[str, Any]]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where runs on one process and on two leave the checkpoints that the others go on from."""
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def one(images: str, checkpoints: Path) -> dict[str, dict[str, Any]]:
     """Every configuration on one process."""
-    return train_all(images, list(CONFIGURATIONS))
+    return train_all(
+        images, [*CONFIGURATIONS, *(f"{how}stop={checkpoints / f'{how}1.ckpt'}" for how in WAYS)]
+    )
 
 
 @pytest.fixture(scope="module")
-def two(images: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Every configuration on two processes."""
-    return launch(images, tmp_path_factory.mktemp("two") / "out.json", list(CONFIGURATIONS), 2)
+def two(
+    images: str, one: dict[str, dict[str, Any]], checkpoints: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """Every configuration on two processes, and what one process began."""
+    names = [
+        *CONFIGURATIONS,
+        *(f"{how}stop={checkpoints / f'{how}2.ckpt'}" for how in WAYS),
+        *(f"{how}resume={checkpoints / f'{how}1.ckpt'}" for how in WAYS),
+    ]
+    return launch(images, tmp_path_factory.mktemp("two") / "out.json", names, 2)
 
 
 def assert_same_training(several: dict[str, Any], one: dict[str, Any]) -> None:
@@ -107,33 +126,34 @@ def test_two_processes_train_as_one(
     assert_same_training(two[name], one[name])
 
 
-def test_three_processes_train_as_one(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    names = ["plain", "uneven"]
-    three = launch(images, tmp_path / "out.json", names, 3)
-    for name in names:
-        assert_same_training(three[name], one[name])
-
-
 def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """Two torchrun agents that meet over TCP, each with one process."""
-    hosts = launch(images, tmp_path / "out.json", ["plain"], 2, hosts=2)
-    assert_same_training(hosts["plain"], one["plain"])
+    """Two torchrun agents that meet over TCP, each with two processes."""
+    names = ["plain", "uneven"]
+    four = launch(images, tmp_path / "out.json", names, 4, hosts=2)
+    for name in names:
+        assert_same_training(four[name], one[name])
 
 
 @pytest.mark.parametrize("before", [1, 2])
-@pytest.mark.parametrize("how", ["", "sharded "])
+@pytest.mark.parametrize("how", WAYS)
 def test_another_number_of_processes_goes_on(
-    images: str, one: dict[str, dict[str, Any]], tmp_path: Path, before: int, how: str
+    images: str,
+    one: dict[str, dict[str, Any]],
+    two: dict[str, dict[str, Any]],
+    checkpoints: Path,
+    before: int,
+    how: str,
 ) -> None:
     """With as many images per step, data order, statistics and losses are those of the run that nothing stopped."""
-    parts: dict[str, dict[str, Any]] = {}
-    for ranks, step in ((before, "stop"), (3 - before, "resume")):
-        name = f"{how}{step}={tmp_path / 'some.ckpt'}"
-        parts |= (
-            train_all(images, [name]) if ranks == 1 else launch(images, tmp_path / "out.json", [name], ranks)
-        )
-    assert len(parts["stop"]["losses"]) == STOP
-    whole = {**parts["resume"], "losses": parts["stop"]["losses"] + parts["resume"]["losses"]}
+    resume = f"{how}resume"
+    begun = (one if before == 1 else two)[f"{how}stop"]
+    rest = (
+        two[resume]
+        if before == 1
+        else train_all(images, [f"{resume}={checkpoints / f'{how}2.ckpt'}"])[resume]
+    )
+    assert len(begun["losses"]) == STOP
+    whole = {**rest, "losses": begun["losses"] + rest["losses"]}
     assert len(whole["losses"]) == STEPS
     assert_same_training(whole, one["plain"])
 

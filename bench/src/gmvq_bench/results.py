@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,14 @@ from typing import Any
 import torch
 
 import gmvq
+from gmvq.cli.doctor import processor
+from gmvq.environment import version_of, versions
 from gmvq.files import write_json
-from gmvq.reading import read_bytes, read_json, read_text
+from gmvq.reading import read_bytes, read_json
 
 _PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
+#: Version of a package, or None.
+package_version = version_of
 #: What has to be the same for a file to be resumed.
 _SAME = ("device", "threads", "python", "torch", "gmvq", "source", *_PACKAGES)
 
@@ -25,11 +27,7 @@ class Results:
     """Cases of one run in one file. ``data`` is what the file holds."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        """Open ``path``, going on with the cases it holds.
-
-        Raises:
-            ValueError: the file is no results file of this kind, or its cases come from another set-up.
-        """
+        """Open ``path``, going on with the cases it holds."""
         self.path = path
         if not path.exists():
             self.data: dict[str, Any] = {**head, "cases": []}
@@ -78,31 +76,13 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Device, threads, versions, and a digest of the package's source: what a figure depends on."""
     cuda = device.type == "cuda"
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else f"{cpu_name()}, {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name(device) if cuda else f"{processor()}, {os.cpu_count()} cores",
         "device_type": device.type,
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
         "torch": torch.__version__,
-        "gmvq": package_version("gmvq"),
         "source": _source_digest(),
-        **{name: package_version(name) for name in _PACKAGES},
+        **versions("python", "gmvq", *_PACKAGES),
     }
-
-
-def package_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in read_text(info).splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _source_digest() -> str:

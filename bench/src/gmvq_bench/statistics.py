@@ -12,11 +12,7 @@ from scipy import stats
 
 
 def mean_interval(values: Iterable[float]) -> tuple[float, float | None]:
-    """Mean and half the width of its 95 % t-interval, t(n - 1) s / sqrt(n); one value has no width.
-
-    Raises:
-        ValueError: no values.
-    """
+    """Mean and half the width of its 95 % t-interval, t(n - 1) s / sqrt(n); one value has no width."""
     x = np.asarray(list(values), dtype=float)
     if not x.size:
         raise ValueError("a mean needs at least one value")
@@ -55,11 +51,7 @@ class Paired:
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
-    """Compare two methods over the seeds they share.
-
-    Raises:
-        ValueError: they share no seed.
-    """
+    """Compare two methods over the seeds they share."""
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         raise ValueError(f"no seed in common: {sorted(a)} and {sorted(b)}")

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reinmax import ReinMax
 from torch import Tensor
 from torch.testing import assert_close
 
 from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
 from gmvq_bench.gradients import study as gradients
 from gmvq_bench.gradients.error import _weights, estimator_error, exact_gradient, joint_codes
-from gmvq_bench.gradients.reinmax import ReinMax
 
 B, P, K, D = 3, 2, 4, 5
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reinmax import ReinMax
 from torch import Tensor
-
-from gmvq_bench.gradients.reinmax import ReinMax
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
 

@@ -78,13 +78,9 @@ def alternatives(
 
 
 def painted(encoded: Encoded, row: int, column: int, code: int, brush: int = 1) -> Encoded:
-    """The picture with a code at a square of positions.
+    """The picture with ``code`` at a square of positions, ``brush`` wide, but for what lies outside of the picture.
 
-    Args:
-        encoded: the picture.
-        row, column: the middle of the square; of an even side the one above and left of the middle.
-        code: what is put there.
-        brush: the side of the square, in positions; what lies outside of the picture is left out.
+    (row, column) is the middle; of an even side the one above and left of the middle.
     """
     indices = encoded.indices.clone()
     indices[square(encoded, row, column, brush)] = code

@@ -161,10 +161,7 @@ def token_picture(model: VQAutoencoder, encoded: Encoded) -> Picture:
 def uncertainty(model: VQAutoencoder, encoded: Encoded, kind: str) -> tuple[Picture, float, float]:
     """A map of how unsure every code is, with the values of its darkest and its brightest colour.
 
-    Args:
-        model: the tokenizer.
-        encoded: the picture.
-        kind: ``"variance"``: log s_c^2 of the chosen code; ``"entropy"``: H of q(c|x) over all codes, bits.
+    ``kind`` is ``"variance"``: log s_c^2 of the chosen code, or ``"entropy"``: H of q(c|x) over all codes, bits.
     """
     values = posterior_entropy(model, encoded) if kind == "entropy" else encoded.log_variance
     low, high = (float(values.flatten().quantile(q)) for q in (0.01, 0.99))

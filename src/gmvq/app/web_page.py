@@ -44,16 +44,10 @@ def write_web_page(
     images: Tensor | Iterable[Tensor] | None = None,
     source: str = "",
 ) -> dict[str, Any]:
-    """Write the page: its own three files, the two ONNX graphs, an example, and onnxruntime-web.
+    """Write the page: its own three files, the two ONNX graphs, an example, and onnxruntime-web; return the notes.
 
-    Args:
-        model: a trained tokenizer of pictures with one code for each position.
-        directory: the folder, created if needed.
-        ort: the npm package of onnxruntime-web ``ORT_VERSION``, as a file or as an https address.
-        images, source: as in ``export_model``, which compares the graphs with the model.
-
-    Returns:
-        What ``export_model`` returns.
+    ``ort`` is the npm package of onnxruntime-web ``ORT_VERSION``, a file or an https address. ``images`` and ``source``
+    are as in ``export_model``, which compares the graphs with the model and makes the notes.
     """
     check_model(model)
     runtime = runtime_files(ort)

@@ -161,8 +161,8 @@ def load(options: argparse.Namespace) -> Loaded:
     return Loaded(opened.model, opened.notes, opened.path)
 
 
-def chosen_device(name: str | None) -> torch.device:
-    """The device of --device: what was asked for, or cuda if there is one."""
+def chosen_device(name: str | None, option: str = "--device") -> torch.device:
+    """The device of an option: what was asked for, or cuda if there is one."""
     import torch
 
     device = name or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -170,7 +170,7 @@ def chosen_device(name: str | None) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device} cannot be used here: {reason}") from error
+        raise ValueError(f"{option} {device} cannot be used here: {reason}") from error
 
 
 def add_strict(parser: Parser) -> None:

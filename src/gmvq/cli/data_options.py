@@ -36,10 +36,7 @@ def add_data_options(parser: Parser, *, default: str, split: str | None = None) 
 def data_recipe(options: argparse.Namespace, loaded: Loaded, *, tiles: bool = False) -> DataRecipe:
     """Which data a command line means; what it leaves open is as in training.
 
-    Args:
-        options: of ``add_data_options``.
-        loaded: the model.
-        tiles: take large pictures in tiles, as the evaluation after training does, and not each as one item.
+    ``tiles`` takes large pictures in tiles, as the evaluation after training does, and not each as one item.
     """
     from ..data import DataRecipe
 

@@ -83,7 +83,7 @@ def _system(torch_version: str) -> list[tuple[str, str]]:
     return [
         *((name, version) for name, version in sorted(found.items()) if version),
         ("system", system),
-        ("processor", f"{_processor()}, {cores}"),
+        ("processor", f"{processor()}, {cores}"),
         *([("memory", f"{memory / 2**30:.0f} GiB")] if memory else []),
     ]
 
@@ -135,7 +135,8 @@ def _missing(extra: str, required: dict[str, list[str]]) -> Iterator[str]:
             yield name[0]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU, as the system tells it."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", read_text("/proc/cpuinfo"))
     except OSError:

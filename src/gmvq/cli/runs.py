@@ -38,10 +38,8 @@ def run_of(out: str | None, name: str) -> Path:
 def checkpoint_to_resume(ckpt_path: str, out: str | None, name: str) -> Path | None:
     """Return the checkpoint file that ``--ckpt_path`` means; None for "auto" where there is none.
 
-    Args:
-        ckpt_path: "last", "auto" (the last, if there is one), a checkpoint file, or a run folder.
-        out: the run folder for "last"; default: the newest of runs/name, runs/name-2, ...
-        name: name of the run.
+    That is a file, a run folder, "last" or "auto" (the last, if there is one): of ``out``, or of the newest of
+    runs/name, runs/name-2, ...
     """
     if ckpt_path not in ("last", "auto"):
         path = Path(ckpt_path).expanduser()

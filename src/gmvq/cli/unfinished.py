@@ -30,14 +30,8 @@ def new_results(
 ) -> Iterator[bool]:
     """Hold a folder for a command that fills a new one; yield whether it goes on with what it left there.
 
-    Args:
-        out: the folder; anything but a folder is left to the command.
-        command: its name.
-        options: its command line.
-        more: what its files depend on besides, such as a digest.
-
-    Raises:
-        ValueError: the folder holds what another command left.
+    ``more`` is what its files depend on besides its options, such as a digest. Anything but a folder at ``out`` is left
+    to the command.
     """
     if out.is_file() or out.suffix.lower() in (".parquet", ".npy"):
         remove_leftovers(out.parent, out.name)
@@ -66,10 +60,7 @@ def new_results(
 def added_results(out: Path, files: Sequence[Path], suffix: str) -> Iterator[dict[Path, Path]]:
     """Choose a name in a folder for the result of every file, none that is taken; the same ones after a stop.
 
-    Args:
-        out: the folder, created if needed.
-        files: what results are made of; ``a.png`` becomes ``a.png``, or ``a-2.png``, ...
-        suffix: of the results; empty: that of the file.
+    ``a.png`` becomes ``a.png``, or ``a-2.png``, ..., with ``suffix`` in place of its own if there is one.
     """
     key = hashlib.sha256(json.dumps([str(file) for file in files]).encode()).hexdigest()[:16]
     note = out / f".unfinished-{key}.json"

@@ -72,15 +72,6 @@ def decode(data: Path | bytes, channels: int, reduce: int = 1) -> Image:
         raise UnreadableImageError(reason(error)) from error
 
 
-def header_problem(path: Path) -> str | None:
-    """Return why a file cannot be an image, judged by its header alone, or None."""
-    try:
-        header_shape(path)
-    except UnreadableImageError as error:
-        return str(error)
-    return None
-
-
 def header_shape(path: Path) -> tuple[int, int]:
     """Height and width of a picture once it stands upright, by its header alone."""
     if path.stat().st_size == 0:

@@ -89,13 +89,8 @@ def readable_files(
     """Find the files of a folder that can be read, in the part of it that a split is taken from.
 
     Where the folder has a subfolder train/, its subfolders train, val (validation, valid) and test are the splits, and
-    one that is missing is taken out of train; otherwise each file goes by a fixed hash of its path.
-
-    Args:
-        root, listing: the folder, and what lies in it.
-        split: the one asked for.
-        check: what is kept of each file; raises ValueError or OSError for one that cannot be read.
-        what: a file is, for the error.
+    one that is missing is taken out of train; otherwise each file goes by a fixed hash of its path. ``check`` says what
+    is kept of a file, or raises ValueError or OSError.
 
     Returns:
         The readable files with what ``check`` says; the same as keys for ``choose_split``; what is skipped.

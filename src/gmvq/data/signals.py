@@ -62,14 +62,8 @@ def choose_spans(
 ) -> tuple[str, Spans, str]:
     """Divide signals whole, as ``choose_split`` does, or a single one that does not come divided in time.
 
-    Args:
-        keys: of the signals of every split that exists.
-        lengths: their samples, of all splits that may be read.
-        wanted: the split.
-        what: the signals are, for errors.
-
-    Returns:
-        The split to read, what belongs to the one asked for, and the rule in words.
+    ``keys`` are of the signals of every split that exists, ``lengths`` their samples. Returns the split to read, what
+    belongs to the one asked for, and the rule in words.
     """
     if list(keys) == ["train"] and len(keys["train"]) == 1:
         first, last, rule = time_block(lengths["train"][0], wanted.split, wanted.fractions)

@@ -54,11 +54,7 @@ def skipped_path(out: Path) -> Path:
 
 
 def write_skipped(out: Path, source: str, skipped: Iterable[Skipped]) -> int:
-    """Write the list beside the output ``out``, a line of JSON for each item; remove an older one if there is none.
-
-    Returns:
-        The number of bad items.
-    """
+    """Write the list beside the output ``out``, a JSON line for each item, or remove an older one; return its size."""
     found = sorted({(unicode_text(name), unicode_text(reason)) for name, reason in skipped})
     path = skipped_path(out)
     if found:

@@ -19,12 +19,8 @@ class Slots:
     """Memory for some pictures; workers that are forked share it, workers that are spawned have their own.
 
     The memory is anonymous: it takes room as it is written, nothing of it stays when the processes end, and the size of
-    /dev/shm does not matter.
-
-    Args:
-        count: slots.
-        size: bytes of a slot.
-        layout: the shapes of the arrays that make up a picture, from its number.
+    /dev/shm does not matter. A slot has ``size`` bytes; ``layout`` gives the shapes of a picture's arrays by its
+    number.
     """
 
     def __init__(self, count: int, size: int, layout: Callable[[int], Sequence[Shape]]) -> None:
@@ -50,11 +46,9 @@ class Slots:
     ) -> Taken:
         """Return what ``use`` makes of a picture, which is loaded if its slot does not hold it yet.
 
-        Args:
-            slot: where it belongs.
-            stamp: from 1 on, larger for a later picture of the slot; the picture follows from slot and stamp.
-            load: returns the number of the picture and its arrays.
-            use: given both, copies what is needed; the arrays may change afterwards.
+        The picture follows from slot and ``stamp``, which is 1 or more and larger for a later picture of the slot.
+        ``load`` returns its number and its arrays; ``use``, given both, copies what is needed, as they may change
+        afterwards.
         """
         with self._lock:
             held, picture = self._held[slot].tolist()

@@ -54,12 +54,8 @@ def choose_split(
 ) -> tuple[str, NDArray[np.int64], str]:
     """Find a split among those that a set comes with, or take the missing one out of its train split.
 
-    Items are drawn by the hash of their key and not from the end, as many sets are sorted by class.
-
-    Args:
-        keys: one key for each item of every split that exists; a set that is not divided is all "train".
-        wanted: the split, and the shares of validation and test, used only for those that do not exist.
-        what: the items are, for the error.
+    Items are drawn by the hash of their key and not from the end, as many sets are sorted by class. ``keys`` has one
+    for each item of every split that exists; a set that is not divided is all "train".
 
     Returns:
         The split to read, the positions in it that belong to the one asked for, and the rule in words.

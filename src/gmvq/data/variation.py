@@ -15,17 +15,10 @@ _GREY_AXIS = np.full(3, 1 / math.sqrt(3))
 
 
 def vary(planes: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Turn squares and change their colours, each by its own chance.
+    """Turn squares (B, C, size, size) and change their colours, each by its own ``CHANCES`` uniforms, (B, CHANCES).
 
     A colour x becomes c (M x - m) + m + b: M turns it around the grey axis by the hue and stretches it away from that
     axis by the saturation, c is the contrast, m the mean of the square, b the brightness.
-
-    Args:
-        planes: (B, C, size, size).
-        chance: uniform in [0, 1), (B, ``CHANCES``).
-
-    Returns:
-        A new array of the same shape.
     """
     turned = planes.copy()
     upside_down, transposed = chance[:, 0] < 0.5, chance[:, 1] < 0.5

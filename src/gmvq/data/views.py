@@ -158,12 +158,9 @@ def resized(picture: Any, size: int, box: tuple[float, float, float, float]) -> 
 
 
 def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:
-    """Scale and crop one picture to (size, size, C), antialiased (Lanczos).
+    """Scale and crop a picture, (H, W, C) or PIL in mode L or RGB, to (size, size, C), antialiased (Lanczos).
 
-    Args:
-        picture: uint8 of shape (H, W, C), or PIL in mode L or RGB.
-        size: the side of the square, in pixels.
-        chance: three uniforms for scale and place; None takes the largest square in the centre.
+    ``chance`` has three uniforms for scale and place; None takes the largest square in the centre.
     """
     height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
     if (width, height) == (size, size):

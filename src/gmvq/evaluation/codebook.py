@@ -165,12 +165,10 @@ def codewords(quantizer: Any) -> Tensor:
 
 
 def diversity(points: Tensor, histogram: Tensor | None = None, *, max_rows: int = 8192) -> float:
-    r"""Effective number of distinct codewords, exp(-sum_i p_i log sum_j Z_ij p_j), Z_ij = exp(-|a_i - a_j|^2 / 2).
+    """Effective number of distinct codewords, exp(-sum_i p_i log sum_j Z_ij p_j), Z_ij = exp(-|a_i - a_j|^2 / 2).
 
-    Args:
-        points: a, (K, D), in units in which a distance of 1 can hardly be told from 0.
-        histogram: use of each, (K,), p up to a factor; None: all alike.
-        max_rows: as in ``inspect_codebook``.
+    ``points`` are a, (K, D), in units in which a distance of 1 can hardly be told from 0; ``histogram`` is p up to a
+    factor, (K,), None: all alike.
     """
     _, _, uniform, used = _compare(points, _choose(points.shape[0], max_rows), histogram)
     return uniform if used is None else used

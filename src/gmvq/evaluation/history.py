@@ -32,14 +32,11 @@ class History:
 
 
 def read_history(path: str | os.PathLike[str]) -> History:
-    """Read the curves of a run.
+    """Read the curves of a run; a missing file is an empty history.
 
     Any key may be missing on any line. A line that is no JSON object with a ``"step"``, such as one cut off
     in the middle, is counted and skipped. Where a resumed run repeats a step, the later line holds. Values
     that are not finite numbers are left out.
-
-    Args:
-        path: the file; a missing one is an empty history.
     """
     file = Path(path)
     points: dict[str, dict[float, float]] = {}

@@ -23,17 +23,12 @@ class PrecisionRecall(NamedTuple):
 def precision_recall(
     real: Tensor, generated: Tensor, parts1: Tensor, parts2: Tensor, *, neighbours: int = 3
 ) -> PrecisionRecall:
-    r"""Improved precision and recall (Kynkaanniemi et al. 2019) of each of R parts of two sets.
+    """Improved precision and recall (Kynkaanniemi et al. 2019) of each of R parts of two sets, (N, F) and (M, F).
 
     The manifold of a set is the union of balls around its vectors, each of the radius at which the k-th nearest
     *other* vector of the set lies. Precision is the share of generated vectors in the manifold of the real ones,
     recall the share of real vectors in that of the generated ones. Both depend on the number of vectors: compare
-    them at one N.
-
-    Args:
-        real, generated: (N, F) and (M, F), float64.
-        parts1, parts2: which vectors are in each part, (R, N) and (R, M), boolean.
-        neighbours: k.
+    them at one N. ``parts1`` and ``parts2`` say which vectors are in each part, (R, N) and (R, M), boolean.
     """
     least = int(min(parts1.sum(1).min(), parts2.sum(1).min()))
     if not 1 <= neighbours < least:

@@ -74,13 +74,8 @@ def compare(
     Two choices of a code count as a tie where eager itself takes the exported one once its latent is moved by noise of
     the size of rounding (``TIE_NOISE`` and ``_rounding``), or where the two codewords are equal to that precision.
 
-    Args:
-        model: as ``plain_copy`` makes it.
-        runner: the exported files.
-        signature: their shapes.
-        images: batches (B, C, *size) in [0, 1]; the first one is also scaled to the other sizes. None: smooth random
-            images.
-        source: what these are, for the record.
+    ``images`` are batches (B, C, *size) in [0, 1], of which the first is also scaled to the other sizes; None: smooth
+    random ones. ``source`` says for the record what they are.
     """
     found = Agreement(source or ("images passed" if images is not None else "smooth random images"))
     for batch in _batches(signature, images):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import check_indices
+from ..errors import check_indices, check_version
 from ..reading import open_input, read_json
 from .check import Runner
 from .graphs import Signature
@@ -120,12 +120,8 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
         notes = read_json(file)
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON; export the model again: {error}") from error
-    if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
-        found = notes.get("format_version") if isinstance(notes, dict) else type(notes).__name__
-        raise ValueError(
-            f"{file}: expected format_version {FORMAT_VERSION}, got {found!r}; a higher one comes from a newer gmvq: "
-            "upgrade with pip install -U gmvq"
-        )
+    version = notes.get("format_version") if isinstance(notes, dict) else type(notes).__name__
+    check_version(file, version, FORMAT_VERSION)
     if not _is_signature(notes.get("signature")) or not isinstance(notes.get("digests"), dict):
         raise ValueError(f"{file}: the entries signature or digests are damaged; export the model again")
     if notes.get("format") not in tuple(FORMATS):

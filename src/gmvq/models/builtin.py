@@ -13,12 +13,7 @@ PREFIX = "builtin:"
 
 
 def builtin_folder(name: str) -> Path:
-    """The folder of ``"builtin:NAME"`` where pip put it; nothing is imported, written or downloaded.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-        FileNotFoundError: it has no model of this name.
-    """
+    """The folder of ``"builtin:NAME"`` where pip put it; nothing is imported, written or downloaded."""
     spec = importlib.util.find_spec("gmvq_models")
     if spec is None:
         raise MissingExtraError(

@@ -68,14 +68,8 @@ def networks_from(
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder by a name of ``build_networks``, or by the configuration of a diffusers model.
 
-    Args:
-        name: of ``build_networks``; or, as ``options``, a diffusers ``config.json``.
-        options: such a configuration; ``name`` is that of its class then.
-        sizes: channels, dim, downsample and spatial_dims, which have to be those of the configuration.
-
-    Raises:
-        ValueError: another class, or sizes that the configuration does not have.
-        MissingExtraError: the package diffusers is absent.
+    ``name``, or ``options``, is such a ``config.json``; ``sizes`` (channels, dim, downsample, spatial_dims) have to be
+    its own.
     """
     options = options if isinstance(name, str) else name
     if options is None:
@@ -131,11 +125,7 @@ def config_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def diffusers_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration in a folder written by a diffusers model; None for any other folder.
-
-    Raises:
-        ValueError: it holds a whole pipeline, or a model of a class that is not read.
-    """
+    """The configuration in a folder written by a diffusers model; None for any other folder."""
     if (folder / "model_index.json").is_file():
         inner = [name for name in ("vae", "vqvae", "movq") if (folder / name / "config.json").is_file()]
         raise ValueError(

@@ -59,12 +59,7 @@ def networks_of(model: Tokenizer) -> dict[str, Any]:
 
 
 def spending(quantizer: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """``budget`` and ``distortion``, those that are not None.
-
-    Raises:
-        TypeError: something else is given.
-        ValueError: the quantizer has neither.
-    """
+    """``budget`` and ``distortion``, those that are not None."""
     unknown = given.keys() - {"budget", "distortion"}
     if unknown:
         raise TypeError(f"unexpected arguments {', '.join(sorted(unknown))}; known are budget and distortion")

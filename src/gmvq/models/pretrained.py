@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .. import quantizers
 from ..environment import versions
+from ..errors import check_version
 from ..files import PathLike, atomic_file, remove_leftovers, write_text
 from ..reading import read_json
 from .diffusers_networks import is_own, networks_from
@@ -105,12 +106,7 @@ def build_described(
 
 
 def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> dict[str, Any]:
-    """Read a ``config.json`` of this package: a model of ``class_name`` with these entries.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no JSON, an entry is missing, or another format version or class.
-    """
+    """Read a ``config.json`` of this package: a model of ``class_name`` with these entries."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; is this a folder written by save_pretrained?")
     try:
@@ -128,9 +124,5 @@ def read_config(file: Path, class_name: str, keys: tuple[str, ...] = _KEYS) -> d
     missing = [key for key in keys if key not in config] if isinstance(config, dict) else list(keys)
     if missing:
         raise ValueError(f"{file}: expected the entries {', '.join(keys)}; missing: {', '.join(missing)}")
-    if config["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{file}: expected format_version {FORMAT_VERSION}, got {config['format_version']!r}; a higher "
-            "one comes from a newer gmvq: upgrade with pip install -U gmvq"
-        )
+    check_version(file, config["format_version"], FORMAT_VERSION)
     return config

@@ -67,12 +67,7 @@ def described_digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read all tensors, and compare them with the digest that they were saved with (files of 0.1 have none).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is cut short, or holds other tensors than were saved.
-    """
+    """Read all tensors, and compare them with the digest that they were saved with (files of 0.1 have none)."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; was the save or the download interrupted?")
     check_header(file)
@@ -90,11 +85,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def check_header(file: Path) -> None:
-    """Compare the sizes that a safetensors file announces with its own, before a library believes them.
-
-    Raises:
-        ValueError: the header ends behind the file, or does not describe exactly the bytes that follow it.
-    """
+    """Compare the sizes that a safetensors file announces with its own, before a library believes them."""
     with open_input(file) as stream:
         size, start = file.stat().st_size, stream.read(8)
         length = int.from_bytes(start, "little")

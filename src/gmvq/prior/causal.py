@@ -25,15 +25,9 @@ def nats(network: TokenNetwork, ids: Tensor, label_ids: Tensor) -> Tensor:
 
 
 def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Go through the places one by one, with a KV cache, and let ``choose`` say each token.
+    """Go through the places one by one, with a KV cache, and let ``choose`` say each token; returns ids (R, L).
 
-    Args:
-        network: causal.
-        label_ids: (R,), what the R rows begin with.
-        choose: called with the place t and its logits (R, K), returns the indices (R,) in [0, K).
-
-    Returns:
-        Ids (R, L).
+    ``label_ids`` (R,) begin the rows. ``choose`` takes the place t and its logits (R, K) to indices (R,) in [0, K).
     """
     spec = network.spec
     cache, offsets = DynamicCache(config=network.body.config), spec.offsets(label_ids.device)

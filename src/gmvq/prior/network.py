@@ -24,13 +24,8 @@ class TokenNetwork(nn.Module):
 
     A Llama (RMSNorm, rotary positions, SwiGLU) with two additions: every place of the sequence has a learned
     embedding, as places of an image are not interchangeable; and the output has one K x H matrix per level, so a
-    level's codes compete among themselves only.
-
-    Args:
-        spec: what the tokens are.
-        size: ``"tiny"`` (for a CPU), ``"small"`` or ``"base"``.
-        causal: each place sees those before it (and itself), or all.
-        dropout: rate on the embeddings and the attention.
+    level's codes compete among themselves only. ``causal``: each place sees itself and those before it, else all.
+    ``size`` is ``"tiny"`` (for a CPU), ``"small"`` or ``"base"``; ``dropout`` is on the embeddings and the attention.
     """
 
     def __init__(

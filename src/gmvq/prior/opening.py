@@ -20,10 +20,8 @@ def open_prior(
 ) -> tuple[TokenPrior, dict[str, Any]]:
     """Load a prior, in eval mode, and its notes: ``tokens`` (path, tokenizer_sha256), ``step``, ``metrics``.
 
-    Args:
-        path: a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, "builtin:NAME", or
-            "owner/name" on the Hub. Of a run's exported model and its last checkpoint the newer one counts.
-        map_location: the device to load to.
+    ``path`` is a run folder of ``gmvq prior fit``, a folder of ``save_pretrained``, a .ckpt file, "builtin:NAME", or
+    "owner/name" on the Hub. Of a run's exported model and its last checkpoint the newer one counts.
     """
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():

@@ -80,6 +80,15 @@ class ComposedQuantizer(Quantizer):
         """Build an untrained quantizer from ``to_config``'s dictionary."""
         return cls(**from_arguments(config))
 
+    def _columns(self, indices: Tensor, parts: str, shape: str, axes: int = 1) -> tuple[Tensor, ...]:
+        """The columns of indices with the first m of n parts on the last axis, of so many axes at least."""
+        if indices.ndim < axes or not 1 <= indices.shape[-1] <= len(self.layers):
+            raise ValueError(
+                f"indices must have shape {shape} with the first m of {len(self.layers)} {parts} on the last axis, "
+                f"got {tuple(indices.shape)}"
+            )
+        return indices.unbind(-1)
+
     def _couple(
         self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1
     ) -> tuple[Tensor, Tensor]:

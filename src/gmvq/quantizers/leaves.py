@@ -122,11 +122,7 @@ def to_leaves(indices: Tensor, scales: int) -> tuple[Tensor, Tensor, Tensor]:
 def from_leaves(
     codes: Tensor, numbers: Tensor, divided: Tensor, spatial: Sequence[int], scales: int
 ) -> Tensor:
-    """The inverse of ``to_leaves``: the grid (B, *spatial).
-
-    Raises:
-        ValueError: an item has not as many codes as its tree has leaves.
-    """
+    """The inverse of ``to_leaves``: the grid (B, *spatial)."""
     grids: list[Tensor] = []
     for scale, number in zip(range(scales - 1, 0, -1), block_numbers(spatial, scales), strict=True):
         part, divided = divided[:, :number], divided[:, number:]

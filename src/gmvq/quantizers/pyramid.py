@@ -148,12 +148,7 @@ class PyramidGMVQ(ComposedQuantizer):
             TypeError: indices are not integers.
             ValueError: more scales than there are, an index outside [-1, K), or a block with two codes.
         """
-        if indices.ndim < 2 or not 1 <= indices.shape[-1] <= len(self.layers):
-            raise ValueError(
-                f"indices must have shape (B, *spatial, m) with the first m of {len(self.layers)} scales on the last "
-                f"axis, got {tuple(indices.shape)}"
-            )
-        *_, last = self.progressive(indices.unbind(-1))
+        *_, last = self.progressive(self._columns(indices, "scales", "(B, *spatial, m)", 2))
         return last
 
     def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:

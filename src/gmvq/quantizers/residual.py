@@ -154,12 +154,7 @@ class ResidualGMVQ(ComposedQuantizer):
             TypeError: indices are not integers.
             ValueError: more levels than there are, or an index outside [-1, K).
         """
-        if indices.ndim < 1 or not 1 <= indices.shape[-1] <= len(self.layers):
-            raise ValueError(
-                f"indices must have shape (..., m) with the first m of {len(self.layers)} levels on the last axis, "
-                f"got {tuple(indices.shape)}"
-            )
-        *_, last = self.progressive(indices.unbind(-1))
+        *_, last = self.progressive(self._columns(indices, "levels", "(..., m)"))
         return last
 
     def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ..errors import check_version
 from ..reading import MOST_TEXT, read_bytes
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 
@@ -37,11 +38,7 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     data = _named(where, lambda: msgspec.json.decode(text), f"is not valid JSON; {hint}")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"{where} is no manifest of tokens: expected the entry 'format' to be {FORMAT!r}")
-    if data.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{where}: expected format_version {FORMAT_VERSION}, got {data.get('format_version')!r:.80}; a higher one "
-            "comes from a newer gmvq: upgrade with pip install -U gmvq"
-        )
+    check_version(where, data.get("format_version"), FORMAT_VERSION)
     if isinstance(data.get("indices"), dict) and "log_variance" in data:
         data["indices"]["log_variance"] = data["log_variance"]
     manifest = _named(where, lambda: msgspec.convert(data, Manifest))

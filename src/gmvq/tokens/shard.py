@@ -92,11 +92,7 @@ def schema_of(spec: IndexSpec) -> Any:
 def write_shard(
     plan: ShardPlan, columns: Columns, skipped: list[Skipped], spec: IndexSpec, run: str
 ) -> tuple[bytes, ShardRecord]:
-    """Make the file of a shard in memory.
-
-    Returns:
-        The bytes, and the record for the manifest.
-    """
+    """Make the file of a shard in memory: its bytes, and the record for the manifest."""
     arrow = require("pyarrow", "data")
     parquet = require("pyarrow.parquet", "data")
     content = columns.digest(plan.split)

@@ -31,8 +31,7 @@ class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write checkpoints under a temporary name beside their own and rename: whoever reads sees a whole file.
 
-    Args:
-        loaded: the checkpoint that training goes on from, where it was read already.
+    ``loaded`` is the checkpoint that training goes on from, where it was read already.
     """
 
     def __init__(self, loaded: dict[str, Any] | None = None) -> None:

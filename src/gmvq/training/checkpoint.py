@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import check_version
 from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
 from ..models.builtin import PREFIX
@@ -147,12 +148,7 @@ def read_checkpoint(path: PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{file} is a PyTorch file, but not a checkpoint written by gmvq fit: it lacks the entry 'gmvq'"
         )
-    version = checkpoint["gmvq"].get("format_version")
-    if not isinstance(version, int) or version != FORMAT_VERSION:
-        raise ValueError(
-            f"{file}: expected format_version {FORMAT_VERSION}, got {version!r}; a higher one comes from a newer "
-            "gmvq: upgrade with pip install -U gmvq"
-        )
+    check_version(file, checkpoint["gmvq"].get("format_version"), FORMAT_VERSION)
     for name, kind in (("state_dict", dict), ("global_step", int)):
         if not isinstance(checkpoint.get(name), kind):
             raise ValueError(

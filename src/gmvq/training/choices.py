@@ -22,10 +22,10 @@ ESTIMATORS: dict[str, type] = {kind.__name__: kind for kind in (GumbelSoftmax, S
 
 
 def parse_schedule(value: object) -> Schedule:
-    """Return the schedule that a number, a call such as ``"Cosine(1, 0)"``, or a mapping stands for.
+    """The schedule that a value stands for.
 
-    Args:
-        value: a schedule (returned as it is), a number, text, or ``{class_path: ..., init_args: {...}}``.
+    That is one itself, a number, a call such as ``"Cosine(1, 0)"``, or a mapping ``{class_path: ..., init_args:
+    {...}}``.
     """
     if type(value) in SCHEDULES.values():
         return value  # pyright: ignore[reportReturnType]

@@ -50,12 +50,8 @@ def measure_cost(
     """Measure a tokenizer that need not have been trained; its weights are those of a few steps on noise afterwards.
 
     The operations are those of products of matrices and of convolutions, in the networks and in the search for codes.
-
-    Args:
-        module: the tokenizer and its objective.
-        shape: of a training batch, (B, C, *spatial).
-        device: where to measure.
-        seconds: how long each of the three speeds is measured, at least one call.
+    ``shape`` is that of a training batch, (B, C, *spatial). Each of the three speeds is measured for ``seconds``, at
+    least one call.
     """
     module.to(device)
     model = module.model

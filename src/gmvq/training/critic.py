@@ -114,15 +114,10 @@ class Critic(nn.Module):
 
 
 def adaptive_weight(loss: Tensor, adversarial: Tensor, decoder: nn.Module) -> Tensor:
-    r"""|grad_L loss| / (|grad_L adversarial| + 1e-6), at most 1e4, a constant (Esser et al. 2021, arXiv 2012.09841).
+    """|grad_L loss| / (|grad_L adversarial| + 1e-6), at most 1e4, a constant (Esser et al. 2021, arXiv 2012.09841).
 
-    Args:
-        loss: of the reconstruction, 0-d; over processes its mean counts.
-        adversarial: L_G, 0-d, likewise.
-        decoder: its last layer is the weight matrix or kernel L that it registers last.
-
-    Raises:
-        ValueError: the decoder has no weight that is trained.
+    ``loss`` is that of the reconstruction and ``adversarial`` L_G, both 0-d; over processes their means count. L is the
+    weight matrix or kernel that the decoder registers last.
     """
     weights = [value for value in decoder.parameters() if value.ndim > 1 and value.requires_grad]
     if not weights:

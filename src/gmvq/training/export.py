@@ -28,13 +28,10 @@ def export_run(
     bound_samples: int = 0,
     device: torch.device | str | None = None,
 ) -> Evaluation | None:
-    """Write ``model/``, ``metrics.json`` and ``report.html`` into a run folder.
+    """Write ``model/``, ``metrics.json`` and ``report.html`` into a run folder; return the figures on the test images.
 
     The model is written first, so that it is there even if the evaluation is interrupted; then again with its
-    figures in the metadata.
-
-    Returns:
-        The figures on the test images; None for a model without codes, whose quantizer was frozen from the first.
+    figures in the metadata. A model without codes, whose quantizer was frozen from the first, has no figures: None.
     """
     folder = Path(run_dir)
     module.model.eval()  # which starts the codebook of a training that was too short for one

@@ -104,19 +104,11 @@ def begin_from(
     """Copy a trained model into a module that has not been trained yet; return what was done, in a line.
 
     The networks are copied as they are. The quantizer is copied too where it has as many codes; otherwise its codes are
-    split or merged until there are as many as the module has (``resize_codebook``), on latents of the new data.
-    ``"new"`` starts codes, mean, scale and precision from such latents, by k-means; a second line then tells the error
-    without codes on validation images.
+    split or merged until there are as many as the module has (``resize_codebook``), on latents of the new ``data``.
+    With ``codebook`` of ``"new"`` codes, mean, scale and precision start from such latents, by k-means; a second line
+    then tells the error without codes on validation images.
 
-    Args:
-        module: of the same networks and the same kind of quantizer.
-        data: that is to be trained on.
-        path: of the trained model, as in ``load_model``, or a diffusers ``AutoencoderKL`` or ``VQModel``.
-        codebook: "keep" or "new".
-
-    Raises:
-        ValueError: the networks differ, or a composition has another number of codes; the message says in what. Or the
-            decoder reads standardised latents.
+    ``path`` is as in ``load_model``, or of a diffusers ``AutoencoderKL`` or ``VQModel``.
     """
     check_choice("init_codebook", codebook, ("keep", "new"))
     encoder, decoder, then = _parts(path)
@@ -157,11 +149,7 @@ def error_without_codes(model: VQAutoencoder, images: Any) -> float:
 
 
 def freeze(module: TokenizerModule, parts: Sequence[str]) -> None:
-    """Let some of encoder, decoder and quantizer stand still: no gradients, and no M-steps of the quantizer.
-
-    Raises:
-        ValueError: another name, or all three, which leaves nothing to train; or a decoder that is to learn later.
-    """
+    """Let some of encoder, decoder and quantizer stand still: no gradients, and no M-steps of the quantizer."""
     for name in parts:
         check_choice("freeze", name, PARTS)
     if set(parts) == set(PARTS):

@@ -44,12 +44,7 @@ class HistoryWriter(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append one line.
-
-        Args:
-            metrics: figures by name; what is not finite is left out.
-            step: number of the step that is being logged, from 0; it is written as the steps then done.
-        """
+        """Append one line, without what is not finite; ``step`` counts from 0 and is written as the steps then done."""
         values = {
             name: round(value, 10) if abs(value) < 1 else value
             for name, value in metrics.items()

@@ -130,11 +130,7 @@ class Divisible(LightningModule):
         """What of this training needs whole parameters on every process, and how to leave it out; None if nothing."""
 
     def configure_model(self) -> None:
-        """Divide the networks, where the strategy does.
-
-        Raises:
-            ValueError: training would lose something by it.
-        """
+        """Divide the networks, where the strategy does."""
         strategy = self.trainer.strategy
         if not isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
             return

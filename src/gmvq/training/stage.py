@@ -18,11 +18,8 @@ def perceptual_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
 
     .. math:: d(x, y) = \frac1L \sum_l \frac1{H_l W_l} \sum_p \left| f_{lp}(x) - f_{lp}(y) \right|^2
 
-    Args:
-        maps, others: f_l(x) and f_l(y) of L layers, (B, C_l, H_l, W_l), of length 1 at each position p.
-
-    Returns:
-        0-d, mean over the batch.
+    ``maps`` and ``others`` are f_l(x) and f_l(y) of L layers, (B, C_l, H_l, W_l), of length 1 at each position p. The
+    mean over the batch, 0-d.
     """
     pairs = zip(maps, others, strict=True)
     return torch.stack([(x - y).square().sum(1).mean() for x, y in pairs]).mean()
@@ -78,11 +75,8 @@ class Stage(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The whole loss, whose gradients are each part's own, and its terms by name.
 
-        Args:
-            images, reconstruction: (B, C, H, W) on the scale [0, 1].
-            loss: the bound, 0-d.
-            decoder: whose last layer the adaptive weight looks at.
-            progress: share of the training that is done, 0 to 1.
+        ``images`` and ``reconstruction`` are (B, C, H, W) on the scale [0, 1], ``loss`` is the bound, 0-d; the adaptive
+        weight looks at the last layer of ``decoder``. ``progress`` is the share of the training that is done.
         """
         judged = self.judges(progress)
         terms: dict[str, Tensor] = {}

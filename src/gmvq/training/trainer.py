@@ -54,17 +54,11 @@ def build_trainer(
 
     Args:
         options: arguments of Lightning's Trainer, ``precision`` among them.
-        run_dir: folder of the run.
-        save_every: steps between two checkpoints.
         keep_best: keep the checkpoint with the least validation MSE, too.
         logger: one or several of ``LOGGERS``, beside history.jsonl.
-        from_step: the step from which a resumed run goes on.
+        from_step, checkpoint: where a resumed run goes on, and the checkpoint where it was read already.
         average: decay of averaged weights (see ``AveragedWeights``); 0: none.
-        checkpoint: that a resumed run goes on from, where it was read already.
         begin: called in the first process when the first step is about to be made.
-
-    Raises:
-        ImportError: the logger's package is absent.
     """
     first = [AtStart(begin)] if begin else []
     averaging = [AveragedWeights(average)] if average else []

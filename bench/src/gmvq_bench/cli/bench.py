@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser, positive, say, tell
+from gmvq.cli.common import Parser, chosen_device, parser_of, positive, say, tell
 from gmvq.environment import at_most_cores
 
 TARGETS = {"layer": "the quantizer layer: ours, its peers, and the machine's floors"}
@@ -49,15 +49,12 @@ def _layer(argv: Sequence[str]) -> int:
 
 
 def _measure(options: Namespace, argv: Sequence[str]) -> dict:
-    import torch
-
     from ..speed.layer import Limits, run
 
-    check_device("--device", options.device)
     results = run(
         options.json,
         which="quick" if options.quick else "default",
-        device=torch.device(options.device),
+        device=chosen_device(options.device),
         threads=options.threads and at_most_cores(options.threads, "threads"),
         limits=None if options.memory is None else Limits(1e9 * options.memory),
         command=shlex.join(["gmvq", "bench", "layer", *argv]),
@@ -67,23 +64,11 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
     return results
 
 
-def check_device(option: str, device: str) -> None:
-    """Raise ValueError unless torch can use a device."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{option} {device} cannot be used here: {reason}") from error
-
-
 def _parser() -> Parser:
-    parser = Parser(
-        prog="gmvq bench layer",
-        description="Check the layer against its definition, then measure it, its peers and the machine's floors. "
-        "A run that was stopped goes on where it was.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "bench layer",
+        "Check the layer against its definition, then measure it, its peers and the machine's floors. A run that was "
+        "stopped goes on where it was.",
     )
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="results file; resumed if it exists")

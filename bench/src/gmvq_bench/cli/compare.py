@@ -10,12 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Parser, add_strict, positive, say, tell, tell_skipped
+from gmvq.cli.common import Parser, add_strict, chosen_device, parser_of, positive, say, tell, tell_skipped
 from gmvq.environment import at_most_cores, cores
 from gmvq.files import inside, write_json, write_text
 from gmvq.reading import read_json
 
-from .bench import check_device
 from .compare_robust import ROBUST, list_robust, run_robust, show_robust
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def _devices(options: Namespace) -> list[str]:
     import torch
 
     for device in options.devices or ():
-        check_device("--devices", device)
+        chosen_device(device, "--devices")
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     places = options.devices or gpus
     if not places:
@@ -191,11 +190,10 @@ def _list() -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="gmvq compare",
-        description="Train every method of a suite on the same network, data and steps; tune each over its own small "
-        "grid on the validation split; measure with seeds on the test split. A stopped run goes on where it was.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "compare",
+        "Train every method of a suite on the same network, data and steps; tune each over its own small grid on the "
+        "validation split; measure with seeds on the test split. A stopped run goes on where it was.",
     )
     add = parser.add_argument
     add("--suite", metavar="NAME", help="a suite of the package (--list), or a YAML file")

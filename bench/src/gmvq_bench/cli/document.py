@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser
+from gmvq.cli.common import parser_of
 
 
 def run(argv: Sequence[str]) -> int:
     """Write the pages of a clone; return the exit code."""
-    parser = Parser(prog="gmvq document", description=__doc__, allow_abbrev=False)
+    parser = parser_of("document", __doc__ or "")
     parser.add_argument("--root", type=Path, default=Path(), help="the clone (default: the current folder)")
     root = parser.parse_args(list(argv)).root
     if not (root / "bench" / "results").is_dir():

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import Parser, add_strict, positive, say, tell, tell_skipped
+from gmvq.cli.common import add_strict, parser_of, positive, say, tell, tell_skipped
 from gmvq.files import write_text
 
 #: What the fields of a study are.
@@ -77,11 +77,10 @@ def _measure(options: argparse.Namespace, argv: Sequence[str]) -> dict:
 def _parser() -> argparse.ArgumentParser:
     from ..rate_distortion.points import Study
 
-    parser = Parser(
-        prog="gmvq rd",
-        description="Train tokenizers over K and beta, each with a prior on its tokens, and measure rate (entropy, "
-        "cross-entropy of the prior, true bytes of a range coder) against distortion, beside JPEG and WebP.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "rd",
+        "Train tokenizers over K and beta, each with a prior on its tokens, and measure rate (entropy, cross-entropy "
+        "of the prior, true bytes of a range coder) against distortion, beside JPEG and WebP.",
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/rd"), metavar="DIR", help="default: runs/rd")

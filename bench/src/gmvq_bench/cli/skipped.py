@@ -19,13 +19,8 @@ Place = tuple[str, int, int]
 def list_skipped(out: Path, places: Iterable[Place], *, strict: bool) -> int:
     """Read every item of the data that lie on this machine, and write the list into the folder of the results.
 
-    Args:
-        out: the folder.
-        places: the data; built-in ones and those of the Hub are not looked at.
-        strict: raise SkippedItemError at the first bad item.
-
-    Returns:
-        The number of bad items.
+    Built-in data and those of the Hub are not looked at. ``strict`` raises SkippedItemError at the first bad item.
+    Returns how many there are.
     """
     from gmvq.data.skipping import write_skipped
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 
+from gmvq.cli.doctor import processor
+from gmvq.environment import versions
 from gmvq.files import inside, remove_leftovers, write_json
 from gmvq.reading import read_json
 
-from ..results import cpu_name, package_version
 from .methods import build_quantizer
 from .suite import Run, Suite, run_key
 
@@ -95,12 +96,9 @@ def execute(
 ) -> list[Record]:
     """Make every run that ``records`` does not hold; return the records of all, in order.
 
-    Args:
-        devices: one worker for each entry, such as ``["cpu", "cpu"]``; none: nothing is run.
-        threads: CPU threads of a worker.
-        say: told about every run that ends.
-        train_one: (run, device) -> figures; default ``train.train_run``.
-        key: of a run's record.
+    ``devices`` has one worker for each entry, such as ``["cpu", "cpu"]``, with so many CPU ``threads``; none: nothing
+    is run. ``say`` is told about every run that ends. ``train_one`` is (run, device) -> figures, default
+    ``train.train_run``.
     """
     keys = [key(run) for run in runs]
     todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
@@ -210,11 +208,10 @@ def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any
 def _environment(device: str, threads: int) -> dict[str, Any]:
     cuda = device.startswith("cuda")
     return {
-        "device": torch.cuda.get_device_name(device) if cuda else cpu_name(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "threads": threads,
         "torch": torch.__version__,
-        "gmvq": package_version("gmvq"),
-        "vector-quantize-pytorch": package_version("vector-quantize-pytorch"),
+        **versions("gmvq", "vector-quantize-pytorch"),
     }
 
 

@@ -20,11 +20,7 @@ _OURS: dict[str, Any] = {
 
 
 def build_quantizer(run: dict[str, Any]) -> Quantizer:
-    """The untrained quantizer that a run describes.
-
-    Raises:
-        ValueError: an unknown quantizer or option, or a size that the method does not have.
-    """
+    """The untrained quantizer that a run describes."""
     name, dim, codebook_size, options = (run[k] for k in ("quantizer", "dim", "codebook_size", "options"))
     if name not in _OURS:
         return build_baseline(name, dim, codebook_size, **options)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import torch
 
-from ..results import package_version, rounded
+from gmvq.environment import versions
+
+from ..results import rounded
 from .suite import Suite
 
 KIND = "gmvq compare"
@@ -41,8 +42,6 @@ def environment_of(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "device": ", ".join(devices),
         "threads": ", ".join(sorted({str(r["environment"]["threads"]) for r in records})),
-        "python": platform.python_version(),
         "torch": torch.__version__,
-        "gmvq": package_version("gmvq"),
-        "vector-quantize-pytorch": package_version("vector-quantize-pytorch"),
+        **versions("python", "gmvq", "vector-quantize-pytorch"),
     }

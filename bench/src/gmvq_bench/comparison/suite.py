@@ -201,12 +201,7 @@ def suite_names() -> list[str]:
 
 
 def load_suite(name: str) -> Suite:
-    """Read a suite by its name or from a YAML file.
-
-    Raises:
-        FileNotFoundError: neither.
-        ValueError: the file does not describe a suite; the message says where.
-    """
+    """Read a suite by its name or from a YAML file."""
     path = Path(name).expanduser()
     if name in suite_names():
         text = read_text(Path(__file__).parent / "suites" / f"{name}.yaml")

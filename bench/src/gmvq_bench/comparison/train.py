@@ -36,13 +36,9 @@ class DivergedError(RuntimeError):
 
 
 def train_run(run: Run, device: str = "cpu") -> dict[str, Any]:
-    """Train as ``run`` says; measure the validation split, and in a final run the test split.
+    """Train as ``run`` says; measure the validation split, and in a final run the test split: the record's figures.
 
-    Returns:
-        The figures of the record: validation, test, curve, training_seconds, seconds.
-
-    Raises:
-        DivergedError: the loss is no finite number.
+    They are validation, test, curve, training_seconds and seconds. A loss that is no finite number is a DivergedError.
     """
     started = time.perf_counter()
     model, curve, seconds = _fit(run, device)

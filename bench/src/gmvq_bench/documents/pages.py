@@ -70,11 +70,7 @@ def write_parts(root: Path) -> None:
 
 
 def write_between(page: Path, name: str, body: str) -> None:
-    """Replace what stands between a page's two markers of this name.
-
-    Raises:
-        ValueError: the page lacks them.
-    """
+    """Replace what stands between a page's two markers of this name."""
     text = read_text(page)
     first, last = f"<!-- {name}: gmvq document -->", f"<!-- end of {name} -->"
     start, end = text.find(first), text.find(last)

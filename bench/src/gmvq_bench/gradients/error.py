@@ -62,15 +62,10 @@ def joint_codes(positions: int, codes: int, device: torch.device | None = None) 
 
 
 def exact_gradient(logits: Tensor, codebook: Tensor, decode_loss: DecodeLoss) -> tuple[Tensor, Tensor]:
-    """L and its gradient by enumeration.
+    """L, (B,), and its gradient dL/dl, (B, P, K), by enumeration.
 
-    Args:
-        logits: l, (B, P, K), normalised or not.
-        codebook: mu, (K, D), or (B, P, K, D) where positions have codes of their own.
-        decode_loss: f.
-
-    Returns:
-        L, (B,), and dL/dl, (B, P, K).
+    ``logits`` are l, (B, P, K), normalised or not; the codebook is (K, D), or (B, P, K, D) where positions have their
+    own.
     """
     codes = joint_codes(logits.shape[1], logits.shape[2], logits.device)
     weights = _weights(logits, codes)
@@ -99,10 +94,8 @@ def estimator_error(
 
     Args:
         logits, codebook, decode_loss: of ``exact_gradient``; logits of at least two codes.
-        estimator: with standard Gumbel noise, whatever its schedule says.
-        temperature: tau.
+        estimator: with standard Gumbel noise, whatever its schedule says, at ``temperature`` tau.
         samples: draws of the noise per image, spread over joint codes in proportion to q(c|x), besides two for each.
-        generator: of the noise.
         metric: J J^T, (B, P, K, P, K), J the Jacobian of an image's logits with respect to some parameters: norms
             are then those of the gradient with respect to these. None for the logits themselves.
     """

@@ -25,14 +25,11 @@ _LARGEST = 16383
 QUALITIES = {"jpeg": (2, 5, 10, 20, 35, 50, 70, 85), "webp": (0, 5, 15, 30, 50, 70, 85)}
 
 
-def codec_curve(images: Tensor, codec: str, qualities: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
+def codec_curve(images: Tensor, codec: str) -> list[dict[str, Any]]:
     """Points (quality, bits_per_pixel, mse, psnr, ssim) of a codec on images (N, C, H, W) in [0, 1], C = 1 or 3.
 
-    Args:
-        images: the set.
-        codec: ``"jpeg"`` (Pillow's, optimised Huffman tables, baseline or progressive, whichever is smaller) or
-            ``"webp"`` (lossy, method 6).
-        qualities: 0 to 100; default: ``QUALITIES``.
+    ``codec`` is ``"jpeg"`` (Pillow's, optimised Huffman tables, baseline or progressive, whichever is smaller) or
+    ``"webp"`` (lossy, method 6).
     """
     check_choice("codec", codec, tuple(QUALITIES))
     mosaic, columns = _mosaic(images)
@@ -43,7 +40,7 @@ def codec_curve(images: Tensor, codec: str, qualities: tuple[int, ...] | None = 
         [{"optimize": True, "progressive": p} for p in (False, True)] if codec == "jpeg" else [{"method": 6}]
     )
     points = []
-    for quality in qualities or QUALITIES[codec]:
+    for quality in QUALITIES[codec]:
         file = min((_saved(source, codec, quality, way) for way in ways), key=len)
         decoded = np.asarray(
             Image.open(io.BytesIO(file), formats=[codec]).convert("L" if channels == 1 else "RGB")

@@ -121,7 +121,7 @@ def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, 
         model,
         test,
         batch_size=256,
-        likelihood=_likelihood(model, train),
+        likelihood=likelihood_of(model, train),
         bound_samples=_SAMPLES,
         seed=point.seed,
     )
@@ -163,7 +163,7 @@ def _rates(figures: Evaluation, nats: float, bits: float) -> dict[str, float | N
     }
 
 
-def _likelihood(model: Any, train: Any) -> GaussianLikelihood:
+def likelihood_of(model: Any, train: Any) -> GaussianLikelihood:
     """A Gaussian with the maximum-likelihood scale of some training images, as they are reconstructed."""
     likelihood = GaussianLikelihood().to(device_of(model))
     some = list(image_batches(train, batch_size=256, device=device_of(model), limit=2048))
@@ -192,12 +192,12 @@ def describe(study: Study, point: Point) -> Run:
     return suite.run("one", "gm-vq", {"lr": study.lr}, point.seed, "final")
 
 
-def encode(model: Any, images: Any, *, flip: bool = False) -> Tensor:
+def encode(model: Any, images: Any, *, flip: bool = False, limit: int | None = None) -> Tensor:
     """The tokens of images, (N, *shape), on the CPU; with ``flip`` then those of the mirror images, (2 N, *shape)."""
     views = (lambda x: x, lambda x: x.flip(-1)) if flip else (lambda x: x,)
     parts = []
     for view in views:
-        for x in image_batches(images, batch_size=256, device=device_of(model)):
+        for x in image_batches(images, batch_size=256, device=device_of(model), limit=limit):
             parts.append(model.encode(view(x)).cpu())
     return torch.cat(parts)
 

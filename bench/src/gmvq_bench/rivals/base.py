@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gmvq.errors import check_positive
 from gmvq.functional.divergences import code_counts, perplexity
 from gmvq.functional.kmeans import kmeans, nearest_code
+from gmvq.functional.schedules import Exponential, Linear
 from gmvq.quantizers.base import Quantizer
 from gmvq.types import QuantizerOutput
 
@@ -41,13 +43,12 @@ class BaselineQuantizer(Quantizer):
     """
 
     units: ClassVar[Units] = "mse"
+    #: The name in ``BASELINES`` and all options: ``build_baseline`` notes them.
+    name: str
+    options: dict[str, Any]
     #: Whether a codeword is compared with latents as they are, so that distances between the two mean something.
     codewords_are_latents: bool = True
     codebook: Tensor
-
-    def __init__(self, dim: int, codebook_size: int, name: str, options: dict[str, Any]) -> None:
-        super().__init__(dim, codebook_size)
-        self.name, self.options = name, options
 
     def codewords(self) -> Tensor:
         """The codebook that decoding uses, (K, D), in units of the latents."""
@@ -102,16 +103,41 @@ class BaselineQuantizer(Quantizer):
         return ", ".join([self.name, super().extra_repr(), *(f"{k}={v}" for k, v in self.options.items())])
 
 
+class AnnealedQuantizer(BaselineQuantizer):
+    """A rival with a temperature tau, which ``set_progress`` moves from 1 to a final one.
+
+    Args:
+        schedule: how it falls.
+        temperature: tau while ``set_progress`` was never called.
+        final_temperature: tau at the end of training.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int,
+        schedule: type[Exponential | Linear],
+        temperature: float,
+        final_temperature: float,
+    ) -> None:
+        check_positive("temperature", temperature)
+        check_positive("final_temperature", final_temperature)
+        super().__init__(dim, codebook_size)
+        self._schedule = schedule(1.0, final_temperature)
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+
+    def set_progress(self, progress: float) -> None:
+        """Anneal tau to ``progress`` in [0, 1] of training."""
+        if not 0.0 <= progress <= 1.0:
+            raise ValueError(f"progress is the fraction of training done, 0 to 1, got {progress}")
+        self.temperature.fill_(self._schedule(progress))
+
+
 @torch.no_grad()
 def start_by_kmeans(codebook: Tensor, rows: Tensor, started: Tensor) -> None:
-    """Write k-means of rows (n, D) to ``codebook`` the first time; ``started`` is the 0-d boolean buffer of that."""
-    if bool(started):
-        return
-    codebook.copy_(kmeans(rows.detach().to(codebook.dtype), codebook.shape[0]))
-    started.fill_(True)
-
-
-def check_progress(progress: float) -> None:
-    """Raise ValueError unless ``progress`` lies in [0, 1]."""
-    if not 0.0 <= progress <= 1.0:
-        raise ValueError(f"progress is the fraction of training done, 0 to 1, got {progress}")
+    """Write k-means of rows (n, D) to ``codebook`` the first time, unless it is frozen; ``started`` is a 0-d buffer."""
+    if codebook.requires_grad and not bool(started):
+        codebook.copy_(kmeans(rows.detach().to(codebook.dtype), codebook.shape[0]))
+        started.fill_(True)

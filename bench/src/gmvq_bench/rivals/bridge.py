@@ -24,14 +24,7 @@ _HEADS = 4
 
 
 class VQBridge(nn.Module):
-    """E (1, K, D) to C (1, K, D).
-
-    Args:
-        dim: D.
-        codebook_size: K, a multiple of ``patch``.
-        patch: P, code vectors of a token.
-        width: features of a token, a multiple of the four heads.
-    """
+    """E (1, K, D) to C (1, K, D); K is a multiple of ``patch``, P, and ``width`` of the four heads."""
 
     def __init__(self, dim: int, codebook_size: int, *, patch: int, width: int) -> None:
         super().__init__()

@@ -46,9 +46,6 @@ class Continuous(BaselineQuantizer):
 class Identity(Continuous):
     """``ae``: a plain autoencoder."""
 
-    def __init__(self, dim: int, codebook_size: int) -> None:
-        super().__init__(dim, codebook_size, "ae", {})
-
     def _step(self, rows: Tensor) -> Step:
         return Step(rows, self._search(rows), rows.new_zeros(()))
 
@@ -78,7 +75,7 @@ class GaussianVAE(Continuous):
     units: ClassVar[Units] = "nats"
 
     def __init__(self, dim: int, codebook_size: int, *, initial_log_variance: float = -4.0) -> None:
-        super().__init__(dim, codebook_size, "gaussian-vae", {"initial_log_variance": initial_log_variance})
+        super().__init__(dim, codebook_size)
         self.log_variance = log_variance_head(dim, initial_log_variance)
 
     def _step(self, rows: Tensor) -> Step:

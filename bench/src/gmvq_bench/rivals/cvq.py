@@ -65,13 +65,7 @@ class ClusteredVQ(BaselineQuantizer):
         check_choice("anchor", anchor, ("probabilistic", "closest"))
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
-        options = {
-            "commitment_weight": commitment_weight,
-            "decay": decay,
-            "anchor": anchor,
-            "kmeans_init": kmeans_init,
-        }
-        super().__init__(dim, codebook_size, "cvq", options)
+        super().__init__(dim, codebook_size)
         self.commitment_weight, self.decay, self.anchor = commitment_weight, decay, anchor
         self.kmeans_init = kmeans_init
         self.codebook = nn.Parameter(torch.empty(codebook_size, dim).uniform_(-1, 1) / codebook_size)
@@ -79,7 +73,7 @@ class ClusteredVQ(BaselineQuantizer):
         self.register_buffer("started", torch.tensor(False))
 
     def _step(self, rows: Tensor) -> Step:
-        if self.kmeans_init and self.codebook.requires_grad:
+        if self.kmeans_init:
             start_by_kmeans(self.codebook, rows, self.started)
         z = rows.to(self.codebook.dtype)
         indices = nearest_code(z.detach(), self.codebook.detach())[0]

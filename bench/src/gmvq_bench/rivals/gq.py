@@ -59,12 +59,7 @@ class GaussianQuant(BaselineQuantizer):
         initial_log_variance: float = -2.0,
     ) -> None:
         check_positive("initial_weight", initial_weight)
-        options = {
-            "initial_weight": initial_weight,
-            "outward_weight": outward_weight,
-            "initial_log_variance": initial_log_variance,
-        }
-        super().__init__(dim, codebook_size, "gq", options)
+        super().__init__(dim, codebook_size)
         self.outward_weight, self.target = outward_weight, math.log(codebook_size)
         self.log_variance = log_variance_head(dim, initial_log_variance)
         self.register_buffer("codebook", torch.randn(codebook_size, dim))

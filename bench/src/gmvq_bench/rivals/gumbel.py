@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmvq.errors import check_positive
 from gmvq.functional.divergences import entropy_from_logits
 from gmvq.functional.schedules import Exponential
 
-from .base import BaselineQuantizer, Step, check_progress
+from .base import AnnealedQuantizer, Step
 
 
-class GumbelVQ(BaselineQuantizer):
+class GumbelVQ(AnnealedQuantizer):
     """Linear logits, a relaxed or straight-through sample, an embedding.
 
     The code is the argmax of the logits, not the nearest codeword: codewords are tied to latents by training alone.
@@ -38,7 +37,6 @@ class GumbelVQ(BaselineQuantizer):
     """
 
     codewords_are_latents = False
-    temperature: Tensor
 
     def __init__(
         self,
@@ -50,25 +48,10 @@ class GumbelVQ(BaselineQuantizer):
         temperature: float = 0.5,
         final_temperature: float = 1 / 16,
     ) -> None:
-        options = {
-            "kl_weight": kl_weight,
-            "straight_through": straight_through,
-            "temperature": temperature,
-            "final_temperature": final_temperature,
-        }
-        check_positive("temperature", temperature)
-        check_positive("final_temperature", final_temperature)
-        super().__init__(dim, codebook_size, "gumbel", options)
+        super().__init__(dim, codebook_size, Exponential, temperature, final_temperature)
         self.kl_weight, self.straight_through = kl_weight, straight_through
         self.logits = nn.Linear(dim, codebook_size)
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
-        self._schedule = Exponential(1.0, final_temperature)
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-
-    def set_progress(self, progress: float) -> None:
-        """Anneal tau to ``progress`` in [0, 1] of training."""
-        check_progress(progress)
-        self.temperature.fill_(self._schedule(progress))
 
     def _search(self, latents: Tensor) -> Tensor:
         return self.logits(latents.to(self.codebook.dtype)).argmax(-1)

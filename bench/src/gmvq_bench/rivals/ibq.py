@@ -51,13 +51,7 @@ class IndexBackpropagationVQ(BaselineQuantizer):
         kmeans_init: bool = False,
     ) -> None:
         check_positive("entropy_temperature", entropy_temperature)
-        options = {
-            "commitment_weight": commitment_weight,
-            "entropy_weight": entropy_weight,
-            "entropy_temperature": entropy_temperature,
-            "kmeans_init": kmeans_init,
-        }
-        super().__init__(dim, codebook_size, "ibq", options)
+        super().__init__(dim, codebook_size)
         self.commitment_weight, self.entropy_weight = commitment_weight, entropy_weight
         self.entropy_temperature, self.kmeans_init = entropy_temperature, kmeans_init
         self.codebook = nn.Parameter(torch.empty(codebook_size, dim).uniform_(-1, 1) / codebook_size)
@@ -70,7 +64,7 @@ class IndexBackpropagationVQ(BaselineQuantizer):
         )[1]
 
     def _step(self, rows: Tensor) -> Step:
-        if self.kmeans_init and self.codebook.requires_grad:
+        if self.kmeans_init:
             start_by_kmeans(self.codebook, rows, self.started)
         z = rows.to(self.codebook.dtype)
         logits = z @ self.codebook.T

@@ -20,14 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gmvq.errors import check_positive
 from gmvq.functional.divergences import entropy
 from gmvq.functional.schedules import Linear
 
-from .base import BaselineQuantizer, Step, check_progress, start_by_kmeans
+from .base import AnnealedQuantizer, Step, start_by_kmeans
 
 
-class LearnableGeometricVQ(BaselineQuantizer):
+class LearnableGeometricVQ(AnnealedQuantizer):
     """The nearest codeword forward, the gradient of the soft mean; several N x K tensors.
 
     Args:
@@ -38,7 +37,6 @@ class LearnableGeometricVQ(BaselineQuantizer):
         final_temperature: tau at the end of training, from 1.
     """
 
-    temperature: Tensor
     started: Tensor
 
     def __init__(
@@ -51,29 +49,13 @@ class LearnableGeometricVQ(BaselineQuantizer):
         temperature: float = 0.5,
         final_temperature: float = 0.1,
     ) -> None:
-        check_positive("temperature", temperature)
-        check_positive("final_temperature", final_temperature)
-        options = {
-            "peak_weight": peak_weight,
-            "usage_weight": usage_weight,
-            "temperature": temperature,
-            "final_temperature": final_temperature,
-        }
-        super().__init__(dim, codebook_size, "lgq", options)
+        super().__init__(dim, codebook_size, Linear, temperature, final_temperature)
         self.peak_weight, self.usage_weight = peak_weight, usage_weight
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
-        self._schedule = Linear(1.0, final_temperature)
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.register_buffer("started", torch.tensor(False))
 
-    def set_progress(self, progress: float) -> None:
-        """Anneal tau to ``progress`` in [0, 1] of training."""
-        check_progress(progress)
-        self.temperature.fill_(self._schedule(progress))
-
     def _step(self, rows: Tensor) -> Step:
-        if self.codebook.requires_grad:
-            start_by_kmeans(self.codebook, rows, self.started)
+        start_by_kmeans(self.codebook, rows, self.started)
         z = rows.to(self.codebook.dtype)
         square = z.square().sum(1, keepdim=True) + self.codebook.square().sum(1)
         weights = ((2.0 * z @ self.codebook.T - square) / self.temperature.to(z.dtype)).softmax(-1)

@@ -64,8 +64,7 @@ class OptimalTransportVQ(BaselineQuantizer):
     ) -> None:
         check_positive("epsilon", epsilon)
         check_positive("rounds", rounds)
-        options = {"commitment_weight": commitment_weight, "epsilon": epsilon, "rounds": rounds}
-        super().__init__(dim, codebook_size, "optvq", options)
+        super().__init__(dim, codebook_size)
         self.commitment_weight, self.epsilon, self.rounds = commitment_weight, epsilon, rounds
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
         self.register_buffer("started", torch.tensor(False))
@@ -78,8 +77,7 @@ class OptimalTransportVQ(BaselineQuantizer):
         return sinkhorn((distance - distance.mean()) / spread, self.epsilon, self.rounds).argmax(-1)
 
     def _step(self, rows: Tensor) -> Step:
-        if self.codebook.requires_grad:
-            start_by_kmeans(self.codebook, rows, self.started)
+        start_by_kmeans(self.codebook, rows, self.started)
         z = rows.to(self.codebook.dtype)
         indices = self.assign(z)
         codes = F.embedding(indices, self.codebook)

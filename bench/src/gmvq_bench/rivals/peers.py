@@ -32,20 +32,12 @@ def _layer(name: str, *args: Any, **settings: Any) -> Any:
 
 
 class PackageQuantizer(BaselineQuantizer):
-    """A layer of the package, ``layer(rows[None])`` -> quantized, indices and, but for FSQ, a loss.
-
-    Args:
-        options: those that the user may choose.
-        layer: built from them.
-    """
+    """A layer of the package, ``layer(rows[None])`` -> quantized, indices and, but for FSQ, a loss."""
 
     layer: Any
 
-    def __init__(
-        self, dim: int, codebook_size: int, name: str, options: dict[str, Any], layer: nn.Module
-    ) -> None:
-        super().__init__(dim, codebook_size, name, options)
-        self.codewords_are_latents = name not in ("vq-cosine", "fsq", "fsp", "lfq", "bsq")
+    def __init__(self, dim: int, codebook_size: int, layer: nn.Module) -> None:
+        super().__init__(dim, codebook_size)
         self.layer = layer
 
     def _step(self, rows: Tensor) -> Step:
@@ -64,15 +56,14 @@ class VectorQuantizePeer(PackageQuantizer):
         settings: further ones of the package, which the user does not choose.
     """
 
-    def __init__(
-        self, dim: int, codebook_size: int, name: str, options: dict[str, Any], **settings: Any
-    ) -> None:
+    def __init__(self, dim: int, codebook_size: int, options: dict[str, Any], **settings: Any) -> None:
         sync_update_v = options.get("sync_update_v", 0.0)
         if sync_update_v < 0.0:
             raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
         settings |= {key: value for key, value in options.items() if key not in _OWN}
         layer = _layer("VectorQuantize", dim, codebook_size, **settings)
-        super().__init__(dim, codebook_size, name, options, layer)
+        super().__init__(dim, codebook_size, layer)
+        self.codewords_are_latents = not layer.use_cosine_sim
         self.sync_update_v = sync_update_v
         state = layer._codebook
         if state.affine_param:
@@ -112,23 +103,20 @@ class VectorQuantizePeer(PackageQuantizer):
 
 
 class SimVQPeer(PackageQuantizer):
-    """A linear map of a frozen codebook.
+    """A linear map of a frozen codebook; with lambda of DimVQ, the weight of ``dimensional_collapse(codewords)``."""
 
-    Args:
-        options: those of the package, and regularization_weight: lambda of DimVQ, a weight of
-            ``dimensional_collapse(codewords)``.
-    """
+    regularization_weight: float = 0.0
 
     def codewords(self) -> Tensor:
         return self.layer.codebook
 
     def _step(self, rows: Tensor) -> Step:
         step = super()._step(rows)
-        weight = self.options.get("regularization_weight", 0.0)
-        if not weight:
+        if not self.regularization_weight:
             return step
         collapse = dimensional_collapse(self.codewords())
-        return Step(step.quantized, step.indices, step.loss + weight * collapse, {"collapse": collapse})
+        loss = step.loss + self.regularization_weight * collapse
+        return Step(step.quantized, step.indices, loss, {"collapse": collapse})
 
 
 def dimensional_collapse(codewords: Tensor) -> Tensor:
@@ -145,11 +133,14 @@ def dimensional_collapse(codewords: Tensor) -> Tensor:
 class ImplicitPeer(PackageQuantizer):
     """FSQ, FSP, LFQ and BSQ: the codebook is computed, and so is the index."""
 
+    codewords_are_latents = False
+
     def codewords(self) -> Tensor:
         layer = self.layer
-        if self.name == "fsq":
+        kind = type(layer).__name__
+        if kind == "FSQ":
             return layer.project_out(layer.implicit_codebook)
-        if self.name == "fsp":
+        if kind == "FSP":
             return layer.indices_to_codes(torch.arange(self.codebook_size, device=layer._levels.device))
         return layer.project_out(layer.maybe_l2norm(layer.codebook))
 
@@ -169,8 +160,8 @@ class Peer:
         return self.make(dim, codebook_size, {**self.defaults, **options})
 
 
-def _vq(name: str, defaults: dict[str, Any], **settings: Any) -> Peer:
-    return Peer(lambda dim, k, options: VectorQuantizePeer(dim, k, name, options, **settings), defaults)
+def _vq(defaults: dict[str, Any], **settings: Any) -> Peer:
+    return Peer(partial(VectorQuantizePeer, **settings), defaults)
 
 
 _EMA = {"ema_update": True, "learnable_codebook": False}
@@ -182,22 +173,19 @@ _AFFINE = {"sync_update_v": 0.2, "affine_param_batch_decay": 0.99, "affine_param
 
 #: A learnable codebook, straight-through. The package gives the codebook's term the same weight as the encoder's;
 #: under Adam the codebook, which has no other gradient, does not notice.
-vq = _vq("vq", _COMMITMENT, rotation_trick=False, **_LEARNED)
+vq = _vq(_COMMITMENT, rotation_trick=False, **_LEARNED)
 #: A codebook of moving averages, straight-through.
-vq_ema = _vq("vq-ema", _MOVING, rotation_trick=False, **_EMA)
+vq_ema = _vq(_MOVING, rotation_trick=False, **_EMA)
 #: Moving averages, k-means start, dead codes replaced by latents of the batch.
-vq_ema_replace = _vq("vq-ema-replace", _MOVING | _REPLACED, rotation_trick=False, **_EMA)
+vq_ema_replace = _vq(_MOVING | _REPLACED, rotation_trick=False, **_EMA)
 #: The same on the unit sphere; the decoder gets unit vectors.
-vq_cosine = _vq("vq-cosine", _MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, **_EMA)
+vq_cosine = _vq(_MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, **_EMA)
 #: The same with the rotation trick in the place of straight-through.
-vq_rotation = _vq("vq-rotation", _MOVING | _REPLACED, rotation_trick=True, **_EMA)
+vq_rotation = _vq(_MOVING | _REPLACED, rotation_trick=True, **_EMA)
 #: A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update.
-vq_affine = _vq(
-    "vq-affine", _COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED
-)
+vq_affine = _vq(_COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED)
 #: The code reached along a noisy direction at the exact distance; no loss of its own.
 diveq = _vq(
-    "diveq",
     {"directional_reparam_variance": 5e-3, **_REPLACED},
     directional_reparam=True,
     rotation_trick=False,
@@ -211,9 +199,10 @@ def _simvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuan
     weight = options.get("regularization_weight", 0.0)
     if weight < 0.0:
         raise ValueError(f"regularization_weight must not be negative, got {weight}")
-    name = "dimvq" if "regularization_weight" in options else "simvq"
     settings = {key: value for key, value in options.items() if key not in _OWN}
-    return SimVQPeer(dim, codebook_size, name, options, _layer("SimVQ", dim, codebook_size, **settings))
+    built = SimVQPeer(dim, codebook_size, _layer("SimVQ", dim, codebook_size, **settings))
+    built.regularization_weight = weight
+    return built
 
 
 simvq = Peer(_simvq, _SIMVQ)
@@ -223,9 +212,7 @@ dimvq = Peer(_simvq, {**_SIMVQ, "regularization_weight": 1e-3})
 
 def _fvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
     bridge = VQBridge(dim, codebook_size, patch=options["patch"], width=options["width"])
-    return VectorQuantizePeer(
-        dim, codebook_size, "fvq", options, vq_bridge=bridge, rotation_trick=False, **_LEARNED
-    )
+    return VectorQuantizePeer(dim, codebook_size, options, vq_bridge=bridge, rotation_trick=False, **_LEARNED)
 
 
 #: A learnable codebook through a small transformer.
@@ -248,36 +235,28 @@ def fsq_levels(codebook_size: int) -> list[int]:
     return [8] * eights + [4] * ((bits - 3 * eights) // 2)
 
 
-def _scalar(name: str, kind: str, dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
+def _scalar(kind: str, dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
     levels = options["levels"]
     chosen = fsq_levels(codebook_size) if levels is None else list(levels)
     product = math.prod(chosen)
     if product != codebook_size:
-        raise ValueError(f"{name}: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
-    options = {**options, "levels": chosen}
-    return ImplicitPeer(dim, codebook_size, name, options, _layer(kind, dim=dim, **options))
+        raise ValueError(f"{kind}: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
+    return ImplicitPeer(dim, codebook_size, _layer(kind, dim=dim, **{**options, "levels": chosen}))
 
 
-def _binary(
-    name: str, dim: int, codebook_size: int, options: dict[str, Any], **settings: Any
-) -> PackageQuantizer:
-    power_of_two(codebook_size, 2, name)
+def _binary(dim: int, codebook_size: int, options: dict[str, Any], **settings: Any) -> PackageQuantizer:
+    power_of_two(codebook_size, 2, "a quantizer of signs")
     layer = _layer("LFQ", dim=dim, codebook_size=codebook_size, **options, **settings)
-    return ImplicitPeer(dim, codebook_size, name, options, layer)
+    return ImplicitPeer(dim, codebook_size, layer)
 
 
 #: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
-fsq = Peer(partial(_scalar, "fsq", "FSQ"), {"levels": None})
+fsq = Peer(partial(_scalar, "FSQ"), {"levels": None})
 #: Features made nearly uniform, then put to the middle of their bin with probability ``quantize_rate``, else moved by
 #: half a bin at most. The package draws for each feature, the paper for a whole forward pass.
-fsp = Peer(partial(_scalar, "fsp", "FSP"), {"levels": None, "quantize_rate": 0.5})
+fsp = Peer(partial(_scalar, "FSP"), {"levels": None, "quantize_rate": 0.5})
+_SIGNS = {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0}
 #: The signs of log2 K features, with an entropy penalty.
-lfq = Peer(
-    partial(_binary, "lfq"),
-    {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0},
-)
+lfq = Peer(_binary, _SIGNS)
 #: The same on the unit sphere, whose corners the codes are.
-bsq = Peer(
-    partial(_binary, "bsq", spherical=True),
-    {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0},
-)
+bsq = Peer(partial(_binary, spherical=True), _SIGNS)

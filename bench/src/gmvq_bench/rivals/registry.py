@@ -114,6 +114,8 @@ def build_baseline(name: str, dim: int, codebook_size: int, **options: Any) -> B
             f"baseline {name!r} has no option {', '.join(map(repr, unknown))}; its options: {shown}"
         )
     try:
-        return BASELINES[name](dim, codebook_size, **options)
+        built = BASELINES[name](dim, codebook_size, **options)
     except AssertionError as error:  # the package's way of refusing
         raise ValueError(f"baseline {name!r} cannot be built with {options}: {error}") from error
+    built.name, built.options = name, {**known, **options}
+    return built

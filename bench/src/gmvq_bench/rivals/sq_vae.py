@@ -23,10 +23,10 @@ from gmvq.errors import check_positive
 from gmvq.functional.divergences import entropy_from_logits
 from gmvq.functional.schedules import Exponential
 
-from .base import BaselineQuantizer, Step, Units, check_progress
+from .base import AnnealedQuantizer, Step, Units
 
 
-class GaussianSQ(BaselineQuantizer):
+class GaussianSQ(AnnealedQuantizer):
     """The layer of Gaussian SQ-VAE in dense eager autograd; it holds several N x K tensors.
 
     The paper anneals tau = exp(-1e-5 t) over t steps; ``set_progress`` goes from 1 to ``final_temperature`` over a
@@ -43,7 +43,6 @@ class GaussianSQ(BaselineQuantizer):
     """
 
     units: ClassVar[Units] = "nats"
-    temperature: Tensor
 
     def __init__(
         self,
@@ -54,23 +53,10 @@ class GaussianSQ(BaselineQuantizer):
         final_temperature: float = 0.1,
         initial_variance: float = 1.0,
     ) -> None:
-        options = {
-            "temperature": temperature,
-            "final_temperature": final_temperature,
-            "initial_variance": initial_variance,
-        }
-        for name, value in options.items():
-            check_positive(name, value)
-        super().__init__(dim, codebook_size, "sq-vae", options)
+        check_positive("initial_variance", initial_variance)
+        super().__init__(dim, codebook_size, Exponential, temperature, final_temperature)
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
         self.log_variance = nn.Parameter(torch.tensor(math.log(initial_variance)))
-        self._schedule = Exponential(1.0, final_temperature)
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-
-    def set_progress(self, progress: float) -> None:
-        """Anneal tau to ``progress`` in [0, 1] of training."""
-        check_progress(progress)
-        self.temperature.fill_(self._schedule(progress))
 
     def _step(self, rows: Tensor) -> Step:
         codebook = self.codebook.to(rows.dtype)

@@ -15,8 +15,8 @@ from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.quantizers.start import fit_log_precision
 
 from ..peer import peer
+from ..rivals import build_baseline
 from ..rivals.peers import fsq_levels, power_of_two
-from ..rivals.sq_vae import GaussianSQ
 
 MODES = ("forward", "train", "eval", "search")
 LAYER_MODES = ("forward", "train", "eval")
@@ -207,7 +207,7 @@ CONTESTANTS: dict[str, Contestant] = {
         ),
         Contestant(
             "SQ-VAE",
-            lambda case: GaussianSQ(case.d, case.k).to(case.device),
+            lambda case: build_baseline("sq-vae", case.d, case.k).to(case.device),
             {"forward": 8.0, "train": 8.0, "eval": 3.0},
         ),
         Contestant("gm-vq search", _functional_search, modes=("search",)),

@@ -22,12 +22,9 @@ _TILES = {
 
 
 def matmul_floor(case: Case, products: int, tile: tuple[int, int]) -> Callable[[], None]:
-    """The matrix products of a dense layer in tiles, and nothing else.
+    """The matrix products of a dense layer in tiles of rows and codes, and nothing else.
 
-    Args:
-        case: N, K, D, number type and device.
-        products: 1: logits = Z M^T; 3: and both gradients, dZ += L M and dM += L^T Z.
-        tile: rows and codes of a tile.
+    ``products`` is 1: logits = Z M^T; or 3: and both gradients, dZ += L M and dM += L^T Z.
     """
     dtype, device = DTYPES[case.dtype], case.device
     z = torch.randn(case.n, case.d, device=device).to(dtype)

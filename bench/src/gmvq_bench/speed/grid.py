@@ -52,11 +52,7 @@ def searches() -> tuple[str, ...]:
 
 
 def grid(which: str, device: torch.device) -> list[Entry]:
-    """The cases of a grid, the smallest first.
-
-    Raises:
-        ValueError: an unknown name.
-    """
+    """The cases of a grid, the smallest first."""
     if which not in GRIDS:
         raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {which!r}")
     if which == "quick":

@@ -72,15 +72,9 @@ def interleaved(
 ) -> tuple[dict[str, Timing], dict[str, str]]:
     """Time calls in turn, each once a round, after one round of warm-up that does not count.
 
-    Every round has an order of its own, so that none always follows the same one.
-
-    Args:
-        calls: by name.
-        device: whose queue is waited for.
-        seconds: rounds end when they took this long, between ``at_least`` and ``at_most`` rounds.
-
-    Returns:
-        Timings by name, and for calls that raised RuntimeError (out of memory, say) or similar the first line of it.
+    Every round has an order of its own, so that none always follows the same one. Rounds end when they took
+    ``seconds``, between ``at_least`` and ``at_most`` rounds. For calls that raised RuntimeError (out of memory, say) or
+    similar the second result has the first line of it.
     """
     failures: dict[str, str] = {}
     for name, call in calls.items():

@@ -17,11 +17,7 @@ _FLOORS = {"matmul x 1": ":", "matmul x 3": "--", "bandwidth": "-."}
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the sweep over K of a results file to ``path``; the ending says the format.
-
-    Raises:
-        ValueError: the file holds no sweep.
-    """
+    """Draw the sweep over K of a results file to ``path``; the ending says the format."""
     if len(sweep(results, "gm-vq")) < 2:
         raise ValueError(
             "nothing to plot: the results hold fewer than two codebook sizes of the sweep over K"

@@ -10,7 +10,6 @@ extractor.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 
-from gmvq.data import open_images
 from gmvq.evaluation import CodebookMetrics, generation_metrics
 from gmvq.evaluation.batches import image_batches
 from gmvq.evaluation.extractors import EXTRACTOR, EfficientNetLite
@@ -27,7 +25,7 @@ from gmvq.evaluation.generation import features
 
 from ..comparison.train import train_model
 from .probe import encode_labelled, probe, probe_pixels
-from .records import make_records, study_parser, tuned_run
+from .records import images_of, make_records, study_parser, tuned_run
 
 SUITE, SETTING = "fashion_mnist", "fashion_mnist-k256"
 METHODS = ("gm-vq", "gm-vq, D = 16", "vq-ema-replace, relative", "cvq", "vq-ema-replace")
@@ -46,9 +44,7 @@ def run(argv: Sequence[str]) -> int:
     cells = [{"method": PIXELS, "seed": -1}]
     cells += [{"method": m, "seed": s} for s, m in itertools.product(options.seeds, options.methods)]
     settings = ("train", "test", "fid", "resamples", "steps")
-    return make_records(
-        "bottleneck", argv, options, settings, cells, functools.partial(measure, options=options)
-    )
+    return make_records("bottleneck", argv, options, settings, cells, measure)
 
 
 def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
@@ -56,9 +52,8 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     pixels = method == PIXELS
     run = tuned_run(SUITE, SETTING, METHODS[0] if pixels else method, max(seed, 0), options.steps)
     model = train_model(run)
-    shape = {"size": run["size"], "channels": run["channels"], "augment": False}
-    images = open_images(run["data"], split="test", **shape)
-    train = encode_labelled(model, open_images(run["data"], split="train", **shape), limit=options.train)
+    images = images_of(run, "test")
+    train = encode_labelled(model, images_of(run, "train"), limit=options.train)
     test = encode_labelled(model, images, limit=options.test)
     if pixels:
         return {"probe": probe_pixels(train, test)}

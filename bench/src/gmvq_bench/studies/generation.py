@@ -19,15 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmvq.data import open_images
 from gmvq.evaluation.extractors import extractor_name, open_extractor
 from gmvq.evaluation.generation import features, generation_metrics
 from gmvq.prior import decode, fit_prior, mixture_indices
 
-from ..comparison.suite import Run
 from ..comparison.train import train_model
 from ..rate_distortion.points import encode
-from .records import make_records, study_parser, tuned_run
+from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
 SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"
@@ -46,9 +44,7 @@ def run(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     cells = [{"method": m, "seed": s} for s, m in itertools.product(options.seeds, options.methods)]
     settings = ("images", "resamples", "prior_steps", "prior_size")
-    return make_records(
-        "generation", argv, options, settings, cells, functools.partial(measure, options=options)
-    )
+    return make_records("generation", argv, options, settings, cells, measure)
 
 
 def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     if method in (SHARP, MASKED):
         run["options"] = {**run["options"], "estimator": _SHARP}
     model: Any = train_model(run)
-    tokens, held = (encode(model, _open(run, split)) for split in ("train", "test"))
+    tokens, held = (encode(model, images_of(run, split)) for split in ("train", "test"))
     codes: int = run["codebook_size"]
     prior = fit_prior(
         tokens,
@@ -68,7 +64,6 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
         accelerator="cpu",
         kind="masked" if method == MASKED else "causal",
     )
-    nats = torch.cat([prior.nats(part) for part in held.split(256)]).double().mean()
     share = torch.bincount(held.flatten(), minlength=codes).double() / held.numel()
     entropy = float(torch.special.entr(share).sum()) * held[0].numel()
     indices = prior.sample(options.images, seed=seed)
@@ -81,7 +76,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
         floor = mixture_indices(model, options.images, tuple(held.shape[1:]), seed=seed)
         kinds["floor"] = decode(model, floor)
     return {
-        "bits_per_image": {"prior": float(nats) / math.log(2), "entropy": entropy / math.log(2)},
+        "bits_per_image": {"prior": bits_of_prior(prior, held), "entropy": entropy / math.log(2)},
         "samples": {kind: _figures(images, options, seed) for kind, images in kinds.items()},
     }
 
@@ -100,13 +95,9 @@ def _figures(images: Tensor, options: Any, seed: int) -> dict[str, Any]:
 @functools.cache
 def _real(count: int) -> tuple[torch.nn.Module, Tensor]:
     """The extractor, and its features of test images."""
-    test = _open(tuned_run(*SETTING, METHODS[0], 0), "test")
+    test = images_of(tuned_run(*SETTING, METHODS[0], 0), "test")
     extractor = open_extractor()
     return extractor, features(_some(torch.stack([test[i] for i in range(len(test))]), count), extractor)
-
-
-def _open(run: Run, split: str) -> Any:
-    return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=False)
 
 
 def _some(values: Tensor, count: int) -> Tensor:

@@ -9,7 +9,6 @@ and for 3,000 steps, on the test split. ``-dressed`` rivals quantize normalised 
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -41,8 +40,7 @@ def run(argv: Sequence[str]) -> int:
         for steps, seed in itertools.product(lengths, options.seeds)
         for codes, method in pairs
     ]
-    measure_ = functools.partial(measure, options=options)
-    return make_records("plain_conv", argv, options, ("steps",), cells, measure_)
+    return make_records("plain_conv", argv, options, ("steps",), cells, measure)
 
 
 def measure(

@@ -65,15 +65,7 @@ class Probe:
 def encode_labelled(
     model: nn.Module, dataset: Any, *, limit: int | None = None, batch_size: int = 256
 ) -> Encoded:
-    """Encode a labelled data set, or its first ``limit`` images.
-
-    Args:
-        model: a ``VQAutoencoder`` around any quantizer with one codebook.
-        dataset: images with ``label(i)``, as ``gmvq.data.open_images`` gives them.
-
-    Raises:
-        ValueError: an image has no label, or there is no codebook.
-    """
+    """Encode a labelled data set, or its first ``limit`` images, with a ``VQAutoencoder`` around one codebook."""
     tokenizer: Any = model
     found: list[tuple[Tensor, ...]] = []
     with evaluating(model):
@@ -118,10 +110,8 @@ def probe_pixels(train: Encoded, test: Encoded) -> dict[str, float]:
 def linear_accuracy(train: Any, test: Any, labels: Labels, truth: Labels, features: Any) -> float:
     """Accuracy of multinomial logistic regression with an L2 penalty chosen from ``STRENGTHS``.
 
-    Args:
-        train, test: (N, F) and (M, F).
-        labels, truth: the classes, (N,) and (M,).
-        features: a transformer of scikit-learn for them.
+    ``train`` (N, F) has the classes ``labels``, ``test`` (M, F) the classes ``truth``; ``features`` is a transformer of
+    scikit-learn for both.
     """
     held = np.arange(len(labels)) % 5 == 0
 

@@ -13,7 +13,6 @@ entropy coded, the histograms of codes and, at each scale, of these answers.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gmvq.data import open_images
 from gmvq.evaluation import CodebookMetrics
 from gmvq.evaluation.batches import image_batches
 from gmvq.evaluation.metrics import psnr
@@ -33,7 +31,7 @@ from gmvq.quantizers.blocks import grown
 from gmvq.quantizers.leaves import divided_blocks, to_leaves
 
 from ..comparison.train import train_model
-from .records import make_records, study_parser, tuned_run
+from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
 
 #: method -> its codebook sizes.
 SIZES = {"fixed grid": (64, 128, 256, 512), "ragged": (512,), "fixed grid, 4 x 4": (256,)}
@@ -66,7 +64,7 @@ def run(argv: Sequence[str]) -> int:
         for size in SIZES[method]
     ]
     settings = ("steps", "limit", "prior_images", "prior_steps")
-    return make_records("ragged", argv, options, settings, cells, functools.partial(measure, options=options))
+    return make_records("ragged", argv, options, settings, cells, measure)
 
 
 def described(method: str, codebook_size: int, seed: int, steps: int | None) -> dict[str, Any]:
@@ -158,7 +156,7 @@ def _bits_of(share: float) -> float:
 
 
 def _batches(run: dict[str, Any], split: str, limit: int) -> Any:
-    images = open_images(run["data"], split=split, size=run["size"], channels=run["channels"])
+    images = images_of(run, split, augment=split == "train")
     return image_batches(images, batch_size=256, device=torch.device("cpu"), limit=limit)
 
 
@@ -174,5 +172,4 @@ def _bits_of_prior(
     steps = {"steps": options.prior_steps, "batch_size": 32, "seed": run["seed"], "accelerator": "cpu"}
     scales = getattr(model.quantizer, "scales", 1)
     prior = fit(tokens("train", options.prior_images), run["codebook_size"], scales=scales, **steps)
-    nats = [prior.nats(part) for part in tokens("test", options.limit).split(256)]
-    return float(torch.cat(nats).double().mean()) / math.log(2)
+    return bits_of_prior(prior, tokens("test", options.limit))

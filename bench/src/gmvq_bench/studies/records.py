@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from gmvq.cli.common import Parser, positive
+from gmvq.cli.common import Parser, parser_of, positive
+from gmvq.data import ImageDataset, open_images
 from gmvq.files import write_json
+from gmvq.prior import TokenPrior
 
 from ..comparison.execute import chosen
 from ..comparison.results import KIND
@@ -25,14 +29,9 @@ RESULTS = Path("bench", "results")
 
 
 def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int | None = None) -> Run:
-    """The run of a method with the point of its grid that was best on the validation split.
+    """The run of a method at the point of its grid that did best in validation, from the results of ``suite_name``.
 
-    Args:
-        suite_name: stem of the results file.
-        steps: in place of the suite's, to try a study out.
-
-    Raises:
-        ValueError: the file does not hold the tuning of this method.
+    ``steps`` stands in place of the suite's, to try a study out.
     """
     results = read(RESULTS / "compare" / f"{suite_name}.json", KIND)
     suite = suite_from_dict(results["suite"], suite_name)
@@ -43,9 +42,20 @@ def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int 
     return run if steps is None else {**run, "steps": steps}
 
 
+def images_of(run: Run, split: str, *, augment: bool = False) -> ImageDataset:
+    """A split of the data of a run."""
+    return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=augment)
+
+
+def bits_of_prior(prior: TokenPrior, indices: Tensor) -> float:
+    """Mean of -log2 p of images under a prior on their tokens."""
+    nats = torch.cat([prior.nats(part) for part in indices.split(256)])
+    return float(nats.double().mean()) / math.log(2)
+
+
 def study_parser(name: str, description: str, methods: Sequence[str], seeds: Sequence[int]) -> Parser:
     """The options that every study has."""
-    parser = Parser(prog=f"gmvq study {name}", description=description, allow_abbrev=False)
+    parser = parser_of(f"study {name}", description)
     file = RESULTS / f"{name}.json"
     parser.add_argument("--json", type=Path, metavar="FILE", default=file, help=f"default: {file}")
     parser.add_argument("--methods", nargs="+", default=list(methods), help="default: all")
@@ -62,18 +72,10 @@ def make_records(
     cells: Iterable[dict[str, Any]],
     measure: Callable[..., dict[str, Any]],
 ) -> int:
-    """Measure every cell that the file does not hold yet under the same settings; write the file after each.
+    """Measure every cell that the file does not hold yet under the same settings; write the file after each; return 0.
 
-    Args:
-        name: of the study.
-        argv: its command line.
-        options: the parsed command line.
-        settings: names of the options that a record depends on.
-        cells: arguments of ``measure``, which tell records apart.
-        measure: returns the rest of the record.
-
-    Returns:
-        The exit code.
+    ``settings`` are the names of the ``options`` that a record depends on, ``cells`` the arguments of ``measure``,
+    which tell records apart; given these and the ``options``, ``measure`` returns the rest of the record.
     """
     torch.set_num_threads(1)
     data: dict[str, Any] = {
@@ -91,7 +93,7 @@ def make_records(
         if any(all(record[key] == value for key, value in cell.items()) for record in data["records"]):
             continue
         started = time.perf_counter()
-        record = measure(**cell)
+        record = measure(**cell, options=options)
         data["records"].append({**cell, **record, "seconds": time.perf_counter() - started})
         write_json(options.json, data)
         print(f"{', '.join(map(str, cell.values()))}: {data['records'][-1]['seconds']:.0f} s", flush=True)

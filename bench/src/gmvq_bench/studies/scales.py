@@ -11,23 +11,20 @@ which is trained on images of the train split and measured on the test split.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gmvq.data import open_images
 from gmvq.evaluation import CodebookMetrics, evaluate
-from gmvq.evaluation.batches import image_batches
 from gmvq.prior import TokenSpec, fit_prior
 from gmvq.quantizers.blocks import scale_places
 
 from ..comparison.train import train_model
-from .records import make_records, study_parser, tuned_run
+from ..rate_distortion.points import encode
+from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
 
 #: data -> suite and setting of the tuned run.
 DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
@@ -49,7 +46,7 @@ def run(argv: Sequence[str]) -> int:
     order = itertools.product(options.seeds, options.data, options.methods, options.rates)
     cells = [{"data": data, "method": method, "seed": seed, "lr": lr} for seed, data, method, lr in order]
     settings = ("steps", "limit", "prior_images", "prior_steps")
-    return make_records("scales", argv, options, settings, cells, functools.partial(measure, options=options))
+    return make_records("scales", argv, options, settings, cells, measure)
 
 
 def described(data: str, method: str, seed: int, steps: int | None) -> dict[str, Any]:
@@ -75,11 +72,10 @@ def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> di
     """Train one model, and a prior on its tokens; the figures on the test split."""
     run: dict[str, Any] = {**described(data, method, seed, options.steps), "lr": lr}
     model = train_model(run)
-    shape = {"size": run["size"], "channels": run["channels"]}
-    images = open_images(run["data"], split="test", **shape)
-    validation = evaluate(model, open_images(run["data"], split="validation", **shape), limit=options.limit)
+    images = images_of(run, "test")
+    validation = evaluate(model, images_of(run, "validation"), limit=options.limit)
     figures = evaluate(model, images, limit=options.limit)
-    test = _tokens(model, images, options.limit)
+    test = encode(model, images, limit=options.limit)
     spec = _spec(model, test)
     codes = spec.codes(test)
     entropy = [_bits(spec.codebook_size, codes[:, spec.levels_of == level]) for level in range(spec.levels)]
@@ -95,17 +91,11 @@ def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> di
         "bits_prior": None,
     }
     if options.prior_steps and seed in options.prior_seeds:
-        train = _tokens(model, open_images(run["data"], split="train", **shape), options.prior_images)
+        train = encode(model, images_of(run, "train", augment=True), limit=options.prior_images)
         fitted = {"levels": spec.levels, "pyramid": spec.pyramid, "steps": options.prior_steps}
         prior = fit_prior(train, spec.codebook_size, **fitted, batch_size=32, seed=seed, accelerator="cpu")
-        nats = torch.cat([prior.nats(part) for part in test.split(256)]).double().mean()
-        record["bits_prior"] = float(nats) / math.log(2)
+        record["bits_prior"] = bits_of_prior(prior, test)
     return record
-
-
-def _tokens(model: Any, images: Any, limit: int) -> Tensor:
-    batches = image_batches(images, batch_size=256, device=torch.device("cpu"), limit=limit)
-    return torch.cat([model.encode(x) for x in batches])
 
 
 def _spec(model: Any, indices: Tensor) -> TokenSpec:

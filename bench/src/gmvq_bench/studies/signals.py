@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from gmvq import VQAutoencoder
-from gmvq.cli.common import Parser
+from gmvq.cli.common import parser_of
 from gmvq.data import SignalDataset, SignalScale, open_signals
 from gmvq.evaluation.signals import SignalMetrics
 from gmvq.files import save_figure, write_json
@@ -28,7 +28,7 @@ NAMES = ("speech", "series")
 
 def run(argv: Sequence[str]) -> int:
     """Write the results file and the plot; return the exit code."""
-    parser = Parser(prog="gmvq study signals", description="Figures of two runs.", allow_abbrev=False)
+    parser = parser_of("study signals", "Figures of two runs.")
     for name in NAMES:
         parser.add_argument(name, type=Path, help=f"run folder of configs/{name}.yaml")
     runs = vars(parser.parse_args(list(argv)))

@@ -8,7 +8,6 @@ against its images (pairs), and the same by Lite0; MSE and perplexity.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
     cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in names]
     settings = ("steps", "split", "images")
     quieten()
-    return make_records("stage", argv, options, settings, cells, functools.partial(measure, options=options))
+    return make_records("stage", argv, options, settings, cells, measure)
 
 
 def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any]:

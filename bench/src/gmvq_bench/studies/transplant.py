@@ -49,8 +49,7 @@ def run(argv: Sequence[str]) -> int:
         {"method": method, "decoder": decoder, "seed": seed}
         for seed, method, decoder in itertools.product(options.seeds, options.methods, AFTER)
     ]
-    made = functools.partial(measure, options=options)
-    return make_records("transplant", argv, options, ("steps", "codes", "batch", "lr"), cells, made)
+    return make_records("transplant", argv, options, ("steps", "codes", "batch", "lr"), cells, measure)
 
 
 def measure(*, method: str, decoder: str, seed: int, options: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from gmvq.cli.common import Parser
+from gmvq.cli.common import parser_of
 from gmvq.files import write_json
 from gmvq.reading import read_text
 
@@ -25,7 +25,7 @@ from .records import RESULTS
 
 def run(argv: Sequence[str]) -> int:
     """Make the study; return the exit code."""
-    parser = Parser(prog="gmvq study tutorial", description="Time the tutorial.", allow_abbrev=False)
+    parser = parser_of("study tutorial", "Time the tutorial.")
     parser.add_argument("--out", type=Path, required=True, help="a new folder for runs, tokens and samples")
     parser.add_argument("--json", type=Path, default=RESULTS / "tutorial.json", metavar="FILE")
     parser.add_argument("--note", default="", help="what else the machine did, for the page")

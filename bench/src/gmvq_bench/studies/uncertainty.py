@@ -10,23 +10,18 @@ train split. About 20 s a run on one core.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from gmvq.data import open_images
-from gmvq.evaluation.batches import image_batches
-from gmvq.models.interface import evaluating
-from gmvq.objectives import GaussianLikelihood
 
 from ..comparison.train import train_model
+from ..rate_distortion.points import likelihood_of
 from ..uncertainty.digits import Digits
 from ..uncertainty.measure import measure_uncertainty
 from ..uncertainty.scores import image_scores
-from .records import make_records, study_parser, tuned_run
+from .records import images_of, make_records, study_parser, tuned_run
 
 #: Setting -> its suite, and the images that are new to its models.
 PAIRS = {"fashion_mnist-k256": ("fashion_mnist", "digits"), "photos32-k256": ("photos32", "emoji")}
@@ -44,9 +39,7 @@ def run(argv: Sequence[str]) -> int:
         for seed, setting, method in itertools.product(options.seeds, PAIRS, options.methods)
     ]
     settings = ("images", "resamples", "steps")
-    return make_records(
-        "uncertainty", argv, options, settings, cells, functools.partial(measure, options=options)
-    )
+    return make_records("uncertainty", argv, options, settings, cells, measure)
 
 
 def measure(*, setting: str, method: str, seed: int, options: Any) -> dict[str, Any]:
@@ -55,12 +48,8 @@ def measure(*, setting: str, method: str, seed: int, options: Any) -> dict[str, 
     run = tuned_run(suite, setting, method, seed, options.steps)
     model = train_model(run)
     shape = {"size": run["size"], "channels": run["channels"]}
-    likelihood = GaussianLikelihood()
-    train = open_images(run["data"], split="train", augment=False, **shape)
-    with evaluating(model):
-        x = torch.cat(list(image_batches(train, batch_size=256, device=torch.device("cpu"), limit=2048)))
-        likelihood.observe(torch.cat([model(part).reconstruction for part in x.split(256)]), x, momentum=0.0)
-    test = open_images(run["data"], split="test", **shape)
+    likelihood = likelihood_of(model, images_of(run, "train"))
+    test = images_of(run, "test")
     other: Any = Digits(**shape) if new == "digits" else open_images(new, split="test", **shape)
     scored = {"likelihood": likelihood, "batch_size": 256, "limit": options.images, "seed": seed}
     inside, outside = image_scores(model, test, **scored), image_scores(model, other, **scored)

@@ -79,7 +79,7 @@ class Uncertainty:
 def measure_uncertainty(
     scores: Scores, out: Scores | None = None, *, bins: int = 10, resamples: int = 200, seed: int = 0
 ) -> Uncertainty:
-    r"""Compare scores with the error they should predict, and with those of other images.
+    """Compare scores with the error they should predict, and with those of other images.
 
     Intervals are by the bootstrap over *images*: the positions of one image stay together, being anything but
     independent. They cover the choice of images, not the training of the model.
@@ -87,15 +87,8 @@ def measure_uncertainty(
     The adaptive variance is by definition s_c^2(x) = |z - mu_c|^2 / (2 sigma^2 D), the squared distance of the
     encoder's output to its codeword: as a score it ranks images as the quantization error of any VQ does.
 
-    Args:
-        scores: of the images that the model should know.
-        out: of images that it should not; a score detects them where it is higher for them.
-        bins: of equal size, by log s^2.
-        resamples: of the bootstrap.
-        seed: of the resamples.
-
-    Raises:
-        ValueError: fewer images than bins, or fewer than two of either kind.
+    ``scores`` are of images that the model should know, ``out`` of such as it should not: a score detects these where
+    it is higher. ``bins`` are of equal size, by log s^2.
     """
     check_size("bins", bins)
     check_size("resamples", resamples)
@@ -124,10 +117,8 @@ def measure_uncertainty(
 def bootstrap(statistic: Callable[..., float], sizes: list[int], drawn: tuple[int, int]) -> Estimate:
     """A statistic of the numbers of images, with its percentile interval, 2.5 to 97.5 %.
 
-    Args:
-        statistic: called with an array of numbers for each set of images.
-        sizes: images of each set; each is drawn from separately.
-        drawn: number of resamples, and their seed: two statistics with one seed see the same resamples.
+    ``statistic`` takes an array of numbers for each of the sets of images, whose ``sizes`` are drawn from separately.
+    ``drawn`` is the number of resamples and their seed: two statistics with one seed see the same resamples.
     """
     sets: Any = tuple(np.arange(size) for size in sizes)
 

@@ -68,20 +68,11 @@ def image_scores(
     limit: int | None = None,
     seed: int = 0,
 ) -> Scores:
-    """Score every image of a set.
+    """Score every image of a set, (N, C, *space) in [0, 1], with a ``VQAutoencoder`` whose codewords are latents.
 
     ``error`` and ``contrast`` are pooled over the cell of each latent position, so a decoder's view beyond the
-    cell counts for its neighbours; the reconstruction is clamped to [0, 1].
-
-    Args:
-        model: a ``VQAutoencoder`` around a ``GaussianMixtureVQ``, or any quantizer whose codewords stand for latents.
-        images: a dataset, a loader or a tensor in [0, 1], (N, C, *space).
-        likelihood: of the ELBO, at its stored scale; None leaves that out.
-        batch_size, limit: as elsewhere.
-        seed: of the ELBO's samples; the global generators are left alone.
-
-    Raises:
-        ValueError: the quantizer's codewords are no points among the latents; or there is no codebook.
+    cell counts for its neighbours; the reconstruction is clamped to [0, 1]. ``likelihood`` is that of the ELBO, at its
+    stored scale; None leaves it out. ``seed`` is of its samples; the global generators are left alone.
     """
     tokenizer: Any = model
     quantizer = tokenizer.quantizer
