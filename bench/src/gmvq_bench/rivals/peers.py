@@ -241,7 +241,9 @@ def _scalar(kind: str, dim: int, codebook_size: int, options: dict[str, Any]) ->
     product = math.prod(chosen)
     if product != codebook_size:
         raise ValueError(f"{kind}: levels {chosen} make {product} codes, not codebook_size = {codebook_size}")
-    return ImplicitPeer(dim, codebook_size, _layer(kind, dim=dim, **{**options, "levels": chosen}))
+    peer = ImplicitPeer(dim, codebook_size, _layer(kind, dim=dim, **{**options, "levels": chosen}))
+    peer.options = {"levels": chosen}
+    return peer
 
 
 def _binary(dim: int, codebook_size: int, options: dict[str, Any], **settings: Any) -> PackageQuantizer:

@@ -117,5 +117,6 @@ def build_baseline(name: str, dim: int, codebook_size: int, **options: Any) -> B
         built = BASELINES[name](dim, codebook_size, **options)
     except AssertionError as error:  # the package's way of refusing
         raise ValueError(f"baseline {name!r} cannot be built with {options}: {error}") from error
-    built.name, built.options = name, {**known, **options}
+    chosen = vars(built).get("options", {})  # by the method itself, from K
+    built.name, built.options = name, {**known, **options, **chosen}
     return built
