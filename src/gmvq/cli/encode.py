@@ -99,7 +99,7 @@ def _report(options: argparse.Namespace, result: EncodeResult) -> int:
     shape = " x ".join(map(str, manifest.indices.shape))
     size = sum(shard.bytes for shard in manifest.shards)
     tell(
-        f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codebook_size}, {manifest.shard_count} "
+        f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codes}, {manifest.shard_count} "
         f"shard{'s' if manifest.shard_count > 1 else ''}, "
         f"{size / 1e6:,.1f} MB: {result.folder}"
     )

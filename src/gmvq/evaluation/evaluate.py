@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
-from ..models.interface import device_of, evaluating
+from ..models.interface import code_sizes, device_of, evaluating
 from ..objectives import Likelihood
 from .batches import Images, check_codes, count_batches, description_of, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
@@ -30,6 +30,8 @@ class Evaluation:
     Attributes:
         images, image_shape: number of images, and their (C, ...).
         codebook_size, positions_per_image: K and the mean number of unmasked latent positions P.
+        codebook_sizes: K of each level, where they differ; ``codebook_size`` is then their sum, and codes are counted
+            level by level.
         mse, psnr, psnr_per_image, ssim: see ``ImageMetrics``; of reconstructions clamped to [0, 1].
         codes_used, usage, code_entropy, perplexity: of the hard codes, see ``CodebookMetrics``.
         bits_per_pixel_fixed, bits_per_pixel_entropy: see ``rates``.
@@ -71,6 +73,7 @@ class Evaluation:
     elbo_discrete: float | None = None
     importance_weighted: float | None = None
     bound_samples: int = 0
+    codebook_sizes: tuple[int, ...] | None = None
     snr: float | None = None
     snr_per_window: float | None = None
     log_spectral_distance: float | None = None
@@ -155,7 +158,7 @@ class _Sums:
         check_codes(indices)
         self._shape = x.shape[1:]
         self._skipped: dict[str, str] = {}
-        self._codes = CodebookMetrics(tokenizer.quantizer.codebook_size)
+        self._codes = CodebookMetrics(code_sizes(tokenizer.quantizer))
         self._quality = ImageMetrics(ssim=_can_ssim(x, self._skipped))
         self._signals = SignalMetrics() if x.ndim == 3 else None
         self._posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, self._skipped)
@@ -171,11 +174,11 @@ class _Sums:
 
     def compute(self, images: Images) -> Evaluation:
         count, codes = self._quality.images, self._codes.compute()
-        size, positions = self._codes.histogram.numel(), self._codes.positions
+        sizes, positions = self._codes.sizes, self._codes.positions
         bits = rates(
             positions=positions,
             pixels=count * math.prod(self._shape[1:]),
-            codebook_size=size,
+            codebook_size=self._codes.mean_size,
             code_entropy=codes["code_entropy"],
         )
         posterior = self._posterior
@@ -190,7 +193,8 @@ class _Sums:
         return Evaluation(
             images=count,
             image_shape=tuple(self._shape),
-            codebook_size=size,
+            codebook_size=sum(sizes),
+            codebook_sizes=sizes if len(sizes) > 1 else None,
             positions_per_image=positions / count,
             bound_samples=0 if posterior is None or posterior.likelihood is None else self._bound_samples,
             dataset=description_of(images),

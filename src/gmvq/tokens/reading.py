@@ -72,6 +72,10 @@ def _of_indices(manifest: Manifest) -> str:
     spec = manifest.indices
     if spec.length >= 1 << 31 or (spec.levels > 1 and spec.shape[-1] != spec.levels):
         return f"indices of shape {spec.shape} with {spec.levels} level(s) cannot be"
+    if len(spec.sizes) != spec.levels or max(spec.sizes) != spec.codebook_size:
+        return (
+            f"codebooks of {spec.sizes} codes are not those of {spec.levels} level(s) of {spec.codebook_size}"
+        )
     if spec.scales > 1 and (spec.levels > 1 or spec.pyramid):
         return f"blocks of {spec.scales} sizes have one level, got {spec.levels}"
     return ""
