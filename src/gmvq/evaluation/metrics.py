@@ -235,7 +235,9 @@ def expected_perplexity(positions: int, codebook_size: int) -> float:
     return math.exp(math.log(n) - codebook_size / n * float((weights * m * m.log()).sum()))
 
 
-def rates(*, positions: int, pixels: int, codebook_size: float, code_entropy: float) -> dict[str, float]:
+def rates(
+    *, positions: int, pixels: int, codebook_size: float, code_entropy: float, tree_bits: float = 0.0
+) -> dict[str, float]:
     r"""Bits per pixel of the tokens of a set.
 
     .. math:: \text{fixed} = P \log_2 K / \text{pixels}, \quad
@@ -249,13 +251,14 @@ def rates(*, positions: int, pixels: int, codebook_size: float, code_entropy: fl
         pixels: places, over the same set.
         codebook_size: K; of levels with sizes of their own ``CodebookMetrics.mean_size``.
         code_entropy: H of the histogram, nats.
+        tree_bits: over the same set, of ragged codes: what their trees take, in both.
 
     Returns:
         ``bits_per_pixel_fixed`` and ``bits_per_pixel_entropy``.
     """
     check_positive("pixels", pixels)
-    per_pixel = positions / pixels
+    per_pixel, tree = positions / pixels, tree_bits / pixels
     return {
-        "bits_per_pixel_fixed": per_pixel * math.log2(codebook_size),
-        "bits_per_pixel_entropy": per_pixel * code_entropy / math.log(2.0),
+        "bits_per_pixel_fixed": per_pixel * math.log2(codebook_size) + tree,
+        "bits_per_pixel_entropy": per_pixel * code_entropy / math.log(2.0) + tree,
     }

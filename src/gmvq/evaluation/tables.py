@@ -30,6 +30,7 @@ _FIGURES = (
     ("perplexity", "perplexity", "codes", ",.1f"),
     ("code_entropy", "entropy of the codes", "nats/position", ".3f"),
     ("positions_per_image", "latent positions", "per image", "g"),
+    ("tree_bits_per_image", "bits of the tree", "per image", ".1f"),
     ("bits_per_pixel_fixed", "rate, codes of one length", "bits/pixel", ".4f"),
     ("bits_per_pixel_entropy", "rate, entropy coded", "bits/pixel", ".4f"),
     ("bits_per_second_fixed", "rate, codes of one length", "bits/second", ",.0f"),
