@@ -121,6 +121,19 @@ def test_tables_and_shards_are_read_as_folders_are(folder: Path, tmp_path: Path,
     assert not open_images(path, crops="whole", augment=False, **options).skipped  # nothing is looked at
 
 
+def test_cells_without_bytes_are_named(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gaps.parquet"
+    good = {"bytes": (folder / "00.jpg").read_bytes(), "path": None}
+    pq.write_table(pa.table({"image": [good, None, {"bytes": None, "path": None}, good]}), file)
+    dataset = open_images(file, split_fractions=(0.0, 0.0), augment=False)
+    assert dataset.scales
+    assert [reason for _, reason in dataset.skipped] == 2 * ["the cell holds no bytes"]
+    plain = pa.table({"image": [good["bytes"], None]})
+    pq.write_table(plain, tmp_path / "plain.parquet")
+    dataset = open_images(tmp_path / "plain.parquet", split_fractions=(0.0, 0.0), augment=False)
+    assert (dataset.scales, len(dataset.skipped)) == (True, 1)
+
+
 def test_a_stream_does_not_tell_sizes_and_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     names = ["00.jpg", "01.jpg"]
     path = packed("parquet", names, [(folder / name).read_bytes() for name in names], tmp_path)

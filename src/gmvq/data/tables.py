@@ -188,10 +188,11 @@ def _read(cells: Any, column: str, channels: int, row: int, reduce: int = 1) -> 
 def _shape(cells: Any, column: str, row: int) -> tuple[int, int]:
     """Height and width of a picture; of the memory-mapped cell its header alone is read."""
     cell = cells[row][column][0]
-    data = (cell["bytes"] if hasattr(cell, "keys") and cell.is_valid else cell).as_buffer()
-    if data is None:
+    if cell.is_valid and cell.type.num_fields:
+        cell = cell["bytes"]
+    if not cell.is_valid:
         raise UnreadableImageError(_NO_BYTES)
-    return header_shape(require("pyarrow", "data").BufferReader(data))
+    return header_shape(require("pyarrow", "data").BufferReader(cell.as_buffer()))
 
 
 def check_cells(kind: Any, column: str, where: str) -> None:
