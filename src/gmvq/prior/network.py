@@ -60,7 +60,8 @@ class TokenNetwork(nn.Module):
         self.places = nn.Embedding(spec.length + 1, width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Parameter(torch.empty(spec.parts, spec.codebook_size, width))
-        beyond = torch.arange(spec.codebook_size) >= torch.tensor(spec.sizes)[:, None]
+        sizes = torch.tensor(spec.codebook_sizes or (spec.codebook_size,))
+        beyond = torch.arange(spec.codebook_size) >= sizes[:, None]
         self.beyond: Tensor
         self.register_buffer("beyond", beyond, persistent=False)
         for weights in (self.places.weight, self.head):

@@ -83,7 +83,8 @@ class IndexSpec(Struct, frozen=True):
     @property
     def codes(self) -> str:
         """K in words, that of each level where they differ."""
-        return " + ".join(map(str, self.sizes if len(set(self.sizes)) > 1 else self.sizes[:1]))
+        each = self.codebook_size_per_level
+        return " + ".join(map(str, each if len(set(each)) > 1 else (self.codebook_size,)))
 
     @property
     def lowest(self) -> int:
