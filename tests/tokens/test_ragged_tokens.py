@@ -177,7 +177,9 @@ def test_evaluate_and_reconstruct_spend_as_encode_does(
     model.save_pretrained(run, metadata={"data": {"path": recipe.path, "size": 20}})
     argv = ["evaluate", str(run), "--data", str(recipe.path), "--size", "20"]
     assert main([*argv, "--budget", "9"]) == 0
-    assert "bits of the tree" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "bits of the tree" in said
+    assert "latent positions" not in said  # they are leaves
     found: dict[str, Any] = json.loads(next(tmp_path.glob("metrics*budget9.json")).read_text())
     stored, x = statistics(tokens, split="test"), pixels(images[16:])
     assert found["budget"] == 9

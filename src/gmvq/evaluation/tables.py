@@ -81,6 +81,8 @@ def metric_rows(values: Mapping[str, Any]) -> list[Row]:
         value, sizes = values.get(key), values.get("codebook_sizes")
         if signals:
             label, unit = (t.replace("image", "window").replace("pixel", "sample") for t in (label, unit))
+        if key == "positions_per_image" and values.get("tree_bits_per_image") is not None:
+            label = "codes"
         if isinstance(value, int | float) and not isinstance(value, bool):
             scale = 1000 if unit == "x 1e-3" else 1
             shown = sizes_text(sizes) if sizes and key == "codebook_size" else _format(scale * value, style)
