@@ -131,7 +131,10 @@ def test_there_are_five_configs() -> None:
     [
         (["--model.codebok_size", "3"], "'model.codebok_size'; did you mean model.codebook_size?"),
         (["--lr", "3"], "did you mean model.lr?"),
-        (["--model.codebook_size", "many"], "model.codebook_size: expected int, got many"),
+        (
+            ["--model.codebook_size", "many"],
+            "model.codebook_size: expected one of int, a list such as [256, 64]; got many",
+        ),
         (["--model.objective.beta", "Lineer(0, 1)"], "did you mean Linear?"),
         (["--model.objective.kind", "vae"], "'albo', 'elbo', 'literal'; got vae"),
         (["--trainer.precision", "half"], "'bf16-mixed'"),

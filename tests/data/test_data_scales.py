@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,9 @@ from gmvq.data.decode import decode, header_shape
 from gmvq.data.pictures import Pictures
 from gmvq.data.randomness import uniforms
 from gmvq.data.scales import ScaleView
+
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 
 SIZE = 32
 Picture = Callable[..., np.ndarray]
@@ -65,8 +69,78 @@ def test_large_pictures_are_recognised_and_whole_ones_can_be_asked_for(folder: P
     assert not open_images(folder, size=160).scales
     assert open_images("photos", crops="scales").scales
     assert not open_images("photos").scales
-    with pytest.raises(ValueError, match="crops='scales' needs files of images"):
+    with pytest.raises(ValueError, match="crops='scales' needs pictures whose sizes"):
         open_images("fashion_mnist", crops="scales")
+
+
+def table_of(names: list[str], data: list[bytes]) -> Any:
+    return pa.table({"image": [{"bytes": one, "path": name} for name, one in zip(names, data, strict=True)]})
+
+
+def packed(kind: str, names: list[str], data: list[bytes], out: Path) -> Path:
+    """Encoded pictures as a Parquet file, a folder that ``datasets`` saved, or a shard."""
+    if kind == "parquet":
+        pq.write_table(table_of(names, data), out / "pictures.parquet")
+        return out / "pictures.parquet"
+    if kind == "saved":
+        datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+        datasets.Dataset(table_of(names, data)).save_to_disk(out / "saved")
+        return out / "saved"
+    with tarfile.open(out / "shard.tar", "w") as archive:
+        for name, one in zip(names, data, strict=True):
+            member = tarfile.TarInfo(name)
+            member.size = len(one)
+            archive.addfile(member, io.BytesIO(one))
+    return out / "shard.tar"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "shard"])
+def test_tables_and_shards_are_read_as_folders_are(folder: Path, tmp_path: Path, kind: str) -> None:
+    """The same crops and the same tiles; headers alone are read at the start, and what has none is named."""
+    names = sorted(name for name in os.listdir(folder) if ".jpg" in name)
+    data = [(folder / name).read_bytes() for name in names]
+    path = packed(kind, names, data, tmp_path)
+    options: Any = {"split_fractions": (0.0, 0.0), "seed": 3}
+    ours, theirs = open_images(path, **options), open_images(folder, **options)
+    assert ours.scales
+    assert "12 pictures at random scales and places" in ours.description
+    pairs = [(0, draw) for draw in range(12)]
+    assert_close(
+        torch.stack(ours.__getitems__(pairs)), torch.stack(theirs.__getitems__(pairs)), rtol=0, atol=0
+    )
+    ours, theirs = open_images(path, augment=False, **options), open_images(folder, augment=False, **options)
+    assert len(ours) == len(theirs)
+    for tile in (0, len(ours) // 3, len(ours) - 1):
+        assert_close(ours[tile], theirs[tile], rtol=0, atol=0)
+    (tmp_path / "broken").mkdir()
+    path = packed(kind, names, [data[0], b"no picture", *data[2:]], tmp_path / "broken")
+    broken = open_images(path, augment=False, **options)
+    assert len(broken) < len(ours)
+    [(_, reason)] = broken.skipped
+    assert reason == "not an image in any format that is read"
+    assert not open_images(path, crops="whole", augment=False, **options).skipped  # nothing is looked at
+
+
+def test_cells_without_bytes_are_named(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gaps.parquet"
+    good = {"bytes": (folder / "00.jpg").read_bytes(), "path": None}
+    pq.write_table(pa.table({"image": [good, None, {"bytes": None, "path": None}, good]}), file)
+    dataset = open_images(file, split_fractions=(0.0, 0.0), augment=False)
+    assert dataset.scales
+    assert [reason for _, reason in dataset.skipped] == 2 * ["the cell holds no bytes"]
+    plain = pa.table({"image": [good["bytes"], None]})
+    pq.write_table(plain, tmp_path / "plain.parquet")
+    dataset = open_images(tmp_path / "plain.parquet", split_fractions=(0.0, 0.0), augment=False)
+    assert (dataset.scales, len(dataset.skipped)) == (True, 1)
+
+
+def test_a_stream_does_not_tell_sizes_and_says_what_to_do(folder: Path, tmp_path: Path) -> None:
+    names = ["00.jpg", "01.jpg"]
+    path = packed("parquet", names, [(folder / name).read_bytes() for name in names], tmp_path)
+    options: Any = {"split_fractions": (0.0, 0.0)}
+    assert not open_images(f"stream:{path}", **options).scales
+    with pytest.raises(ValueError, match="give the path of a table without stream:"):
+        open_images(f"stream:{path}", crops="scales", **options)
 
 
 def test_tiles_cover_every_pixel_of_every_picture(folder: Path) -> None:

@@ -112,6 +112,22 @@ def test_perplexity_of_a_known_histogram_ignoring_masked_positions() -> None:
     assert (values["codes_used"], values["usage"]) == (3, 0.75)
 
 
+def test_levels_of_other_sizes_are_counted_one_by_one() -> None:
+    """Two levels of 4 and 2 codes: the mean of their entropies, and the K that has the rate of both."""
+    metrics = CodebookMetrics((4, 2))
+    metrics.update(torch.tensor([[0, 0], [1, 0], [2, 0], [3, -1]]))
+    assert metrics.histogram.tolist() == [1, 1, 1, 1, 3, 0]
+    values = metrics.compute()
+    assert (values["codes_used"], values["usage"]) == (5, 5 / 6)
+    assert_close(values["code_entropy"], 4 / 7 * math.log(4))
+    assert_close(metrics.mean_size, 2 ** ((4 * 2 + 3 * 1) / 7))
+    with pytest.raises(ValueError, match=r"level 2 must lie in \[0, 1\]"):
+        metrics.update(torch.tensor([[0, 2]]))
+    assert CodebookMetrics((4, 4)).sizes == (4,)  # one histogram, as ever
+    with pytest.raises(ValueError, match=r"cannot merge codebooks of 4 \+ 2 and 4"):
+        metrics.merge(CodebookMetrics(4))
+
+
 def test_merged_histograms_equal_one_and_limits_hold() -> None:
     first, second = CodebookMetrics(3), CodebookMetrics(3)
     first.update(torch.tensor([0, 0]))

@@ -39,7 +39,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_encode.py"
 QUANTIZERS = {
     "plain": lambda: GaussianMixtureVQ(8, 32),
     "projected": lambda: GaussianMixtureVQ(8, 16, codebook_dim=3, mixture_weights="learned", support=4),
-    "residual": lambda: ResidualGMVQ(8, 8, 3),
+    "residual": lambda: ResidualGMVQ(8, [8, 8, 4]),
     "grouped": lambda: GroupedGMVQ(8, 8, 2),
     "pyramid": lambda: PyramidGMVQ(8, 8, 2),
     "ragged": lambda: RaggedGMVQ(8, 16, 2),
@@ -104,6 +104,11 @@ def test_any_batch_and_size(
     agrees(folder, model)
     extra = {"residual": [3], "grouped": [2], "pyramid": [2]}.get(name, [])
     assert notes["indices"]["shape"] == ["batch", "h", "w", *extra]
+    if name == "residual":
+        assert notes["signature"]["codebook_sizes"] == [8, 8, 4]
+        with pytest.raises(ValueError, match=r"of level 3 must lie in \[0, 3\]"):
+            load_exported(tmp_path / "out").decode(torch.full((1, 2, 2, 3), 4))
+    assert ("codebook_sizes" in notes["signature"]) == (name == "residual")
     assert notes["check"]["differing"] == 0
     assert [6, 3, 16, 20] in notes["check"]["shapes"]
     assert notes["check"]["source"] == "noise"

@@ -34,7 +34,7 @@ def dense(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
 @pytest.fixture(autouse=True)
 def taken(monkeypatch) -> list[bool]:
     """Few rows are enough; whether each search was one by cells."""
-    monkeypatch.setattr(cells, "_ROWS", 1)
+    monkeypatch.setattr(cells, "LEAST_ROWS", 1)
     search, notes = cells.search, []
 
     def noted(referee: Referee, k: int):
@@ -185,7 +185,7 @@ def test_what_is_no_number_is_left_to_the_full_search(taken) -> None:
 
 def test_few_rows_or_codes_do_not_pay(monkeypatch) -> None:
     monkeypatch.setattr(cells, "_make", None)  # would fail
-    monkeypatch.setattr(cells, "_ROWS", 300)
+    monkeypatch.setattr(cells, "LEAST_ROWS", 300)
     query, codebook, bias = clustered(299, _SIZE, 3)
     assert cells.search(Referee(query, codebook, bias), 1) is None
     query, codebook, bias = clustered(300, 16_000, 3)

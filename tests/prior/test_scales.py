@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from gmvq import PyramidGMVQ
 from gmvq.prior import TokenPrior, TokenSpec, fit_prior
@@ -126,3 +127,26 @@ def test_from_pictures_to_samples_by_the_command_line(gmvq: Callable[..., Any], 
 def bits_of(codes: torch.Tensor) -> float:
     p = np.bincount(codes.flatten()) / codes.numel()
     return -sum(value * np.log2(value) for value in p if value)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+@pytest.mark.parametrize("pyramid", [False, True])
+def test_levels_of_other_sizes_have_no_code_beyond_theirs(kind: str, pyramid: bool) -> None:
+    """Probabilities of a level sum to 1 over its own codes, so no sample and no nat is spent beyond them."""
+    sizes = (8, 2, 3)
+    spec = TokenSpec((2, 2, 3), 8, levels=3, pyramid=pyramid, codebook_sizes=sizes)
+    assert TokenSpec.from_config(spec.to_config()) == spec
+    assert TokenSpec((2, 2, 3), 8, levels=3, codebook_sizes=(8, 8, 8)) == TokenSpec((2, 2, 3), 8, levels=3)
+    prior = make_prior(spec, kind)
+    drawn = prior.sample(64, seed=0)
+    assert [int(drawn[..., level].max()) for level in range(3)] <= [7, 1, 2]
+    hidden = torch.randn(5, spec.length, prior.network.head.shape[-1])
+    chances = prior.network.logits(hidden).softmax(-1)
+    for place, level in enumerate(spec.levels_of.tolist()):
+        assert_close(chances[:, place, : sizes[level]].sum(-1), torch.ones(5))
+        assert_close(chances[:, place], prior.network.logits_at(hidden[:, place], place).softmax(-1))
+    drawn[0, 0, 0, 1] = 2
+    with pytest.raises(ValueError, match=r"indices of level 2 must lie in \[0, 1\]"):
+        prior.nats(drawn)
+    with pytest.raises(ValueError, match="codebook_sizes must be those of 3 levels"):
+        TokenSpec((2, 2, 3), 9, levels=3, codebook_sizes=sizes)

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from gmvq import RaggedGMVQ, VQAutoencoder, build_autoencoder
+from gmvq.cli.main import main
 from gmvq.quantizers.leaves import tree_bits
 from gmvq.tokens import (
     DataRecipe,
@@ -160,3 +162,50 @@ def test_manifests_of_impossible_blocks_are_refused(
     (tmp_path / "manifest.json").write_text(json.dumps(entries))
     with pytest.raises(ValueError, match=r"scales|blocks of 3 sizes"):
         read_manifest(tmp_path)
+
+
+def test_evaluate_and_reconstruct_spend_as_encode_does(
+    tokens: Path,
+    model: VQAutoencoder,
+    images: np.ndarray,
+    recipe: DataRecipe,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``gmvq evaluate --budget`` has the figures of the tokens of ``gmvq encode --budget``, and of their images."""
+    run = tmp_path / "model"
+    model.save_pretrained(run, metadata={"data": {"path": recipe.path, "size": 20}})
+    argv = ["evaluate", str(run), "--data", str(recipe.path), "--size", "20"]
+    assert main([*argv, "--budget", "9"]) == 0
+    said = capsys.readouterr().out
+    assert "bits of the tree" in said
+    assert "latent positions" not in said  # they are leaves
+    found: dict[str, Any] = json.loads(next(tmp_path.glob("metrics*budget9.json")).read_text())
+    stored, x = statistics(tokens, split="test"), pixels(images[16:])
+    assert found["budget"] == 9
+    assert found["positions_per_image"] == stored.codes_per_image
+    assert found["tree_bits_per_image"] == stored.tree_bits_per_image
+    assert found["bits_per_pixel_fixed"] == pytest.approx(stored.fixed_bits_per_pixel)
+    assert found["bits_per_pixel_entropy"] == pytest.approx(stored.bits_per_pixel)
+    error = (model.reconstruct(x, **SPENDING).clamp(0, 1) - x).square().mean()
+    assert found["mse"] == pytest.approx(float(error), rel=1e-5)
+    assert "q(c|x) is of single positions" in found["skipped"]["information"]
+
+    Image.fromarray(images[20]).save(tmp_path / "one.png")
+    out = tmp_path / "out"
+    argv = ["reconstruct", str(run), str(tmp_path / "one.png"), "--out", str(out)]
+    assert main([*argv, "--budget", "4"]) == 0
+    wanted = model.reconstruct(pixels(images[20:21]), budget=4).clamp(0, 1)
+    got = torch.from_numpy(np.asarray(Image.open(out / "one.png")).copy()).movedim(-1, 0) / 255
+    torch.testing.assert_close(got, wanted[0], atol=1 / 255, rtol=0)
+    assert not torch.allclose(got, model.reconstruct(pixels(images[20:21]))[0], atol=2 / 255)
+    assert main([*argv, "--budget", "4", "--distortion", "1"]) == 2
+    assert "not allowed with argument --budget" in capsys.readouterr().err
+
+
+def test_a_plain_model_has_nothing_to_spend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_autoencoder("tiny", codebook_size=K).save_pretrained(tmp_path / "model")
+    for command in (["evaluate"], ["reconstruct", "--out", str(tmp_path / "out")]):
+        files = [str(tmp_path)] if command[0] == "reconstruct" else []
+        assert main([command[0], str(tmp_path / "model"), *files, *command[1:], "--distortion", "1"]) == 2
+        assert "GaussianMixtureVQ has a code for each position" in capsys.readouterr().err

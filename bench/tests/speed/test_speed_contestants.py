@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from gmvq.errors import MissingExtraError
+from gmvq.functional import cells
 from gmvq_bench.rivals.sq_vae import GaussianSQ
 from gmvq_bench.speed.calls import products_of, step_of
 from gmvq_bench.speed.contestants import (
+    ALL_PRODUCTS,
     CONTESTANTS,
     LAYER_MODES,
     MODES,
@@ -58,6 +62,28 @@ def test_searches_agree(name: str) -> None:
     expected = torch.cdist(case.latents().double(), case.codes().double()).argmin(-1)
     assert found.dtype == torch.int64
     torch.testing.assert_close(found, expected)
+
+
+def test_cells_are_beside_all_products_on_clustered_latents_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one takes cells and the other never does; both give the same codes."""
+    taken: list[int] = []
+    search = cells.search
+
+    def noted(referee: Any, k: int) -> Any:
+        found = search(referee, k)
+        taken.append(0 if found is None else len(referee.query))
+        return found
+
+    monkeypatch.setattr(cells, "search", noted)
+    entry = next(one for one in grid("cells", torch.device("cpu")) if one.case.data == "clusters")
+    case = replace(entry.case, n=8200, k=20000)
+    assert case.name.endswith("fp32 clusters")
+    found = {name: step_of(build(name, case), case, case.latents())()[0] for name in entry.names}
+    assert sum(taken) == case.n  # of gm-vq search alone
+    torch.testing.assert_close(found["gm-vq search"], found[ALL_PRODUCTS])
+    # Latents and codes are in the same clusters.
+    away = case.latents() - case.codes()[found[ALL_PRODUCTS]]
+    assert float(away.square().mean()) < 2 * 0.1**2
 
 
 def test_bfloat16_latents_run_in_autocast() -> None:

@@ -13,7 +13,8 @@ import pytest
 from gmvq_bench.cli import bench
 from gmvq_bench.commands import main
 from gmvq_bench.markdown import table
-from gmvq_bench.speed.grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
+from gmvq_bench.speed.contestants import ALL_PRODUCTS
+from gmvq_bench.speed.grid import CELLS, CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 from gmvq_bench.speed.layer import KIND
 from gmvq_bench.speed.table import render, row_of, slope, sweep
 
@@ -67,6 +68,10 @@ def results() -> dict[str, Any]:
             "faiss IndexFlatL2": {"differing": 1, "ours_closer": 1, "theirs_closer": 0, "largest_gap": 1e-7}
         }
         cases.append(found)
+    for size in CELLS[:1] + CELLS[-1:]:
+        rows = {"gm-vq search": figures(2.0), ALL_PRODUCTS: figures(9.0)}
+        found = case("search", *(size[key] for key in ("n", "k", "d")), rows=rows) | {"data": size["data"]}
+        cases.append({**found, "identity": {ALL_PRODUCTS: {"differing": 0, "theirs_closer": 0}}})
     check = {
         "contestant": "gm-vq", "size": "", "worst": "loss", "error": 2e-6, "allowed": 1e-5,
         "passed": True,
@@ -106,6 +111,16 @@ def test_the_tables_hold_ratios_floors_and_reasons(results: dict[str, Any]) -> N
     assert "- LFQ: FAILED: RuntimeError: oh" in text
     assert "floor: matmul x 3" in text
     assert "1 (0)" in text, "index differences"
+    *_, last = (line for line in text.splitlines() if line.startswith("| clusters"))
+    assert [cell.strip() for cell in last.split("|")[1:-1]] == [
+        "clusters",
+        "262144",
+        "8",
+        "9.0",
+        "2.0",
+        "4.50",
+        "0",
+    ]
     for block in text.split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -104,6 +104,7 @@ class Loaded:
     model: VQAutoencoder
     notes: dict[str, Any]
     path: Path | None
+    spend: dict[str, Any] = field(default_factory=dict)  # --budget or --distortion, if given
 
     @property
     def data(self) -> dict[str, Any]:
@@ -155,10 +156,12 @@ class Loaded:
 
 def load(options: argparse.Namespace) -> Loaded:
     """Load the model of a command line."""
+    from ..models.interface import spending
     from ..training.checkpoint import open_model
 
     opened = open_model(options.checkpoint, map_location=chosen_device(options.device))
-    return Loaded(opened.model, opened.notes, opened.path)
+    given = {name: getattr(options, name, None) for name in ("budget", "distortion")}
+    return Loaded(opened.model, opened.notes, opened.path, spending(opened.model.quantizer, given))
 
 
 def chosen_device(name: str | None, option: str = "--device") -> torch.device:
@@ -176,6 +179,15 @@ def chosen_device(name: str | None, option: str = "--device") -> torch.device:
 def add_strict(parser: Parser) -> None:
     """Add the option that stops at the first bad item."""
     switch(parser, "--strict", "stop at the first item that cannot be read, in place of leaving it out")
+
+
+def add_spending(parser: Parser) -> None:
+    """Add what a model of ragged codes may spend on an image; ``load`` keeps it."""
+    either = parser.add_mutually_exclusive_group()
+    text = "the most codes of an image, for a model of ragged codes"
+    either.add_argument("--budget", help=text, type=positive, metavar="N")
+    text = "share codes where that adds at most this error, in units of log K nats, for each code saved"
+    either.add_argument("--distortion", help=text, type=float, metavar="X")
 
 
 def tell_skipped(out: Path, bad: int) -> int:

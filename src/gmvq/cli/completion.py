@@ -96,10 +96,12 @@ def _parser_of(command: Command, argv: list[str]) -> argparse.ArgumentParser:
 
 
 def _with_kinds(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Mark the options whose value is a file or a folder, so that the shell completes its name."""
+    """Mark the options whose value is a file or a folder, so that the shell completes its name; drop ``--option+``."""
     shtab = require("shtab", "train")
     kinds = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
     for action in parser._actions:
+        # jsonargparse's --option+, which appends to a list, would keep the shell from completing --option.
+        action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
         kind = _KINDS.get(str(action.metavar))
         if kind or "--config" in action.option_strings:
             action.complete = kinds[kind or "file"]  # pyright: ignore[reportAttributeAccessIssue]

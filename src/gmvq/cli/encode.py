@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..progress import Progress
 from .common import (
     Parser,
+    add_spending,
     load,
     option,
     parser_for_model,
@@ -43,8 +44,7 @@ def run(argv: Sequence[str]) -> int:
                 batch_size=options.batch_size,
                 rows_per_shard=options.rows_per_shard,
                 log_variance=options.log_variance,
-                budget=options.budget,
-                distortion=options.distortion,
+                **loaded.spend,
                 workers=options.workers,
                 engine=options.engine,
                 ray_address=options.ray_address,
@@ -68,10 +68,7 @@ def _parser() -> Parser:
     add_data_options(parser, default="what the model was trained on", split="all")
     option(parser, "--rows_per_shard", "images per shard, held in memory", positive, 8192)
     switch(parser, "--log_variance", "store how unsure each code is, too")
-    text = "the most codes of an image, for a model of ragged codes"
-    option(parser, "--budget", text, positive, metavar="N")
-    text = "share codes where that adds at most this error, in units of log K nats, for each code saved"
-    option(parser, "--distortion", text, float, metavar="X")
+    add_spending(parser)
     option(
         parser, "--workers", "processes that decode images ahead; with ray: encode", _count, 0, metavar="N"
     )
@@ -99,7 +96,7 @@ def _report(options: argparse.Namespace, result: EncodeResult) -> int:
     shape = " x ".join(map(str, manifest.indices.shape))
     size = sum(shard.bytes for shard in manifest.shards)
     tell(
-        f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codebook_size}, {manifest.shard_count} "
+        f"{manifest.rows:,} rows of {shape} codes of {manifest.indices.codes}, {manifest.shard_count} "
         f"shard{'s' if manifest.shard_count > 1 else ''}, "
         f"{size / 1e6:,.1f} MB: {result.folder}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ def run(argv: Sequence[str]) -> int:
     for module in ("lightning.pytorch", "jsonargparse"):
         require(module, "train")
     quieten()
+    from ..models.interface import code_sizes
     from ..training.cost import measure_cost
     from .options import build_parser, build_run, parse_options
 
@@ -44,13 +44,13 @@ def run(argv: Sequence[str]) -> int:
     module, data = build_run(fit, config)
     shape = (data.batch_size, data.channels, *[data.size] * data.spatial_dims)
     cost = measure_cost(module, shape, device)
-    notes = _notes(options.config, str(device), shape, module.model.quantizer.codebook_size, config)
+    notes = _notes(options.config, str(device), shape, code_sizes(module.model.quantizer), config)
     tell(json.dumps(notes | asdict(cost)) if options.json else columns(_lines(notes, cost)))
     return 0
 
 
 def _notes(
-    config: str, device: str, shape: tuple[int, ...], codebook_size: int, options: Any
+    config: str, device: str, shape: tuple[int, ...], sizes: tuple[int, ...], options: Any
 ) -> dict[str, Any]:
     """What the figures belong to."""
     import torch
@@ -64,7 +64,7 @@ def _notes(
         "threads": torch.get_num_threads(),
         "precision": recommended_precision(device),
         "batch_shape": list(shape),
-        "codebook_size": codebook_size,
+        "codebook_size": max(sizes) if len(set(sizes)) == 1 else list(sizes),
         "max_steps": steps if steps > 0 else None,
     }
 
@@ -74,13 +74,15 @@ def _lines(notes: dict[str, Any], cost: Cost) -> list[tuple[str, str]]:
     size = " x ".join(map(str, item))
     parts = ", ".join(f"{name} {_short(number)}" for name, number in cost.parameters.items())
     threads = f", {notes['threads']} threads" if notes["device"] == "cpu" else ""
-    bits = cost.tokens_per_image * math.log2(notes["codebook_size"])
     state, activations = _bytes(cost.state_bytes), _bytes(cost.activation_bytes)
     lines = [
         ("configuration", notes["config"]),
         ("measured on", f"{notes['device']}{threads}, {notes['precision']}"),
         ("parameters", f"{_short(sum(cost.parameters.values()))} ({parts})"),
-        ("tokens per image", f"{cost.tokens_per_image:,} ({bits:,.0f} bits at most, for {size})"),
+        (
+            "tokens per image",
+            f"{cost.tokens_per_image:,} ({cost.bits_per_image:,.0f} bits at most, for {size})",
+        ),
         ("encoding an image", f"{_short(cost.encode_flops)}FLOP"),
         ("decoding an image", f"{_short(cost.decode_flops)}FLOP"),
         ("training step", f"{_short(cost.step_flops)}FLOP, {batch} images"),

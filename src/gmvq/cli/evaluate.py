@@ -13,6 +13,7 @@ from ..progress import Progress
 from .common import (
     Loaded,
     add_fid_options,
+    add_spending,
     check_fid,
     load,
     option,
@@ -51,9 +52,10 @@ def run(argv: Sequence[str]) -> int:
             bound_samples=options.bound_samples,
             progress=progress,
             limit=options.limit,
+            **loaded.spend,
         )
     tell(format_table(evaluation))
-    figures = evaluation.to_dict()
+    figures = evaluation.to_dict() | loaded.spend
     if extractor is not None:
         figures["reconstruction"] = _fid(options, loaded, images, extractor)
     target = write_metrics(_target(options, loaded), figures)
@@ -74,6 +76,7 @@ def _fid(
         batch_size=options.batch_size,
         limit=options.limit,
         resamples=options.resamples,
+        **loaded.spend,
     )
     tell(f"\n{format_generation(metrics)}")
     return metrics.to_dict()
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", "Measure a tokenizer over a set of images or signals: print a table, write JSON."
     )
     add_data_options(parser, default="what the model was trained on")
+    add_spending(parser)
     text = "samples of the importance-weighted bound; 0 leaves it out"
     option(parser, "--bound_samples", text, int, 0, metavar="N")
     option(parser, "--limit", "use only the first N images", int, metavar="N")
@@ -105,4 +109,5 @@ def _target(options: argparse.Namespace, loaded: Loaded) -> Path:
         parts.append(options.split)
     if options.limit:
         parts.append(f"first{options.limit}")
+    parts += [f"{name}{value:g}" for name, value in loaded.spend.items()]
     return loaded.folder / f"{'-'.join(parts)}.json"

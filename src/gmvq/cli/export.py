@@ -95,7 +95,8 @@ def _lines(notes: dict[str, Any]) -> list[str]:
     same, error = check["indices"] - check["differing"], check["largest_image_difference"]
     lines = [
         f"images   {_shape(notes['images']['shape'])} float32 in [0, 1]; {notes['sizes']}",
-        f"indices  {_shape(notes['indices']['shape'])} int64 in [0, {notes['signature']['codebook_size'] - 1}]",
+        f"indices  {_shape(notes['indices']['shape'])} int64 in [0, {notes['signature']['codebook_size'] - 1}]"
+        f"{_of_levels(notes['signature'])}",
         f"checked  on {check['images']:,} images ({check['source']}) in {len(check['shapes'])} shapes: "
         f"{same:,} of {check['indices']:,} indices equal, decoded values within {error:.1e}",
     ]
@@ -104,6 +105,11 @@ def _lines(notes: dict[str, Any]) -> list[str]:
             f"         {check['differing']:,} indices differ, all between codes that tie to rounding"
         )
     return lines
+
+
+def _of_levels(signature: dict[str, Any]) -> str:
+    sizes = signature.get("codebook_sizes")
+    return f"; K of each code: {', '.join(map(str, sizes))}" if sizes else ""
 
 
 def _shape(entries: Sequence[str | int]) -> str:

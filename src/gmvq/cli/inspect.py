@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_rows(loaded: Loaded) -> list[tuple[str, str]]:
+    from ..models.interface import code_sizes, sizes_text
+
     model, quantizer = loaded.model, loaded.model.quantizer
     networks: Any = getattr(model.encoder, "config", {})
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -57,7 +59,7 @@ def _model_rows(loaded: Loaded) -> list[tuple[str, str]]:
         ("network", f"{networks['name']}, {parameters / 1e6:.2f} M parameters"),
         ("images", f"{loaded.channels} channels, one token for {area}"),
         ("quantizer", type(quantizer).__name__),
-        ("codebook", f"{quantizer.codebook_size:,} codes of {quantizer.dim} features"),
+        ("codebook", f"{sizes_text(code_sizes(quantizer))} codes of {quantizer.dim} features"),
     ]
     if loaded.notes.get("step") is not None:
         rows.append(("trained for", f"{loaded.notes['step']:,} steps"))

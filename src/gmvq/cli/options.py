@@ -203,8 +203,10 @@ def _explain(message: str, known: Sequence[str]) -> str:
         r'^Parser key "([\w.]+)": Does not validate .*?Subtypes: \[(.*?)\] Errors:.*Given value: (.*)$', text
     )
     if several:
-        kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2] + "]")
-        kinds = kinds.replace("dict[str, typing.Any]", "a mapping").rstrip("]")
+        kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2])
+        kinds = kinds.replace("dict[str, typing.Any]", "a mapping").replace(
+            "list[int]", "a list such as [256, 64]"
+        )
         return f"{several[1]}: expected one of {kinds}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
     if "class_path" in text and NO_CLASSES not in text:

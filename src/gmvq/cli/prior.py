@@ -50,6 +50,7 @@ def _fit(argv: Sequence[str]) -> int:
     ):
         require(module, extra)
     quieten()
+    from ..models.interface import sizes_text
     from ..prior import PriorModule, TokenDataModule
 
     planned = plan("gmvq prior fit", _fit_parser(), argv, lambda config: _name(config, argv))
@@ -67,7 +68,7 @@ def _fit(argv: Sequence[str]) -> int:
         module,
         data,
         lambda: (
-            f"tokens: {len(data.rows('train')):,} images of {shape} codes of {spec.codebook_size}{labels}"
+            f"tokens: {len(data.rows('train')):,} images of {shape} codes of {sizes_text(spec.sizes)}{labels}"
         ),
         lambda trainer: _export(planned.run_dir, module, data, trainer),
         step=planned.steps_done(module),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..files import write_bytes
 from ..reading import not_a_file
-from .common import Loaded, add_strict, load, option, parser_for_model, say, tell, tell_skipped
+from .common import Loaded, add_spending, add_strict, load, option, parser_for_model, say, tell, tell_skipped
 from .unfinished import added_results
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     option(parser, "--out", text, metavar="DIR", required=True)
     text = "write NAME-maps.webp, too: original, reconstruction, tokens and uncertainty side by side"
     parser.add_argument("--maps", action="store_true", help=text)
+    add_spending(parser)
     add_strict(parser)
     return parser
 
@@ -118,7 +119,11 @@ def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
     image = _read(file, loaded)
     device = next(loaded.model.parameters()).device
     padded = pad_to_multiple(image, loaded.downsample).to(device)
-    result = loaded.model.reconstruct(padded).float().cpu()[..., : image.shape[-2], : image.shape[-1]]
+    result = (
+        loaded.model.reconstruct(padded, **loaded.spend)
+        .float()
+        .cpu()[..., : image.shape[-2], : image.shape[-1]]
+    )
     write_bytes(target, image_file(result[0]))
     return psnr(float(per_image_mse(result, image)))
 
@@ -138,7 +143,8 @@ def _write_maps(file: Path, loaded: Loaded, target: Path) -> None:
     from ..errors import require
     from ..evaluation.maps import code_colours, look, strip
 
-    row = strip(look(loaded.model, file.name, _read(file, loaded)[0]), code_colours(loaded.model))
+    seen = look(loaded.model, file.name, _read(file, loaded)[0], **loaded.spend)
+    row = strip(seen, code_colours(loaded.model))
     buffer = io.BytesIO()
     require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
     write_bytes(target.with_name(f"{target.stem}-maps.webp"), buffer.getvalue())

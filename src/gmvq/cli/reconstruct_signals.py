@@ -63,7 +63,8 @@ def _reconstruct(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.floa
     assert loaded.scale is not None
     padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % loaded.downsample)), mode="edge")
     device = next(loaded.model.parameters()).device
-    result = loaded.model.reconstruct(torch.from_numpy(loaded.scale.to_unit(padded))[None].to(device))
+    unit = torch.from_numpy(loaded.scale.to_unit(padded))[None].to(device)
+    result = loaded.model.reconstruct(unit, **loaded.spend)
     return in_own_units(result[0], loaded.scale)[:, : signal.shape[1]]
 
 

@@ -96,6 +96,7 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
 
 def check_tokenizer(spec: TokenSpec, notes: dict[str, Any], loaded: Loaded, where: str) -> None:
     """Compare a tokenizer with the tokens that a prior was trained on."""
+    from ..models.interface import code_sizes, sizes_text
     from ..tokens.manifest import digest_of
 
     sha256 = (notes.get("tokens") or {}).get("tokenizer_sha256") or notes.get("tokenizer_sha256")
@@ -108,10 +109,11 @@ def check_tokenizer(spec: TokenSpec, notes: dict[str, Any], loaded: Loaded, wher
     quantizer = loaded.model.quantizer
     codes = getattr(quantizer, "index_shape", ())
     axes = len(spec.shape) - len(codes)
-    if spec.codebook_size != quantizer.codebook_size or spec.levels != (math.prod(codes) if codes else 1):
+    sizes = code_sizes(quantizer)
+    if spec.sizes != sizes:
         raise ValueError(
-            f"{where} has {math.prod(codes)} code(s) of {quantizer.codebook_size} for each position, and the prior "
-            f"draws {spec.levels} of {spec.codebook_size}; give the tokenizer that it was trained with"
+            f"{where} has {len(sizes)} code(s) of {sizes_text(sizes)} for each position, and the prior draws "
+            f"{spec.levels} of {sizes_text(spec.sizes)}; give the tokenizer that it was trained with"
         )
     if axes != loaded.spatial_dims:
         raise ValueError(f"{where} has {loaded.spatial_dims} axes of positions, and the prior draws {axes}")

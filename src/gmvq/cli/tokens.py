@@ -53,11 +53,13 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _lines(found: TokenStatistics) -> list[tuple[str, str]]:
+    from ..models.interface import sizes_text
+
     codes = found.codes_per_image
     shown = f"{codes:,}" if isinstance(codes, int) else f"{codes:,.1f} on average,"
     lines = [
         ("rows", f"{found.rows:,}"),
-        ("codes per image", f"{shown} of {found.codebook_size:,}"),
+        ("codes per image", f"{shown} of {sizes_text([level.codebook_size for level in found.levels])}"),
         ("rate, entropy of the codes", _rate(found.bits_per_image, found.bits_per_pixel)),
         ("rate, codes of one length", _rate(found.fixed_bits_per_image, found.fixed_bits_per_pixel)),
     ]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import check_choice, check_positive, require
-from .pictures import Crops, Pictures, Source, shapes_of
+from .pictures import Crops, Pictures, Source
 from .randomness import uniforms
 from .scales import ScaleView, are_large
 from .skipping import Watch
@@ -69,10 +69,10 @@ class ImageDataset(Dataset[Tensor]):
         self.watch = Watch()
         self._vary = vary
         self._view: TileView | PictureView | ScaleView
-        if crops == "scales" and shapes_of(source) is None:
+        if crops == "scales" and not (isinstance(source, Pictures) and source.sized):
             raise ValueError(
-                "crops='scales' needs files of images, or the built-in photographs; leave it at 'auto' for "
-                f"{source.description}"
+                "crops='scales' needs pictures whose sizes their files, tables or shards tell before they are decoded. "
+                f"{source.description} does not: leave crops at 'auto', or give the path of a table without stream:"
             )
         #: Whether crops are at random scales and places, and other items tiles.
         self.scales = crops == "scales" or (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +72,12 @@ def decode(data: Path | bytes, channels: int, reduce: int = 1) -> Image:
         raise UnreadableImageError(reason(error)) from error
 
 
-def header_shape(path: Path) -> tuple[int, int]:
-    """Height and width of a picture once it stands upright, by its header alone."""
-    if path.stat().st_size == 0:
+def header_shape(source: Path | BinaryIO) -> tuple[int, int]:
+    """Height and width of a picture, a file or an open one, once it stands upright, by its header alone."""
+    if isinstance(source, Path) and source.stat().st_size == 0:
         raise UnreadableImageError("the file is empty")
     try:
-        with _open(path) as image:
+        with _open(source) as image:
             # For a PNG file without EXIF in front, PIL would decode the pixels to look for it behind them.
             known = image.format != "PNG" or "exif" in image.info
             turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -88,7 +88,7 @@ def header_shape(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _open(source: Path | io.BytesIO) -> Iterator[Image]:
+def _open(source: Path | BinaryIO) -> Iterator[Image]:
     """Open a picture of a format and size that is read; its pixels are not decoded yet."""
     pil = require("PIL.Image", "data")
     with (

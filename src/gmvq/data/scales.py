@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from .decode import UnreadableImageError
-from .pictures import Pictures, Source, shapes_of
+from .pictures import Pictures, Source
 from .randomness import permutation
 from .skipping import TOO_SMALL
 from .slots import Pixels, Shape, Slots
@@ -29,7 +29,7 @@ _LARGE, _CROPS_LONG = 512, 4
 
 def are_large(source: Source, size: int) -> bool:
     """Whether the pictures of a source are so much larger than the crop that a crop should not show all of one."""
-    shapes = shapes_of(source)
+    shapes = source.some_shapes if isinstance(source, Pictures) else None
     return shapes is not None and float(np.median(shapes.min(1))) >= max(_LARGE, _CROPS_LONG * size)
 
 
@@ -60,7 +60,7 @@ class ScaleView:
         assert source.shapes is not None
         self._source, self._size, self._seed = source, size, seed
         shorter = source.shapes.min(1)
-        small = np.flatnonzero(shorter < size).tolist()
+        small = np.flatnonzero((shorter > 0) & (shorter < size)).tolist()
         source.skipped.extend((source.name(i), f"{TOO_SMALL} {size} x {size}") for i in small)
         self._order = np.flatnonzero(shorter >= size)
         if not len(self._order):

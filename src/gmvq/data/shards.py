@@ -9,6 +9,7 @@ Nothing is unpacked. Of a member its size is compared with the file, and its nam
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -16,13 +17,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..reading import check_plain, open_input
-from .decode import UnreadableImageError, decode, image_suffixes, reason
+from .decode import UnreadableImageError, decode, header_shape, image_suffixes, reason
 from .folders import summary
 from .pictures import Pictures
 from .splits import Wanted, choose_split, files_by_split
@@ -64,7 +65,16 @@ class Shards:
     labels: NDArray[np.int64] | None
     skipped: list[tuple[str, str]] = field(default_factory=list)
 
-    def read(self, channels: int, row: int) -> Image:
+    def shape(self, row: int) -> tuple[int, int]:
+        """Height and width of a picture, of which its header alone is read."""
+        shard, start, size = self.places[row].tolist()
+        try:
+            with open_input(self.files[shard]) as file:
+                return header_shape(io.BufferedReader(_Part(file, start, size)))
+        except (OSError, ValueError) as error:
+            raise UnreadableImageError(reason(error)) from error
+
+    def read(self, channels: int, row: int, reduce: int = 1) -> Image:
         """Decode a picture."""
         shard, start, size = self.places[row].tolist()
         try:
@@ -75,7 +85,31 @@ class Shards:
             raise UnreadableImageError(reason(error)) from error
         if len(data) < size:
             raise UnreadableImageError("the shard has become shorter since it was opened")
-        return decode(data, channels)
+        return decode(data, channels, reduce)
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of an open file, as a file."""
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        data = self._file.read(min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def open_shards(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
@@ -101,6 +135,7 @@ def open_shards(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
         f"{path.name} ({wanted.split}; {len(stamps)} shards; {rule})",
         found.labels,
         skipped=list(found.skipped),
+        shape_of=found.shape,
     )
 
 

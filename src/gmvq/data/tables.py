@@ -20,7 +20,7 @@ from ..errors import one_line, require
 from ..files import inside
 from ..reading import open_input, read_json
 from .arrow_limits import check_arrow
-from .decode import UnreadableImageError, decode
+from .decode import UnreadableImageError, decode, header_shape
 from .parquet_limits import check_parquet
 from .pictures import Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
@@ -32,6 +32,7 @@ IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 #: Aligned CelebA, which is used as the field does: the central square, then resized, in training too.
 _CELEBA = (178, 218)
+_NO_BYTES = "the cell holds no bytes"
 
 
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
@@ -173,14 +174,25 @@ def _choose(
         names=f"{title}[{home}]",
         description=f"{title} ({wanted.split}; {rule})",
         labels=labels,
+        shape_of=partial(_shape, cells, column),
     )
     with contextlib.suppress(UnreadableImageError):
         pictures.framing = "whole" if pictures.read(int(rows[0])).size == _CELEBA else "crop"
     return pictures
 
 
-def _read(cells: Any, column: str, channels: int, row: int) -> Image:
-    return decode_cell(_cell(cells, column, row), channels)
+def _read(cells: Any, column: str, channels: int, row: int, reduce: int = 1) -> Image:
+    return decode_cell(_cell(cells, column, row), channels, reduce)
+
+
+def _shape(cells: Any, column: str, row: int) -> tuple[int, int]:
+    """Height and width of a picture; of the memory-mapped cell its header alone is read."""
+    cell = cells[row][column][0]
+    if cell.is_valid and cell.type.num_fields:
+        cell = cell["bytes"]
+    if not cell.is_valid:
+        raise UnreadableImageError(_NO_BYTES)
+    return header_shape(require("pyarrow", "data").BufferReader(cell.as_buffer()))
 
 
 def check_cells(kind: Any, column: str, where: str) -> None:
@@ -192,12 +204,12 @@ def check_cells(kind: Any, column: str, where: str) -> None:
         )
 
 
-def decode_cell(cell: Any, channels: int) -> Image:
+def decode_cell(cell: Any, channels: int, reduce: int = 1) -> Image:
     """Decode the image of a row: bytes, or a mapping that holds them."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
-        raise UnreadableImageError("the cell holds no bytes")
-    return decode(data, channels)
+        raise UnreadableImageError(_NO_BYTES)
+    return decode(data, channels, reduce)
 
 
 def _cell(cells: Any, column: str, row: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.interface import device_of, evaluating
+from ..models.interface import code_sizes, device_of, evaluating
 from ..objectives import MixtureQuantizer
 from .batches import Images, image_batches
 from .metrics import CodebookMetrics
@@ -139,9 +139,9 @@ def inspect_codebook(
 
 
 def code_histogram(model: nn.Module, dataset: Images, *, batch_size: int = 64) -> Tensor:
-    """Count the positions that get each code over a data set: (K,), int64."""
+    """Count the positions that get each code over a data set: (K,), int64; of levels with other sizes one by one."""
     encoder: Any = model
-    metrics = CodebookMetrics(encoder.quantizer.codebook_size)
+    metrics = CodebookMetrics(code_sizes(encoder.quantizer))
     with evaluating(model):
         for batch in image_batches(dataset, batch_size=batch_size, device=device_of(model)):
             metrics.update(encoder.encode(batch))

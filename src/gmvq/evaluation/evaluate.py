@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
-from ..models.interface import device_of, evaluating
+from ..models.interface import code_sizes, device_of, evaluating
 from ..objectives import Likelihood
+from ..quantizers import RaggedGMVQ
+from ..quantizers.leaves import to_leaves, tree_bits
 from .batches import Images, check_codes, count_batches, description_of, image_batches
 from .metrics import CodebookMetrics, ImageMetrics, per_image_ssim, rates
 from .posterior import Posterior
@@ -30,7 +32,11 @@ class Evaluation:
     Attributes:
         images, image_shape: number of images, and their (C, ...).
         codebook_size, positions_per_image: K and the mean number of unmasked latent positions P.
+        codebook_sizes: K of each level, where they differ; ``codebook_size`` is then their sum, and codes are counted
+            level by level.
         mse, psnr, psnr_per_image, ssim: see ``ImageMetrics``; of reconstructions clamped to [0, 1].
+        tree_bits_per_image: of a ``RaggedGMVQ``, a bit for each block of which its tree says if it is divided. Codes
+            are then those of the leaves, as they are stored, P their mean number, and the rates count both.
         codes_used, usage, code_entropy, perplexity: of the hard codes, see ``CodebookMetrics``.
         bits_per_pixel_fixed, bits_per_pixel_entropy: see ``rates``.
         conditional_entropy: mean of H(q(c|x)), nats per position.
@@ -71,6 +77,8 @@ class Evaluation:
     elbo_discrete: float | None = None
     importance_weighted: float | None = None
     bound_samples: int = 0
+    codebook_sizes: tuple[int, ...] | None = None
+    tree_bits_per_image: float | None = None
     snr: float | None = None
     snr_per_window: float | None = None
     log_spectral_distance: float | None = None
@@ -96,6 +104,7 @@ def evaluate(
     progress: Progress | None = None,
     limit: int | None = None,
     seed: int = 0,
+    **spend: Any,
 ) -> Evaluation:
     """Measure reconstruction, codebook, rate, posterior and bounds of a tokenizer over a set.
 
@@ -114,6 +123,7 @@ def evaluate(
         limit: use only the first so many images.
         seed: of the bounds' samples. The global generators are left alone (unless a loader passed in uses
             them).
+        spend: ``budget`` or ``distortion``, for a ``RaggedGMVQ``; figures of q(c|x) at each position are then skipped.
 
     Raises:
         TypeError: batches are no floating-point tensors.
@@ -130,8 +140,8 @@ def evaluate(
     batches = image_batches(images, batch_size=batch_size, device=device_of(model), limit=limit)
     with evaluating(model), latents_of(tokenizer.quantizer) as caught:
         for number, x in enumerate(batches, 1):
-            out = tokenizer(x)
-            sums = sums or _Sums(tokenizer, x, out.quantizer.indices, likelihood, bound_samples, seed)
+            out = tokenizer(x, **spend)
+            sums = sums or _Sums(tokenizer, x, out.quantizer.indices, likelihood, bound_samples, seed, spend)
             sums.update(x, out, caught[-1] if caught else None)
             caught.clear()
             if progress is not None:
@@ -151,32 +161,40 @@ class _Sums:
         likelihood: Likelihood | None,
         bound_samples: int,
         seed: int,
+        spend: dict[str, Any],
     ) -> None:
         check_codes(indices)
         self._shape = x.shape[1:]
         self._skipped: dict[str, str] = {}
-        self._codes = CodebookMetrics(tokenizer.quantizer.codebook_size)
+        self._codes = CodebookMetrics(code_sizes(tokenizer.quantizer))
         self._quality = ImageMetrics(ssim=_can_ssim(x, self._skipped))
         self._signals = SignalMetrics() if x.ndim == 3 else None
-        self._posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, self._skipped)
+        self._posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, self._skipped, spend)
+        self._scales = tokenizer.quantizer.scales if isinstance(tokenizer.quantizer, RaggedGMVQ) else 1
+        self._tree = 0
         self._bound_samples = bound_samples
 
     def update(self, x: Tensor, out: Any, latents: Tensor | None) -> None:
         self._quality.update(out.reconstruction, x)
         if self._signals is not None:
             self._signals.update(out.reconstruction, x)
-        self._codes.update(out.quantizer.indices)
+        codes = out.quantizer.indices
+        if self._scales > 1:
+            self._tree += int(tree_bits(codes, self._scales).sum())
+            codes, _, _ = to_leaves(codes, self._scales)
+        self._codes.update(codes)
         if self._posterior is not None and latents is not None:
             self._posterior.update(latents, x, out.quantizer.indices)
 
     def compute(self, images: Images) -> Evaluation:
         count, codes = self._quality.images, self._codes.compute()
-        size, positions = self._codes.histogram.numel(), self._codes.positions
+        sizes, positions = self._codes.sizes, self._codes.positions
         bits = rates(
             positions=positions,
             pixels=count * math.prod(self._shape[1:]),
-            codebook_size=size,
+            codebook_size=self._codes.mean_size,
             code_entropy=codes["code_entropy"],
+            tree_bits=self._tree,
         )
         posterior = self._posterior
         values: dict[str, Any] = {
@@ -190,7 +208,9 @@ class _Sums:
         return Evaluation(
             images=count,
             image_shape=tuple(self._shape),
-            codebook_size=size,
+            codebook_size=sum(sizes),
+            codebook_sizes=sizes if len(sizes) > 1 else None,
+            tree_bits_per_image=self._tree / count if self._scales > 1 else None,
             positions_per_image=positions / count,
             bound_samples=0 if posterior is None or posterior.likelihood is None else self._bound_samples,
             dataset=description_of(images),

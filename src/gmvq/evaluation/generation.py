@@ -187,6 +187,7 @@ def reconstruction_metrics(
     limit: int | None = None,
     resamples: int = 50,
     seed: int = 0,
+    **spend: Any,
 ) -> GenerationMetrics:
     """rFID and the rest of a tokenizer: its reconstructions against the images themselves, in one pass.
 
@@ -196,6 +197,7 @@ def reconstruction_metrics(
         extractor: default: the packaged EfficientNet-Lite0 on the model's device.
         batch_size, limit: as in ``features``.
         resamples, seed: as in ``generation_metrics``, whose intervals keep an image with its reconstruction.
+        spend: ``budget`` or ``distortion``, for a ``RaggedGMVQ``.
     """
     place = device_of(model)
     extractor = (open_extractor() if extractor is None else extractor).to(place)
@@ -205,7 +207,7 @@ def reconstruction_metrics(
     with evaluating(model), evaluating(extractor):
         for x in image_batches(images, batch_size=batch_size, device=place, limit=limit):
             originals.append(_extract(extractor, x))
-            copies.append(_extract(extractor, tokenizer(x).reconstruction))
+            copies.append(_extract(extractor, tokenizer(x, **spend).reconstruction))
     name = extractor_name(extractor)
     return generation_metrics(
         torch.cat(originals),

@@ -46,13 +46,16 @@ class Seen:
         return (self.reconstruction - self.image).square().mean(0).sqrt()
 
 
-def look(model: nn.Module, name: str, image: Tensor) -> Seen:
-    """Encode and decode one picture (C, H, W) of any size, its last row and column repeated up to whole positions."""
+def look(model: nn.Module, name: str, image: Tensor, **spend: Any) -> Seen:
+    """Encode and decode one picture (C, H, W) of any size, its last row and column repeated up to whole positions.
+
+    ``spend`` is ``budget`` or ``distortion``, for a ``RaggedGMVQ``.
+    """
     tokenizer: Any = model
     step = int(getattr(getattr(tokenizer, "encoder", None), "config", {}).get("downsample", 1))
     height, width = image.shape[1:]
     with evaluating(model):
-        out = tokenizer(pad_to_multiple(image[None].float(), step).to(device_of(model)))
+        out = tokenizer(pad_to_multiple(image[None].float(), step).to(device_of(model)), **spend)
     if out.reconstruction.ndim != 4:
         raise ValueError(f"expected images (B, C, H, W) of the model, got {tuple(out.reconstruction.shape)}")
     reconstruction = out.reconstruction[0, :, :height, :width].detach().float().cpu().clamp(0.0, 1.0)

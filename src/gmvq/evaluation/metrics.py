@@ -8,12 +8,14 @@ collect the accumulators of several by any means (they pickle) and merge them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from ..errors import check_indices, check_positive, require
+from ..models.interface import sizes_text
 
 #: Smallest MSE of one image in its PSNR: an exact reconstruction counts as 100 dB and not as infinity.
 MIN_MSE = 1e-10
@@ -137,28 +139,39 @@ class CodebookMetrics:
     With n_c the number of positions that got code c and p_c = n_c / n:
     usage = share of codes with n_c > 0; entropy H = -sum_c p_c log p_c (nats); perplexity = exp H, 1 to K.
 
+    The codes of a position are counted in one histogram if they have the same K. Levels of other sizes have a histogram
+    each: H is then the mean over codes, sum_l n_l H_l / n, and usage the share of all sum_l K_l codes.
+
     Args:
-        codebook_size: K.
+        codebook_size: K, or that of each code on the last axis of the indices.
 
     Attributes:
-        histogram: n_c, (K,), int64.
+        sizes: K of each histogram.
+        histogram: n_c, (K,), int64; of several those of the levels one after another.
     """
 
-    def __init__(self, codebook_size: int) -> None:
-        check_positive("codebook_size", codebook_size)
-        self.histogram = torch.zeros(codebook_size, dtype=torch.int64)
+    def __init__(self, codebook_size: int | Sequence[int]) -> None:
+        sizes = (codebook_size,) if isinstance(codebook_size, int) else tuple(codebook_size)
+        for size in sizes:
+            check_positive("codebook_size", size)
+        self.sizes = sizes if len(set(sizes)) > 1 else sizes[:1]
+        self.histogram = torch.zeros(sum(self.sizes), dtype=torch.int64)
 
     def update(self, indices: Tensor) -> None:
-        """Add indices of any shape, int64, values in [0, K) or -1."""
-        check_indices(indices, self.histogram.numel())
-        valid = indices[indices >= 0]
-        self.histogram += torch.bincount(valid, minlength=self.histogram.numel()).cpu()
+        """Add indices of any shape, int64, values in [0, K) or -1; the levels, if apart, on the last axis."""
+        check_indices(indices, self.sizes)
+        columns = indices[None] if len(self.sizes) == 1 else indices.movedim(-1, 0)
+        counts = [
+            torch.bincount(column[column >= 0], minlength=size)
+            for column, size in zip(columns, self.sizes, strict=True)
+        ]
+        self.histogram += torch.cat(counts).to(self.histogram.device)
 
     def merge(self, other: CodebookMetrics) -> Self:
         """Add the histogram of another accumulator, for example another process's."""
-        if self.histogram.shape != other.histogram.shape:
+        if self.sizes != other.sizes:
             raise ValueError(
-                f"cannot merge codebooks of {self.histogram.numel()} and {other.histogram.numel()} codes"
+                f"cannot merge codebooks of {sizes_text(self.sizes)} and {sizes_text(other.sizes)} codes"
             )
         self.histogram += other.histogram
         return self
@@ -168,6 +181,15 @@ class CodebookMetrics:
         """Number of unmasked positions counted."""
         return int(self.histogram.sum())
 
+    @property
+    def mean_size(self) -> float:
+        """The K of codes of one length at the same rate: exp of the mean of log K over codes."""
+        if len(self.sizes) == 1:
+            return self.sizes[0]
+        counts = [int(part.sum()) for part in self.histogram.split(self.sizes)]
+        logs = sum(count * math.log(size) for count, size in zip(counts, self.sizes, strict=True))
+        return math.exp(logs / sum(counts))
+
     def compute(self) -> dict[str, float]:
         """Return ``codes_used``, ``usage`` (0 to 1), ``code_entropy`` (nats) and ``perplexity``.
 
@@ -176,12 +198,14 @@ class CodebookMetrics:
         """
         if self.positions == 0:
             raise ValueError("no unmasked position has been added; call update(indices) first")
-        p = self.histogram.double() / self.positions
-        entropy = float(-torch.xlogy(p, p).sum()) + 0.0  # + 0.0 turns -0.0 into 0.0
+        entropy = 0.0
+        for counts in self.histogram.double().split(self.sizes):
+            p = counts / counts.sum().clamp_min(1)
+            entropy -= float(counts.sum() / self.positions * torch.xlogy(p, p).sum())
         used = int((self.histogram > 0).sum())
         return {
             "codes_used": used,
-            "usage": used / p.numel(),
+            "usage": used / self.histogram.numel(),
             "code_entropy": entropy,
             "perplexity": math.exp(entropy),
         }
@@ -211,7 +235,9 @@ def expected_perplexity(positions: int, codebook_size: int) -> float:
     return math.exp(math.log(n) - codebook_size / n * float((weights * m * m.log()).sum()))
 
 
-def rates(*, positions: int, pixels: int, codebook_size: int, code_entropy: float) -> dict[str, float]:
+def rates(
+    *, positions: int, pixels: int, codebook_size: float, code_entropy: float, tree_bits: float = 0.0
+) -> dict[str, float]:
     r"""Bits per pixel of the tokens of a set.
 
     .. math:: \text{fixed} = P \log_2 K / \text{pixels}, \quad
@@ -223,15 +249,16 @@ def rates(*, positions: int, pixels: int, codebook_size: int, code_entropy: floa
     Args:
         positions: unmasked latent positions P, over the set.
         pixels: places, over the same set.
-        codebook_size: K.
+        codebook_size: K; of levels with sizes of their own ``CodebookMetrics.mean_size``.
         code_entropy: H of the histogram, nats.
+        tree_bits: over the same set, of ragged codes: what their trees take, in both.
 
     Returns:
         ``bits_per_pixel_fixed`` and ``bits_per_pixel_entropy``.
     """
     check_positive("pixels", pixels)
-    per_pixel = positions / pixels
+    per_pixel, tree = positions / pixels, tree_bits / pixels
     return {
-        "bits_per_pixel_fixed": per_pixel * math.log2(codebook_size),
-        "bits_per_pixel_entropy": per_pixel * code_entropy / math.log(2.0),
+        "bits_per_pixel_fixed": per_pixel * math.log2(codebook_size) + tree,
+        "bits_per_pixel_entropy": per_pixel * code_entropy / math.log(2.0) + tree,
     }

@@ -38,12 +38,21 @@ class Posterior:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, likelihood: Likelihood | None, samples: int, seed: int, skipped: dict[str, str]
+        cls,
+        tokenizer: Any,
+        likelihood: Likelihood | None,
+        samples: int,
+        seed: int,
+        skipped: dict[str, str],
+        spend: dict[str, Any],
     ) -> Posterior | None:
         """Decide what can be measured; the rest goes to ``skipped`` with its reason."""
         bounds = ("elbo", "albo", "elbo_discrete", *(("importance_weighted",) if samples else ()))
-        if not isinstance(tokenizer.quantizer, MixtureQuantizer):
+        mixture = isinstance(tokenizer.quantizer, MixtureQuantizer)
+        if spend or not mixture:
             reason = f"{type(tokenizer.quantizer).__name__} is no mixture: it has no q(c|x)"
+            if mixture:
+                reason = f"with a {' or '.join(spend)} blocks share codes, and q(c|x) is of single positions"
             entropies = ("conditional_entropy", "aggregate_entropy", "information", "kl_aggregate")
             skipped.update(dict.fromkeys((*entropies, *bounds), reason))
             return None

@@ -18,7 +18,7 @@ from torch import nn
 from ..environment import versions
 from ..errors import require
 from ..files import write_text
-from ..models.interface import device_of
+from ..models.interface import code_sizes, device_of, sizes_text
 from ..reading import read_json, read_text
 from ..screen import printable
 from . import plots
@@ -140,7 +140,7 @@ def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts = [
         description_of(dataset),
-        f"{type(quantizer).__name__}, {quantizer.codebook_size:,} codes of {quantizer.dim} features",
+        f"{type(quantizer).__name__}, {sizes_text(code_sizes(quantizer))} codes of {quantizer.dim} features",
         f"{parameters / 1e6:.2f} M parameters",
         "" if history.last_step is None else f"{history.last_step:,} steps",
     ]
@@ -154,7 +154,7 @@ def _tiles(rows: list[Row], metrics: Mapping[str, Any]) -> list[tuple[str, str, 
         if key in by_key:
             row = by_key[key]
             unit = row.unit
-            if key == "perplexity" and "codebook_size" in by_key:
+            if key == "perplexity" and "codebook_size" in by_key and not metrics.get("codebook_sizes"):
                 full = full_use(metrics)
                 unit = (
                     f"of {by_key['codebook_size'].value}"
@@ -179,7 +179,7 @@ def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
 def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Heading and plot of every group of curves that the run has."""
     found = []
-    size = metrics.get("codebook_size")
+    size = None if metrics.get("codebook_sizes") else metrics.get("codebook_size")
     for heading, label, log, names in _CURVES:
         keys = [f"{prefix}/{name}" for prefix in _PREFIXES for name in names]
         series = [(key.replace("_", " "), *history.curves[key]) for key in keys if key in history.curves]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_json
+from ..models.interface import sizes_text
 from .evaluate import Evaluation
 from .metrics import expected_perplexity, expected_usage
 
@@ -29,6 +30,7 @@ _FIGURES = (
     ("perplexity", "perplexity", "codes", ",.1f"),
     ("code_entropy", "entropy of the codes", "nats/position", ".3f"),
     ("positions_per_image", "latent positions", "per image", "g"),
+    ("tree_bits_per_image", "bits of the tree", "per image", ".1f"),
     ("bits_per_pixel_fixed", "rate, codes of one length", "bits/pixel", ".4f"),
     ("bits_per_pixel_entropy", "rate, entropy coded", "bits/pixel", ".4f"),
     ("bits_per_second_fixed", "rate, codes of one length", "bits/second", ",.0f"),
@@ -76,12 +78,15 @@ def metric_rows(values: Mapping[str, Any]) -> list[Row]:
     rows = []
     signals = len(values.get("image_shape") or ()) == 2
     for key, label, unit, style in _FIGURES:
-        value = values.get(key)
+        value, sizes = values.get(key), values.get("codebook_sizes")
         if signals:
             label, unit = (t.replace("image", "window").replace("pixel", "sample") for t in (label, unit))
+        if key == "positions_per_image" and values.get("tree_bits_per_image") is not None:
+            label = "codes"
         if isinstance(value, int | float) and not isinstance(value, bool):
             scale = 1000 if unit == "x 1e-3" else 1
-            rows.append(Row(key, label, _format(scale * value, style), unit))
+            shown = sizes_text(sizes) if sizes and key == "codebook_size" else _format(scale * value, style)
+            rows.append(Row(key, label, shown, unit))
     return rows
 
 
@@ -115,7 +120,10 @@ def full_use(values: Mapping[str, Any]) -> tuple[float, float] | None:
     """Usage and perplexity to expect of these figures' sample if all codes were equally likely.
 
     None where the sample is large enough for it not to matter: the perplexity would be 95 % of the codebook or more.
+    None, too, of levels with sizes of their own, whose samples are not known here.
     """
+    if values.get("codebook_sizes"):
+        return None
     positions, size = values.get("positions"), values.get("codebook_size")
     if positions is None and values.get("images") and values.get("positions_per_image"):
         positions = round(values["images"] * values["positions_per_image"])

@@ -64,7 +64,7 @@ class Exported:
         """
         _check_dtype(indices, torch.int64, "an int64 tensor of indices")
         self.signature.check_indices(indices.shape)
-        check_indices(indices, self.signature.codebook_size)
+        check_indices(indices, self.signature.codebook_sizes or self.signature.codebook_size)
         return self._runner.decode(indices.contiguous())
 
 
@@ -107,8 +107,9 @@ def open_files(folder: Path, notes: dict[str, Any]) -> Exported:
     """``load_exported`` without the check of the digests."""
     names = FORMATS[notes["format"]]
     runner = _RUNNERS[notes["format"]](*(folder / name for name in names))
-    entries = dict(notes["signature"])
-    return Exported(runner, Signature(**{**entries, "index_shape": tuple(entries["index_shape"])}), notes)
+    entries = notes["signature"]
+    lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
+    return Exported(runner, Signature(**{**entries, **lists}), notes)
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
@@ -132,11 +133,16 @@ def read_sidecar(folder: Path) -> dict[str, Any]:
 def _is_signature(entries: Any) -> bool:
     """Whether this is a ``Signature.to_dict``."""
     numbers = {"channels", "downsample", "spatial_dims", "codebook_size", "dim"}
-    if not isinstance(entries, dict) or entries.keys() - {"least"} != {*numbers, "index_shape"}:
+    if not isinstance(entries, dict) or entries.keys() - {"least", "codebook_sizes"} != {
+        *numbers,
+        "index_shape",
+    }:
         return False
-    shape = entries["index_shape"]
+    shape, each = entries["index_shape"], entries.get("codebook_sizes", [])
     sizes = [entries.get("least", 2), *(entries[name] for name in numbers)]
-    sizes += shape if isinstance(shape, list) else [None]
+    sizes += shape + each if isinstance(shape, list) and isinstance(each, list) else [None]
+    if each and [len(each)] != shape:
+        return False
     return all(type(size) is int and size > 0 for size in sizes) and entries["spatial_dims"] <= 3
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import one_line
-from ..models.interface import decode_latents, feature_axis
+from ..models.interface import code_sizes, decode_latents, feature_axis
 from ..quantizers import PyramidGMVQ
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 #: Largest batch and number of latent positions along an axis; programs are made for a range.
 _MAX_BATCH, _MAX_POSITIONS = 1 << 16, 1 << 14
+#: Entries of a signature that are written where they differ from these.
+_OPTIONAL: dict[str, Any] = {"least": 2, "codebook_sizes": []}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Signature:
         index_shape: of the indices of one position: () for one code, (n,) for n levels or groups.
         codebook_size: K; indices are int64 in [0, K), or -1 for a masked position.
         dim: D.
+        codebook_sizes: K of each code of a position, where they differ; ``codebook_size`` is then the largest.
         least: positions along every side, at least. A program treats an axis of one as a case of its own, and so of a
             pyramid the coarsest scale has two blocks.
     """
@@ -44,6 +47,7 @@ class Signature:
     codebook_size: int
     dim: int
     least: int = 2
+    codebook_sizes: tuple[int, ...] = ()
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -98,9 +102,10 @@ class Signature:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, of types that JSON has; ``least`` where it is not 2."""
+        """The fields, of types that JSON has; the last two where they are not their defaults."""
         fields = {**asdict(self), "index_shape": list(self.index_shape)}
-        return {name: value for name, value in fields.items() if name != "least" or value != 2}
+        fields["codebook_sizes"] = list(self.codebook_sizes)
+        return {name: value for name, value in fields.items() if _OPTIONAL.get(name) != value}
 
 
 class EncoderGraph(nn.Module):
@@ -176,8 +181,9 @@ def signature_of(
         )
     quantizer, codes = model.quantizer, found[1 + spatial_dims :]
     least = 1 + (1 << (codes[0] - 1)) if isinstance(quantizer, PyramidGMVQ) else 2
-    sizes = quantizer.codebook_size, quantizer.dim
-    return Signature(channels, downsample, spatial_dims, codes, *sizes, least=least)
+    sizes = code_sizes(quantizer)
+    own = sizes if len(set(sizes)) > 1 else ()
+    return Signature(channels, downsample, spatial_dims, codes, max(sizes), quantizer.dim, least, own)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from .referee import Referee
 from .selection import largest_one
 
 #: Rows, codes, and codes for each of the k, from which it is worth a look whether cells pay; the largest k.
-_ROWS, _CODES, _CODES_PER_K, _MAX_K = 1 << 13, 1 << 14, 1 << 10, 16
+LEAST_ROWS, _CODES, _CODES_PER_K, _MAX_K = 1 << 13, 1 << 14, 1 << 10, 16
 #: The look: so many rows may need this share of the codes on average. Codes near the k best that a row may have.
 _LOOK, _SHARE, _PAIRS = 256, 0.2, 64
 #: Codes of a cell; codes for each centre, and steps, of k-means.
@@ -70,7 +70,7 @@ def search(referee: Referee, k: int) -> tuple[Tensor, Tensor, Tensor] | None:
     """
     query, codebook = referee.query, referee.codebook
     (count, size), limit = (query.shape[0], codebook.shape[0]), max(_CODES, _CODES_PER_K * k)
-    if query.device.type != "cpu" or k > _MAX_K or count < _ROWS or size < limit:
+    if query.device.type != "cpu" or k > _MAX_K or count < LEAST_ROWS or size < limit:
         return None
     cells = _make(referee)
     if cells is None or not _pay(cells, referee, k):

@@ -17,7 +17,7 @@ from ..quantizers import PyramidGMVQ
 from ..reading import is_number, is_remote
 from ..screen import markdown
 from .digest import model_digest
-from .interface import Tokenizer, networks_of
+from .interface import Tokenizer, code_sizes, networks_of, sizes_text
 
 #: A card with this line is replaced by the next push, one without it is its owner's.
 MARKER = "<!-- Written by gmvq. Delete this line, and the next push leaves your text alone. -->"
@@ -72,11 +72,12 @@ def model_card(
     name = (repo_id or "gmvq tokenizer").rsplit("/", 1)[-1]
     networks = networks_of(model)
     kind = "signal" if networks.get("spatial_dims") == 1 else "image"
-    codes = math.prod(getattr(model.quantizer, "index_shape", ()))
+    sizes = code_sizes(model.quantizer)
+    counts = [1.0] * len(sizes)
     if isinstance(model.quantizer, PyramidGMVQ):
-        side = 1 << (codes - 1)
-        area = [side] * networks.get("spatial_dims", 2)
-        codes = sum(model.quantizer.codes_per_item(area)) / math.prod(area)
+        area = [1 << (len(sizes) - 1)] * networks.get("spatial_dims", 2)
+        counts = [count / math.prod(area) for count in model.quantizer.codes_per_item(area)]
+    codes = sum(counts)
     axes, parts = networks.get("spatial_dims", 0), cast(Any, model)
     return fill_card(
         "model_card.md.j2",
@@ -93,8 +94,8 @@ def model_card(
         codes=codes,
         mixture=type(model.quantizer).__module__.startswith("gmvq.quantizers"),
         quantizer=model.quantizer,
-        size=f"{model.quantizer.codebook_size:,}",
-        rate=f"{codes * math.log2(model.quantizer.codebook_size) / networks['downsample'] ** axes:.4g}"
+        size=sizes_text(sizes),
+        rate=f"{sum(n * math.log2(k) for n, k in zip(counts, sizes, strict=True)) / networks['downsample'] ** axes:.4g}"
         if axes
         else "",
         parameters=f"{sum(p.numel() for p in parts.parameters()) / 1e6:.2f}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -56,6 +57,19 @@ def networks_of(model: Tokenizer) -> dict[str, Any]:
     """The arguments of ``build_networks`` that a model's networks were built with; {} for networks of one's own."""
     config = getattr(model.encoder, "config", None)
     return config if isinstance(config, dict) and config == getattr(model.decoder, "config", None) else {}
+
+
+def code_sizes(quantizer: Any) -> tuple[int, ...]:
+    """K of each code of a position, in their order on the last axis of the indices."""
+    sizes: tuple[int, ...] = getattr(quantizer, "codebook_sizes", None) or (quantizer.codebook_size,)
+    count = math.prod(getattr(quantizer, "index_shape", ()))
+    return tuple(size for size in sizes for _ in range(count // len(sizes)))
+
+
+def sizes_text(sizes: Sequence[int]) -> str:
+    """The number of codes in words: one number where the codes of a position all have the same, "256 + 64" else."""
+    shown = sizes if len(set(sizes)) > 1 else sizes[:1]
+    return " + ".join(f"{size:,}" for size in shown)
 
 
 def spending(quantizer: Any, given: dict[str, Any]) -> dict[str, Any]:

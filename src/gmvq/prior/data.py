@@ -62,6 +62,7 @@ class TokenDataModule(LightningDataModule):
             labels=self._count_labels() if labels else 0,
             pyramid=spec.pyramid,
             scales=spec.scales,
+            codebook_sizes=spec.codebook_size_per_level,
         )
 
     @property

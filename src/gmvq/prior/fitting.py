@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class _Tokens(Dataset[dict[str, Tensor]]):
 
 def fit_prior(
     indices: Tensor,
-    codebook_size: int,
+    codebook_size: int | Sequence[int],
     *,
     levels: int = 1,
     pyramid: bool = False,
@@ -47,7 +48,7 @@ def fit_prior(
 
     Args:
         indices: of images, int64, the levels (if several) on the last axis.
-        codebook_size: K, of every level.
+        codebook_size: K, of every level, or that of each.
         levels: codes per position.
         pyramid: whether the levels are the scales of a ``PyramidGMVQ``.
         scales: sizes of blocks, of a ``RaggedGMVQ``.
@@ -66,8 +67,10 @@ def fit_prior(
         >>> prior = fit_prior(model.encode(images), codebook_size=256, steps=2)
         >>> pictures = model.decode(prior.sample(16))
     """
+    sizes = (codebook_size,) * levels if isinstance(codebook_size, int) else tuple(codebook_size)
     spec = TokenSpec(
-        *(tuple(indices.shape[1:]), codebook_size, levels),
+        *(tuple(indices.shape[1:]), max(sizes), levels),
+        codebook_sizes=sizes,
         labels=0 if labels is None else int(labels.max()) + 1,
         pyramid=pyramid,
         scales=scales,

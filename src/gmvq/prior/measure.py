@@ -20,7 +20,7 @@ class PriorFigures:
         exact: whether the likelihood is exact (causal) or a bound (masked).
         bits_per_token, bits_per_image, bits_per_pixel: -log2 p(x | y); a pixel is one place, whatever its channels.
         bits_per_token_entropy: H of the split's histogram of codes, a coder without context.
-        bits_per_token_fixed: log2 K.
+        bits_per_token_fixed: log2 K, the mean over tokens.
     """
 
     images: int
@@ -43,7 +43,7 @@ def measure_prior(
     spec = prior.spec
     count = min(len(rows), limit or len(rows))
     nats = 0.0
-    codes = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
+    codes = [CodebookMetrics(size) for size in spec.sizes]
     for number, start in enumerate(range(0, count, batch_size)):
         batch = rows.__getitems__([(i, 0) for i in range(start, min(start + batch_size, count))])
         labels = batch["label"] if spec.labels else None
@@ -53,6 +53,7 @@ def measure_prior(
             metrics.update(flat[:, spec.levels_of == one])
     entropy = sum(metrics.positions * metrics.compute()["code_entropy"] for metrics in codes)
     entropy /= count * spec.length
+    fixed = sum(metrics.positions * math.log2(metrics.mean_size) for metrics in codes) / (count * spec.length)
     bits = nats / count / math.log(2)
     pixels = math.prod(rows.tokens.manifest.image_shape[1:])
     return PriorFigures(
@@ -62,5 +63,5 @@ def measure_prior(
         bits_per_image=bits,
         bits_per_pixel=bits / pixels,
         bits_per_token_entropy=entropy / math.log(2),
-        bits_per_token_fixed=math.log2(spec.codebook_size),
+        bits_per_token_fixed=fixed,
     )

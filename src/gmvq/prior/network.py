@@ -18,6 +18,9 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "base": (512, 12, 8),
 }
 
+#: Logit of what cannot be; finite, as guidance takes differences.
+NEVER = -1e9
+
 
 class TokenNetwork(nn.Module):
     """Ids (B, T) to hidden states (B, T, H), and hidden states to logits over the K codes of their place.
@@ -52,6 +55,10 @@ class TokenNetwork(nn.Module):
         self.places = nn.Embedding(spec.length + 1, width)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Parameter(torch.empty(spec.parts, spec.codebook_size, width))
+        sizes = torch.tensor(spec.codebook_sizes or (spec.codebook_size,))
+        beyond = torch.arange(spec.codebook_size) >= sizes[:, None]
+        self.beyond: Tensor
+        self.register_buffer("beyond", beyond, persistent=False)
         for weights in (self.places.weight, self.head):
             nn.init.normal_(weights, std=0.02)
 
@@ -80,14 +87,18 @@ class TokenNetwork(nn.Module):
         if self.spec.pyramid:
             counts = self.spec.levels_of.bincount(minlength=levels).tolist()
             parts = zip(hidden.split(counts, 1), self.head, strict=True)
-            return torch.cat([part @ head.T for part, head in parts], 1).float()
-        grouped = hidden.view(batch, length // levels, levels, width)
-        return (
-            torch.einsum("bplh,lkh->bplk", grouped, self.head)
-            .reshape(batch, length, self.spec.codebook_size)
-            .float()
-        )
+            logits = torch.cat([part @ head.T for part, head in parts], 1).float()
+        else:
+            grouped = hidden.view(batch, length // levels, levels, width)
+            logits = torch.einsum("bplh,lkh->bplk", grouped, self.head)
+            logits = logits.reshape(batch, length, self.spec.codebook_size).float()
+        return self._of_levels(logits, self.spec.levels_of)
 
     def logits_at(self, hidden: Tensor, place: int) -> Tensor:
         """Hidden states (B, H) -> float32 logits (B, K) of the token number ``place``."""
-        return (hidden @ self.head[int(self.spec.levels_of[place])].T).float()
+        logits = (hidden @ self.head[int(self.spec.levels_of[place])].T).float()
+        return self._of_levels(logits, self.spec.levels_of[place])
+
+    def _of_levels(self, logits: Tensor, levels: Tensor) -> Tensor:
+        """Logits (..., K), far down for codes that the level of the place does not have."""
+        return logits.masked_fill(self.beyond[levels], NEVER) if self.spec.codebook_sizes else logits

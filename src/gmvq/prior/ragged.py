@@ -14,11 +14,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ..quantizers.leaves import corners, divided_blocks, first_places, leaf_scales
-from .network import TokenNetwork
+from .network import NEVER, TokenNetwork
 from .spec import TokenSpec
-
-#: Logit of what cannot be; finite, as guidance takes differences.
-_NEVER = -1e9
 
 
 def sequence(spec: TokenSpec, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +77,7 @@ def _logits(network: TokenNetwork, hidden: Tensor, places: Tensor) -> Tensor:
     may = torch.cat(
         [(starts == starts[0]).T, torch.zeros(1, spec.scales, dtype=torch.bool, device=hidden.device)]
     )
-    logits = logits.masked_fill(~may[places][..., None], _NEVER).flatten(2)
-    end = torch.full_like(logits[0, 0], _NEVER)
+    logits = logits.masked_fill(~may[places][..., None], NEVER).flatten(2)
+    end = torch.full_like(logits[0, 0], NEVER)
     end[0] = 0.0
     return torch.where((places < spec.length)[..., None], logits, end)

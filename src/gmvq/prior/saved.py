@@ -11,6 +11,7 @@ import torch
 from ..files import write_text
 from ..models.card import fill_card, public_metadata
 from ..models.hub import CARD, resolve
+from ..models.interface import sizes_text
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
 from ..models.weights import build_filled, described_digest, named_in_errors, read_weights
 from ..screen import markdown
@@ -81,7 +82,7 @@ def card(prior: Any, repo_id: str, notes: dict[str, Any], license: str | None) -
         kind=prior.kind,
         size=prior.config["size"],
         shape=" x ".join(map(str, spec.shape)),
-        codebook_size=spec.codebook_size,
+        codebook_size=sizes_text(spec.sizes),
         labels=spec.labels,
         metrics={markdown(name): value for name, value in metrics.items() if isinstance(value, int | float)},
         tokenizer=markdown(notes.get("tokenizer_sha256", "not stated")),

@@ -36,11 +36,12 @@ class TokenSpec:
 
     Args:
         shape: of one image's indices, (*spatial) or (*spatial, levels).
-        codebook_size: K, of every level.
+        codebook_size: K, of every level; the largest where they differ.
         levels: codes per latent position.
         labels: number of labels, 0 without.
         pyramid: whether the levels are the scales of a ``PyramidGMVQ``, whose blocks have one code each.
         scales: sizes of blocks that may share a code, of a ``RaggedGMVQ``; 1: a code for each position.
+        codebook_sizes: K of each level, where they differ.
 
     Raises:
         ValueError: a size below 1, or levels that are not the last axis of ``shape``.
@@ -58,6 +59,7 @@ class TokenSpec:
     labels: int = 0
     pyramid: bool = False
     scales: int = 1
+    codebook_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -65,6 +67,14 @@ class TokenSpec:
             check_size("every size of shape", size)
         check_size("codebook_size", self.codebook_size)
         check_size("levels", self.levels)
+        sizes = tuple(self.codebook_sizes)
+        for size in sizes:
+            check_size("every one of codebook_sizes", size)
+        if sizes and (len(sizes) != self.levels or max(sizes) != self.codebook_size):
+            raise ValueError(
+                f"codebook_sizes must be those of {self.levels} levels, the largest {self.codebook_size}, got {sizes}"
+            )
+        object.__setattr__(self, "codebook_sizes", sizes if len(set(sizes)) > 1 else ())
         if not self.shape:
             raise ValueError("shape is empty: an image has at least one token")
         if (self.levels > 1 or self.pyramid) and self.shape[-1] != self.levels:
@@ -86,6 +96,11 @@ class TokenSpec:
     def levels_of(self) -> Tensor:
         """The level of every token of the sequence, from 0, (L,)."""
         return self.places % self.levels
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each level."""
+        return self.codebook_sizes or (self.codebook_size,) * self.levels
 
     @property
     def length(self) -> int:
@@ -114,11 +129,11 @@ class TokenSpec:
             ValueError: another shape, or an index out of range (masked positions are none of a sequence).
             TypeError: no integers.
         """
-        check_indices(indices, self.codebook_size)
-        if indices.shape[1:] != self.shape:
+        if isinstance(indices, Tensor) and indices.shape[1:] != self.shape:
             raise ValueError(
                 f"indices must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(indices.shape)}"
             )
+        check_indices(indices, self.sizes)
         codes = indices.long().flatten(1)
         codes = codes[:, self.places.to(codes.device)] if self.pyramid else codes
         if codes.numel() and int(codes.min()) < 0:
@@ -165,12 +180,14 @@ class TokenSpec:
             "labels": self.labels,
             **({"pyramid": True} if self.pyramid else {}),
             **({"scales": self.scales} if self.scales > 1 else {}),
+            **({"codebook_sizes": list(self.codebook_sizes)} if self.codebook_sizes else {}),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TokenSpec:
         """Rebuild from ``to_config``."""
-        return cls(**{**config, "shape": tuple(config["shape"])})
+        sizes = tuple(config.get("codebook_sizes", ()))
+        return cls(**{**config, "shape": tuple(config["shape"]), "codebook_sizes": sizes})
 
     def offsets(self, device: torch.device) -> Tensor:
         """level * K of every token of the sequence, (L,)."""

@@ -58,12 +58,13 @@ class IndexSpec(Struct, frozen=True):
 
     Attributes:
         shape: as the model emits them for one image: (H', W'), or (H', W', levels).
-        codebook_size: K, of every level.
+        codebook_size: K, of every level; the largest where they differ.
         levels: codes per latent position: residual levels or groups; 1 for a plain quantizer.
         pyramid: whether the levels are scales, with one code for each block of positions and -1 elsewhere.
         log_variance: whether log s_c^2(x) is stored beside the indices.
         scales: sizes of the blocks that have one code each, from single positions to those of side 2^(scales-1); with
             more than one a row holds as many codes as its tree has leaves (``gmvq.quantizers.leaves``).
+        codebook_size_per_level: K of each level; none: all of them have ``codebook_size``.
     """
 
     shape: Shape
@@ -72,6 +73,18 @@ class IndexSpec(Struct, frozen=True):
     log_variance: bool = False
     pyramid: bool = False
     scales: Annotated[int, Meta(ge=1, le=64)] = 1
+    codebook_size_per_level: tuple[Annotated[int, Meta(ge=1, le=1 << 31)], ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K of each level."""
+        return self.codebook_size_per_level or (self.codebook_size,) * self.levels
+
+    @property
+    def codes(self) -> str:
+        """K in words, that of each level where they differ."""
+        each = self.codebook_size_per_level
+        return " + ".join(map(str, each if len(set(each)) > 1 else (self.codebook_size,)))
 
     @property
     def lowest(self) -> int:
@@ -186,7 +199,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "the splits": ", ".join(f"{split.name} of {split.images} images" for split in self.splits),
             "the images' shape": "x".join(map(str, self.image_shape)),
             "the indices' shape": "x".join(map(str, self.indices.shape)),
-            "the codebook": f"{self.indices.codebook_size} codes, {self.indices.levels} level(s)",
+            "the codebook": f"{self.indices.codes} codes, {self.indices.levels} level(s)",
             "--log_variance": self.indices.log_variance,
             "--batch_size": self.options.batch_size,
             "--rows_per_shard": self.options.rows_per_shard,
@@ -220,7 +233,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "dtype": spec.dtype,
             "codebook_size": spec.codebook_size,
             "levels": spec.levels,
-            "codebook_size_per_level": [spec.codebook_size] * spec.levels,
+            "codebook_size_per_level": spec.sizes,
             **({"pyramid": True} if spec.pyramid else {}),
             **({"scales": spec.scales} if spec.scales > 1 else {}),
         }

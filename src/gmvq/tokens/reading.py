@@ -69,6 +69,11 @@ def _of_indices(manifest: Manifest) -> str:
     spec = manifest.indices
     if spec.length >= 1 << 31 or (spec.levels > 1 and spec.shape[-1] != spec.levels):
         return f"indices of shape {spec.shape} with {spec.levels} level(s) cannot be"
+    each = spec.codebook_size_per_level  # without it nothing of the length that the file says is made
+    if each and (len(each) != spec.levels or max(each) != spec.codebook_size):
+        return (
+            f"codebooks of {each[:8]} codes are not those of {spec.levels} level(s) of {spec.codebook_size}"
+        )
     if spec.scales > 1 and (spec.levels > 1 or spec.pyramid):
         return f"blocks of {spec.scales} sizes have one level, got {spec.levels}"
     return ""

@@ -159,14 +159,20 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
         )
     except (arrow.ArrowException, ValueError, OSError, MemoryError) as error:
         raise ValueError(f"{where} is damaged: {one_line(error, 200)}") from error
-    if columns.indices.size:
-        low, high = int(columns.indices.min()), int(columns.indices.max())
-        if low < spec.lowest or high >= spec.codebook_size:
-            raise ValueError(
-                f"{where}: indices must lie in [{spec.lowest}, {spec.codebook_size - 1}], got values from {low} to "
-                f"{high}"
-            )
+    check_range(columns.indices, spec, where)
     return columns
+
+
+def check_range(indices: NDArray[Any], spec: IndexSpec, where: str) -> None:
+    """Raise ValueError unless indices (n, length) are those of codes of their levels."""
+    if not indices.size:
+        return
+    values = indices.reshape(-1, spec.levels)
+    for size, low, high in zip(spec.sizes, values.min(0).tolist(), values.max(0).tolist(), strict=True):
+        if low < spec.lowest or high >= size:
+            raise ValueError(
+                f"{where}: indices must lie in [{spec.lowest}, {size - 1}], got values from {low} to {high}"
+            )
 
 
 def adopt(data: bytes, plan: ShardPlan, spec: IndexSpec, run: str, where: str) -> ShardRecord:

@@ -26,6 +26,7 @@ class LevelStatistics:
     """One level of the codes.
 
     Attributes:
+        codebook_size: K.
         codes_used, usage: codes that occur, and their share of K.
         perplexity: exp H of the histogram, 1 to K.
         bits_per_code: H / log 2, what an ideal coder without context needs.
@@ -33,6 +34,7 @@ class LevelStatistics:
         histogram: positions per code, (K,), int64.
     """
 
+    codebook_size: int
     codes_used: int
     usage: float
     perplexity: float
@@ -49,10 +51,11 @@ class TokenStatistics:
         rows: images.
         positions: latent positions per image; each has one code of every level, or of a pyramid one of the finest.
         codes_per_image: codes of all levels, of ragged codes the mean.
-        codebook_size: K.
+        codebook_size: K; the largest where levels differ.
         bits_per_image, bits_per_pixel: sum over levels of P * H / log 2, with P codes of the level and H of its
             histogram; a pixel is one place (H x W), whatever its channels. With ``tree_bits_per_image``.
-        fixed_bits_per_image, fixed_bits_per_pixel: codes per image * log2 K, with codes of one length; with the same.
+        fixed_bits_per_image, fixed_bits_per_pixel: sum over levels of P * log2 K, with codes of one length; with the
+            same.
         tree_bits_per_image: of ragged codes, one bit for each block of which its tree says whether it is divided.
         mean_log_variance: of log s_c^2(x), where it is stored.
         levels: each level's own figures.
@@ -92,7 +95,7 @@ def statistics(folder: str | os.PathLike[str], *, split: str | None = None, top:
     path, manifest = open_run(folder)
     check_split(manifest, split)
     spec = manifest.indices
-    levels = [CodebookMetrics(spec.codebook_size) for _ in range(spec.levels)]
+    levels = [CodebookMetrics(size) for size in spec.sizes]
     rows, log_variance, tree = 0, 0.0, 0
     for record in manifest.shards:
         if split not in (None, record.split):
@@ -125,7 +128,7 @@ def _figures(
         sum(one.positions * level.bits_per_code for one, level in zip(metrics, levels, strict=True)) / rows
         + tree
     )
-    fixed = codes / rows * math.log2(spec.codebook_size) + tree
+    fixed = sum(one.positions * math.log2(one.mean_size) for one in metrics) / rows + tree
     return TokenStatistics(
         rows=rows,
         positions=positions,
@@ -148,6 +151,7 @@ def _level(metrics: CodebookMetrics, top: int) -> LevelStatistics:
     order = metrics.histogram.argsort(descending=True, stable=True)[:top]
     shares = metrics.histogram.double() / metrics.positions
     return LevelStatistics(
+        codebook_size=metrics.histogram.numel(),
         codes_used=int(values["codes_used"]),
         usage=values["usage"],
         perplexity=values["perplexity"],
@@ -170,12 +174,13 @@ def usage_figure(found: TokenStatistics, title: str) -> Any:
             counts,
             color=COLOURS[number % len(COLOURS)],
             marker="." if counts.size < 40 else None,
-            label=f"{name}perplexity {level.perplexity:,.1f}, {level.codes_used} of {found.codebook_size} used",
+            label=f"{name}perplexity {level.perplexity:,.1f}, {level.codes_used} of {level.codebook_size} used",
         )
-    mean = found.rows * found.positions / found.codebook_size
-    axes.axhline(
-        mean, color="0.4", linewidth=1.0, linestyle="--", label=f"if all were used alike: {mean:,.1f}"
-    )
+    for size in dict.fromkeys(level.codebook_size for level in found.levels):
+        mean = found.rows * found.positions / size
+        of = f", of {size:,}" if size != found.codebook_size else ""
+        text = f"if all were used alike{of}: {mean:,.1f}"
+        axes.axhline(mean, color="0.4", linewidth=1.0, linestyle="--", label=text)
     axes.set(xlabel="code, most used first", ylabel="positions with the code", yscale="log")
     axes.set_title(printable(title), parse_math=False)
     axes.set_xlim(0.5, found.codebook_size + 0.5)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import one_line
-from ..models.interface import device_of
+from ..models.interface import code_sizes, device_of
 from ..quantizers import PyramidGMVQ, RaggedGMVQ
 from .manifest import IndexSpec, Manifest, ShardRecord
 from .plan import ShardPlan
-from .shard import Columns, write_shard
+from .shard import Columns, check_range, write_shard
 from .sources import Batch, Rows, read_batches
 
 Encoded = tuple[bytes, ShardRecord]
@@ -78,6 +78,7 @@ def index_spec(model: Any, pixels: Tensor, *, log_variance: bool, **spending: An
     return IndexSpec(
         shape=tuple(indices.shape[1:]),
         codebook_size=model.quantizer.codebook_size,
+        codebook_size_per_level=code_sizes(model.quantizer),
         levels=int(np.prod(levels)),
         log_variance=log_variance,
         pyramid=isinstance(model.quantizer, PyramidGMVQ),
@@ -94,11 +95,7 @@ def _columns(parts: list[tuple[Batch, Tensor, Tensor | None]], spec: IndexSpec) 
                 f"expected indices of shape {(len(batch.ids), *spec.shape)}, got {tuple(codes.shape)}"
             )
     indices = _flat([codes for _, codes, _ in read], spec.length)
-    if indices.size and not (indices.min() >= spec.lowest and indices.max() < spec.codebook_size):
-        raise ValueError(
-            f"the model gave indices from {indices.min()} to {indices.max()}, outside [{spec.lowest}, "
-            f"{spec.codebook_size - 1}]"
-        )
+    check_range(indices, spec, "the model's codes")
     unsure = _flat([part[2] for part in read if part[2] is not None], spec.length).astype(np.float32)
     return Columns(
         ids=np.concatenate([part[0].ids for part in parts]),

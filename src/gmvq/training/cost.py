@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..evaluation.metrics import CodebookMetrics
 from ..functional.autocast import autocast_dtype
+from ..models.interface import code_sizes
 from ..quiet import quiet
 from .module import TokenizerModule
 from .optimizer import build_optimizer, in_fastest_format
@@ -24,6 +27,7 @@ class Cost:
     Attributes:
         parameters: numbers that are trained, by part: encoder, quantizer, decoder.
         tokens_per_image: indices of one image, over all levels or groups.
+        bits_per_image: of these tokens, as codes of one length.
         encode_flops, decode_flops: operations of one image, a multiplication and an addition counted as two.
         step_flops: operations of a training step.
         state_bytes: weights, gradients and the optimizer's averages.
@@ -34,6 +38,7 @@ class Cost:
 
     parameters: dict[str, int]
     tokens_per_image: int
+    bits_per_image: float
     encode_flops: int
     decode_flops: int
     step_flops: int
@@ -73,9 +78,12 @@ def measure_cost(
         calls = (lambda: model.encode(images)), (lambda: model.decode(tokens))
         flops = [_flops(call) // shape[0] for call in calls]
         speeds = [int((tokens >= 0).sum()) / _seconds(call, device, seconds) for call in calls]
+    codes = CodebookMetrics(code_sizes(model.quantizer))
+    codes.update(tokens[:1])
     return Cost(
         parameters={name: _size(getattr(model, name)) for name in ("encoder", "quantizer", "decoder")},
-        tokens_per_image=int((tokens[0] >= 0).sum()),
+        tokens_per_image=codes.positions,
+        bits_per_image=codes.positions * math.log2(codes.mean_size),
         encode_flops=flops[0],
         decode_flops=flops[1],
         step_flops=step_flops,

@@ -17,7 +17,7 @@ from ..models.autoencoder import VQAutoencoder
 from ..models.diffusers_networks import WEIGHTS as THEIR_WEIGHTS
 from ..models.diffusers_networks import diffusers_config, read_diffusers
 from ..models.hub import resolve
-from ..models.interface import decode_latents, device_of, evaluating
+from ..models.interface import code_sizes, decode_latents, device_of, evaluating, sizes_text
 from ..models.pretrained import CONFIG, WEIGHTS, read_config
 from ..models.weights import check_values, fill, mismatches
 from ..quantizers import GaussianMixtureVQ
@@ -118,17 +118,17 @@ def begin_from(
     now: Any = model.quantizer
     if codebook == "new":
         now.init_codebook(_latents(model, data))
-        text = f"networks of {path}, and a new codebook of {now.codebook_size:,} codes"
+        text = f"networks of {path}, and a new codebook of {sizes_text(code_sizes(now))} codes"
         error = error_without_codes(model, data.dataset("validation"))
         return f"{text}\nMSE without codes, on validation images: {error:.3g}"
     if then is None:
         raise ValueError(f"a codebook of diffusers is not kept; take --init_codebook new for {path}")
     text = f"networks and codebook of {path}"
-    if then.codebook_size != now.codebook_size:
+    if code_sizes(then) != code_sizes(now):
         if not isinstance(then, GaussianMixtureVQ):
             raise ValueError(
-                f"{type(then).__name__} of {then.codebook_size} codes cannot be resized to {now.codebook_size}; keep "
-                "model.codebook_size, or take --init_codebook new"
+                f"{type(then).__name__} of {sizes_text(code_sizes(then))} codes cannot be resized to "
+                f"{sizes_text(code_sizes(now))}; keep model.codebook_size, or take --init_codebook new"
             )
         resized = resize_codebook(then, _latents(model, data), now.codebook_size)
         text += f", {then.codebook_size:,} codes made {now.codebook_size:,}"

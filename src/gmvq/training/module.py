@@ -12,10 +12,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_positive, check_seed
-from ..evaluation.metrics import psnr
-from ..functional.divergences import perplexity
+from ..evaluation.metrics import CodebookMetrics, psnr
 from ..functional.estimators import Estimator
 from ..models.autoencoder import AutoencoderOutput, VQAutoencoder
+from ..models.interface import code_sizes
 from ..objectives import negative_evidence
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.parts import Objective, Precision, Variance
@@ -45,7 +45,7 @@ class TokenizerModule(Divisible):
         channels: channels of the images: 3 (RGB) or 1 (grey); of signals: as many as they have.
         downsample: pixels per latent position along each axis: 4, 8 or 16.
         dim: features per latent position.
-        codebook_size: number of codes, of each level or group.
+        codebook_size: number of codes, of each level or group; of levels or scales also a list, as in [256, 64, 16].
         codebook_dim: dimensions that the codebook lives in, between two learned maps; none: dim.
         num_quantizers: levels of a residual quantizer; 1: a single code per position.
         groups: groups of features with a code each; 1: a single code per position.
@@ -97,7 +97,7 @@ class TokenizerModule(Divisible):
         channels: int = 3,
         downsample: int = 4,
         dim: int = 4,
-        codebook_size: int = 256,
+        codebook_size: int | list[int] = 256,
         codebook_dim: int | None = None,
         num_quantizers: int = 1,
         groups: int = 1,
@@ -253,34 +253,34 @@ class TokenizerModule(Divisible):
             self.stage.forget_gradients(self._progress())
 
     def on_validation_epoch_start(self) -> None:
-        size = self.model.quantizer.codebook_size
+        self._codes = CodebookMetrics(code_sizes(self.model.quantizer))
+        self._codes.histogram = self._codes.histogram.to(self.device)
         wide = torch.float32 if self.device.type == "mps" else torch.float64
         self._validation = {
             "mse": torch.zeros((), device=self.device, dtype=wide),
             "images": torch.zeros((), device=self.device, dtype=wide),
-            "codes": torch.zeros(size, device=self.device, dtype=torch.int64),
         }
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         images = in_fastest_format(batch)
         out = self.model(images)
         error = out.reconstruction.float().clamp(0.0, 1.0) - images
-        indices = out.quantizer.indices.flatten()
         sums = self._validation
         sums["mse"] += error.square().flatten(1).mean(1).sum()
         sums["images"] += images.shape[0]
-        sums["codes"] += torch.bincount(indices[indices >= 0], minlength=sums["codes"].numel())
+        self._codes.update(out.quantizer.indices)
 
     def on_validation_epoch_end(self) -> None:
         strategy = self.trainer.strategy
         sums = {name: strategy.reduce(value, reduce_op="sum") for name, value in self._validation.items()}
-        codes = torch.as_tensor(sums["codes"])
+        self._codes.histogram = torch.as_tensor(strategy.reduce(self._codes.histogram, reduce_op="sum")).cpu()
+        use = self._codes.compute() if self._codes.positions else {"perplexity": 1.0, "usage": 0.0}
         mse = float(sums["mse"] / sums["images"])
         values = {
             "validation/mse": mse,
             "validation/psnr": psnr(mse),
-            "validation/perplexity": float(perplexity(codes)),
-            "validation/usage": float((codes > 0).float().mean()),
+            "validation/perplexity": use["perplexity"],
+            "validation/usage": use["usage"],
         }
         self.log_dict(values, rank_zero_only=False)
 

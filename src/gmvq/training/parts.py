@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 def build_quantizer(
     dim: int,
-    codebook_size: int,
+    codebook_size: int | Sequence[int],
     num_quantizers: int,
     groups: int,
     scales: int,
@@ -39,6 +40,11 @@ def build_quantizer(
     **options: Any,
 ) -> Quantizer:
     """One mixture, a residual quantizer, a grouped one, a pyramid or a ragged one."""
+    sizes = [codebook_size] if isinstance(codebook_size, int) else list(codebook_size)
+    if (groups != 1 or ragged) and len(sizes) > 1:
+        raise ValueError(f"groups and ragged codes have one codebook_size, got {sizes}")
+    if num_quantizers == scales == 1:
+        num_quantizers = len(sizes)
     parts = {"num_quantizers": num_quantizers, "groups": groups, "scales": scales}
     several = [f"{name}={count}" for name, count in parts.items() if count != 1]
     if len(several) > 1:
@@ -56,12 +62,12 @@ def build_quantizer(
         options |= {"shared_codebook": shared_codebook, "level_dropout": level_dropout, "beam": beam}
         return ResidualGMVQ(dim, codebook_size, num_quantizers, **options)
     if groups != 1:
-        return GroupedGMVQ(dim, codebook_size, groups, shared_codebook=shared_codebook, **options)
+        return GroupedGMVQ(dim, sizes[0], groups, shared_codebook=shared_codebook, **options)
     if ragged:
-        return RaggedGMVQ(dim, codebook_size, scales, **options)
+        return RaggedGMVQ(dim, sizes[0], scales, **options)
     if scales != 1:
         return PyramidGMVQ(dim, codebook_size, scales, shared_codebook=shared_codebook, **options)
-    return GaussianMixtureVQ(dim, codebook_size, **options)
+    return GaussianMixtureVQ(dim, sizes[0], **options)
 
 
 def build_model(

@@ -53,7 +53,7 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
 
     results = run(
         options.json,
-        which="quick" if options.quick else "default",
+        which="quick" if options.quick else "cells" if options.cells else "default",
         device=chosen_device(options.device),
         threads=options.threads and at_most_cores(options.threads, "threads"),
         limits=None if options.memory is None else Limits(1e9 * options.memory),
@@ -72,7 +72,10 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--json", type=Path, metavar="FILE", help="results file; resumed if it exists")
-    add("--quick", action="store_true", help="a few cases, about a minute")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--quick", action="store_true", help="a few cases, about a minute")
+    text = "searches in 65,536 codes and more, which cells may shorten, beside those by all products"
+    which.add_argument("--cells", action="store_true", help=text)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
     add("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
     memory = "contestants that would take more are skipped (default: 6 on a CPU, 80 %% of a GPU's)"

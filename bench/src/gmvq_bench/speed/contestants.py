@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmvq.errors import MissingExtraError
+from gmvq.functional.cells import LEAST_ROWS
 from gmvq.functional.search import best_code
 from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.quantizers.start import fit_log_precision
@@ -18,7 +19,11 @@ from ..peer import peer
 from ..rivals import build_baseline
 from ..rivals.peers import fsq_levels, power_of_two
 
+#: The search without cells.
+ALL_PRODUCTS = "gm-vq search, all products"
 MODES = ("forward", "train", "eval", "search")
+#: Clusters, and their standard deviation where that of their places is 1.
+_CLUSTERS, _WIDTH = 1024, 0.1
 LAYER_MODES = ("forward", "train", "eval")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -29,7 +34,7 @@ class NotPossibleError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """One problem: N latents of D features, K codes."""
+    """One problem: N latents of D features, K codes; ``data`` is "normal", or "clusters" around 1,024 places."""
 
     mode: str
     n: int
@@ -37,20 +42,28 @@ class Case:
     d: int
     dtype: str = "fp32"
     device: torch.device = torch.device("cpu")
+    data: str = "normal"
 
     @property
     def name(self) -> str:
-        return f"{self.mode} N={self.n} K={self.k} D={self.d} {self.dtype}"
+        text = f"{self.mode} N={self.n} K={self.k} D={self.d} {self.dtype}"
+        return text if self.data == "normal" else f"{text} {self.data}"
 
     def latents(self, seed: int = 0, rows: int | None = None) -> Tensor:
-        """Standard normal rows (N, D)."""
-        generator = torch.Generator().manual_seed(seed)
-        rows_ = torch.randn(rows or self.n, self.d, generator=generator)
-        return rows_.to(self.device, DTYPES[self.dtype])
+        """Rows (N, D)."""
+        return self._drawn(rows or self.n, seed).to(self.device, DTYPES[self.dtype])
 
     def codes(self) -> Tensor:
-        """The codebook of every search, (K, D): standard normal, float32."""
-        return torch.randn(self.k, self.d, generator=torch.Generator().manual_seed(1)).to(self.device)
+        """The codebook of every search, (K, D): drawn as the latents are, float32."""
+        return self._drawn(self.k, 1).to(self.device)
+
+    def _drawn(self, rows: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(rows, self.d, generator=generator)
+        if self.data == "normal":
+            return drawn
+        places = torch.randn(_CLUSTERS, self.d, generator=torch.Generator().manual_seed(3))
+        return places[torch.randint(_CLUSTERS, (rows,), generator=generator)] + _WIDTH * drawn
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,12 @@ def _functional_search(case: Case) -> Callable[[Tensor], Tensor]:
     return lambda latents: best_code(latents, codes, bias)[1]
 
 
+def _all_products(case: Case) -> Callable[[Tensor], Tensor]:
+    """The same search, of fewer rows at a time than cells are made for."""
+    search = _functional_search(case)
+    return lambda latents: torch.cat([search(part) for part in latents.split(LEAST_ROWS - 1)])
+
+
 def _encode(case: Case) -> Callable[[Tensor], Tensor]:
     return gm_vq()(case).eval().encode
 
@@ -211,6 +230,7 @@ CONTESTANTS: dict[str, Contestant] = {
             {"forward": 8.0, "train": 8.0, "eval": 3.0},
         ),
         Contestant("gm-vq search", _functional_search, modes=("search",)),
+        Contestant(ALL_PRODUCTS, _all_products, modes=("search",)),
         # All checks included.
         Contestant("gm-vq encode", _encode, modes=("search",)),
         Contestant("faiss IndexFlatL2", _faiss(False), **_FAISS),

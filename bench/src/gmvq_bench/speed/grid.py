@@ -1,4 +1,4 @@
-"""Which cases are measured, and who takes part in each: the default grid and a quick one.
+"""Which cases are measured, and who takes part in each: the default grid, a quick one, and searches by cells.
 
 The default grid takes about ten minutes on a CPU of two cores.
 """
@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from .contestants import CONTESTANTS, Case
+from .contestants import ALL_PRODUCTS, CONTESTANTS, Case
 
-GRIDS = ("default", "quick")
+GRIDS = ("default", "quick", "cells")
 #: The size of the comparison with the peer.
 MAIN: dict[str, Any] = {"n": 8192, "k": 1024, "d": 64}
 #: The sweep over K.
@@ -26,6 +26,14 @@ SEARCH: tuple[dict[str, Any], ...] = (
     {**MAIN, "k": 16384},
     {**MAIN, "k": 65536},
     {**SWEEP, "k": 262144},
+)
+#: Searches by cells, beside all products: latents, K and D.
+CELLS_N = 65536
+CELLS: tuple[dict[str, Any], ...] = (
+    *({"n": CELLS_N, "k": 65536, "d": d, "data": "normal"} for d in (4, 8, 16, 64)),
+    {"n": CELLS_N, "k": 262144, "d": 4, "data": "normal"},
+    *({"n": CELLS_N, "k": 65536, "d": d, "data": "clusters"} for d in (4, 16, 32, 64)),
+    {"n": CELLS_N, "k": 262144, "d": 8, "data": "clusters"},
 )
 GPU_TARGET: dict[str, Any] = {"n": 65536, "k": 16384, "d": 64}
 
@@ -51,19 +59,26 @@ def searches() -> tuple[str, ...]:
     return tuple(name for name, contestant in CONTESTANTS.items() if "search" in contestant.modes)
 
 
+#: Those of the table of searches.
+_SEARCHES = tuple(name for name in searches() if name != ALL_PRODUCTS)
+
+
 def grid(which: str, device: torch.device) -> list[Entry]:
     """The cases of a grid, the smallest first."""
     if which not in GRIDS:
         raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {which!r}")
     if which == "quick":
         return _quick(device)
+    if which == "cells":
+        names = ("gm-vq search", ALL_PRODUCTS)
+        return [Entry(Case("search", **size, device=device), names) for size in CELLS]
     return _default(device)
 
 
 def _default(device: torch.device) -> list[Entry]:
     entries = [Entry(Case(mode, **MAIN, device=device), layers()) for mode in ("train", "eval", "forward")]
     entries.append(Entry(Case("train", **MAIN, dtype="bf16", device=device), (*_OURS, *_PEERS)))
-    entries += [Entry(Case("search", **size, device=device), searches()) for size in SEARCH]
+    entries += [Entry(Case("search", **size, device=device), _SEARCHES) for size in SEARCH]
     few = (*_OURS[:2], "gm-vq all codes", "VectorQuantize")
     entries += [Entry(Case("train", n, MAIN["k"], MAIN["d"], device=device), few) for n in ROWS]
     swept = (*_OURS, *_PEERS, "FSQ", "LFQ", "SQ-VAE")
@@ -82,7 +97,7 @@ def _quick(device: torch.device) -> list[Entry]:
     few = ("gm-vq", "gm-vq support=8", "VectorQuantize")
     return [
         *(Entry(Case(mode, **MAIN, device=device), main) for mode in ("train", "eval")),
-        Entry(Case("search", **SEARCH[0], device=device), searches()),
+        Entry(Case("search", **SEARCH[0], device=device), _SEARCHES),
         Entry(Case("train", 2048, MAIN["k"], MAIN["d"], device=device), few),
         *(Entry(Case("train", 1024, k, SWEEP["d"], device=device), few) for k in CODES[:3]),
     ]

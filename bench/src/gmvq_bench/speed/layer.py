@@ -56,7 +56,7 @@ def run(
 
     Args:
         path: results file, JSON.
-        which: ``"default"`` or ``"quick"``; ``entries`` in its place.
+        which: ``"default"``, ``"quick"`` or ``"cells"``; ``entries`` in its place.
         threads: of torch and faiss; default: torch's.
         limits: default 6 GB on a CPU, 80 % of the memory of a GPU.
         command: for the head of the file.
@@ -128,6 +128,7 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     moved = bytes_to_move(case)
     result: dict[str, Any] = {
         "name": case.name, "mode": case.mode, "n": case.n, "k": case.k, "d": case.d, "dtype": case.dtype,
+        "data": case.data,
         "cores_of_others": others,
         "floors": {
             **{name: {**asdict(timings[name]), "tile": list(tiles[name])} for name in floors},

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..markdown import table
-from .contestants import CONTESTANTS
-from .grid import CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
+from .contestants import ALL_PRODUCTS, CONTESTANTS
+from .grid import CELLS, CELLS_N, CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
 
 PEER = "VectorQuantize"
 #: Cores that others may keep busy in a run that is to be shown.
@@ -19,10 +19,13 @@ _TITLES = {"train": "forward+backward", "eval": "eval", "forward": "forward"}
 Row = dict[str, Any]
 
 
-def find(results: Row, mode: str, n: int, k: int, d: int, dtype: str = "fp32") -> Row | None:
+def find(
+    results: Row, mode: str, n: int, k: int, d: int, dtype: str = "fp32", data: str = "normal"
+) -> Row | None:
     """A case of a results file."""
-    wanted = {"mode": mode, "n": n, "k": k, "d": d, "dtype": dtype}
-    return next((c for c in results["cases"] if all(c[key] == wanted[key] for key in wanted)), None)
+    wanted = {"mode": mode, "n": n, "k": k, "d": d, "dtype": dtype, "data": data}
+    cases = ({"data": "normal", **case} for case in results["cases"])
+    return next((c for c in cases if all(c[key] == wanted[key] for key in wanted)), None)
 
 
 def row_of(case: Row | None, name: str) -> Row | None:
@@ -64,6 +67,7 @@ def render(results: Row, *, provenance: bool = False) -> str:
         f"Forward+backward at K = {LARGE['k']}, N = {LARGE['n']}, D = {LARGE['d']}": _large(results),
         f"Memory of forward+backward over N, K = {MAIN['k']}, D = {MAIN['d']}": _rows(results),
         "Search: latents to indices": _searches(results),
+        f"Search in large codebooks, N = {CELLS_N}": _by_cells(results),
         "Who took no part": _absent(results),
         "Noise": _noise(results),
     }
@@ -199,6 +203,21 @@ def _searches(results: Row) -> str:
             lines += [[f"N={size['n']} K={size['k']} D={size['d']}", *line] for line in found.values()]
     header = ("size", "contestant", "ms", "x faiss IndexFlatL2", "x matmul floor", "thousand latents / s")
     return table((*header, "differing from gm-vq search (theirs closer)"), lines) if lines else ""
+
+
+def _by_cells(results: Row) -> str:
+    """The search as it comes, which takes cells where they pay, and that by all products."""
+    lines = []
+    for size in CELLS:
+        case = find(results, "search", **size)
+        ours, products = row_of(case, "gm-vq search"), row_of(case, ALL_PRODUCTS)
+        if case is not None and ours is not None and products is not None:
+            names = [size["data"], str(size["k"]), str(size["d"])]
+            times = [_short(row["median_ms"]) for row in (products, ours)]
+            faster = f"{products['median_ms'] / ours['median_ms']:.2f}"
+            lines.append([*names, *times, faster, str(case["identity"][ALL_PRODUCTS]["differing"])])
+    header = ("latents", "K", "D", "all products, ms", "gm-vq search, ms", "times faster", "differing")
+    return table(header, lines) if lines else ""
 
 
 def _absent(results: Row) -> str:
