@@ -21,6 +21,7 @@ from two_ranks import (
     several,
     starts,
     steps,
+    waiting,
     work,
     wrapped,
 )
@@ -62,6 +63,15 @@ def averaged(results: list[dict[str, Any]], key: str) -> dict[str, torch.Tensor]
     names = {name for result in results for name in result[key]}
     found = {name: [result[key][name] for result in results if name in result[key]] for name in names}
     return {name: torch.stack(values).sum(0) / len(results) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_latents_before_the_start_are_held_as_by_one_process(ranks, mask) -> None:
+    whole = waiting(slice(None), 1)[mask]
+    torch.testing.assert_close(torch.cat([rank["waiting"][mask] for rank in ranks]), whole)
+    x = latents(ROWS)
+    error = 9.0 * x - (9.0 * x).sin()
+    assert not torch.allclose(whole, whole.norm() / error.norm() * error)  # pulled
 
 
 @pytest.mark.parametrize("case", CASES)

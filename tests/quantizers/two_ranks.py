@@ -164,6 +164,17 @@ def wrapped(part: slice, world: int) -> dict[str, Any]:
     return step(built, x, own, nats=False, total=total, world=world)
 
 
+def waiting(part: slice, world: int) -> dict[str, Tensor]:
+    """Gradient at the latents of a second batch before the start, far from the first one, by its mask."""
+    grads = {}
+    for name, mask in MASKS.items():
+        built = layer(started=False, start_after=9)
+        x, own, total = batch(mask, part)
+        step(built, x, own, nats=False, total=total, world=world)
+        grads[name] = step(built, 9.0 * x, own, nats=False, total=total, world=world)["latents"]
+    return grads
+
+
 def work(rank: int, folder: str) -> None:
     """Run everything on this rank's rows."""
     torch.set_num_threads(1)
@@ -177,6 +188,7 @@ def work(rank: int, folder: str) -> None:
     )
     results: dict[str, Any] = {"starts": starts(SPLIT[rank]), "steps": steps(SPLIT[rank], WORLD)}
     results["several"] = several(SPLIT[rank], WORLD)
+    results["waiting"] = waiting(SPLIT[rank], WORLD)
     results["wrapped"] = wrapped(SPLIT[rank], WORLD)
     results["scales"] = scales(ITEMS[rank], WORLD)
     results["ragged"] = ragged(ITEMS[rank], WORLD)

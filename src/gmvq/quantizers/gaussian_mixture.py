@@ -20,7 +20,7 @@ from .learning import in_backward
 from .parts import Objective, Precision, Variance, check_counts, check_parts
 from .posterior import CodePosterior
 from .rows import Drawn, Mixture, Rows, sample_rows
-from .start import ready
+from .start import held, ready
 from .state import MixtureState
 
 
@@ -50,8 +50,8 @@ class GaussianMixtureVQ(MixtureState):
     layer whose ``codebook`` requires no gradient, change nothing.
 
     **The start.** A new codebook is zero, and that is how the layer knows. Training runs ``start_after`` batches
-    without codes, on the latents (index -1, loss 0); then k-means on the last latents places them, and m and s are the
-    mean and deviation of these.
+    without codes, on the latents (index -1, loss 0), which a single Gaussian holds (``quantizers/start.py``); then
+    k-means on the last latents places them, and m and s are the mean and deviation of these.
     ``eval()`` starts a shorter training's codebook from what it has seen. Latents that require no gradient start it at
     once, as does ``init_codebook``. In eval without a codebook indices are -1 and ``quantized`` is continuous.
 
@@ -189,10 +189,12 @@ class GaussianMixtureVQ(MixtureState):
         learns = self.training and self._learns
         steps = learns and not in_backward()
         started = self._before_step(latents, mask) if steps else self._has_codebook()
+        if not started:
+            return self._without_codes(
+                self.standardized(held(latents, mask, self._pool if self.training else None))
+            )
         z = self.standardized(latents)
         mask = latents.new_ones(latents.shape[0]) if mask is None else mask.to(latents.dtype)
-        if not started:
-            return self._without_codes(z)
         drawn = self._sample(z, mask)
         if self.training:
             moments = Moments.of(z, drawn.indices, drawn.errors, mask, self.codebook_size)

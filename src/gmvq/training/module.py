@@ -152,7 +152,7 @@ class TokenizerModule(Divisible):
             )
         self._compiled: Any = None
         self._batches = 0  # batches this process has trained on since training began
-        self._pools: dict[str, Tensor] = {}  # of a checkpoint: the latents that each mixture starts from
+        self._pools: dict[str, Any] = {}  # of a checkpoint: the latents that each mixture starts from
         self._validation: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -183,9 +183,9 @@ class TokenizerModule(Divisible):
     def on_fit_start(self) -> None:
         """Give a resumed run back the latents that its codebook will start from."""
         parts = self._mixtures()
-        for name, rows in self._pools.items():
+        for name, state in self._pools.items():
             pool = parts[name]._pool = Pool(parts[name].codebook_size)
-            pool.add(rows.to(self.device))
+            pool.restore(state, self.device)
         self._pools = {}
 
     def needs_whole(self) -> str | None:
@@ -285,7 +285,7 @@ class TokenizerModule(Divisible):
         self.log_dict(values, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        pools = {name: part._pool.rows() for name, part in self._mixtures().items() if part._pool}
+        pools = {name: part._pool.state() for name, part in self._mixtures().items() if part._pool}
         more = {"batches": self._batches, "pools": pools}
         checkpoint["gmvq"] = entry_of(self, "model", describe_model(self.model), **more)
 
