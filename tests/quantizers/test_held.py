@@ -62,12 +62,12 @@ def test_any_units_of_loss_and_latents(unit: float) -> None:
     torch.testing.assert_close(gradient(second * unit + 3.0 * unit, pool, weight * 7.0), 7.0 * grads[0])
 
 
-def test_the_gaussian_forgets_at_the_rate_of_the_codewords() -> None:
+def test_the_gaussian_forgets_a_twentieth_with_each_batch() -> None:
     pool = Pool(2)
     pool.add(torch.zeros(8, 2))
     pool.add(torch.ones(8, 2))
-    torch.testing.assert_close(pool.mean, torch.full((2,), 0.1))
-    torch.testing.assert_close(pool.variance, torch.tensor(0.1 * 2 * 0.9**2))
+    torch.testing.assert_close(pool.mean, torch.full((2,), 0.05))
+    torch.testing.assert_close(pool.variance, torch.tensor(0.05 * 2 * 0.95**2))
 
 
 def test_latents_without_spread_and_half_precision() -> None:

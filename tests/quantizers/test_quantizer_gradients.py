@@ -9,7 +9,8 @@ import torch
 from quantizer_cases import KINDS, Mixture, assert_same, kl, latents, layer, run, total_loss
 
 from gmvq import GumbelSoftmax, StraightThroughGumbel
-from gmvq.quantizers.learning import MEMORY, RATE
+from gmvq.quantizers.learning import MEMORY
+from gmvq.quantizers.start import RATE
 
 ESTIMATORS = (GumbelSoftmax, StraightThroughGumbel)
 

@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from .evidence import Moments
-from .start import MIN_ERROR
+from .start import MIN_ERROR, RATE
 
 if TYPE_CHECKING:
     from .state import MixtureState
 
-#: Weight of one batch in the running 1/w and shares, and of the past in the codewords, in batches.
-RATE, MEMORY = 0.05, 10.0
+#: Weight of the past in the codewords, in batches.
+MEMORY = 10.0
 #: A code is dead below this part of the mean share.
 DEAD = 0.1
 #: Least 1/w of a codebook without spread.

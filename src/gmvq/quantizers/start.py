@@ -1,6 +1,6 @@
 r"""Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them.
 
-Before the start the mixture is one Gaussian N(m, s^2), which follows the batches as the codewords do later. Latents are
+Before the start the mixture is one Gaussian N(m, s^2), which follows the batches as w does later. Latents are
 free within two deviations of it, and pulled back from further out, in units of the gradient that they have:
 
 .. math::
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 _PER_CODE, _MOST = 8, 1 << 16
 #: Lloyd steps, and the largest codebook that gets them all; a larger one takes points of the data.
 _ITERATIONS, _LARGE = 10, 1 << 14
-#: Before the start: weight of a batch in m and s^2, deviations within which latents are free, and the pull beyond.
-_RATE, _FREE, _PULL = 0.1, 2.0, 3.0
+#: Weight of one batch in what runs along: m and s^2 before the start, 1/w and shares after it.
+RATE = 0.05
+#: Before the start: deviations within which latents are free, and the pull beyond.
+_FREE, _PULL = 2.0, 3.0
 #: Least deviation of codes drawn at random, in standardised units.
 _LEAST_DEVIATION = 1e-3
 #: Least 1/w, as a part of the variance: below it all latents lie on their codes.
@@ -68,9 +70,9 @@ class Pool:
 
     def _follow(self, y: Tensor) -> None:
         mean = y.mean(0)
-        self.mean = mean if self.mean is None else self.mean.lerp(mean, _RATE)
+        self.mean = mean if self.mean is None else self.mean.lerp(mean, RATE)
         variance = (y - self.mean).square().sum(-1).mean()
-        self.variance = variance if self.variance is None else self.variance.lerp(variance, _RATE)
+        self.variance = variance if self.variance is None else self.variance.lerp(variance, RATE)
 
     def state(self) -> dict[str, Tensor | None]:
         """What ``restore`` needs to go on as if nothing had happened."""
