@@ -1,7 +1,7 @@
 r"""Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them.
 
-Before the start the mixture is one Gaussian N(m, s^2), which follows the batches as w does later. Latents are
-free within two deviations of it, and pulled back from further out, in units of the gradient that they have:
+Before the start the mixture is one Gaussian N(m, s^2 I / D), which follows the batches as w does later. Latents are
+free within 2 s of its mean, and pulled back from further out, in units of the gradient that they have:
 
 .. math::
     g_n \leftarrow g_n + 3 \, \bar g \, \frac{z_n - m}{s} \max\left(0, 1 - \frac{2 s}{|z_n - m|}\right), \qquad
@@ -83,10 +83,9 @@ class Pool:
         if isinstance(state, Tensor):
             self.add(state.to(device))
             return
-        rows, self.mean, self.variance = (
-            None if part is None else part.to(device) for part in state.values()
-        )
-        self._batches = [] if rows is None else [rows]
+        here = {name: None if part is None else part.to(device) for name, part in state.items()}
+        self._batches = [] if here["rows"] is None else [here["rows"]]
+        self.mean, self.variance = here["mean"], here["variance"]
 
 
 class _Hold(torch.autograd.Function):
