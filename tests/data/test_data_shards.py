@@ -9,20 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from pictures import png
 from torch.testing import assert_close
 
 from gmvq.data import ImageDataset, make_loader, open_images
 
-Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+pytest.importorskip("PIL.Image", reason="pillow is not installed")
 
 
 def shard(path: Path, members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> Path:

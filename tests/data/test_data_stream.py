@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import png
 from torch.testing import assert_close
 
 from gmvq.data import ImageDataset, make_loader, open_images, stream
@@ -19,13 +19,7 @@ from gmvq.data.sampler import StatelessSampler
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+pytest.importorskip("PIL.Image", reason="pillow is not installed")
 
 
 def table(picture, numbers: range) -> Any:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from pictures import png
 from torch.testing import assert_close
 
 from gmvq.data import open_images
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-Image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
-
-
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
+pytest.importorskip("PIL.Image", reason="pillow is not installed")
 
 
 def cells(picture, count: int, height: int = 32, width: int = 32) -> list[dict[str, object]]:
