@@ -23,7 +23,7 @@ from gmvq_bench.robust.methods import DRESSED, METHODS, MORE, build_method, meth
 from gmvq_bench.robust.networks import build
 from gmvq_bench.robust.report import duels, render, scores, summary
 from gmvq_bench.robust.setting import ENDINGS, NETWORKS, Setting, from_dict
-from gmvq_bench.robust.suite import KIND, chosen_methods, select
+from gmvq_bench.robust.suite import KIND, assemble, chosen_methods, select
 from gmvq_bench.robust.synthetic import drawings, tones
 
 SETTINGS = draw()
@@ -326,6 +326,20 @@ def test_the_report_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["compare", "--report", str(path), "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == text.strip()
     assert (tmp_path / "robust.md").read_text() == text
+
+
+def test_the_command_takes_runs_from_a_results_file(tmp_path: Path) -> None:
+    number = str(next(s.number for s in SETTINGS if s.data == "drawings"))
+    selection = select("robust", {}, names=[number])
+    runs = robust_runs.runs_of(selection.settings, ["gm-vq", "ema"], 1)
+    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": robust_runs.key_of}
+    done = execute(runs, Records(tmp_path), train_one=fake, **options)
+    path, out = tmp_path / "robust.json", tmp_path / "out"
+    path.write_text(json.dumps(assemble("robust", selection, done, command="", date="")))
+    known = ["--known", str(path), "--methods", "ema", "--settings", number]
+    assert main(["compare", "--suite", "robust", *known, "--out", str(out), "--workers", "1"]) == 0
+    assert not list((out / "robust").glob("*.json"))
+    assert len(json.loads((out / "robust.json").read_text())["runs"]) == 2
 
 
 def test_the_command_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:

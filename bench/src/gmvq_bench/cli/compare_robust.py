@@ -34,7 +34,8 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
         say(f"left out, for want of data: settings of {name}: {reason}")
     devices = [] if options.assemble else ["cpu"] * workers
     records = Records(out / "robust")
-    records.add_known(record for path in options.known for record in read(path, KIND)["runs"])
+    for path in options.known:
+        records.add_known([{"phase": "final", "options": {}, **run} for run in read(path, KIND)["runs"]])
     done = execute(
         runs, records, devices=devices, threads=options.threads, say=say, train_one=train_one, key=key_of
     )
