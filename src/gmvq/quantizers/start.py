@@ -1,14 +1,13 @@
 r"""Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them.
 
-Before the start the mixture is one Gaussian N(m, s^2 I / D), which follows the batches as w does later. Latents are
-free within 2 s of its mean, and pulled back from further out, in units of the gradient that they have:
+Before the start the mixture is one Gaussian N(m, s^2 I / D), which follows the batches as w does later, and the decoder
+reads a batch of mean m_B and deviation s_B in its frame:
 
 .. math::
-    g_n \leftarrow g_n + 3 \, \bar g \, \frac{z_n - m}{s} \max\left(0, 1 - \frac{2 s}{|z_n - m|}\right), \qquad
-    \bar g^2 = \overline{|g_n|^2}, \quad s^2 = \overline{|z_n - m|^2}
+    m + \min(1, s / s_B) (z_n - m_B), \qquad s_B^2 = \overline{|z_n - m_B|^2}
 
-A commitment, as codes exert it: without one, the latents of an untrained encoder grow twentyfold within ten steps of a
-high learning rate and fall back to a line.
+Codes hold latents in place by standing still, and so does this: without it, the latents of an untrained encoder grow
+twentyfold within ten steps of a high learning rate and fall back to a line.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -34,8 +33,6 @@ _PER_CODE, _MOST = 8, 1 << 16
 _ITERATIONS, _LARGE = 10, 1 << 14
 #: Weight of one batch in what runs along: m and s^2 before the start, 1/w and shares after it.
 RATE = 0.05
-#: Before the start: deviations within which latents are free, and the pull beyond.
-_FREE, _PULL = 2.0, 3.0
 #: Least deviation of codes drawn at random, in standardised units.
 _LEAST_DEVIATION = 1e-3
 #: Least 1/w, as a part of the variance: below it all latents lie on their codes.
@@ -88,34 +85,19 @@ class Pool:
         self.mean, self.variance = here["mean"], here["variance"]
 
 
-class _Hold(torch.autograd.Function):
-    """Identity on latents, (N, D); backward adds ``pull``, (N, D), times the rms of |g_n| over valid positions."""
-
-    @staticmethod
-    def forward(ctx: Any, latents: Tensor, pull: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(pull, mask)
-        return latents.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (grad,), (pull, mask) = grads, ctx.saved_tensors
-        own = grad.to(pull.dtype)
-        squares = all_reduce_sum(torch.stack([(own.square().sum(-1) * mask).sum(), mask.sum()]))
-        return (own + (squares[0] / squares[1].clamp_min(1.0)).sqrt() * pull).to(grad.dtype), None, None
-
-
 def held(latents: Tensor, mask: Tensor | None, pool: Pool | None) -> Tensor:
-    """Latents, (N, D), as they are, with the pull to the pool's Gaussian (see above) where the mask, (N,), is True."""
+    """Latents, (N, D), in the frame of the pool's Gaussian (see above); moments are of the mask, (N,), on all ranks."""
     if pool is None or pool.mean is None or pool.variance is None or not latents.requires_grad:
         return latents
-    with torch.no_grad():
-        offset = latents.to(pool.mean.dtype) - pool.mean
-        deviation, distance = pool.variance.sqrt(), offset.norm(dim=-1)
-        valid = torch.ones_like(distance) if mask is None else mask.to(offset.dtype)
-        excess = (distance - _FREE * deviation).clamp_min(0.0) * valid
-        factor = torch.where((distance > 0) & (deviation > 0), _PULL * excess / (distance * deviation), 0.0)
-        pull = factor[:, None] * offset
-    return _Hold.apply(latents, pull, valid)  # pyright: ignore[reportReturnType]
+    offset = latents.to(pool.mean.dtype) - pool.mean
+    valid = torch.ones_like(offset[:, 0]) if mask is None else mask.to(offset.dtype)
+    sums = all_reduce_sum(torch.cat([valid @ offset, valid.sum()[None]]))
+    count = sums[-1].clamp_min(1.0)
+    offset = offset - sums[:-1] / count
+    variance = all_reduce_sum(valid @ offset.square().sum(-1)) / count
+    grown = variance > pool.variance
+    ratio = torch.where(grown, pool.variance / torch.where(grown, variance, 1.0), 1.0).sqrt()
+    return (pool.mean + ratio * offset).to(latents.dtype)
 
 
 @torch.no_grad()
