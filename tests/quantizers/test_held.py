@@ -1,4 +1,4 @@
-"""Before the start: the Gaussian in whose frame the decoder reads latents, in any units, masked, and what it prevents."""
+"""Before the start: the Gaussian in whose frame the decoder reads latents, in any units, and what it prevents."""
 
 from __future__ import annotations
 

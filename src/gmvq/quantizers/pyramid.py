@@ -105,9 +105,9 @@ class PyramidGMVQ(ComposedQuantizer):
             above = grown(above, grid.counts.shape, 2) if outs else above
             # Before the start nothing is quantized, and the parts add up to the latents with their gradient.
             waits = latents.requires_grad and not level._has_codebook()
-            known = above if waits else above.detach()
-            out: QuantizerOutput = level(grid.means - known, None if mask is None else grid.counts > 0)
-            above = above + out.quantized
+            left = grid.means - (above if waits else above.detach())
+            out: QuantizerOutput = level(left, None if mask is None else grid.counts > 0)
+            above = above + (left if waits and not level._has_codebook() else out.quantized)
             side = 1 << (len(grids) - 1 - number)
             terms = out.terms | {"error": _error(grids[-1], grown(above, latents.shape[:-1], side))}
             outs.append(per_position(replace(out, terms=terms), shares[number]))
