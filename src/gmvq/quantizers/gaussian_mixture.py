@@ -221,7 +221,7 @@ class GaussianMixtureVQ(MixtureState):
         return sample_rows(rows, mixture, support, self.variance, estimator, self.straight_through)
 
     def _without_codes(self, z: Tensor) -> QuantizerOutput:
-        """Before the start: the latents themselves, index -1, loss 0."""
+        """Before the start: latents without codes, index -1, loss 0."""
         nothing = z.new_zeros(z.shape[0])
         zero = z.new_zeros(()) + sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)
         terms = {name: z.new_zeros(()) for name in TERMS}
