@@ -59,6 +59,16 @@ def upload_of(address: str, size: int) -> urllib.request.Request:
     )
 
 
+def test_a_machine_too_busy_to_answer_gradio_in_time(
+    model: VQAutoencoder, monkeypatch: pytest.MonkeyPatch, direct: Any
+) -> None:
+    from gradio import networking
+
+    monkeypatch.setattr(networking, "url_ok", lambda _: False)
+    with serving(model, None, title="small") as addresses, direct.open(addresses[0]) as answer:
+        assert answer.status == 200
+
+
 def test_a_taken_port(model: VQAutoencoder) -> None:
     with serving(model, None, title="one") as addresses:
         port = int(addresses[0].rstrip("/").rpartition(":")[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,33 @@ def test_help_of_each_command_explains_every_option(gmvq: Run, command: str) -> 
 def test_unknown_command(gmvq: Run) -> None:
     result = gmvq("fitt")
     assert result.code == 2
-    assert result.err.startswith("gmvq: error: there is no command 'fitt'; did you mean fit?")
+    assert result.err.startswith("gmvq: error: there is no command 'fitt'; did you mean fit? Commands: fit, ")
+    assert gmvq("xyz").err.startswith("gmvq: error: there is no command 'xyz'. Commands: fit, ")
+
+
+def test_a_warning_is_one_line_and_a_programs_own_keeps_its_place(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warns(argv: list[str]) -> int:
+        warnings.warn("x.jpg\x1b[2J cannot be read", stacklevel=1)
+        warnings.warn("old", FutureWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(warnings, "showwarning", _to_stderr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["warns"], more={"warns": warns}) == 0
+    first, second = capsys.readouterr().err.splitlines()[:2]
+    assert first == r"gmvq warns: warning: x.jpg\x1b[2J cannot be read"
+    assert second.startswith(__file__)
+    assert "FutureWarning: old" in second
+
+
+def _to_stderr(
+    message: Warning | str, category: type[Warning], filename: str, number: int, *_: object
+) -> None:
+    """As Python shows a warning outside of pytest, which collects them."""
+    sys.stderr.write(warnings.formatwarning(message, category, filename, number))
 
 
 @pytest.mark.parametrize("name", ["compare", "bench", "rd", "uncertainty"])

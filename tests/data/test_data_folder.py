@@ -217,7 +217,12 @@ def test_tiny_folders_have_no_empty_split(tmp_path: Path, picture, count: int) -
 def test_two_images_cannot_be_split_three_ways(tmp_path: Path, picture) -> None:
     for i in range(2):
         save(tmp_path / f"{i}.png", picture(i, 8, 8))
-    with pytest.raises(ValueError, match=r"2 images cannot be divided.*split_fractions=\(0, 0\)"):
+    with pytest.raises(
+        ValueError, match=r"2 images cannot be divided.*: 3 are the least.*split_fractions=\(0, 0\)"
+    ):
+        open_images(tmp_path)
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"2 images cannot be divided.*Skipped in .*: 1 files .*notes\.txt"):
         open_images(tmp_path)
     assert len(open_images(tmp_path, split_fractions=(0, 0))) == 2
     with pytest.raises(ValueError, match="split 'test' is empty: its share is 0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,18 @@ def test_photographs_smaller_than_the_tile_are_skipped() -> None:
 def test_wrong_arguments(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         open_images(**arguments)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_folder_of_ones_own_by_a_built_in_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.warns(UserWarning, match=r"'photos' is the built-in set; what lies here .* is '\./photos'"):
+        assert len(open_images("photos", split="test")) == 776
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_images("photos", split="test")
+    with pytest.raises(ValueError, match="no readable image in photos"):
+        open_images("./photos")
 
 
 def test_a_misspelt_path_suggests_its_neighbour(tmp_path: Path) -> None:

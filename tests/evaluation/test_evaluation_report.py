@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from gmvq.errors import MissingExtraError
 from gmvq.evaluation import evaluate, format_table, write_metrics, write_report
 from gmvq.evaluation.history import read_history, thin
+from gmvq.evaluation.plots import line_chart
 from gmvq.objectives import GaussianLikelihood
 
 TITLE, COMMAND = "A <b>run</b> & more", ["gmvq", "train", "--name", "two words", "<&>"]
@@ -149,6 +150,20 @@ def test_long_curves_are_drawn_as_means() -> None:
     steps = [float(i) for i in range(7)]
     assert thin(steps, steps, most=7) == (steps, steps)
     assert thin(steps, steps, most=3) == ([1.0, 4.0, 6.0], [1.0, 4.0, 6.0])
+
+
+def test_a_logarithmic_axis_leaves_out_the_zeros_before_the_codebook() -> None:
+    early = ("precision", [0.0, 1.0, 2.0], [0.0, 1e-3, 1e-6])
+    later = ("precision", [1.0, 2.0], [1e-3, 1e-6])
+    assert _axes(line_chart([early], label="w", log=True)) == _axes(line_chart([later], label="w", log=True))
+    assert _axes(line_chart([early], label="w")) != _axes(line_chart([later], label="w"))
+    nothing = ("precision", [0.0, 1.0], [0.0, 0.0])
+    assert "<svg" in line_chart([nothing], label="w", log=True)
+
+
+def _axes(svg: str) -> list[str]:
+    """The places of all tick marks and curves."""
+    return re.findall(r' d="(.*?)"', svg, re.DOTALL)
 
 
 def test_waiting_for_data_is_reported_where_it_is_much(tmp_path: Path, tokenizer: Any, dataset: Any) -> None:

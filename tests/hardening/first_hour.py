@@ -46,6 +46,7 @@ class Step:
 
 STEPS = (
     Step("make demo", ("runs/demo/report.html", "runs/demo/model/model.safetensors")),
+    Step("pip install -c", ()),
     Step("gmvq reconstruct", ("out",)),
     Step("gmvq encode", ("tokens/manifest.json",)),
     Step("gmvq app", (), may_be_absent=True),

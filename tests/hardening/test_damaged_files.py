@@ -177,8 +177,10 @@ _LAUGHS = b"a: &a [x, x]\n" + b"".join(
         (_LAUGHS, "write out to more than 100,000 entries"),
         (b"[" * 20000, "nested too deeply"),
         (b"seed: \xff", r"is not a text file in UTF-8: invalid start byte at byte 6"),
+        (b"hello\n", r"config\.yaml holds no options, which are lines such as 'seed: 0'; gmvq fit --print_config"),
+        (b"- seed: 0\n", "holds no options"),
     ],
-    ids=["contains itself", "billion laughs", "deep", "no text"],
+    ids=["contains itself", "billion laughs", "deep", "no text", "prose", "a list"],
 )  # fmt: skip
 def test_configs_that_kept_the_parser_busy(tmp_path: Path, text: bytes, message: str) -> None:
     file = tmp_path / "config.yaml"

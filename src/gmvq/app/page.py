@@ -281,5 +281,7 @@ def _everything(model: VQAutoencoder, view: View) -> tuple[Any, ...]:
 
 def _map(model: VQAutoencoder, view: View, kind: str) -> tuple[Any, str]:
     picture, low, high = uncertainty(model, view.encoded, _MAPS[kind])
-    unit = "bits" if _MAPS[kind] == "entropy" else "log s², s in standard deviations of the latents"
+    unit = (
+        "bits" if _MAPS[kind] == "entropy" else "log s², s in standard deviations of the latents at the start"
+    )
     return picture, f"Dark: {low:.2f}, bright: {high:.2f} ({unit})"

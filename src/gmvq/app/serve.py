@@ -58,6 +58,9 @@ def serving(
                 run_history=False,
                 enable_monitoring=False,
                 ssr_mode=False,
+                # The server runs by then. Gradio would look at its address and give up after three seconds, which a
+                # busy machine may take.
+                _frontend=False,
                 max_file_size=MAX_BYTES,
                 state_session_capacity=100,
                 theme=gr.themes.Base(

@@ -20,7 +20,7 @@ NO_CLASSES = (
 
 
 def check_config_file(path: Path) -> None:
-    """Raise ValueError unless a file is UTF-8 text whose aliases write out to a config of sensible size.
+    """Raise ValueError unless a file is UTF-8 text of options whose aliases write out to a config of sensible size.
 
     What else is wrong with it is left to the parser, whose errors name the option.
     """
@@ -30,10 +30,15 @@ def check_config_file(path: Path) -> None:
         raise ValueError(
             f"{path} is not a text file in UTF-8: {error.reason} at byte {error.start}"
         ) from error
-    _check(text, str(path))
+    root = _check(text, str(path))
+    if root is not None and root.id != "mapping":
+        raise ValueError(
+            f"{path} holds no options, which are lines such as 'seed: 0'; gmvq fit --print_config writes all of them"
+        )
 
 
-def _check(text: str, name: str) -> None:
+def _check(text: str, name: str) -> Any:
+    """Raise ValueError as ``check_config_file`` does; the root of the YAML, None if there is none."""
     yaml = require("yaml", "train")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -41,11 +46,12 @@ def _check(text: str, name: str) -> None:
     except RecursionError as error:
         raise ValueError(f"{name} is nested too deeply for a config") from error
     except yaml.YAMLError:
-        return
+        return None
     if entries > _MOST_ENTRIES:
         raise ValueError(
             f"{name} has aliases (*name) that contain themselves, or write out to more than {_MOST_ENTRIES:,} entries"
         )
+    return root
 
 
 class _NoNewModules:

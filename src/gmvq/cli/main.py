@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from io import TextIOWrapper
+from typing import Any
 
 from ..environment import version_of
 from ..screen import printable
@@ -76,7 +77,13 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
 
 def _run(name: str, command: Command, argv: list[str]) -> int:
     shown = warnings.formatwarning
-    warnings.formatwarning = lambda *args, **more: printable(shown(*args, **more))
+
+    def said(message: Warning | str, category: type[Warning], *args: Any, **more: Any) -> str:
+        """A warning that is meant for whoever runs the command, as one line; others with the line of the program."""
+        own = f"gmvq {name}: warning: {message}\n"
+        return printable(own if category is UserWarning else shown(message, category, *args, **more))
+
+    warnings.formatwarning = said
     try:
         return command(argv)
     except SystemExit as stop:
@@ -108,7 +115,7 @@ def _unknown(name: str, known: Sequence[str]) -> str:
     if name in ELSEWHERE:
         return f"the command {name!r} is not installed; {HOW_TO_GET}"
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     return f"there is no command {name!r}{hint} Commands: {', '.join(known)}"
 
 

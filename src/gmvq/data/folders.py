@@ -18,7 +18,7 @@ import numpy as np
 from .decode import UnreadableImageError, decode, header_shape, image_suffixes
 from .pictures import Pictures
 from .skipping import LISTED_ALREADY, OTHER_KIND
-from .splits import SPLIT_ALIASES, Wanted, choose_split
+from .splits import SPLIT_ALIASES, NoSuchSplitError, Wanted, choose_split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,7 +125,12 @@ def summary(skipped: Sequence[tuple[str, str]]) -> str:
 def open_folder(root: Path, listing: Listing, wanted: Wanted) -> Pictures:
     """Open one split of a folder of images; if every image lies in a subfolder, its name is the image's class."""
     good, keys, skipped = readable_files(root, listing, wanted.split, _check_image, "image")
-    _, rows, rule = choose_split(keys, wanted)
+    try:
+        _, rows, rule = choose_split(keys, wanted)
+    except ValueError as error:
+        if isinstance(error, NoSuchSplitError) or not skipped:
+            raise
+        raise ValueError(f"{error}. Skipped in {root}: {summary(skipped)}") from error
     files = list(good)
     classes, labels = _classes(root, files)
     kinds = "" if labels is None else f", {len(classes)} classes"

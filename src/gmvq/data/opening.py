@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _SIGNALS = ("speech", "synthetic_ecg")
 _FONTS = (".ttf", ".otf", ".ttc")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".parquet", *_FONTS)
 _NO_FILES = Listing([], [])
+_told_apart: set[str] = set()
 
 
 def open_images(
@@ -78,6 +80,7 @@ def open_images(
         torch.Size([3, 64, 64])
     """
     check_channels(channels)
+    _tell_apart(os.fspath(path), _IMAGES)
     source = _pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
     augment = split == "train" if augment is None else augment
     return ImageDataset(
@@ -127,6 +130,7 @@ def open_signals(
     limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
     if limits is not None:
         SignalScale(*limits)
+    _tell_apart(os.fspath(path), _SIGNALS)
     source = _signals(
         os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits, sample_rate)
     )
@@ -244,6 +248,15 @@ def _these_are_signals(name: str) -> str:
     )
 
 
+def _tell_apart(name: str, names: tuple[str, ...]) -> None:
+    """Warn, once, where the name of a built-in set is that of a file or folder here, too."""
+    if name in names and os.path.lexists(name) and (here := os.path.abspath(name)) not in _told_apart:
+        _told_apart.add(here)
+        warnings.warn(
+            f"{name!r} is the built-in set; what lies here by that name is './{name}'", stacklevel=3
+        )
+
+
 def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
     """The path that a name means."""
     path = Path(name).expanduser()
@@ -255,7 +268,7 @@ def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
     if path.name and path.parent.is_dir():
         children = [child.name for child in path.parent.iterdir()]
         near += [str(path.parent / child) for child in difflib.get_close_matches(path.name, children, n=3)]
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    hint = f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
     raise FileNotFoundError(
         f"there is no {name!r} (looked in {Path.cwd()}).{hint} "
         f"Names: {', '.join(names)}; or give the path of a file or folder of {what}."

@@ -109,7 +109,7 @@ def hash_split(
         )
     if len(place) < len(wanted):
         raise ValueError(
-            f"{len(place)} {what} cannot be divided into {', '.join(wanted)}; add {what}, "
+            f"{len(place)} {what} cannot be divided into {', '.join(wanted)}: {len(wanted)} are the least; add {what}, "
             "or take them all: split='train', split_fractions=(0, 0); in gmvq evaluate and inspect --split all"
         )
     for name in wanted:

@@ -145,7 +145,8 @@ def first_readable(
                 printable(f"{name} cannot be read ({error}); the next readable image replaces it"),
                 stacklevel=2,
             )
-    raise ValueError(f"none of the {len(rows)} images can be read; {source.skipped[-1]}")
+    name, problem = source.skipped[-1]
+    raise ValueError(printable(f"none of the {len(rows)} images can be read; {name}: {problem}"))
 
 
 def resized(picture: Any, size: int, box: tuple[float, float, float, float]) -> Pixels:

@@ -28,8 +28,14 @@ _DASHED: dict[str, Any] = {"color": _INK, "alpha": 0.5, "linewidth": 1.0, "lines
 def line_chart(
     series: Sequence[Series], *, label: str, log: bool = False, limit: tuple[str, float] | None = None
 ) -> str:
-    """Draw curves over training steps."""
+    """Draw curves over training steps.
+
+    A logarithmic axis has no room for zeros, which is what terms are before there is a codebook: they are left out.
+    """
     figure, axes = _figure()
+    positive = [_positive(one) for one in series]
+    log = log and all(value >= 0 for one in series for value in one[2]) and all(one[2] for one in positive)
+    series = positive if log else series
     for number, (name, steps, values) in enumerate(series):
         steps, values = thin(steps, values)
         colour = COLOURS[number % len(COLOURS)]
@@ -37,7 +43,7 @@ def line_chart(
         axes.plot(steps, values, label=name, color=colour, linewidth=1.6, marker=marker, markersize=4)
     if limit is not None:
         axes.axhline(limit[1], **_DASHED, label=limit[0])
-    if log and all(value > 0 for _, _, values in series for value in values):
+    if log:
         _log_axis(axes)
     else:
         _cut_start(axes, series, limit)
@@ -94,6 +100,11 @@ def _figure() -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     return figure, axes
+
+
+def _positive(series: Series) -> Series:
+    kept = [(step, value) for step, value in zip(*series[1:], strict=True) if value > 0]
+    return series[0], [step for step, _ in kept], [value for _, value in kept]
 
 
 def _log_axis(axes: Any) -> None:

@@ -187,6 +187,7 @@ def _curves(history: History, metrics: Mapping[str, Any]) -> list[tuple[str, str
         if heading == "Entropies" and isinstance(size, int) and size > 1:
             limit = (f"log {size}", float(np.log(size)))
         if series:
+            label = series[0][0].rpartition("/")[2] if label == "value" and len(series) == 1 else label
             found.append((heading, plots.line_chart(series, label=label, log=log, limit=limit)))
     return found
 

@@ -73,7 +73,7 @@ def _maps(seen: list[Seen]) -> tuple[list[dict[str, Any]], list[dict[str, Pictur
     unsure = [one.log_variance for one in seen if one.log_variance is not None]
     if unsure:
         low, high = limits(unsure)
-        label = "uncertainty: log s², s in standard deviations of the latents"
+        label = "uncertainty: log s², s in standard deviations of the latents at the start"
         bars.append(_legend(UNCERTAINTY_MAP, label, f"{low:.2f}", f"{high:.2f}"))
         for one, found in zip(seen, maps, strict=True):
             if one.log_variance is not None:

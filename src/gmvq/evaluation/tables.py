@@ -58,7 +58,7 @@ _CODEBOOK = (
     ("nearest_min", "nearest other codeword, least", "std", ".3g"),
     ("nearest_median", "nearest other codeword, median", "std", ".3g"),
     ("nearest_max", "nearest other codeword, greatest", "std", ".3g"),
-    ("component_std", "component standard deviation", "std of latents", ".3g"),
+    ("component_std", "component standard deviation", "std at the start", ".3g"),
     ("weights_perplexity", "perplexity of the mixture weights", "codes", ",.1f"),
 )
 
