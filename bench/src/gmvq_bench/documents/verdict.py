@@ -43,8 +43,7 @@ def verdict(found: dict[str, Any], suites: Iterable[dict[str, Any]]) -> str:
             names = ("on which defaults were chosen", "only reported")
             lines += [[f"– {names[n]}", *_cells(pairs[n], 1)] for n in (0, 1) if pairs[0] and pairs[1]]
     if "plain_conv" in found:
-        for steps, pairs in _plain_conv(found["plain_conv"]).items():
-            seeds = len({r["seed"] for r in found["plain_conv"]["records"] if r["phase"] == "final"})
+        for steps, (pairs, seeds) in _plain_conv(found["plain_conv"]).items():
             lines.append(
                 [f"a plain conv network, {steps:,} steps, the best of four rates", *_cells(pairs, seeds)]
             )
@@ -78,19 +77,25 @@ def _robust(results: dict[str, Any]) -> tuple[list[_Pair], list[_Pair]]:
     return parts
 
 
-def _plain_conv(results: dict[str, Any]) -> dict[int, list[_Pair]]:
-    """The codebook sizes of each length, against the method of the least mean error; runs that failed are left out."""
+def _plain_conv(results: dict[str, Any]) -> dict[int, tuple[list[_Pair], int]]:
+    """The codebook sizes of each length, against the method of the least mean error over the seeds that all methods
+    have, and how many these are; runs that failed are left out.
+    """
     records: Any = pd.DataFrame(
         [r for r in results["records"] if r["phase"] == "final" and r["error"] is None]
     )
-    means = records.groupby(["steps", "codes", "method"])[["mse", "perplexity"]].mean()
-    found: dict[int, list[_Pair]] = {}
-    for (steps, _), cell in means.groupby(level=["steps", "codes"]):
-        one = cell.droplevel(["steps", "codes"])
-        if "gm-vq" in one.index and len(one) > 1:
-            rival = one.drop("gm-vq")["mse"].idxmin()
-            ratio: Any = one.loc["gm-vq"] / one.loc[rival]
-            found.setdefault(int(steps), []).append((float(ratio["mse"]), float(ratio["perplexity"])))
+    found: dict[int, tuple[list[_Pair], int]] = {}
+    for steps, runs in records.groupby("steps"):
+        seeds = set.intersection(*(set(cell["seed"]) for _, cell in runs.groupby(["codes", "method"])))
+        means = runs[runs["seed"].isin(seeds)].groupby(["codes", "method"])[["mse", "perplexity"]].mean()
+        pairs: list[_Pair] = []
+        for _, cell in means.groupby(level="codes"):
+            one = cell.droplevel("codes")
+            if "gm-vq" in one.index and len(one) > 1:
+                ratio: Any = one.loc["gm-vq"] / one.loc[one.drop("gm-vq")["mse"].idxmin()]
+                pairs.append((float(ratio["mse"]), float(ratio["perplexity"])))
+        if pairs:
+            found[int(steps)] = pairs, len(seeds)
     return found
 
 
