@@ -200,8 +200,9 @@ def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
     codebook = kmeans(z, codebook_size, iterations=iterations, seed=seed)
     copies = _copies(codebook)
     if bool(copies.any()):
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(int(copies.sum()), z.shape[1], generator=generator, dtype=torch.float64)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        shape = int(copies.sum()), z.shape[1]
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         deviation = z.std(0, correction=0)
         deviation = torch.where(deviation.any(), deviation.clamp_min(_LEAST_DEVIATION), 1.0)
         codebook[copies] = z.mean(0) + noise.to(z) * deviation
