@@ -66,8 +66,8 @@ class Quantizer(nn.Module):
             TypeError: indices are not integers.
             ValueError: an index outside [-1, K).
         """
-        check_indices(indices, self.codebook_size)
-        return masked(self._lookup(indices.long().clamp_min(0)), indices >= 0, 0.0)
+        indices = check_indices(indices, self.codebook_size)
+        return masked(self._lookup(indices.clamp_min(0)), indices >= 0, 0.0)
 
     def _flat(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Checked latents as (N, D) in the compute dtype, zero where masked, and the mask as (N,)."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_indices
 from ..functional.balance import balance_gradients
 from ..types import QuantizerOutput
 from .base import Quantizer
@@ -87,6 +88,7 @@ class ComposedQuantizer(Quantizer):
                 f"indices must have shape {shape} with the first m of {len(self.layers)} {parts} on the last axis, "
                 f"got {tuple(indices.shape)}"
             )
+        indices = check_indices(indices, self.codebook_size)
         return indices.unbind(-1)
 
     def _couple(

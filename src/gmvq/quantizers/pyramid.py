@@ -158,7 +158,7 @@ class PyramidGMVQ(ComposedQuantizer):
         """
         total, seen = None, None
         for number, (level, column) in enumerate(zip(self.mixtures, columns, strict=False), start=1):
-            check_indices(column, level.codebook_size)
+            column = check_indices(column, level.codebook_size)
             codes = block_codes(column, len(self.layers) - number)
             part, here = level.get_codes_from_indices(codes), codes >= 0
             if total is not None and seen is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_size
+from ..errors import check_choice, check_indices, check_size
 from ..types import QuantizerOutput
 from .base import masked
 from .beam import beam_search, output_at
@@ -167,6 +167,7 @@ class ResidualGMVQ(ComposedQuantizer):
             part, here = level.get_codes_from_indices(column), column >= 0
             total = torch.zeros_like(part) + part if total is None else total + part
             seen = here if seen is None else seen | here
+            column = check_indices(column, level.codebook_size)
             yield torch.where(seen[..., None], self.decoder_units(total), 0.0)
 
     def get_codes_of_levels(self, indices: Tensor) -> Tensor:
