@@ -19,6 +19,7 @@ from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
 from .config import without_later
 from .gaussian_mixture import GaussianMixtureVQ
+from .learning import in_backward
 from .parts import level_sizes
 from .posterior import LevelPosterior
 from .start import start_from
@@ -87,6 +88,8 @@ class ResidualGMVQ(ComposedQuantizer):
             raise ValueError(f"a shared codebook has one size, got {list(sizes)}")
         self.shared_codebook, self.level_dropout, self.min_levels = shared_codebook, level_dropout, min_levels
         self.beam = beam
+        #: Whether levels could be dropped in the last forward.
+        self._drops = False
         self.units = options.pop("units", "latents")
         check_choice("units", self.units, ("latents", "standardized"))
         self.layers = nn.ModuleList(
@@ -226,8 +229,10 @@ class ResidualGMVQ(ComposedQuantizer):
 
         Nothing is dropped before every level has started, which takes a batch with valid positions.
         """
-        started = all(level._has_codebook() for level in self.mixtures)
-        if not (self.training and self.level_dropout and started):
+        if not in_backward():
+            # What activation checkpointing repeats may have started the levels.
+            self._drops = all(level._has_codebook() for level in self.mixtures)
+        if not (self.training and self.level_dropout and self._drops):
             return None
         return torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=device)
 
