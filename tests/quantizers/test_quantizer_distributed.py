@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -127,6 +128,18 @@ def test_eval_needs_no_other_rank(ranks) -> None:
     assert "alone" not in ranks[1]
     assert torch.equal(result["indices"], result["encoded"])
     assert result["terms"]["perplexity"] > 1
+
+
+def test_a_rank_that_settles_before_the_others_stays_their_equal() -> None:
+    """Rank 0 alone saves; then DistributedDataParallel copies its buffers to rank 1, which has not learned yet."""
+    first = layer(codebook_size=16)
+    for seed in range(60):
+        first(latents(200, seed=seed) + 0.2 * seed)  # codes are left behind and born again
+        second = copy.deepcopy(first)
+        first.state_dict()
+        for own, sent in zip(second.buffers(), first.buffers(), strict=True):
+            own.copy_(sent)
+        assert_same(second.state_dict(), first.state_dict(), rtol=0.0, atol=0.0)
 
 
 def test_without_a_process_group_nothing_is_reduced() -> None:

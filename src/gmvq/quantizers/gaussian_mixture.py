@@ -202,7 +202,7 @@ class GaussianMixtureVQ(MixtureState):
         else:
             batch = Batch.alone(drawn.posterior, drawn.indices, mask)
         if steps:
-            self._pending = batch.moments, self._frame()
+            self._pending = batch.moments, self._frame(), self.share.clone()
         return self._output(z, drawn, batch)
 
     def _before_step(self, latents: Tensor, mask: Tensor | None) -> bool:

@@ -83,7 +83,7 @@ class MixtureState(Quantizer):
         #: Factor on the weight of the past in the codewords: vectors of the group for each one of this mixture.
         self.memory = 1.0
         self._pool: Pool | None = None
-        self._pending: tuple[Moments | None, Tensor] | None = None
+        self._pending: tuple[Moments | None, Tensor, Tensor] | None = None
         #: Whether the codebook was seen to have started, so that no step has to look at the device again.
         self._ready = False
         self.register_load_state_dict_pre_hook(migrate_state)
@@ -211,11 +211,11 @@ class MixtureState(Quantizer):
     def settle(self) -> None:
         """Apply what the last training batch taught; ``eval()``, ``state_dict()`` and the next batch do this."""
         if self._pending is not None:
-            (moments, frame), self._pending = self._pending, None
+            (moments, frame, share), self._pending = self._pending, None
             assert moments is not None
             here = self.codebook.device  # the layer may have moved since
             moments, frame = Moments(*(part.to(here) for part in moments)), frame.to(here)
-            learn(self, moments, (frame == self._frame().to(frame)).all())
+            learn(self, moments, share.to(self.share), (frame == self._frame().to(frame)).all())
 
     def _frame(self) -> Tensor:
         """A copy of what M-steps alone change: another value says that other weights were copied in since."""
