@@ -105,11 +105,7 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     """Before a training step without a codebook: keep this rank's latents (N, D) where the mask (N,) is True, and start
     once ``after`` batches have run, and with ``after`` not before they have spread. Whether there is a codebook now.
     """
-    if torch.compiler.is_compiling():
-        raise RuntimeError(
-            "the first training batches start the codebook, which cannot be compiled: call "
-            "quantizer.init_codebook(latents) or train some batches before torch.compile"
-        )
+    refuse_compiled()
     latents = gather_rows(latents if mask is None else latents[mask])
     if len(latents) == 0:
         return layer.started
@@ -126,6 +122,16 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     if int(layer.batches) <= after or (after and bool((latents == latents[0]).all())):
         return False
     return start_from_pool(layer)
+
+
+def refuse_compiled() -> None:
+    """Raise in compiled code, which cannot look whether there is a codebook, and cannot start one."""
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "the first training batches start the codebook, which cannot be compiled: call "
+            "quantizer.init_codebook(latents) or train some batches before torch.compile; codes that were copied in "
+            "are seen by a first call without it"
+        )
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from .learning import learn
 from .migrate import migrate_state
 from .own_codebook import set_codebook
 from .parts import Precision, Variance
-from .start import Pool, start_from, start_from_pool
+from .start import Pool, refuse_compiled, start_from, start_from_pool
 
 
 class MixtureState(Quantizer):
@@ -234,10 +234,10 @@ class MixtureState(Quantizer):
         return self.codebook.requires_grad
 
     def _has_codebook(self) -> bool:
-        """Whether there is a codebook, without a look at the device once there is; compiled code assumes it."""
-        if torch.compiler.is_compiling():
-            return True
-        self._ready = self._ready or self.started
+        """Whether there is a codebook, without a look at the device once there is; compiled code needs one."""
+        if not self._ready:
+            refuse_compiled()
+            self._ready = self.started
         return self._ready
 
 
