@@ -178,6 +178,23 @@ def sharded_checkpoint(source: nn.Module, name: str, folder: Path) -> nn.Module:
     return target
 
 
+def onto_meta(source: nn.Module, name: str, _: Path) -> nn.Module:
+    """As large models are loaded: built without memory, and given the tensors of one file after the other."""
+    with torch.device("meta"):
+        target = fresh(name)
+    state = list(source.state_dict().items())
+    for shard in ({}, dict(state[::2]), dict(state[1::2])):
+        target.load_state_dict(shard, strict=False, assign=True)
+    return target
+
+
+def emptied(source: nn.Module, name: str, _: Path) -> nn.Module:
+    with torch.device("meta"):
+        target = fresh(name)
+    target.to_empty(device="cpu").load_state_dict(source.state_dict())
+    return target
+
+
 MOVES: dict[str, Callable[[nn.Module, str, Path], nn.Module]] = {
     "by name": by_name,
     "parameters alone": parameters_alone,
@@ -193,6 +210,8 @@ MOVES: dict[str, Callable[[nn.Module, str, Path], nn.Module]] = {
     "pickle": whole_pickle,
     "deepcopy": lambda source, name, folder: copy.deepcopy(source),
     "sharded checkpoint": sharded_checkpoint,
+    "onto meta": onto_meta,
+    "emptied": emptied,
 }
 
 
@@ -259,6 +278,34 @@ def test_averaged_models(name, buffers, late) -> None:
     once = tokens(average)
     assert torch.equal(tokens(average), once)
     assert_goes_on(average)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_copy_made_while_it_waits_keeps_the_codes_that_it_gets(name) -> None:
+    """It has latents for a start of its own, which ``eval()`` must not make any more."""
+    source = fresh(name)
+    optimizer = torch.optim.Adam(source.parameters(), lr=1e-3)
+    for seed in range(3):
+        feed(source, latents(seed).requires_grad_())
+    average = copy.deepcopy(source)
+    for seed in range(10, 14):
+        step(source, optimizer, seed)
+    source.state_dict()
+    in_place(source, average)
+    assert torch.equal(tokens(average), tokens(source))
+    assert_goes_on(average)
+
+
+@pytest.mark.parametrize("name", ["residual, shared", "pyramid"])
+@pytest.mark.parametrize("move", ["assign", "onto meta", "emptied"])
+def test_a_shared_codebook_is_one_after_loading(name, move, tmp_path) -> None:
+    """Also after more training, whose file a new layer reads."""
+    moved = MOVES[move](trained(name), name, tmp_path)
+    step(moved.train(), torch.optim.Adam(moved.parameters(), lr=1e-2), 20)
+    again = fresh(name)
+    again.load_state_dict(moved.state_dict())
+    assert torch.equal(tokens(again), tokens(moved))
+    assert len({id(layer.codebook) for layer in mixtures(moved)}) == 1
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -97,11 +97,11 @@ class ResidualGMVQ(ComposedQuantizer):
         )
         for level in self.mixtures[1:]:  # there is a residual once the first has started
             level.start_after, level.straight_through = 0, False
-            if shared_codebook:
-                level.codebook = self.mixtures[0].codebook
-                level.keep_codebook = True
+            level.keep_codebook = shared_codebook
         for level in self.mixtures:
             level.births = not shared_codebook
+        if shared_codebook:
+            self._share_codebook()
 
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, levels: Tensor | None = None
@@ -167,10 +167,10 @@ class ResidualGMVQ(ComposedQuantizer):
         """
         total, seen = None, None
         for level, column in zip(self.mixtures, columns, strict=False):
+            column = check_indices(column, level.codebook_size)
             part, here = level.get_codes_from_indices(column), column >= 0
             total = torch.zeros_like(part) + part if total is None else total + part
             seen = here if seen is None else seen | here
-            column = check_indices(column, level.codebook_size)
             yield torch.where(seen[..., None], self.decoder_units(total), 0.0)
 
     def get_codes_of_levels(self, indices: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ class ResidualGMVQ(ComposedQuantizer):
     def train(self, mode: bool = True) -> ResidualGMVQ:
         """As ``nn.Module.train``; where eval mode starts the first level, it starts the others on what that leaves."""
         first = self.mixtures[0]
-        seen = None if mode or first._pool is None else first._pool.rows()
+        seen = None if mode or first._pool is None or first.started else first._pool.rows()
         super().train(mode)
         if seen is not None and first.started:
             with torch.no_grad():

@@ -137,6 +137,9 @@ def refuse_compiled() -> None:
 @torch.no_grad()
 def start_from_pool(layer: MixtureState) -> bool:
     """Start on what the pool holds, and a group when its last member does; whether it started."""
+    if layer._pool is not None and layer.started:
+        # Weights were copied in while the pool waited.
+        layer._pool = None
     group: list[MixtureState] = layer.group or [layer]
     pools = [None if one._pool is None else one._pool.rows() for one in group]
     latents = [rows.to(layer.codebook.device) for rows in pools if rows is not None]

@@ -167,8 +167,8 @@ class MixtureState(Quantizer):
 
     @property
     def started(self) -> bool:
-        """Whether there is a codebook: it is zero before its start."""
-        return bool(self.codebook.detach().any())
+        """Whether there is a codebook: it is zero before its start, and nothing on the meta device."""
+        return not self.codebook.is_meta and bool(self.codebook.detach().any())
 
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
