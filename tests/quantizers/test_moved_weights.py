@@ -309,6 +309,22 @@ def test_a_shared_codebook_is_one_after_loading(name, move, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_unfrozen_as_a_whole_only_codes_and_maps_have_gradients(name) -> None:
+    """As ``requires_grad_(True)`` does after a freeze, and ``PreTrainedModel.from_pretrained`` to all parameters."""
+    built = trained(name).requires_grad_(False).requires_grad_(True)
+    follow = ("mean", "scale", "log_precision")
+    values = latents(7).requires_grad_()
+    out = feed(built, values)
+    (out.quantized.square().mean() + out.loss).backward()
+    for key, parameter in built.named_parameters():
+        assert (parameter.grad is None) == key.endswith(follow), key
+    built.train()
+    assert {key for key, own in built.named_parameters() if not own.requires_grad} == {
+        key for key, _ in built.named_parameters() if key.endswith(follow)
+    }
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_weights_swapped_in_for_an_evaluation_are_not_taught_what_others_saw(name) -> None:
     """An average is copied into the training model, evaluated, and the weights are put back."""
     source = trained(name)

@@ -158,7 +158,7 @@ class GaussianMixtureVQ(MixtureState):
             # The next step's M-step is in place, and this graph may still be in use.
             codebook = codebook.clone()
         dtype = codebook.dtype
-        log_precision = self.log_precision.to(dtype) + self.sharpening.to(dtype).log()
+        log_precision = self.log_precision.detach().to(dtype) + self.sharpening.to(dtype).log()
         return Mixture(
             codebook,
             squares=codebook.square().sum(-1),
@@ -231,7 +231,7 @@ class GaussianMixtureVQ(MixtureState):
 
     def _output(self, z: Tensor, drawn: Drawn, batch: Batch) -> QuantizerOutput:
         """gamma * latent + beta * KL, and what the decoder reads."""
-        log_precision, log_weights = self.log_precision.to(z.dtype), self.log_weights().to(z.dtype)
+        log_precision, log_weights = self.log_precision.detach().to(z.dtype), self.log_weights().to(z.dtype)
         kind, dim = self.objective.kind, self.codebook_dim
         terms = evidence(kind, batch, drawn.entropy, drawn.variance, log_precision, log_weights, dim)
         nats = self.gamma * terms["latent"] + self.beta * terms[KL_OF[kind]]

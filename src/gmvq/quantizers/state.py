@@ -144,15 +144,15 @@ class MixtureState(Quantizer):
 
     def _scaled(self, latents: Tensor) -> Tensor:
         """y = (latents - m) / s, (..., D)."""
-        return (latents - self.mean.to(latents.dtype)) / self._divisor(latents)
+        return (latents - self.mean.detach().to(latents.dtype)) / self._divisor(latents)
 
     def _unscaled(self, y: Tensor) -> Tensor:
         """m + s y, (..., D)."""
-        return y * self._divisor(y) + self.mean.to(y.dtype)
+        return y * self._divisor(y) + self.mean.detach().to(y.dtype)
 
     def _divisor(self, like: Tensor) -> Tensor:
         """s, or one before it is known."""
-        scale = self.scale.to(like.dtype)
+        scale = self.scale.detach().to(like.dtype)
         return torch.where(scale > 0, scale, 1.0)
 
     def _project(self, y: Tensor) -> Tensor:
@@ -226,6 +226,8 @@ class MixtureState(Quantizer):
         if not mode and self.training and self._learns:
             self.settle()
             start_from_pool(self)
+        for value in (self.mean, self.scale, self.log_precision):
+            value.requires_grad_(False)  # M-steps alone move these, also where a loader made all parameters anew
         return super().train(mode)
 
     @property
