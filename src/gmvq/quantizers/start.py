@@ -57,7 +57,8 @@ class Pool:
         """Keep y, (N, D), and forget what is older than needed; the Gaussian follows."""
         y = y.detach()
         self._follow(y.to(torch.promote_types(y.dtype, torch.float32)))
-        self._batches.append(y)
+        # A copy, as the memory of an encoder's output may be written to again, by a captured graph for one.
+        self._batches.append(y[-self._size :].clone())
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 

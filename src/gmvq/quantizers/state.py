@@ -227,7 +227,8 @@ class MixtureState(Quantizer):
             self.settle()
             start_from_pool(self)
         for value in (self.mean, self.scale, self.log_precision):
-            value.requires_grad_(False)  # M-steps alone move these, also where a loader made all parameters anew
+            # M-steps alone move these, also where a loader made all parameters anew.
+            value.requires_grad_(False)
         return super().train(mode)
 
     @property
