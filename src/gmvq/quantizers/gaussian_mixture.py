@@ -207,6 +207,11 @@ class GaussianMixtureVQ(MixtureState):
 
     def _before_step(self, latents: Tensor, mask: Tensor | None) -> bool:
         """Apply the last batch's lesson, and start if it is time; whether there is a codebook."""
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "torch.nn.DataParallel throws its replicas away, and with them what a batch teaches: use "
+                "torch.nn.parallel.DistributedDataParallel, or freeze the codebook with requires_grad_(False)"
+            )
         self.settle()
         waits = latents.requires_grad or not torch.is_grad_enabled()
         return self._ready or ready(self, latents, mask, self.start_after if waits else 0)
