@@ -381,6 +381,27 @@ def test_a_file_in_the_middle_of_the_wait_goes_on_waiting(name) -> None:
     assert int(mixtures(target)[0].batches) == 4
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("used", [False, True], ids=["emptied", "trained"])
+def test_what_is_reset_is_new(name, used) -> None:
+    """As torch's own layers, which loops over modules reset by ``reset_parameters``."""
+    built = trained(name)
+    if not used:
+        built.to("meta").to_empty(device="cpu")
+        with torch.no_grad():
+            for value in (*built.parameters(), *built.buffers()):
+                value.fill_(7)  # whatever was in memory
+    for module in built.modules():
+        getattr(module, "reset_parameters", lambda: None)()
+    expected = fresh(name).state_dict()
+    assert built.state_dict().keys() == expected.keys()
+    for key, value in built.state_dict().items():
+        assert torch.equal(value, expected[key]) or "project" in key, key
+    assert (feed(built, latents(0).requires_grad_()).indices == -1).all()
+    shares = any(getattr(module, "shared_codebook", False) for module in built.modules())
+    assert len({id(layer.codebook) for layer in mixtures(built)}) == (1 if shares else len(mixtures(built)))
+
+
 @pytest.mark.parametrize(
     "write",
     [
