@@ -1,5 +1,7 @@
 """``ComposedQuantizer``: what quantizers made of several mixtures share."""
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
