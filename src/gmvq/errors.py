@@ -172,8 +172,8 @@ def check_unit_range(images: Tensor) -> None:
         raise ValueError(f"images must have values in [0, 1], got {low:.4g} to {high:.4g}; {advice}")
 
 
-def check_indices(indices: Tensor, codebook_size: int | Sequence[int]) -> None:
-    """Raise unless ``indices`` is an integer tensor with values in [0, codebook_size), or -1.
+def check_indices(indices: Tensor, codebook_size: int | Sequence[int]) -> Tensor:
+    """Raise unless ``indices`` is an integer tensor with values in [0, codebook_size), or -1; it as int64.
 
     Several sizes are those of the codes on the last axis.
     """
@@ -181,8 +181,9 @@ def check_indices(indices: Tensor, codebook_size: int | Sequence[int]) -> None:
         raise TypeError(f"indices must be a torch.Tensor, got {type(indices).__name__}")
     if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
         raise TypeError(f"indices must be integers, got {indices.dtype}; convert them with indices.long()")
+    indices = indices.long()
     if torch.compiler.is_compiling() or indices.device.type != "cpu" or indices.numel() == 0:
-        return
+        return indices
     sizes = (codebook_size,) if isinstance(codebook_size, int) else tuple(codebook_size)
     columns = indices[None] if len(set(sizes)) == 1 else indices.movedim(-1, 0)
     for number, (size, column) in enumerate(zip(sizes, columns, strict=False), start=1):
@@ -193,6 +194,7 @@ def check_indices(indices: Tensor, codebook_size: int | Sequence[int]) -> None:
                 f"indices{which} must lie in [0, {size - 1}] (or be -1 where masked), got values from {low} to "
                 f"{high}; do they come from a model with another codebook size?"
             )
+    return indices
 
 
 def check_mask(mask: Tensor | None, shape: torch.Size) -> None:

@@ -103,3 +103,15 @@ def test_half_precision_counts_and_sums_in_float32(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     expected = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     torch.testing.assert_close(found.float().sort(0).values, expected, atol=0.01, rtol=0.0)
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_a_default_device_elsewhere_does_not_matter(count) -> None:
+    """``torch.set_default_device`` is for tensors of the user."""
+    z = torch.randn(count, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = kmeans(z, 4)
+        with torch.device("meta"):
+            found = kmeans(z, 4)
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0)

@@ -117,3 +117,15 @@ def test_latents_cannot_run_away() -> None:
         (out.loss - out.quantized.norm(dim=-1).mean()).backward()
         optimizer.step()
     assert float(gain.detach()) < 3.0  # unheld, it grows by the mean norm of the base, 1.9, with each step
+
+
+def test_memory_of_latents_may_be_written_to_again_before_the_start() -> None:
+    """As activations in place do, and encoders whose steps are captured as graphs."""
+    layers = []
+    for written in (False, True):
+        built, x = GaussianMixtureVQ(3, 4), torch.arange(60.0).sin().view(20, 3).requires_grad_()
+        built(x)
+        if written:
+            x.data.zero_()
+        layers.append(built.eval())
+    torch.testing.assert_close(layers[1].codebook, layers[0].codebook, rtol=0.0, atol=0.0)

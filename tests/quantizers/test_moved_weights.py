@@ -178,6 +178,23 @@ def sharded_checkpoint(source: nn.Module, name: str, folder: Path) -> nn.Module:
     return target
 
 
+def onto_meta(source: nn.Module, name: str, _: Path) -> nn.Module:
+    """As large models are loaded: built without memory, and given the tensors of one file after the other."""
+    with torch.device("meta"):
+        target = fresh(name)
+    state = list(source.state_dict().items())
+    for shard in ({}, dict(state[::2]), dict(state[1::2])):
+        target.load_state_dict(shard, strict=False, assign=True)
+    return target
+
+
+def emptied(source: nn.Module, name: str, _: Path) -> nn.Module:
+    with torch.device("meta"):
+        target = fresh(name)
+    target.to_empty(device="cpu").load_state_dict(source.state_dict())
+    return target
+
+
 MOVES: dict[str, Callable[[nn.Module, str, Path], nn.Module]] = {
     "by name": by_name,
     "parameters alone": parameters_alone,
@@ -193,6 +210,8 @@ MOVES: dict[str, Callable[[nn.Module, str, Path], nn.Module]] = {
     "pickle": whole_pickle,
     "deepcopy": lambda source, name, folder: copy.deepcopy(source),
     "sharded checkpoint": sharded_checkpoint,
+    "onto meta": onto_meta,
+    "emptied": emptied,
 }
 
 
@@ -262,6 +281,50 @@ def test_averaged_models(name, buffers, late) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_copy_made_while_it_waits_keeps_the_codes_that_it_gets(name) -> None:
+    """It has latents for a start of its own, which ``eval()`` must not make any more."""
+    source = fresh(name)
+    optimizer = torch.optim.Adam(source.parameters(), lr=1e-3)
+    for seed in range(3):
+        feed(source, latents(seed).requires_grad_())
+    average = copy.deepcopy(source)
+    for seed in range(10, 14):
+        step(source, optimizer, seed)
+    source.state_dict()
+    in_place(source, average)
+    assert torch.equal(tokens(average), tokens(source))
+    assert_goes_on(average)
+
+
+@pytest.mark.parametrize("name", ["residual, shared", "pyramid"])
+@pytest.mark.parametrize("move", ["assign", "onto meta", "emptied"])
+def test_a_shared_codebook_is_one_after_loading(name, move, tmp_path) -> None:
+    """Also after more training, whose file a new layer reads."""
+    moved = MOVES[move](trained(name), name, tmp_path)
+    step(moved.train(), torch.optim.Adam(moved.parameters(), lr=1e-2), 20)
+    again = fresh(name)
+    again.load_state_dict(moved.state_dict())
+    assert torch.equal(tokens(again), tokens(moved))
+    assert len({id(layer.codebook) for layer in mixtures(moved)}) == 1
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_unfrozen_as_a_whole_only_codes_and_maps_have_gradients(name) -> None:
+    """As ``requires_grad_(True)`` does after a freeze, and ``PreTrainedModel.from_pretrained`` to all parameters."""
+    built = trained(name).requires_grad_(False).requires_grad_(True)
+    follow = ("mean", "scale", "log_precision")
+    values = latents(7).requires_grad_()
+    out = feed(built, values)
+    (out.quantized.square().mean() + out.loss).backward()
+    for key, parameter in built.named_parameters():
+        assert (parameter.grad is None) == key.endswith(follow), key
+    built.train()
+    assert {key for key, own in built.named_parameters() if not own.requires_grad} == {
+        key for key, _ in built.named_parameters() if key.endswith(follow)
+    }
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_weights_swapped_in_for_an_evaluation_are_not_taught_what_others_saw(name) -> None:
     """An average is copied into the training model, evaluated, and the weights are put back."""
     source = trained(name)
@@ -316,6 +379,27 @@ def test_a_file_in_the_middle_of_the_wait_goes_on_waiting(name) -> None:
     assert int(mixtures(target)[0].batches) == 3
     feed(target, latents(3).requires_grad_())
     assert int(mixtures(target)[0].batches) == 4
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("used", [False, True], ids=["emptied", "trained"])
+def test_what_is_reset_is_new(name, used) -> None:
+    """As torch's own layers, which loops over modules reset by ``reset_parameters``."""
+    built = trained(name)
+    if not used:
+        built.to("meta").to_empty(device="cpu")
+        with torch.no_grad():
+            for value in (*built.parameters(), *built.buffers()):
+                value.fill_(7)  # whatever was in memory
+    for module in built.modules():
+        getattr(module, "reset_parameters", lambda: None)()
+    expected = fresh(name).state_dict()
+    assert built.state_dict().keys() == expected.keys()
+    for key, value in built.state_dict().items():
+        assert torch.equal(value, expected[key]) or "project" in key, key
+    assert (feed(built, latents(0).requires_grad_()).indices == -1).all()
+    shares = any(getattr(module, "shared_codebook", False) for module in built.modules())
+    assert len({id(layer.codebook) for layer in mixtures(built)}) == (1 if shares else len(mixtures(built)))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -127,6 +128,36 @@ def test_eval_needs_no_other_rank(ranks) -> None:
     assert "alone" not in ranks[1]
     assert torch.equal(result["indices"], result["encoded"])
     assert result["terms"]["perplexity"] > 1
+
+
+def test_a_rank_that_settles_before_the_others_stays_their_equal() -> None:
+    """Rank 0 alone saves; then DistributedDataParallel copies its buffers to rank 1, which has not learned yet."""
+    first = layer(codebook_size=16)
+    for seed in range(60):
+        first(latents(200, seed=seed) + 0.2 * seed)  # codes are left behind and born again
+        second = copy.deepcopy(first)
+        first.state_dict()
+        for own, sent in zip(second.buffers(), first.buffers(), strict=True):
+            own.copy_(sent)
+        assert_same(second.state_dict(), first.state_dict(), rtol=0.0, atol=0.0)
+
+
+def test_replicas_of_data_parallel_evaluate_and_refuse_to_learn_what_would_be_lost() -> None:
+    built, x = layer(), latents()
+    expected = copy.deepcopy(built).eval()(x).quantized
+
+    def replica() -> Any:
+        """As ``torch.nn.parallel.replicate`` makes it on each device."""
+        made: Any = built._replicate_for_data_parallel()
+        for name, parameter in built.named_parameters():
+            setattr(made, name, parameter * 1.0 if parameter.requires_grad else parameter)
+        return made
+
+    with pytest.raises(RuntimeError, match="DistributedDataParallel"):
+        replica()(x)
+    torch.testing.assert_close(replica().eval()(x).quantized, expected, rtol=0.0, atol=0.0)
+    built.requires_grad_(False)
+    assert (replica()(x).indices >= 0).all()
 
 
 def test_without_a_process_group_nothing_is_reduced() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 from quantizer_cases import assert_same, latents, layer, run
 
-from gmvq import GaussianMixtureVQ
+from gmvq import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, RaggedGMVQ, ResidualGMVQ
 from gmvq.types import QuantizerOutput
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -121,13 +122,28 @@ def test_codes_of_indices_equal_the_eval_forward(dtype, weights) -> None:
     torch.testing.assert_close(codes, out.quantized, rtol=0.0, atol=0.0)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
-def test_tokens_of_any_integer_type_decode(dtype) -> None:
-    built = layer().eval()
-    indices = torch.tensor([[0, 3], [4, 1]])
-    torch.testing.assert_close(
-        built.get_codes_from_indices(indices.to(dtype)),
-        built.get_codes_from_indices(indices),
-        rtol=0.0,
-        atol=0.0,
-    )
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64],
+)
+@pytest.mark.parametrize(
+    "kind", [GaussianMixtureVQ, ResidualGMVQ, functools.partial(GroupedGMVQ, groups=1), RaggedGMVQ]
+)
+def test_tokens_of_any_integer_type_decode(dtype, kind) -> None:
+    built, x = kind(3, 5), latents(60, dtype=torch.float32)
+    built.init_codebook(x)
+    indices = built.eval().encode(x)
+    tokens = indices.to(dtype)
+    codes = built.get_codes_from_indices(indices)
+    torch.testing.assert_close(built.get_codes_from_indices(tokens), codes, rtol=0.0, atol=0.0)
+    posterior = built.posterior(x)
+    torch.testing.assert_close(posterior.log_prob(tokens), posterior.log_prob(indices))
+    torch.testing.assert_close(posterior.cross_entropy(tokens), posterior.cross_entropy(indices))
+
+
+@pytest.mark.parametrize("kind", [GaussianMixtureVQ, ResidualGMVQ, GroupedGMVQ, PyramidGMVQ])
+def test_tokens_that_are_no_tensor_of_integers_are_refused(kind) -> None:
+    built = kind(4, 5)
+    for tokens in ([0, 1], torch.zeros(1, 2).numpy(), torch.zeros(1, 2)):
+        with pytest.raises(TypeError, match=r"indices must be (a torch\.Tensor|integers), got"):
+            built.get_codes_from_indices(tokens)

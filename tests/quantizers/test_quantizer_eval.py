@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from quantizer_cases import KINDS, assert_same, latents, layer, run, total_loss
 from torch.utils.checkpoint import checkpoint
 
-from gmvq import GaussianMixtureVQ
+from gmvq import GaussianMixtureVQ, ResidualGMVQ
 
 
 def exactly(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -175,6 +176,28 @@ def test_checkpointing_over_the_lazy_start() -> None:
     total_loss(out, x.sin()).backward()  # pyright: ignore[reportArgumentType]
     assert_same(recomputed.state_dict(), plain.state_dict(), rtol=0.0, atol=0.0)
     exactly(recomputed.codebook.grad, plain.codebook.grad)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_over_the_start_of_levels_that_are_dropped_later(reentrant) -> None:
+    """The batch that starts the levels has them all, in the recomputation too."""
+    states = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        built = ResidualGMVQ(3, 5, 3, level_dropout=True, start_after=1)
+        for seed in range(3):
+            x = latents(30, seed=seed, dtype=torch.float32).requires_grad_()
+
+            def forward(
+                values: torch.Tensor, built: ResidualGMVQ = built
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                out = built(values)
+                return out.quantized, out.loss
+
+            result: Any = checkpoint(forward, x, use_reentrant=reentrant) if recompute else forward(x)
+            (result[0].square().mean() + result[1]).backward()
+        states.append({**built.state_dict(), "gradient": built.mixtures[0].codebook.grad})
+    assert_same(states[1], states[0], rtol=0.0, atol=0.0)
 
 
 def test_output_unpacks_and_parameter_groups_hold_every_parameter_once() -> None:

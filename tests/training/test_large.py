@@ -49,9 +49,9 @@ def test_the_layer_learns_from_every_accumulated_batch(
     seen: list[float] = []
     learn = state.learn
 
-    def noted(layer: Any, moments: Any, own: Any) -> None:
+    def noted(layer: Any, moments: Any, *rest: Any) -> None:
         seen.append(float(moments.total))
-        learn(layer, moments, own)
+        learn(layer, moments, *rest)
 
     monkeypatch.setattr(state, "learn", noted)
     fit(tmp_path, accumulate_grad_batches=accumulated, max_steps=10)

@@ -32,9 +32,9 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
     Returns:
         (K, D) codebook in the dtype of ``latents``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     count, dim = latents.shape
-    order = torch.randperm(count, generator=generator).to(latents.device)
+    order = torch.randperm(count, generator=generator, device="cpu").to(latents.device)
     codebook = latents[order[:codebook_size]].clone()
     if count < codebook_size:
         warnings.warn(
@@ -44,7 +44,8 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
             UserWarning,
             stacklevel=2,
         )
-        noise = torch.randn(codebook_size - count, dim, generator=generator, dtype=torch.float64)
+        shape = codebook_size - count, dim
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         spread = latents.std(0, correction=0).clamp_min(1e-3)
         extra = latents.mean(0) + noise.to(latents) * spread
         return torch.cat([codebook, extra])

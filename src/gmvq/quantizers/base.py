@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,13 @@ class Quantizer(nn.Module):
             TypeError: indices are not integers.
             ValueError: an index outside [-1, K).
         """
-        check_indices(indices, self.codebook_size)
-        return masked(self._lookup(indices.long().clamp_min(0)), indices >= 0, 0.0)
+        indices = check_indices(indices, self.codebook_size)
+        return masked(self._lookup(indices.clamp_min(0)), indices >= 0, 0.0)
+
+    def reset_parameters(self) -> None:
+        """Make the layer new again, without a codebook; as torch's own layers, for weights that ``to_empty`` made."""
+        own: Any = self
+        self.load_state_dict(own.from_config(own.to_config()).state_dict())
 
     def _flat(self, latents: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Checked latents as (N, D) in the compute dtype, zero where masked, and the mask as (N,)."""

@@ -1,5 +1,7 @@
 """``ComposedQuantizer``: what quantizers made of several mixtures share."""
 
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_indices
 from ..functional.balance import balance_gradients
 from ..types import QuantizerOutput
 from .base import Quantizer
@@ -80,8 +83,14 @@ class ComposedQuantizer(Quantizer):
         """Build an untrained quantizer from ``to_config``'s dictionary."""
         return cls(**from_arguments(config))
 
+    def _share_codebook(self) -> None:
+        """One codebook for all mixtures; again after loading, as ``to_empty`` and ``assign=True`` give each its own."""
+        _tie(self)
+        self.register_load_state_dict_post_hook(_tie)
+
     def _columns(self, indices: Tensor, parts: str, shape: str, axes: int = 1) -> tuple[Tensor, ...]:
         """The columns of indices with the first m of n parts on the last axis, of so many axes at least."""
+        indices = check_indices(indices, self.codebook_size)
         if indices.ndim < axes or not 1 <= indices.shape[-1] <= len(self.layers):
             raise ValueError(
                 f"indices must have shape {shape} with the first m of {len(self.layers)} {parts} on the last axis, "
@@ -100,3 +109,8 @@ class ComposedQuantizer(Quantizer):
             return quantized, nats
         features = min(copies * sum(mixture.codebook_dim for mixture in self.mixtures), self.dim)
         return balance_gradients(quantized, nats, rows, pooled=True, features=features)
+
+
+def _tie(module: Any, *_: Any) -> None:
+    for mixture in module.mixtures[1:]:
+        mixture.codebook = module.mixtures[0].codebook

@@ -158,7 +158,7 @@ class GaussianMixtureVQ(MixtureState):
             # The next step's M-step is in place, and this graph may still be in use.
             codebook = codebook.clone()
         dtype = codebook.dtype
-        log_precision = self.log_precision.to(dtype) + self.sharpening.to(dtype).log()
+        log_precision = self.log_precision.detach().to(dtype) + self.sharpening.to(dtype).log()
         return Mixture(
             codebook,
             squares=codebook.square().sum(-1),
@@ -202,11 +202,16 @@ class GaussianMixtureVQ(MixtureState):
         else:
             batch = Batch.alone(drawn.posterior, drawn.indices, mask)
         if steps:
-            self._pending = batch.moments, self._frame()
+            self._pending = batch.moments, self._frame(), self.share.clone()
         return self._output(z, drawn, batch)
 
     def _before_step(self, latents: Tensor, mask: Tensor | None) -> bool:
         """Apply the last batch's lesson, and start if it is time; whether there is a codebook."""
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "torch.nn.DataParallel throws its replicas away, and with them what a batch teaches: use "
+                "torch.nn.parallel.DistributedDataParallel, or freeze the codebook with requires_grad_(False)"
+            )
         self.settle()
         waits = latents.requires_grad or not torch.is_grad_enabled()
         return self._ready or ready(self, latents, mask, self.start_after if waits else 0)
@@ -231,7 +236,7 @@ class GaussianMixtureVQ(MixtureState):
 
     def _output(self, z: Tensor, drawn: Drawn, batch: Batch) -> QuantizerOutput:
         """gamma * latent + beta * KL, and what the decoder reads."""
-        log_precision, log_weights = self.log_precision.to(z.dtype), self.log_weights().to(z.dtype)
+        log_precision, log_weights = self.log_precision.detach().to(z.dtype), self.log_weights().to(z.dtype)
         kind, dim = self.objective.kind, self.codebook_dim
         terms = evidence(kind, batch, drawn.entropy, drawn.variance, log_precision, log_weights, dim)
         nats = self.gamma * terms["latent"] + self.beta * terms[KL_OF[kind]]

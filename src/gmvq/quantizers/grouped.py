@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_size
+from ..errors import check_indices, check_size
 from ..types import QuantizerOutput
 from .composed import ComposedQuantizer, level_terms
 from .gaussian_mixture import GaussianMixtureVQ
@@ -158,6 +158,7 @@ class GroupedGMVQ(ComposedQuantizer):
             TypeError: indices are not integers.
             ValueError: not m G indices on the last axis, or one outside [-1, K).
         """
+        indices = check_indices(indices, self.codebook_size)
         levels, rest = divmod(indices.shape[-1] if indices.ndim else 0, self.groups)
         if rest or not 1 <= levels <= self.levels:
             raise ValueError(

@@ -38,8 +38,8 @@ _TINY = 1e-30
 
 
 @torch.no_grad()
-def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
-    """One M-step of ``layer`` on the pooled moments of a batch.
+def learn(layer: MixtureState, moments: Moments, share: Tensor, own: Tensor) -> None:
+    """One M-step of ``layer`` on the pooled moments of a batch, from the running ``share``, (K,), that it had then.
 
     Nothing where the batch was all masked, or where ``own``, 0-d, is false: other weights were copied in since.
     """
@@ -52,9 +52,11 @@ def learn(layer: MixtureState, moments: Moments, own: Tensor) -> None:
     error = past.lerp(error, RATE * occupied).maximum(least.clamp_min(_TINY))
     layer.log_precision.copy_(-error.log())
     past = MEMORY * layer.memory * total / layer.codebook_size
-    share = occupied * moments.counts / (past + moments.counts)
+    weight = occupied * moments.counts / (past + moments.counts)
     mean = moments.sums / moments.counts.clamp_min(1.0)[:, None]
-    layer.codebook.lerp_(mean.to(layer.codebook), share.to(layer.codebook)[:, None])
+    layer.codebook.lerp_(mean.to(layer.codebook), weight.to(layer.codebook)[:, None])
+    # DistributedDataParallel copies in the buffers of rank 0, which may have learned from this batch already.
+    layer.share.copy_(torch.where(own, share, layer.share))
     layer.share.lerp_((moments.counts / total).to(layer.share), (RATE * occupied).to(layer.share))
     if layer.births:
         _give_birth(layer, moments.candidates, occupied > 0)

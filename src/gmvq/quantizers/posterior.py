@@ -108,7 +108,7 @@ class CodePosterior:
             TypeError: indices are not integers.
             ValueError: indices of another shape than the positions', or outside [-1, K).
         """
-        check_indices(indices, self.codebook.shape[0])
+        indices = check_indices(indices, self.codebook.shape[0])
         if indices.shape != self.shape:
             raise ValueError(
                 f"indices must have the shape of the positions, {tuple(self.shape)}, got {tuple(indices.shape)}"
@@ -288,4 +288,4 @@ def _mean_codeword(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
 
 
 def _mean_nats(log_prob: Tensor, indices: Tensor) -> Tensor:
-    return -log_prob.sum() / (indices >= 0).sum().clamp_min(1)
+    return -log_prob.sum() / (indices.long() >= 0).sum().clamp_min(1)

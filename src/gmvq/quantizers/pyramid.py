@@ -83,9 +83,9 @@ class PyramidGMVQ(ComposedQuantizer):
             # At the finest scale this is the identity on latents; a coarser one would count block means again.
             level.straight_through = level is self.mixtures[-1]
             level.births = not shared_codebook
-            if shared_codebook:
-                level.codebook = self.mixtures[0].codebook
-                level.group = self.mixtures
+            level.group = self.mixtures if shared_codebook else None
+        if shared_codebook:
+            self._share_codebook()
 
     def codes_per_item(self, spatial: Sequence[int]) -> list[int]:
         """Number of codes of each scale for an item with these numbers of positions along its axes."""
@@ -158,7 +158,7 @@ class PyramidGMVQ(ComposedQuantizer):
         """
         total, seen = None, None
         for number, (level, column) in enumerate(zip(self.mixtures, columns, strict=False), start=1):
-            check_indices(column, level.codebook_size)
+            column = check_indices(column, level.codebook_size)
             codes = block_codes(column, len(self.layers) - number)
             part, here = level.get_codes_from_indices(codes), codes >= 0
             if total is not None and seen is not None:

@@ -120,7 +120,7 @@ class RaggedGMVQ(GaussianMixtureVQ):
 
     def code_counts(self, indices: Tensor) -> Tensor:
         """Number of codes of each item of indices (B, *spatial), (B,): blocks of one index count once."""
-        return to_leaves(indices, self.scales)[1]
+        return to_leaves(indices.long(), self.scales)[1]
 
     def _spending(
         self, latents: Tensor, budget: int | None, distortion: float | Tensor | None, drawn: bool

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_size
+from ..errors import check_choice, check_indices, check_size
 from ..types import QuantizerOutput
 from .base import masked
 from .beam import beam_search, output_at
 from .composed import ComposedQuantizer, level_terms
 from .config import without_later
 from .gaussian_mixture import GaussianMixtureVQ
+from .learning import in_backward
 from .parts import level_sizes
 from .posterior import LevelPosterior
 from .start import start_from
@@ -87,6 +88,8 @@ class ResidualGMVQ(ComposedQuantizer):
             raise ValueError(f"a shared codebook has one size, got {list(sizes)}")
         self.shared_codebook, self.level_dropout, self.min_levels = shared_codebook, level_dropout, min_levels
         self.beam = beam
+        #: Whether levels could be dropped in the last forward.
+        self._drops = False
         self.units = options.pop("units", "latents")
         check_choice("units", self.units, ("latents", "standardized"))
         self.layers = nn.ModuleList(
@@ -94,11 +97,11 @@ class ResidualGMVQ(ComposedQuantizer):
         )
         for level in self.mixtures[1:]:  # there is a residual once the first has started
             level.start_after, level.straight_through = 0, False
-            if shared_codebook:
-                level.codebook = self.mixtures[0].codebook
-                level.keep_codebook = True
+            level.keep_codebook = shared_codebook
         for level in self.mixtures:
             level.births = not shared_codebook
+        if shared_codebook:
+            self._share_codebook()
 
     def forward(
         self, latents: Tensor, mask: Tensor | None = None, *, levels: Tensor | None = None
@@ -164,6 +167,7 @@ class ResidualGMVQ(ComposedQuantizer):
         """
         total, seen = None, None
         for level, column in zip(self.mixtures, columns, strict=False):
+            column = check_indices(column, level.codebook_size)
             part, here = level.get_codes_from_indices(column), column >= 0
             total = torch.zeros_like(part) + part if total is None else total + part
             seen = here if seen is None else seen | here
@@ -225,8 +229,10 @@ class ResidualGMVQ(ComposedQuantizer):
 
         Nothing is dropped before every level has started, which takes a batch with valid positions.
         """
-        started = all(level._has_codebook() for level in self.mixtures)
-        if not (self.training and self.level_dropout and started):
+        if not in_backward():
+            # What activation checkpointing repeats may have started the levels.
+            self._drops = all(level._has_codebook() for level in self.mixtures)
+        if not (self.training and self.level_dropout and self._drops):
             return None
         return torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=device)
 
@@ -252,7 +258,7 @@ class ResidualGMVQ(ComposedQuantizer):
     def train(self, mode: bool = True) -> ResidualGMVQ:
         """As ``nn.Module.train``; where eval mode starts the first level, it starts the others on what that leaves."""
         first = self.mixtures[0]
-        seen = None if mode or first._pool is None else first._pool.rows()
+        seen = None if mode or first._pool is None or first.started else first._pool.rows()
         super().train(mode)
         if seen is not None and first.started:
             with torch.no_grad():

@@ -37,7 +37,8 @@ class Fit:
     """How well codes fit latents.
 
     Attributes:
-        mse: mean squared error per feature, in the units of the latents.
+        mse: mean squared error per feature, in the units of the latents; of a layer with maps (``codebook_dim``) of the
+            d features between them, so without what the maps drop.
         log_likelihood: mean log-density of the standardised latents under the mixture at its best precision, nats.
         perplexity: of the codes' use.
     """

@@ -57,7 +57,8 @@ class Pool:
         """Keep y, (N, D), and forget what is older than needed; the Gaussian follows."""
         y = y.detach()
         self._follow(y.to(torch.promote_types(y.dtype, torch.float32)))
-        self._batches.append(y)
+        # A copy, as the memory of an encoder's output may be written to again, by a captured graph for one.
+        self._batches.append(y[-self._size :].clone())
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 
@@ -105,11 +106,7 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     """Before a training step without a codebook: keep this rank's latents (N, D) where the mask (N,) is True, and start
     once ``after`` batches have run, and with ``after`` not before they have spread. Whether there is a codebook now.
     """
-    if torch.compiler.is_compiling():
-        raise RuntimeError(
-            "the first training batches start the codebook, which cannot be compiled: call "
-            "quantizer.init_codebook(latents) or train some batches before torch.compile"
-        )
+    refuse_compiled()
     latents = gather_rows(latents if mask is None else latents[mask])
     if len(latents) == 0:
         return layer.started
@@ -128,9 +125,22 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     return start_from_pool(layer)
 
 
+def refuse_compiled() -> None:
+    """Raise in compiled code, which cannot look whether there is a codebook, and cannot start one."""
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            "the first training batches start the codebook, which cannot be compiled: call "
+            "quantizer.init_codebook(latents) or train some batches before torch.compile; codes that were copied in "
+            "are seen by a first call without it"
+        )
+
+
 @torch.no_grad()
 def start_from_pool(layer: MixtureState) -> bool:
     """Start on what the pool holds, and a group when its last member does; whether it started."""
+    if layer._pool is not None and layer.started:
+        # Weights were copied in while the pool waited.
+        layer._pool = None
     group: list[MixtureState] = layer.group or [layer]
     pools = [None if one._pool is None else one._pool.rows() for one in group]
     latents = [rows.to(layer.codebook.device) for rows in pools if rows is not None]
@@ -200,8 +210,9 @@ def fit_codebook(z: Tensor, codebook_size: int, seed: int) -> Tensor:
     codebook = kmeans(z, codebook_size, iterations=iterations, seed=seed)
     copies = _copies(codebook)
     if bool(copies.any()):
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(int(copies.sum()), z.shape[1], generator=generator, dtype=torch.float64)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        shape = int(copies.sum()), z.shape[1]
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
         deviation = z.std(0, correction=0)
         deviation = torch.where(deviation.any(), deviation.clamp_min(_LEAST_DEVIATION), 1.0)
         codebook[copies] = z.mean(0) + noise.to(z) * deviation

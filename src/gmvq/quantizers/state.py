@@ -20,7 +20,7 @@ from .learning import learn
 from .migrate import migrate_state
 from .own_codebook import set_codebook
 from .parts import Precision, Variance
-from .start import Pool, start_from, start_from_pool
+from .start import Pool, refuse_compiled, start_from, start_from_pool
 
 
 class MixtureState(Quantizer):
@@ -83,7 +83,7 @@ class MixtureState(Quantizer):
         #: Factor on the weight of the past in the codewords: vectors of the group for each one of this mixture.
         self.memory = 1.0
         self._pool: Pool | None = None
-        self._pending: tuple[Moments | None, Tensor] | None = None
+        self._pending: tuple[Moments | None, Tensor, Tensor] | None = None
         #: Whether the codebook was seen to have started, so that no step has to look at the device again.
         self._ready = False
         self.register_load_state_dict_pre_hook(migrate_state)
@@ -144,15 +144,15 @@ class MixtureState(Quantizer):
 
     def _scaled(self, latents: Tensor) -> Tensor:
         """y = (latents - m) / s, (..., D)."""
-        return (latents - self.mean.to(latents.dtype)) / self._divisor(latents)
+        return (latents - self.mean.detach().to(latents.dtype)) / self._divisor(latents)
 
     def _unscaled(self, y: Tensor) -> Tensor:
         """m + s y, (..., D)."""
-        return y * self._divisor(y) + self.mean.to(y.dtype)
+        return y * self._divisor(y) + self.mean.detach().to(y.dtype)
 
     def _divisor(self, like: Tensor) -> Tensor:
         """s, or one before it is known."""
-        scale = self.scale.to(like.dtype)
+        scale = self.scale.detach().to(like.dtype)
         return torch.where(scale > 0, scale, 1.0)
 
     def _project(self, y: Tensor) -> Tensor:
@@ -167,8 +167,8 @@ class MixtureState(Quantizer):
 
     @property
     def started(self) -> bool:
-        """Whether there is a codebook: it is zero before its start."""
-        return bool(self.codebook.detach().any())
+        """Whether there is a codebook: it is zero before its start, and nothing on the meta device."""
+        return not self.codebook.is_meta and bool(self.codebook.detach().any())
 
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
@@ -211,11 +211,11 @@ class MixtureState(Quantizer):
     def settle(self) -> None:
         """Apply what the last training batch taught; ``eval()``, ``state_dict()`` and the next batch do this."""
         if self._pending is not None:
-            (moments, frame), self._pending = self._pending, None
+            (moments, frame, share), self._pending = self._pending, None
             assert moments is not None
             here = self.codebook.device  # the layer may have moved since
             moments, frame = Moments(*(part.to(here) for part in moments)), frame.to(here)
-            learn(self, moments, (frame == self._frame().to(frame)).all())
+            learn(self, moments, share.to(self.share), (frame == self._frame().to(frame)).all())
 
     def _frame(self) -> Tensor:
         """A copy of what M-steps alone change: another value says that other weights were copied in since."""
@@ -226,6 +226,9 @@ class MixtureState(Quantizer):
         if not mode and self.training and self._learns:
             self.settle()
             start_from_pool(self)
+        for value in (self.mean, self.scale, self.log_precision):
+            # M-steps alone move these, also where a loader made all parameters anew.
+            value.requires_grad_(False)
         return super().train(mode)
 
     @property
@@ -234,10 +237,10 @@ class MixtureState(Quantizer):
         return self.codebook.requires_grad
 
     def _has_codebook(self) -> bool:
-        """Whether there is a codebook, without a look at the device once there is; compiled code assumes it."""
-        if torch.compiler.is_compiling():
-            return True
-        self._ready = self._ready or self.started
+        """Whether there is a codebook, without a look at the device once there is; compiled code needs one."""
+        if not self._ready:
+            refuse_compiled()
+            self._ready = self.started
         return self._ready
 
 
