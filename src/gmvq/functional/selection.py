@@ -41,11 +41,13 @@ def largest_k(logits: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
 
 def _pick(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each column of (m, n), falling, and their places, the lowest of equals first; overwrites."""
-    # Columns as channels that lie side by side: max-pooling takes them all at once, and is far ahead of ``max``.
-    image = values.as_strided((1, values.shape[1], values.shape[0], 1), (values.numel(), 1, values.shape[1], 1))
+    # As an image whose channels, the columns, lie side by side: max-pooling takes all of them at once, which neither
+    # ``max`` nor ``argmax`` does.
+    size, count = values.shape
+    image = values.as_strided((1, count, size, 1), (size * count, 1, count, count))
     tops, places = [], []
     for _ in range(k):
-        top, place = F.max_pool2d_with_indices(image, (values.shape[0], 1))
+        top, place = F.max_pool2d_with_indices(image, (size, 1))
         tops.append(top.view(1, -1))
         places.append(place.view(1, -1))
         values.scatter_(0, places[-1], -torch.inf)
