@@ -141,7 +141,9 @@ def check_finite(name: str, values: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or values.device.type != "cpu":
         return
-    if math.isfinite(values.detach().sum()):  # one pass; a sum of finite values can overflow, so look closer then
+    if math.isfinite(
+        values.detach().sum()
+    ):  # one pass; a sum of finite values can overflow, so look closer then
         return
     if not torch.isfinite(values).all():
         bad = int((~torch.isfinite(values)).sum())

@@ -6,7 +6,6 @@ from types import ModuleType
 
 from gmvq.errors import import_or_tell
 
-
 #: Packages that ``pip install ./bench`` does not bring, as they are of no use without a GPU.
 _APART = {"flash_kmeans": "pip install flash-kmeans"}
 

@@ -68,7 +68,7 @@ def test_searches_agree(name: str) -> None:
 
 
 def test_flash_kmeans_is_measured_on_a_gpu_if_it_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its kernel replaced by the definition, with the same arguments; without the package the row says what to install."""
+    """Its kernel is replaced by the definition; without the package the row says what to install."""
     flash, case = CONTESTANTS[FLASH], Case("search", 50, 20, 4)
     assert FLASH in {name for entry in grid("default", torch.device("cuda")) for name in entry.names}
     assert flash.obstacle(case, 1e12) == "runs on cuda alone"

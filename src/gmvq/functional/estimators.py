@@ -5,6 +5,8 @@ multiplied by the schedule ``noise``, to weights (N, K) whose rows sum to one. T
 so that compiled code is not rebuilt as it changes. K is the number of codes, or of those in a support.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass

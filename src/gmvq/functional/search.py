@@ -65,7 +65,9 @@ def best_codes(
         large_codebook.search(referee, step, half, values, codes)
         return values[:, :k], codes[:, :k], referee.indices
     else:
-        tiles = [largest_k(logits, groups, looked) for _, logits, groups in _tiles(query, codebook, bias, looked)]
+        tiles = [
+            largest_k(logits, groups, looked) for _, logits, groups in _tiles(query, codebook, bias, looked)
+        ]
         values, codes = (torch.cat([part.T for part in parts]) for parts in zip(*tiles, strict=True))
     second = values[:, 1] if looked > 1 else values.new_full((), -torch.inf)
     open_ = ~(second < values[:, 0] - 2.0 * referee.slack(query))

@@ -17,12 +17,14 @@ from torch import Tensor
 
 #: The largest k for which k passes are faster than ``topk``.
 _MAX_PASSES = 32
+#: Codes that are not worth grouping.
+_FEW = 256
 
 
 def group_count(size: int, k: int) -> int:
-    """G for the k largest of ``size`` codes: a power of two near the root of 4 k ``size``; all of few codes."""
-    groups = 1 << round(math.log2(4 * k * size) / 2)
-    return groups if size > max(32, k * groups) else size
+    """G for the k largest of ``size`` codes: a power of two near 4 times the root of ``size``; all of few codes."""
+    groups = 1 << round(math.log2(16 * size) / 2)
+    return groups if size > _FEW and 2 * k <= groups else size
 
 
 def largest_k(logits: Tensor, groups: int, k: int) -> tuple[Tensor, Tensor]:
@@ -47,8 +49,9 @@ def _pick(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     image = values.as_strided((1, count, size, 1), (size * count, 1, count, count))
     tops, places = [], []
     for _ in range(k):
+        if places:
+            values.scatter_(0, places[-1], -torch.inf)
         top, place = F.max_pool2d_with_indices(image, (size, 1))
         tops.append(top.view(1, -1))
         places.append(place.view(1, -1))
-        values.scatter_(0, places[-1], -torch.inf)
     return torch.cat(tops), torch.cat(places)

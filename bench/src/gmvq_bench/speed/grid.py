@@ -90,7 +90,9 @@ def _default(device: torch.device) -> list[Entry]:
             Entry(Case("train", **GPU_TARGET, dtype=dtype, device=device), (*_OURS, *_PEERS))
             for dtype in ("bf16", "fp32")
         ]
-        entries += [Entry(Case("search", **size, device=device), ("gm-vq search", FLASH)) for size in GPU_SEARCH]
+        entries += [
+            Entry(Case("search", **size, device=device), ("gm-vq search", FLASH)) for size in GPU_SEARCH
+        ]
     return entries
 
 

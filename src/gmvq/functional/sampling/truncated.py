@@ -42,7 +42,9 @@ def mixture_sample_truncated(inputs: Inputs, support: Support, estimator: Estima
     q = q if present is None else q * present[:, None]
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
     if estimator is None:
-        return MixtureSample(F.embedding(indices, codebook), extra.index_select(0, indices), entropy, aggregate, indices)
+        return MixtureSample(
+            F.embedding(indices, codebook), extra.index_select(0, indices), entropy, aggregate, indices
+        )
     quiet = known_zero(noise)
     gumbel = torch.zeros_like(values) if quiet else noise * gumbel_noise(keys, codes.int(), values.dtype)
     weights = estimator.sample(logits, temperature, gumbel)  # pyright: ignore[reportArgumentType]
