@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -140,7 +141,9 @@ def check_finite(name: str, values: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or values.device.type != "cpu":
         return
-    if torch.isfinite(values.sum()):  # one pass; a sum of finite values can overflow, so look closer then
+    if math.isfinite(
+        values.detach().sum()
+    ):  # one pass; a sum of finite values can overflow, so look closer then
         return
     if not torch.isfinite(values).all():
         bad = int((~torch.isfinite(values)).sum())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel
+from gmvq.functional.estimators import GumbelSoftmax, StraightThroughGumbel, straight_through
 from gmvq.functional.noise import gumbel_noise, noise_keys
 
 ONE = torch.tensor(1.0, dtype=torch.float64)
@@ -89,3 +89,12 @@ def test_extreme_logits_and_a_single_code_stay_finite(estimator) -> None:
         (sample * torch.arange(1.0, 1.0 + logits.shape[-1])).sum().backward()
         assert torch.isfinite(sample).all()
         assert torch.isfinite(logits.grad).all()
+
+
+def test_straight_through_is_the_value_with_the_gradient_of_both() -> None:
+    value, carrier = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
+    out = straight_through(value, carrier)
+    assert torch.equal(out, value)
+    upstream = torch.randn(4, 3)
+    for gradient in torch.autograd.grad(out, (value, carrier), upstream):
+        assert torch.equal(gradient, upstream)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
-from gmvq.functional.schedules import Constant, Cosine, Exponential, Linear
+from gmvq.functional.schedules import Constant, Cosine, Exponential, Linear, known_zero
 
 TABLE = [
     (Constant(0.7), {None: 0.7, 0.0: 0.7, 1.0: 0.7}),
@@ -46,3 +47,9 @@ def test_refused_arguments() -> None:
 def test_schedules_are_values() -> None:
     assert Linear(0.0, 1.0) == Linear(0.0, 1.0)
     assert len({Constant(1.0), Constant(1.0), Constant(2.0)}) == 2
+
+
+def test_zero_is_known_where_nothing_waits_for_it() -> None:
+    assert known_zero(torch.tensor(0.0))
+    assert not known_zero(torch.tensor(1e-3))
+    assert not known_zero(torch.tensor(0.0, device="meta")), "another device"

@@ -9,12 +9,7 @@ from watch import largest_allocation
 
 from gmvq.functional import large_codebook
 from gmvq.functional.search import best_code, best_codes
-from gmvq.functional.selection import (
-    first_argmax,
-    group_count,
-    largest_k,
-    largest_one,
-)
+from gmvq.functional.selection import group_count, largest_k
 
 
 def case(n: int, k: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -57,19 +52,6 @@ def test_ties_go_to_the_lowest_code(k, support) -> None:
     bias = -0.5 * same.square().sum(-1)
     assert (best_codes(query, same, bias, support)[2] == 0).all(), "all equal"
     assert (best_code(query, same, bias)[1] == 0).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_first_argmax_is_the_first_and_tells_neighbours_apart(dtype) -> None:
-    close = torch.tensor(-1e3, dtype=dtype)
-    below = torch.nextafter(close, torch.tensor(-torch.inf, dtype=dtype))
-    values = torch.tensor(
-        [[1.0, 3.0, 3.0], [2.0, 0.0, 2.0], [-1.0, -1.0, -1.0], [below, below, close], [0.0, 1e-25, 0.0]],
-        dtype=dtype,
-    )
-    shifted = values - values.amax(-1, keepdim=True)
-    negated = torch.arange(0, -3, -1, dtype=dtype)
-    assert first_argmax(shifted, negated, torch.empty_like(values)).tolist() == [1, 0, 0, 2, 1]
 
 
 def test_tile_size_changes_nothing(monkeypatch) -> None:
@@ -180,18 +162,3 @@ def test_selection_is_that_of_topk(size, k) -> None:
     values, codes = largest_k(rows.T.contiguous(), groups, k)
     assert torch.equal(values.T, expected.values)
     assert torch.equal(codes.T, expected.indices)
-    for columns in (rows.T, rows.T.contiguous()):
-        for count in (groups, size):
-            top, code, tied = largest_one(columns, count, torch.zeros(50))
-            assert not tied.any()
-            assert torch.equal(top, rows.amax(-1))
-            assert torch.equal(code, rows.argmax(-1))
-
-
-def test_selection_sees_that_another_is_near() -> None:
-    columns = torch.zeros(64, 4)
-    columns[7] = torch.tensor([1.0, 1.0, 1.0, torch.nan])
-    columns[23] = torch.tensor([1.0, 0.6, 0.4, 0.0])
-    for groups in (64, 16, 8):  # in a group of its own, in the same group
-        tied = largest_one(columns, groups, torch.full((4,), 0.5))[2]
-        assert tied.tolist() == [True, True, False, True]

@@ -6,6 +6,9 @@ from types import ModuleType
 
 from gmvq.errors import import_or_tell
 
+#: Packages that ``pip install ./bench`` does not bring, as they are of no use without a GPU.
+_APART = {"flash_kmeans": "pip install flash-kmeans"}
+
 
 def peer(module: str) -> ModuleType:
     """Import a module of a rival's package.
@@ -13,4 +16,4 @@ def peer(module: str) -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    return import_or_tell(module, "pip install ./bench")
+    return import_or_tell(module, _APART.get(module.split(".")[0], "pip install ./bench"))

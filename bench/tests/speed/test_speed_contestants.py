@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import types
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from gmvq_bench.speed.calls import products_of, step_of
 from gmvq_bench.speed.contestants import (
     ALL_PRODUCTS,
     CONTESTANTS,
+    FLASH,
     LAYER_MODES,
     MODES,
     Case,
@@ -55,13 +58,33 @@ def test_layers_run_and_give_gradients(name: str, mode: str) -> None:
     assert quantized.requires_grad == (mode != "eval")
 
 
-@pytest.mark.parametrize("name", searches())
+@pytest.mark.parametrize("name", [name for name in searches() if CONTESTANTS[name].device is None])
 def test_searches_agree(name: str) -> None:
     case = Case("search", 200, 96, 8)
     (found,) = step_of(build(name, case), case, case.latents())()
     expected = torch.cdist(case.latents().double(), case.codes().double()).argmin(-1)
     assert found.dtype == torch.int64
     torch.testing.assert_close(found, expected)
+
+
+def test_flash_kmeans_is_measured_on_a_gpu_if_it_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel is replaced by the definition; without the package the row says what to install."""
+    flash, case = CONTESTANTS[FLASH], Case("search", 50, 20, 4)
+    assert FLASH in {name for entry in grid("default", torch.device("cuda")) for name in entry.names}
+    assert flash.obstacle(case, 1e12) == "runs on cuda alone"
+    monkeypatch.setitem(sys.modules, "flash_kmeans", None)
+    assert "pip install flash-kmeans" in flash.obstacle(replace(case, device=torch.device("cuda")), 1e12)
+
+    def assign(x: Tensor, centroids: Tensor, x_sq: Tensor, *, c_sq: Tensor) -> Tensor:
+        return (x_sq[:, :, None] + c_sq[:, None] - 2.0 * x @ centroids.mT).argmin(-1).int()
+
+    module = types.ModuleType("flash_kmeans.assign_euclid_triton")
+    monkeypatch.setattr(module, "euclid_assign_triton", assign, raising=False)
+    monkeypatch.setitem(sys.modules, "flash_kmeans", types.ModuleType("flash_kmeans"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    (found,) = step_of(flash.build(case), case, case.latents())()
+    (expected,) = step_of(CONTESTANTS["gm-vq search"].build(case), case, case.latents())()
+    assert torch.equal(found, expected)
 
 
 def test_cells_are_beside_all_products_on_clustered_latents_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .exact import among_pairs
 from .referee import Referee
-from .selection import largest_one
+from .selection import largest_k
 
 #: Rows, codes, and codes for each of the k, from which it is worth a look whether cells pay; the largest k.
 LEAST_ROWS, _CODES, _CODES_PER_K, _MAX_K = 1 << 13, 1 << 14, 1 << 10, 16
@@ -154,10 +154,7 @@ def _most(centres: Tensor, rows: Tensor) -> Tensor:
     """The centre whose product with each row is the largest, (N,); of equal ones any."""
     found = []
     for part in rows.split(max(64, _LOGITS // len(centres))):
-        logits = centres @ part.T
-        _, home, open_ = largest_one(logits, len(logits), part.new_zeros(len(part)))
-        home[open_] = logits[:, open_].argmax(0)
-        found.append(home)
+        found.append(largest_k(centres @ part.T, len(centres), 1)[1][0])
     return torch.cat(found)
 
 

@@ -5,15 +5,20 @@ multiplied by the schedule ``noise``, to weights (N, K) whose rows sum to one. T
 so that compiled code is not rebuilt as it changes. K is the number of codes, or of those in a support.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from .schedules import Constant, Schedule
+
+#: Columns of which a softmax along rows is slow.
+_FEW = 32
 
 
 class Estimator(Protocol):
@@ -38,7 +43,7 @@ class GumbelSoftmax:
     noise: Schedule = Constant(0.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
-        return ((logits + gumbel) / temperature).softmax(-1)
+        return _softmax((logits + gumbel) / temperature)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,26 @@ class StraightThroughGumbel:
     noise: Schedule = Constant(0.0)
 
     def sample(self, logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Tensor:
-        soft = ((logits + gumbel) / temperature).softmax(-1)
-        hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
-        return hard + (soft - soft.detach())
+        noisy = (logits + gumbel) / temperature
+        hard = torch.zeros_like(noisy).scatter_(-1, noisy.detach().argmax(-1, keepdim=True), 1.0)
+        return straight_through(hard, _softmax(noisy))
+
+
+def straight_through(value: Tensor, carrier: Tensor) -> Tensor:
+    """``value``, whose gradient goes to ``carrier`` of the same shape too."""
+    return _StraightThrough.apply(value, carrier)  # pyright: ignore[reportReturnType]
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, carrier: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return grads[0], grads[0]
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Of each row of (N, K); few columns are many times faster as rows."""
+    return logits.T.softmax(0).T if logits.shape[1] <= _FEW else logits.softmax(-1)

@@ -73,7 +73,7 @@ def _half_is_faster(codebook: Tensor) -> bool:
 
 
 def search(referee: Referee, step: int, half: bool | None, values: Tensor, codes: Tensor) -> None:
-    """Fill in the k >= 2 largest logits of every row, falling, and their codes, (N, k); the referee hears of the best.
+    """Fill in the k >= 2 largest logits of every row, falling, and their codes, (N, k), and the referee's indices.
 
     A tile has ``step`` rows; the first step is in bfloat16 with ``half``, by default where that is faster.
     """
@@ -185,7 +185,7 @@ def _tell(
     error: Tensor | None = None,
     certain: Tensor | None = None,
 ) -> None:
-    """Tell the referee the best codes of rows (n,), having decided those that rounding leaves open.
+    """Set the referee's indices of rows (n,), having decided those that rounding leaves open.
 
     ``found``: the best logits and codes, (n, k); ``maxima``: of all groups, (groups, n), with an ``error`` (n,) beyond
     that of other logits; ``certain``: the rows whose best codes are among those found, (n,), None for all.

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from .exact import among_all
-from .selection import largest_one
 
 #: Rounding of the factors of a float32 product, by the name of torch's setting.
 _FACTOR_ROUNDING = {"tf32": 2.0**-10, "bf16": 2.0**-8}
@@ -29,25 +28,24 @@ _LOGITS = 1 << 19
 
 
 class Referee:
-    """Hears a search of query v (N, D) in codebook mu (K, D) with bias b (K,), and decides what it leaves open.
+    """Decides what a search of query v (N, D) in codebook mu (K, D) with bias b (K,) leaves open.
 
     Attributes:
         query, codebook, bias: of the search.
-        indices: most probable codes, (N,), int64; final after ``settle``. A row that is not finite has code 0.
+        indices: most probable codes, (N,), int64, once they are known.
         gamma: of the formula above.
         lengths, sizes: a little more than |mu_c| and |b_c|, the latter 0 for a code of weight 0, (K,).
     """
 
     def __init__(self, query: Tensor, codebook: Tensor, bias: Tensor) -> None:
         self.query, self.codebook, self.bias = query, codebook, bias
-        self.indices = torch.zeros(query.shape[0], dtype=torch.int64, device=query.device)
         self.lengths = torch.linalg.vector_norm(codebook, dim=1).mul_(_MORE)
         self.sizes = torch.where(bias == -torch.inf, 0.0, bias).abs().mul_(_MORE)
+        self.indices = torch.zeros(query.shape[0], dtype=torch.int64, device=query.device)
         numbers, factor = torch.finfo(query.dtype), _factor_rounding(query)
         gamma = (query.shape[1] + 8) * numbers.eps * (1.0 if factor else 0.5) + 2.0 * factor + factor**2
         self.gamma, self._tiny = gamma, query.shape[1] * numbers.tiny
         self._longest, self._largest = self.lengths.amax(), self.sizes.amax()
-        self._open: list[Tensor] = []
 
     def slack(self, query: Tensor) -> Tensor:
         """max_c e_c for each row of (n, D), (n,); infinite or NaN for numbers that are none."""
@@ -59,29 +57,17 @@ class Referee:
         reach = lengths[:, None] * torch.linalg.vector_norm(query, dim=1)
         return reach.add_(sizes[:, None]).mul_(self.gamma).add_(self._tiny)
 
-    def judge(self, rows: slice, logits: Tensor, groups: int) -> Tensor:
-        """Find the best codes of n rows by their logits (K or more, n), in groups; returns the largest, (n,)."""
-        top, codes, open_ = largest_one(logits, groups, self.slack(self.query[rows]).mul_(2.0))
-        self.hear(rows, codes, open_)
-        return top
+    def settle(self, codes: Tensor, open_: Tensor) -> Tensor:
+        """``indices`` from the best codes that were found, (N,), and which rows are open, (N,).
 
-    def hear(self, rows: slice, codes: Tensor, open_: Tensor) -> None:
-        """Note the best codes (n,) of n rows, and which of these are open, (n,)."""
-        self.indices[rows] = codes
-        places = open_.nonzero()[:, 0]
-        if places.numel():
-            self._open.append(rows.start + places)
-
-    def settle(self) -> Tensor:
-        """Decide the rows that are open; returns ``indices``."""
-        if self._open:
-            rows = torch.cat(self._open)
-            self._open = []
+        A row that is not finite is open, and gets code 0.
+        """
+        self.indices.copy_(codes)
+        rows = open_.nonzero()[:, 0]
+        if rows.numel():
             finite = self.query[rows].isfinite().all(-1)
-            if not bool(finite.all()):
-                self.indices[rows] = 0
-                rows = rows[finite]
-            for some in rows.split(max(1, _LOGITS // self.codebook.shape[0])):
+            self.indices[rows[~finite]] = 0
+            for some in rows[finite].split(max(1, _LOGITS // self.codebook.shape[0])):
                 query = self.query[some]
                 self.indices[some] = among_all(query, self.codebook, self.bias, self.slack(query))
         return self.indices

@@ -10,6 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 
 class Schedule(Protocol):
     """Anything that maps progress in [0, 1], or ``None``, to a value."""
@@ -78,3 +81,8 @@ class Exponential(_Ramp):
 
     def _interpolate(self, fraction: float) -> float:
         return self.start * (self.end / self.start) ** fraction
+
+
+def known_zero(value: Tensor) -> bool:
+    """Whether a schedule's value, 0-d, is zero, as far as that is known without waiting for a device."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(value)

@@ -25,8 +25,6 @@ from .referee import Referee
 from .selection import group_count, largest_k
 
 _TILE_VALUES = {"cpu": 1 << 20}
-#: Rows and codes beyond which adding the bias as one more feature is cheaper than writing it to every tile.
-_FOLD_ROWS, _FOLD_CODES = 256, 128
 
 
 def best_code(query: Tensor, codebook: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,14 +35,8 @@ def best_code(query: Tensor, codebook: Tensor, bias: Tensor) -> tuple[Tensor, Te
         codebook: mu, (K, D).
         bias: b, (K,); -inf for a code of weight 0.
     """
-    if _fused(query, 2) or large_codebook.pays(codebook, 2):
-        values, _, indices = best_codes(query, codebook, bias, 1)
-        return values[:, 0], indices
-    referee = Referee(query, codebook, bias)
-    values = query.new_empty(query.shape[0])
-    for rows, logits, groups in _tiles(query, codebook, bias, 1):
-        values[rows] = referee.judge(rows, logits, groups)
-    return values, referee.settle()
+    values, _, indices = best_codes(query, codebook, bias, 1)
+    return values[:, 0], indices
 
 
 def best_codes(
@@ -59,27 +51,27 @@ def best_codes(
     """
     referee = Referee(query, codebook, bias)
     looked = min(max(k, 2), codebook.shape[0])  # the second shows whether the first is open
-    values = query.new_empty(query.shape[0], looked)
-    codes = torch.empty(query.shape[0], looked, dtype=torch.int64, device=query.device)
     if _fused(query, looked):
         from .triton_topk import topk
 
         values, codes = topk(query, codebook, bias.clamp_min(torch.finfo(bias.dtype).min), looked)
-        close = ~(values[:, min(1, looked - 1)] < values[:, 0] - 2.0 * referee.slack(query))
-        referee.hear(slice(0, len(query)), codes[:, 0], close)
     elif large_codebook.pays(codebook, looked):
         found = cells.search(referee, k) if half is None else None
         if found is not None:
             return found
         step = rows_per_tile(large_codebook.TILE_CODES, query.device)
+        values = query.new_empty(query.shape[0], looked)
+        codes = torch.empty_like(values, dtype=torch.int64)
         large_codebook.search(referee, step, half, values, codes)
+        return values[:, :k], codes[:, :k], referee.indices
     else:
-        for rows, logits, groups in _tiles(query, codebook, bias, looked):
-            top, found = largest_k(logits, groups, looked)
-            values[rows], codes[rows] = top.T, found.T
-            slack = 2.0 * referee.slack(query[rows])
-            referee.hear(rows, found[0], ~(top[min(1, looked - 1)] < top[0] - slack))
-    return values[:, :k], codes[:, :k], referee.settle()
+        tiles = [
+            largest_k(logits, groups, looked) for _, logits, groups in _tiles(query, codebook, bias, looked)
+        ]
+        values, codes = (torch.cat([part.T for part in parts]) for parts in zip(*tiles, strict=True))
+    second = values[:, 1] if looked > 1 else values.new_full((), -torch.inf)
+    open_ = ~(second < values[:, 0] - 2.0 * referee.slack(query))
+    return values[:, :k], codes[:, :k], referee.settle(codes[:, 0], open_)
 
 
 def rows_per_tile(width: int, device: torch.device) -> int:
@@ -105,17 +97,11 @@ def _tiles(query: Tensor, codebook: Tensor, bias: Tensor, k: int) -> Iterator[tu
     if size % groups:
         codebook = F.pad(codebook, (0, 0, 0, -size % groups))
         bias = F.pad(bias, (0, -size % groups), value=-torch.inf)
-    folded = count > _FOLD_ROWS and size > _FOLD_CODES
-    if folded:
-        query, codebook = F.pad(query, (0, 1), value=1.0), torch.cat([codebook, bias[:, None]], 1)
     step = min(rows_per_tile(size, query.device), count)
     buffer = query.new_empty(step * codebook.shape[0])
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
         part = query[rows].T
         out = buffer[: codebook.shape[0] * part.shape[1]].view(-1, part.shape[1])
-        if folded:
-            torch.mm(codebook, part, out=out)
-        else:
-            torch.addmm(bias[:, None], codebook, part, out=out)
+        torch.addmm(bias[:, None], codebook, part, out=out)
         yield rows, out, groups

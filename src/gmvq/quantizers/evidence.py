@@ -54,8 +54,7 @@ class Moments(NamedTuple):
     @staticmethod
     @torch.no_grad()
     def of(z: Tensor, indices: Tensor, errors: Tensor, mask: Tensor, codebook_size: int) -> Moments:
-        """Sums of this rank's batch, from z, most probable codes (N,), and the sum of errors (d,)."""
-        z = z.detach() * mask[:, None]
+        """Sums of this rank's batch, from z, 0 where masked, most probable codes (N,), and the sum of errors (d,)."""
         return Moments(
             counts=code_counts(indices, codebook_size, mask).to(mask.dtype),
             sums=z.new_zeros(codebook_size, z.shape[1]).index_add_(0, indices, z),

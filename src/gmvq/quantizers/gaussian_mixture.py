@@ -13,8 +13,9 @@ from ..functional.estimators import Estimator, StraightThroughGumbel
 from ..functional.mixture import adaptive_variance, mixture_bias, mixture_query
 from ..functional.noise import noise_keys
 from ..functional.sampling import find_support, most_probable_codes
-from ..functional.schedules import Schedule
+from ..functional.schedules import Schedule, known_zero
 from ..types import QuantizerOutput
+from .base import masked
 from .evidence import KL_OF, TERMS, Batch, Moments, evidence
 from .learning import in_backward
 from .parts import Objective, Precision, Variance, check_counts, check_parts
@@ -194,10 +195,11 @@ class GaussianMixtureVQ(MixtureState):
                 self.standardized(held(latents, mask, self._pool if self.training else None))
             )
         z = self.standardized(latents)
+        counted = masked(z.detach(), mask, 0.0)
         mask = latents.new_ones(latents.shape[0]) if mask is None else mask.to(latents.dtype)
         drawn = self._sample(z, mask)
         if self.training:
-            moments = Moments.of(z, drawn.indices, drawn.errors, mask, self.codebook_size)
+            moments = Moments.of(counted, drawn.indices, drawn.errors, mask, self.codebook_size)
             batch = Batch.pooled(drawn.posterior, moments, mask)
         else:
             batch = Batch.alone(drawn.posterior, drawn.indices, mask)
@@ -239,7 +241,8 @@ class GaussianMixtureVQ(MixtureState):
         log_precision, log_weights = self.log_precision.detach().to(z.dtype), self.log_weights().to(z.dtype)
         kind, dim = self.objective.kind, self.codebook_dim
         terms = evidence(kind, batch, drawn.entropy, drawn.variance, log_precision, log_weights, dim)
-        nats = self.gamma * terms["latent"] + self.beta * terms[KL_OF[kind]]
+        latent = terms["latent"].detach() if known_zero(self.gamma) else terms["latent"]
+        nats = self.gamma * latent + self.beta * terms[KL_OF[kind]]
         if self.training:
             commitment = (drawn.commitment / self.sharpening * batch.share).sum()
             commitment = 0.5 * self.objective.commitment * commitment
@@ -251,11 +254,11 @@ class GaussianMixtureVQ(MixtureState):
             quantized, loss = self._lookup(drawn.indices), nats
         terms |= {
             "precision": self.log_precision.mean().exp(),
-            "scale": self.scale.squeeze(0),
+            "scale": self.scale.squeeze(0).clone(),
             "variance": (drawn.variance.detach() * batch.share).sum(),
-            "temperature": self.temperature,
+            "temperature": self.temperature.clone(),
         }
-        terms = {name: value.detach().clone() for name, value in terms.items()}
+        terms = {name: value.detach() for name, value in terms.items()}
         log_variance = self.code_log_variance(drawn.squared_error)
         return QuantizerOutput(quantized, drawn.indices, loss, nats, log_variance, terms)
 

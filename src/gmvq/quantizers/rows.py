@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional.estimators import Estimator
+from ..functional import estimators
 from ..functional.mixture import adaptive_variance, expected_squared_distance, mixture_query
 from ..functional.noise import gaussian_noise
 from ..functional.row_blocks import in_row_blocks
@@ -75,7 +75,7 @@ def sample_rows(
     mixture: Mixture,
     support: Support,
     variance: Variance,
-    estimator: Estimator | None,
+    estimator: estimators.Estimator | None,
     straight_through: bool,
 ) -> Drawn:
     """Sample and measure N positions, in blocks of rows.
@@ -102,7 +102,7 @@ def _sample(
     mixture: Mixture,
     support: Support,
     variance: Variance,
-    estimator: Estimator | None,
+    estimator: estimators.Estimator | None,
     straight_through: bool,
 ) -> Drawn:
     """``sample_rows`` at once: a pure function, so that it can run in blocks of rows and again in backward."""
@@ -137,7 +137,7 @@ def _sample(
         limited = spread.minimum(variance.noise_limit * (-w.detach()).exp().mean())
         sample = sample + mixture.sample_noise * limited.sqrt()[:, None] * gaussian_noise(rows.keys, z)
     if straight_through:
-        sample = sample + (z - z.detach())
+        sample = estimators.straight_through(sample, z)
     commitment = ((z - drawn.mean.detach()).square() * w.detach().exp()).sum(-1)
     of_rows = (drawn.indices, drawn.entropy, spread, squared_error, sample, commitment)
     return Drawn(*of_rows, drawn.aggregate, errors.sum(0))
@@ -148,8 +148,7 @@ def block_rows(dim: int, codebook_size: int, support: Support, device: torch.dev
 
     On all codes a few tensors (block, K), and no fewer rows than a matrix product wants.
     """
-    values = 1 << 16 if device.type == "cpu" else 1 << 22
     if support.on_all_codes:
-        return max(4 * values // codebook_size, 16)
-    count = max(values // dim, codebook_size // 8, 1)
+        return max((1 << 18 if device.type == "cpu" else 1 << 24) // codebook_size, 16)
+    count = max((1 << 17 if device.type == "cpu" else 1 << 22) // dim, codebook_size // 8, 1)
     return count if torch.is_grad_enabled() else 4 * count  # without a graph a block keeps a few tensors only

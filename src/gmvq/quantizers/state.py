@@ -144,11 +144,11 @@ class MixtureState(Quantizer):
 
     def _scaled(self, latents: Tensor) -> Tensor:
         """y = (latents - m) / s, (..., D)."""
-        return (latents - self.mean.detach().to(latents.dtype)) / self._divisor(latents)
+        return (latents - self.mean.detach().to(latents.dtype)).div_(self._divisor(latents))
 
     def _unscaled(self, y: Tensor) -> Tensor:
         """m + s y, (..., D)."""
-        return y * self._divisor(y) + self.mean.detach().to(y.dtype)
+        return (y * self._divisor(y)).add_(self.mean.detach().to(y.dtype))
 
     def _divisor(self, like: Tensor) -> Tensor:
         """s, or one before it is known."""

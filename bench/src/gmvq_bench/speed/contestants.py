@@ -21,6 +21,8 @@ from ..rivals.peers import fsq_levels, power_of_two
 
 #: The search without cells.
 ALL_PRODUCTS = "gm-vq search, all products"
+#: The search of a package for k-means on GPUs.
+FLASH = "flash-kmeans argmin"
 MODES = ("forward", "train", "eval", "search")
 #: Clusters, and their standard deviation where that of their places is 1.
 _CLUSTERS, _WIDTH = 1024, 0.1
@@ -76,6 +78,7 @@ class Contestant:
         modes: what it can do.
         ours: a quantizer of gmvq, which is compared with the reference before anything is timed.
         module: what it needs installed.
+        device: the one kind of device that it runs on; None: any.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Contestant:
     modes: tuple[str, ...] = LAYER_MODES
     ours: bool = False
     module: str | None = None
+    device: str | None = None
 
     def bytes(self, case: Case) -> float:
         """Estimate of the memory of one call: N x K tensors, a few copies of inputs and codebook, 64 MiB."""
@@ -94,6 +98,8 @@ class Contestant:
         """Why it takes no part in a case; empty if it does."""
         if case.mode not in self.modes:
             return f"has no {case.mode}"
+        if self.device not in (None, case.device.type):
+            return f"runs on {self.device} alone"
         if self.module is not None:
             try:
                 peer(self.module)
@@ -198,6 +204,19 @@ def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
     return build
 
 
+def _flash_kmeans(case: Case) -> Callable[[Tensor], Tensor]:
+    """The assignment of flash-kmeans: nearest codes from float32 distances, without regard to their rounding."""
+    assign = peer("flash_kmeans.assign_euclid_triton").euclid_assign_triton
+    codes = case.codes().to(DTYPES[case.dtype])[None]
+    squares = codes.float().square().sum(-1)
+
+    def search(latents: Tensor) -> Tensor:
+        rows = latents[None]
+        return assign(rows, codes, rows.float().square().sum(-1), c_sq=squares)[0].long()
+
+    return search
+
+
 def _package(name: str, layer: str, n_by_k: tuple[float, float, float], **options: Any) -> Contestant:
     tensors: dict[str, float] = dict(zip(LAYER_MODES, n_by_k, strict=True))
     return Contestant(name, _peer(layer, **options), tensors, module="vector_quantize_pytorch")
@@ -236,5 +255,6 @@ CONTESTANTS: dict[str, Contestant] = {
         Contestant("faiss IndexFlatL2", _faiss(False), **_FAISS),
         # D + 1 features, the last -|mu|^2 / 2.
         Contestant("faiss IndexFlatIP", _faiss(True), **_FAISS),
+        Contestant(FLASH, _flash_kmeans, modes=("search",), module="flash_kmeans", device="cuda"),
     )
 }

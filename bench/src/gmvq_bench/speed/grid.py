@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .contestants import ALL_PRODUCTS, CONTESTANTS, Case
+from .contestants import ALL_PRODUCTS, CONTESTANTS, FLASH, Case
 
 GRIDS = ("default", "quick", "cells")
 #: The size of the comparison with the peer.
@@ -36,6 +36,7 @@ CELLS: tuple[dict[str, Any], ...] = (
     {"n": CELLS_N, "k": 262144, "d": 8, "data": "clusters"},
 )
 GPU_TARGET: dict[str, Any] = {"n": 65536, "k": 16384, "d": 64}
+GPU_SEARCH: tuple[dict[str, Any], ...] = tuple({"n": 1 << 20, "k": 8192, "d": d} for d in (64, 4))
 
 _OURS = ("gm-vq", "gm-vq support=8", "gm-vq support=32", "gm-vq all codes")
 _PEERS = ("VectorQuantize", "VectorQuantize learnable", "SimVQ")
@@ -60,7 +61,7 @@ def searches() -> tuple[str, ...]:
 
 
 #: Those of the table of searches.
-_SEARCHES = tuple(name for name in searches() if name != ALL_PRODUCTS)
+_SEARCHES = tuple(name for name in searches() if name not in (ALL_PRODUCTS, FLASH))
 
 
 def grid(which: str, device: torch.device) -> list[Entry]:
@@ -88,6 +89,9 @@ def _default(device: torch.device) -> list[Entry]:
         entries += [
             Entry(Case("train", **GPU_TARGET, dtype=dtype, device=device), (*_OURS, *_PEERS))
             for dtype in ("bf16", "fp32")
+        ]
+        entries += [
+            Entry(Case("search", **size, device=device), ("gm-vq search", FLASH)) for size in GPU_SEARCH
         ]
     return entries
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..markdown import table
 from .contestants import ALL_PRODUCTS, CONTESTANTS
-from .grid import CELLS, CELLS_N, CODES, LARGE, MAIN, ROWS, SEARCH, SWEEP
+from .grid import CELLS, CELLS_N, CODES, GPU_SEARCH, LARGE, MAIN, ROWS, SEARCH, SWEEP
 
 PEER = "VectorQuantize"
 #: Cores that others may keep busy in a run that is to be shown.
@@ -195,7 +195,7 @@ def _searches(results: Row) -> str:
         ]
 
     lines = []
-    for size in SEARCH:
+    for size in (*SEARCH, *GPU_SEARCH):
         case = find(results, "search", **size)
         if case is not None:
             named = {name: {**row, "name": name} for name, row in case["contestants"].items()}

@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from ..estimators import Estimator
 from ..noise import gumbel_noise
+from ..schedules import known_zero
 from .codes import Support
 from .reference import Inputs, MixtureSample
 
@@ -35,19 +36,21 @@ def mixture_sample_truncated(inputs: Inputs, support: Support, estimator: Estima
     values, codes, indices = support
     order = _by_code(codes, codebook.shape[0]) if torch.is_grad_enabled() else None
     logits = _Logits.apply(query, codebook, bias, values, codes, order)
-    # log_softmax by hand, which is slow on few columns: values fall, so the first is the largest.
-    shifted = logits - values[:, :1]
-    log_q = shifted - shifted.exp().sum(-1, keepdim=True).log()
+    log_q = logits.T.log_softmax(0).T  # pyright: ignore # few columns are slow, few rows are not
     q = log_q.exp()
     entropy = -(q * log_q).sum(-1)
     q = q if present is None else q * present[:, None]
     aggregate = torch.zeros_like(bias).index_add(0, codes.flatten(), q.flatten())
     if estimator is None:
-        return MixtureSample(F.embedding(indices, codebook), extra[indices], entropy, aggregate, indices)
-    gumbel = gumbel_noise(keys, codes.int(), values.dtype)
-    weights = estimator.sample(logits, temperature, noise * gumbel)  # pyright: ignore[reportArgumentType]
+        return MixtureSample(
+            F.embedding(indices, codebook), extra.index_select(0, indices), entropy, aggregate, indices
+        )
+    quiet = known_zero(noise)
+    gumbel = torch.zeros_like(values) if quiet else noise * gumbel_noise(keys, codes.int(), values.dtype)
+    weights = estimator.sample(logits, temperature, gumbel)  # pyright: ignore[reportArgumentType]
     mean = _CodebookGradient.apply(bag(weights, codebook.detach(), codes), codebook, weights.detach(), order)
-    return MixtureSample(mean, (weights * extra[codes]).sum(-1), entropy, aggregate, indices)  # pyright: ignore
+    second = (weights * extra.index_select(0, codes.flatten()).view_as(codes)).sum(-1)
+    return MixtureSample(mean, second, entropy, aggregate, indices)  # pyright: ignore[reportArgumentType]
 
 
 class _ByCode(NamedTuple):
@@ -58,8 +61,9 @@ class _ByCode(NamedTuple):
 
 
 def _by_code(codes: Tensor, size: int) -> _ByCode:
-    ordered, order = codes.flatten().sort(stable=True)
-    return _ByCode(order, torch.searchsorted(ordered, torch.arange(size, device=codes.device)))
+    kind = torch.int16 if size <= 1 << 15 else torch.int32  # fewer bytes to sort by
+    ordered, order = codes.flatten().to(kind).sort(stable=True)
+    return _ByCode(order, torch.searchsorted(ordered, torch.arange(size, dtype=kind, device=codes.device)))
 
 
 def bag(weights: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
