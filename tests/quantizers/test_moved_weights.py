@@ -420,3 +420,13 @@ def test_what_is_written_into_the_codebook_arrives(write) -> None:
     codes = built.get_codes_from_indices(torch.arange(K))
     torch.testing.assert_close(codes, built.unstandardized(built.codebook.detach()), rtol=0.0, atol=0.0)
     assert_goes_on(built, most=0.5)  # it learns from there
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_quantized_may_be_written_to(name) -> None:
+    """As ``nn.ReLU(inplace=True)`` at the head of a decoder does."""
+    x = latents(0).requires_grad_()
+    out = feed(trained(name).train(), x)
+    (out.quantized.relu_().sum() + out.loss).backward()
+    assert x.grad is not None
+    assert x.grad.any()

@@ -30,7 +30,7 @@ class _ExchangeRate(torch.autograd.Function):
         ctx.save_for_backward(quantized - latents)
         ctx.pooled, ctx.features = pooled, features
         ctx.set_materialize_grads(False)
-        return quantized.view_as(quantized), nats.clone()
+        return quantized.clone(), nats.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -210,9 +211,11 @@ class GaussianMixtureVQ(MixtureState):
     def _before_step(self, latents: Tensor, mask: Tensor | None) -> bool:
         """Apply the last batch's lesson, and start if it is time; whether there is a codebook."""
         if getattr(self, "_is_replica", False):
-            raise RuntimeError(
+            warnings.warn(
                 "torch.nn.DataParallel throws its replicas away, and with them what a batch teaches: use "
-                "torch.nn.parallel.DistributedDataParallel, or freeze the codebook with requires_grad_(False)"
+                "torch.nn.parallel.DistributedDataParallel, or freeze the codebook with requires_grad_(False)",
+                UserWarning,
+                stacklevel=2,
             )
         self.settle()
         waits = latents.requires_grad or not torch.is_grad_enabled()
