@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import urllib.error
 import urllib.request
@@ -31,7 +32,7 @@ def test_local_and_gone_when_it_ends(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    with serving(model, None, title="small") as addresses:
+    with serving(model, None, title="small", port=free_port()) as addresses:
         assert len(addresses) == 1
         assert addresses[0].startswith("http://127.0.0.1:")
         assert len(list(tmp_path.iterdir())) == 1
@@ -48,6 +49,13 @@ def test_local_and_gone_when_it_ends(
     assert tempfile.tempdir == str(tmp_path)
     with pytest.raises(urllib.error.URLError):
         direct.open(addresses[0], timeout=2)
+
+
+def free_port() -> int:
+    """A port that no other server will look for, unlike those from 7860 on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def upload_of(address: str, size: int) -> urllib.request.Request:
@@ -67,6 +75,18 @@ def test_a_machine_too_busy_to_answer_gradio_in_time(
     monkeypatch.setattr(networking, "url_ok", lambda _: False)
     with serving(model, None, title="small") as addresses, direct.open(addresses[0]) as answer:
         assert answer.status == 200
+
+
+def test_a_machine_too_busy_for_gradio_to_see_the_end(
+    model: VQAutoencoder, monkeypatch: pytest.MonkeyPatch, direct: Any
+) -> None:
+    from gradio.http_server import Server
+
+    monkeypatch.setattr(Server, "close", lambda server: setattr(server, "should_exit", True))
+    with serving(model, None, title="small", port=free_port()) as addresses:
+        pass
+    with pytest.raises(urllib.error.URLError):
+        direct.open(addresses[0], timeout=2)
 
 
 def test_a_taken_port(model: VQAutoencoder) -> None:

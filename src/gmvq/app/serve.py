@@ -72,6 +72,9 @@ def serving(
             yield [address for address in (local, public) if address]
         finally:
             page.close(verbose=False)
+            # Gradio gives the server five seconds to end, which a busy machine exceeds; then it waits for no browser.
+            page.server.force_exit = True
+            page.server.thread.join()
 
 
 def wait() -> None:
