@@ -178,17 +178,21 @@ def test_divergence_is_a_result() -> None:
 
 
 @pytest.mark.parametrize("method", DRESSED)
-def test_a_dressed_rival_starts_after_a_tenth(method: str) -> None:
+def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_starts_on_them(method: str) -> None:
     layer: Any = build_method(method, TINY)
-    latents = 100 * torch.randn(64, 4) + 10
-    layer.set_progress(0.05)
-    quantized, indices, loss = layer(latents)
-    assert quantized.mean(0).abs().max() < 1e-4
-    assert quantized.var(0, correction=0).sub(1).abs().max() < 1e-4
+    torch.manual_seed(0)
+    first = (torch.randn(64, 4) + 10).requires_grad_()
+    assert torch.allclose(layer(first).quantized, first, atol=1e-5)
+    quantized, indices, loss, *_ = layer((100 * torch.randn(64, 4) + 50).requires_grad_())
+    assert (quantized.mean(0) - 10).abs().max() < 10
+    assert quantized.std() < 30
     assert loss == 0
     assert not indices.any()
-    layer.set_progress(0.1)
-    assert len(layer(latents)[0].unique(dim=0)) <= 16
+    for _ in range(48):
+        assert not layer(torch.randn(64, 4) + 10).indices.any()
+    started = layer(torch.randn(64, 4) + 10)
+    assert 4 < len(started.indices.unique()) <= TINY.codebook_size
+    assert len(started.quantized.unique(dim=0)) <= TINY.codebook_size
 
 
 def test_further_rivals_run_in_a_quarter_of_the_settings() -> None:

@@ -8,6 +8,7 @@ from gmvq.quantizers import GaussianMixtureVQ, PyramidGMVQ, Quantizer, RaggedGMV
 from gmvq.quantizers.config import part_from_dict
 
 from ..rivals import build_baseline
+from ..rivals.dress import dress
 
 OURS = "gm-vq"
 #: The layer and its compositions by the names that runs have for them.
@@ -23,7 +24,8 @@ def build_quantizer(run: dict[str, Any]) -> Quantizer:
     """The untrained quantizer that a run describes."""
     name, dim, codebook_size, options = (run[k] for k in ("quantizer", "dim", "codebook_size", "options"))
     if name not in _OURS:
-        return build_baseline(name, dim, codebook_size, **options)
+        rival = build_baseline(name, dim, codebook_size, **options)
+        return dress(rival) if run.get("dress") else rival
     parts = {key: part_from_dict(value) for key, value in options.items()}
     try:
         return _OURS[name](dim, codebook_size, **parts)

@@ -26,6 +26,7 @@ Run = dict[str, Any]
 #: Raised when a change of the training protocol makes older results incomparable.
 PROTOCOL = 1
 _LONGEST_NAME = 60
+_NOT_OF_A_RUN = ("tuned_as", "tuning_steps", "needs")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Setting:
     Args:
         data: path or name of ``gmvq.data.open_images``.
         size, channels: of the images.
-        network, downsample, dim: of ``gmvq.models.build_networks``.
+        network, downsample, dim: of ``networks.build_pair``.
         codebook_size: K.
         steps, batch_size: of training.
         flip: mirror images while training.
+        recipe: ``adam``, or ``published``: AdamW as in the paper's source (``train``).
         tuned_as: name of the setting whose tuned rate and weights are used here; None: tuned on its own.
+        tuning_steps: length of the runs that choose from a grid; None: ``steps``.
         needs: what the setting wants beside the data, such as a GPU; in words, for the report.
     """
 
@@ -53,12 +56,17 @@ class Setting:
     dim: int = 16
     batch_size: int = 64
     flip: bool = True
+    recipe: str = "adam"
     tuned_as: str | None = None
+    tuning_steps: int | None = None
     needs: str = ""
 
     def __post_init__(self) -> None:
         for name in ("size", "codebook_size", "steps", "downsample", "dim", "batch_size"):
             check_positive(name, getattr(self, name))
+        check_choice("recipe", self.recipe, ("adam", "published"))
+        if self.tuning_steps is not None:
+            check_positive("tuning_steps", self.tuning_steps)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Method:
         advance: ``False`` never calls ``set_progress``: schedules keep their idle values.
         dim: features of a latent, in place of the setting's: the encoder's last and the decoder's first layer have that
             many channels, and nothing else of the network changes.
+        dress: give a rival the start of our layer (``rivals.dress``).
         ceiling: has no codes, so it is no rival.
         settings: names of the settings it takes part in; empty: all.
         note: for the report.
@@ -85,6 +94,7 @@ class Method:
     loss: str = "own"
     advance: bool = True
     dim: int | None = None
+    dress: bool = False
     ceiling: bool = False
     settings: tuple[str, ...] = ()
     note: str = ""
@@ -170,7 +180,11 @@ class Suite:
         """Describe one run."""
         what = self.methods[method]
         own = {name: value for name, value in choice.items() if name != "lr"}
-        shared = {k: v for k, v in asdict(self.settings[setting]).items() if k not in ("tuned_as", "needs")}
+        shared = {k: v for k, v in asdict(self.settings[setting]).items() if k not in _NOT_OF_A_RUN}
+        if shared["recipe"] == "adam":
+            del shared["recipe"]
+        if phase == "tune":
+            shared["steps"] = self.settings[setting].tuning_steps or shared["steps"]
         return {
             "setting": setting,
             "method": method,
@@ -184,6 +198,7 @@ class Suite:
             "seed": seed,
             "protocol": PROTOCOL,
             **({} if what.advance else {"advance": False}),
+            **({"dress": True} if what.dress else {}),
         }
 
 

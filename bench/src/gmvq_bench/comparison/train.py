@@ -1,7 +1,9 @@
 """One run: the same network, data, order, batch size, steps, optimizer and schedule, whatever the quantizer.
 
 The encoder and decoder run under bfloat16 autocast where the device has it natively, the quantizer in float32. Adam
-with betas (0.9, 0.99), warm-up over 50 steps, half a cosine down to 2 % of the rate. The objective is the method's own
+with betas (0.9, 0.99), warm-up over 50 steps, half a cosine down to 2 % of the rate; or, as the appendix of arXiv
+2305.08842 has it, AdamW with betas (0.9, 0.95) and a weight decay of 1e-4 on everything, warm-up over 10 epochs of 90, half
+a cosine down to 0. The objective is the method's own
 (``units`` of the baselines): mean squared error plus its loss, or a negative evidence in nats with the likelihood's
 scale at its best value, divided by the number of values of an image.
 """
@@ -19,12 +21,13 @@ from torch import Tensor
 from gmvq.data import make_loader, open_images
 from gmvq.errors import NotFiniteError
 from gmvq.functional.autocast import autocast_dtype
-from gmvq.models import VQAutoencoder, build_networks
+from gmvq.models import VQAutoencoder
 from gmvq.objectives import GaussianLikelihood, negative_evidence
 from gmvq.training.schedule import learning_rate_factor, seed_step
 
 from .measure import measure_test, measure_validation
 from .methods import build_quantizer
+from .networks import build_pair
 from .suite import Run
 
 #: Points of a learning curve; each is the mean over the steps since the one before.
@@ -69,9 +72,7 @@ def _fit(run: Run, device: str) -> tuple[VQAutoencoder, dict[str, list[Any]], fl
 
 def _build(run: Run) -> VQAutoencoder:
     torch.manual_seed(run["seed"])
-    encoder, decoder = build_networks(
-        run["network"], channels=run["channels"], dim=run["dim"], downsample=run["downsample"]
-    )
+    encoder, decoder = build_pair(run["network"], run["channels"], run["dim"], run["downsample"])
     for net in (encoder, decoder):
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return VQAutoencoder(encoder, build_quantizer(run), decoder)
@@ -87,9 +88,13 @@ class _Trainer:
         networks = [*model.encoder.parameters(), *model.decoder.parameters()]
         groups: list[dict[str, Any]] = [{"params": networks, "lr": run["lr"]}]
         groups += [g for g in self.quantizer.parameter_groups(run["lr"]) if g["params"]]
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.optimizer, warmup, final = torch.optim.Adam(groups, betas=(0.9, 0.99)), 50, 0.02
+        if run.get("recipe") == "published":
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            self.optimizer = torch.optim.AdamW(parameters, run["lr"], betas=(0.9, 0.95), weight_decay=1e-4)
+            warmup, final = run["steps"] // 9, 0.0
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda i: learning_rate_factor(i, total=run["steps"], warmup=50, final=0.02)
+            self.optimizer, lambda i: learning_rate_factor(i, total=run["steps"], warmup=warmup, final=final)
         )
 
     def fit(self) -> tuple[dict[str, list[Any]], float]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..peer import peer
 from ..rivals import build_baseline
-from .dressed import Dressed
+from ..rivals.dress import dress
 from .setting import Setting
 
 Build = Callable[[int, int], nn.Module]
@@ -46,8 +46,9 @@ def build_method(name: str, setting: Setting) -> nn.Module:
         return layer
     if name in ("simvq", "cvq", "fsq"):
         return build_baseline(name, dim, size)
-    if name.endswith("-dressed"):
-        return Dressed(dim, _package(setting, rotation_trick=name.startswith("rotation")))
+    if name in DRESSED:
+        rival = "vq-ema-replace" if name == "ema-dressed" else "vq-rotation"
+        return dress(build_baseline(rival, dim, size, threshold_ema_dead_code=_dead(setting)))
     if name in ("ema", "rotation", "ema-best-rate"):
         return _package(setting, rotation_trick=name == "rotation")
     raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
@@ -66,20 +67,23 @@ class Rows(nn.Module):
 
 
 def _package(setting: Setting, **options: Any) -> nn.Module:
-    """``VectorQuantize`` with moving averages, k-means start and dead codes replaced.
-
-    Everything else is the package's default. A code is dead that has fewer than 2 vectors per batch on average, the
-    threshold that the package advises, or where batches are small for the codebook, fewer than a fifth of its equal
-    share: at 2, most codes would be replaced at every step. Both this and the default decay of 0.8 were the better
-    choice in most of five settings of this design, against 2 and against 0.99.
-    """
-    share = setting.batch * setting.positions / setting.codebook_size
+    """``VectorQuantize`` with moving averages, k-means start and dead codes replaced; the rest is the package's default."""
     layer = peer("vector_quantize_pytorch").VectorQuantize
     inner = layer(
         dim=setting.dim,
         codebook_size=setting.codebook_size,
         kmeans_init=True,
-        threshold_ema_dead_code=min(2.0, share / 5),
+        threshold_ema_dead_code=_dead(setting),
         **options,
     )
     return Rows(inner)
+
+
+def _dead(setting: Setting) -> float:
+    """Vectors per batch, on average, below which a code is dead: 2, as the package advises.
+
+    Where batches are small for the codebook, a fifth of its equal share: at 2, most codes would be replaced at every
+    step. Both this and the default decay of 0.8 were the better choice in most of five settings of this design, against
+    2 and against 0.99.
+    """
+    return min(2.0, setting.batch * setting.positions / setting.codebook_size / 5)

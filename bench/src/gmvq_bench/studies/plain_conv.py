@@ -3,8 +3,7 @@
     OMP_NUM_THREADS=1 gmvq study plain_conv
 
 For every method the same rates of Adam, 600 steps, one validation seed; then three seeds at the best of them, for 600
-and for 3,000 steps, on the test split. ``-dressed`` rivals quantize normalised latents and start late
-(``robust.dressed``).
+and for 3,000 steps, on the test split. ``-dressed`` rivals start as our layer does (``rivals.dress``).
 """
 
 from __future__ import annotations
