@@ -215,3 +215,6 @@ def test_plots_survive_missing_curves_and_figures(curve: Any, tmp_path: Path):
             run["curve"] = curve
             del run["test"]["bits_per_pixel_entropy"]
     assert [file.name for file in plot_all(results, tmp_path)] == ["quick_mse_perplexity.png"]
+    results["suite"]["settings"]["k256"]["steps"] = 6000
+    names = ["quick_mse_perplexity.png", "quick_curves.png"]
+    assert [file.name for file in plot_all(results, tmp_path)] == names

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from gmvq_bench.comparison.networks import build_pair
 from gmvq_bench.comparison.suite import PROTOCOL
 from gmvq_bench.comparison.train import Curve, DivergedError, train_run
 
@@ -46,6 +47,21 @@ def test_a_tuning_run_leaves_the_test_split_alone(run: dict[str, Any]) -> None:
     result = train_run({**run, "phase": "tune", "steps": 2})
     assert "test" not in result
     assert set(result["validation"]) == {"mse", "perplexity", "usage"}
+
+
+@pytest.mark.parametrize("network", ["conv", "published"])
+def test_the_published_recipe_and_the_networks_of_the_suites(run: dict[str, Any], network: str) -> None:
+    result = train_run({**run, "network": network, "recipe": "published", "steps": 3})
+    assert math.isfinite(result["test"]["mse"])
+    assert sum(p.numel() for net in build_pair(network, 3, 64, 4) for p in net.parameters()) == pytest.approx(
+        3e5, rel=0.1
+    )
+
+
+def test_a_dressed_rival_runs_through_the_same_loop(run: dict[str, Any]) -> None:
+    result = train_run({**run, "quantizer": "cvq", "dress": True, "steps": 60})
+    assert result["curve"]["perplexity"][0] == pytest.approx(1.0)
+    assert result["test"]["perplexity"] > 2
 
 
 @pytest.mark.parametrize("quantizer", ["sq-vae", "ibq", "ae", "gaussian-vae"])

@@ -80,7 +80,7 @@ def test_pages_are_written_from_the_results_files(root: Path) -> None:
     page = (root / "docs" / "results.md").read_text()
     assert page.index("## quick") < page.index("## both")  # the known suites first
     assert "2.200 ± 0.196" in page
-    assert "`gmvq compare --suite celeba128`" in page.split("## Not yet run")[1]
+    assert "`gmvq compare --suite paper-full`" in page.split("## Not yet run")[1]
     for line in page.splitlines():
         if line.startswith("!["):
             assert (root / "docs" / line.split("(")[1].rstrip(")")).is_file()

@@ -14,7 +14,7 @@ from gmvq_bench.rivals import BASELINES, build_baseline
 from gmvq_bench.rivals.base import BaselineQuantizer
 
 D, K = 6, 16
-OURS = ("sq-vae", "gumbel", "cvq", "ibq", "optvq", "lgq", "gq", "ae", "gaussian-vae")
+OURS = ("sq-vae", "gm-vq-published", "gumbel", "cvq", "ibq", "optvq", "lgq", "gq", "ae", "gaussian-vae")
 CONTINUOUS = ("ae", "gaussian-vae")
 ALL = tuple(BASELINES)
 WITH_CODES = tuple(name for name in ALL if name not in CONTINUOUS)

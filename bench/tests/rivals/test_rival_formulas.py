@@ -82,6 +82,32 @@ def test_sq_vae_at_a_small_temperature() -> None:
     torch.testing.assert_close(out.terms["conditional_entropy"].double(), entropy, rtol=1e-4, atol=1e-4)
 
 
+def test_published_gm_vq_at_a_small_temperature() -> None:
+    layer = build("gm-vq-published", temperature=1e-4, sigma=0.8, beta=2.0)
+    layer.log_precision.data.fill_(math.log(1 / 0.7))  # pyright: ignore
+    x = latents(400, scale=1.0)
+    torch.manual_seed(1)
+    out = layer(x)
+    codes, logits = layer.codewords().detach().double(), logits_of(layer.codewords(), x, 0.7)
+    q = logits.softmax(-1)
+    kl = (q.mean(0) * (q.mean(0) * K).log()).sum()
+    torch.testing.assert_close(out.terms["kl"].double(), kl, rtol=1e-4, atol=1e-5)
+    # -E log N(z; mu, 0.7) at a variance of |x - mu|^2 / (2 sigma^2 D), mu drawn from q, against its mean over codes
+    variance = (x.double()[:, None] - codes).square().sum(-1) / (2 * 0.8**2 * D)
+    exact = (q * (0.5 * D * (variance / 0.7 + math.log(2 * math.pi * 0.7)))).sum(-1).mean()
+    torch.testing.assert_close(out.terms["latent"].double(), exact, rtol=0.05, atol=0.0)
+    torch.testing.assert_close(out.nats, out.terms["latent"] + 2.0 * out.terms["kl"])
+
+
+def test_affine_alternated_moves_the_codebook_in_forward() -> None:
+    for name in ("vq-affine", "vq-affine-alternated"):
+        layer = trained(name).train()
+        embed = layer.layer._codebook.embed  # pyright: ignore
+        kept = embed.detach().clone()
+        layer(latents(64, seed=3).requires_grad_())
+        assert torch.equal(kept, embed.detach()) == (name == "vq-affine")
+
+
 def test_gumbel_kl_by_hand() -> None:
     layer = build("gumbel", kl_weight=0.3)
     x = latents(50)

@@ -178,7 +178,9 @@ def test_divergence_is_a_result() -> None:
 
 
 @pytest.mark.parametrize("method", DRESSED)
-def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_starts_on_them(method: str) -> None:
+def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_starts_on_them(
+    method: str,
+) -> None:
     layer: Any = build_method(method, TINY)
     torch.manual_seed(0)
     first = (torch.randn(64, 4) + 10).requires_grad_()

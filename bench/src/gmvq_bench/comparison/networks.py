@@ -1,4 +1,4 @@
-"""The encoders and decoders that a suite can name: (B, channels, H, W) to (B, dim, H / downsample, W / downsample) and back."""
+"""The encoders and decoders that a suite can name: (B, channels, H, W) to latents (B, dim, h, w), and back."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""The picture of a results file: MSE against perplexity, a panel for each setting."""
+"""The pictures of a results file: MSE against perplexity, and learning curves, a panel for each setting."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
@@ -19,25 +21,38 @@ _OURS = "#D55E00"
 _BEST = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito: for the colour-blind
 _GREY = "#8c8c8c"
 _SHAPES = "sD^vP*X"
+#: Steps from which curves are drawn.
+_LONG = 2000
 _WIDTH, _HEIGHT = 6.0, 4.3  # inches, of a panel
 
 
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw what the results hold to ``folder`` as PNG; return the files."""
-    suite, env = results["suite"], results["environment"]
+    """Draw what the results hold to ``folder`` as PNG, of long trainings learning curves too; return the files."""
+    suite = results["suite"]
     found = {name: finals(results, name) for name in suite["settings"]}
     by_setting = {
         s: {name: r for name, r in runs.items() if r} for s, runs in found.items() if any(runs.values())
     }
     if not by_setting:
         return []
+    kinds = {"mse_perplexity": _mse_perplexity}
+    if min(setting["steps"] for setting in suite["settings"].values()) >= _LONG:
+        kinds["curves"] = _curves
+    return [_plot(results, by_setting, kind, draw, folder) for kind, draw in kinds.items()]
+
+
+def _plot(
+    results: dict[str, Any], by_setting: dict[str, Finals], kind: str, draw: Callable[..., Any], folder: Path
+) -> Path:
+    """One figure with a panel for each setting and a legend for all."""
+    suite, env = results["suite"], results["environment"]
     columns = min(len(by_setting), 3)
     rows = math.ceil(len(by_setting) / columns)
     figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     looks, shown = _looks(suite, by_setting), {}
     for ax, (setting, runs) in zip(axes, by_setting.items(), strict=False):
-        shown |= _mse_perplexity(ax, runs, looks)
+        shown |= draw(ax, runs, looks)
         ax.set_title(setting, fontsize=10, parse_math=False)
     for spare in axes[len(by_setting) :]:
         spare.remove()
@@ -54,9 +69,9 @@ def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     figure.suptitle(
         f"{suite['name']}: {seeds} seed{'s' * (seeds != 1)}, {env['device']}", fontsize=9, parse_math=False
     )
-    path = folder / (re.sub(r"[^\w.-]+", "_", suite["name"]) + "_mse_perplexity.png")
+    path = folder / (re.sub(r"[^\w.-]+", "_", suite["name"]) + f"_{kind}.png")
     save_figure(path, figure)
-    return [path]
+    return path
 
 
 def _looks(suite: dict[str, Any], by_setting: dict[str, Finals]) -> dict[str, dict[str, Any]]:
@@ -115,11 +130,29 @@ def _mse_perplexity(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> 
     return drawn
 
 
+def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The training MSE over steps, mean over seeds, each point over the steps since the one before."""
+    drawn, heights = {}, []
+    for name, found in runs.items():
+        curves = [run.get("curve") or {} for run in found.values()]
+        points = pd.concat(pd.Series(curve.get("mse"), curve.get("step"), float) for curve in curves)
+        mean = 1e3 * points.groupby(level=0).mean()
+        look = {key: looks[name][key] for key in ("color", "zorder") if key in looks[name]}
+        drawn[name] = ax.plot(mean.index, mean, linewidth=1.5, **look)[0]
+        heights += [height for height in mean if math.isfinite(height)]
+    ax.set(xlabel="step (log)", ylabel="MSE x 1e-3, training (log)")
+    ax.set_xscale("log" if heights else "linear")
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    _log_ticks(ax, heights)
+    return drawn
+
+
 def _log_ticks(ax: Any, heights: list[float]) -> None:
-    """A log axis around ``heights`` with plain numbers at the ticks."""
-    ax.set_yscale("log")
+    """A log axis around ``heights`` with plain numbers at the ticks; a plain axis without any."""
     if not heights:
         return
+    ax.set_yscale("log")
     low, high = min(heights), max(heights)
     pad = max(1.02, (high / low) ** 0.06)
     ax.set_ylim(low / pad, high * pad)

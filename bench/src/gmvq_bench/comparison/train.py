@@ -1,11 +1,10 @@
 """One run: the same network, data, order, batch size, steps, optimizer and schedule, whatever the quantizer.
 
 The encoder and decoder run under bfloat16 autocast where the device has it natively, the quantizer in float32. Adam
-with betas (0.9, 0.99), warm-up over 50 steps, half a cosine down to 2 % of the rate; or, as the appendix of arXiv
-2305.08842 has it, AdamW with betas (0.9, 0.95) and a weight decay of 1e-4 on everything, warm-up over 10 epochs of 90, half
-a cosine down to 0. The objective is the method's own
-(``units`` of the baselines): mean squared error plus its loss, or a negative evidence in nats with the likelihood's
-scale at its best value, divided by the number of values of an image.
+with betas (0.9, 0.99), warm-up over 50 steps, half a cosine down to 2 % of the rate; or, ``published``, as the appendix
+of arXiv 2305.08842 has it: AdamW with betas (0.9, 0.95), weight decay 1e-4, warm-up over a ninth, down to 0. The
+objective is the method's own (``units`` of the baselines): mean squared error plus its loss, or a negative evidence in
+nats with the likelihood's scale at its best value, divided by the number of values of an image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A rival in our dress: what of our layer is no Gaussian mixture is given to it too, so that a table shows which brings what."""
+"""A rival in our dress: the start of our layer, which is no Gaussian mixture, so that a table shows its worth."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .base import BaselineQuantizer, Step
 from .bridge import VQBridge
 
 #: Options that are not the package's.
-_OWN = ("sync_update_v", "patch", "width", "regularization_weight")
+_OWN = ("sync_update_v", "alternated_lr", "patch", "width", "regularization_weight")
 
 
 def _layer(name: str, *args: Any, **settings: Any) -> Any:
@@ -52,7 +52,8 @@ class VectorQuantizePeer(PackageQuantizer):
     Args:
         options: those of the package, and sync_update_v: nu of the synchronous update z + sg[e - z] + nu (e - sg[e]) of
             arXiv 2305.08842, added here. The package's own option adds nu (q - sg[q]) of the straight-through result
-            q, whose gradient goes to the encoder a second time and never to the codebook.
+            q, whose gradient goes to the encoder a second time and never to the codebook. alternated_lr: rate of a
+            step of AdamW that the codebook takes in each forward, before the encoder reads it (same paper).
         settings: further ones of the package, which the user does not choose.
     """
 
@@ -61,6 +62,8 @@ class VectorQuantizePeer(PackageQuantizer):
         if sync_update_v < 0.0:
             raise ValueError(f"sync_update_v must not be negative, got {sync_update_v}")
         settings |= {key: value for key, value in options.items() if key not in _OWN}
+        if rate := options.get("alternated_lr"):
+            settings["in_place_codebook_optimizer"] = partial(torch.optim.AdamW, lr=rate)
         layer = _layer("VectorQuantize", dim, codebook_size, **settings)
         super().__init__(dim, codebook_size, layer)
         self.codewords_are_latents = not layer.use_cosine_sim
@@ -184,6 +187,13 @@ vq_cosine = _vq(_MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, 
 vq_rotation = _vq(_MOVING | _REPLACED, rotation_trick=True, **_EMA)
 #: A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update.
 vq_affine = _vq(_COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED)
+#: The same, optimised in turn with the networks.
+vq_affine_alternated = _vq(
+    {**_COMMITMENT, **_AFFINE, **_REPLACED, "alternated_lr": 1e-3},
+    affine_param=True,
+    rotation_trick=False,
+    **_LEARNED,
+)
 #: The code reached along a noisy direction at the exact distance; no loss of its own.
 diveq = _vq(
     {"directional_reparam_variance": 5e-3, **_REPLACED},

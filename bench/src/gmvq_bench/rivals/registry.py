@@ -18,6 +18,7 @@ from . import peers
 from .base import BaselineQuantizer
 from .continuous import GaussianVAE, Identity
 from .cvq import ClusteredVQ
+from .gm_vq_published import PublishedGMVQ
 from .gq import GaussianQuant
 from .gumbel import GumbelVQ
 from .ibq import IndexBackpropagationVQ
@@ -38,6 +39,7 @@ BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
     "vq-rotation": peers.vq_rotation,
     # Huh et al., arXiv 2305.08842; replaced codes are not mapped back through the affine parameters
     "vq-affine": peers.vq_affine,
+    "vq-affine-alternated": peers.vq_affine_alternated,
     # Vali et al., arXiv 2509.26469
     "diveq": peers.diveq,
     # Zhu et al., arXiv 2411.02038
@@ -56,6 +58,8 @@ BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
     "bsq": peers.bsq,
     # Takida et al., arXiv 2205.07547
     "sq-vae": GaussianSQ,
+    # Yan et al., arXiv 2410.10180: the method of our layer, as its paper has it
+    "gm-vq-published": PublishedGMVQ,
     # Jang et al., arXiv 1611.01144; Ramesh et al., arXiv 2102.12092: the code is not the nearest codeword
     "gumbel": GumbelVQ,
     # Zheng and Vedaldi, arXiv 2307.15139

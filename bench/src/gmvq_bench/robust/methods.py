@@ -67,7 +67,7 @@ class Rows(nn.Module):
 
 
 def _package(setting: Setting, **options: Any) -> nn.Module:
-    """``VectorQuantize`` with moving averages, k-means start and dead codes replaced; the rest is the package's default."""
+    """``VectorQuantize`` with moving averages, k-means start and replacement; the rest is the package's default."""
     layer = peer("vector_quantize_pytorch").VectorQuantize
     inner = layer(
         dim=setting.dim,
