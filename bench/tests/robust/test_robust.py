@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gmvq_bench.robust import data as robust_data
 from gmvq_bench.robust import train as robust_train
+from gmvq_bench.robust.ablations import ABLATIONS
 from gmvq_bench.robust.costs import seconds
 from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small
 from gmvq_bench.robust.losses import reconstruction_loss
@@ -197,6 +198,25 @@ def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_star
     assert len(started.quantized.unique(dim=0)) <= TINY.codebook_size
 
 
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablated_layer_differs_from_the_layer_in_one_respect(name: str) -> None:
+    figures = [
+        robust_train.train(TINY, lambda dim, size, name=one: shortened(build_method(name, TINY)), steps=30)
+        for one in ("gm-vq", name)
+    ]
+    assert all(one["error"] is None for one in figures)
+    births: Any = build_method(name, TINY).births
+    assert figures[0]["train_loss"] != figures[1]["train_loss"] or not births
+    options, attributes = ABLATIONS[name]
+    assert len(options) + len(attributes) == 1 or "and" in name
+
+
+def shortened(layer: Any) -> Any:
+    """A layer that starts after five batches at the latest."""
+    layer.start_after = min(layer.start_after, 5)
+    return layer
+
+
 def test_further_rivals_run_in_a_quarter_of_the_settings() -> None:
     more = [s.number for s in SETTINGS if set(MORE) <= set(methods_of(s))]
     assert more == [n for n in range(48) if n % 8 in (0, 1)]
@@ -227,6 +247,6 @@ def test_selection_by_name_and_number() -> None:
     assert [s.number for s in select("robust", {}, names=["3", "07", SETTINGS[9].name]).settings] == [3, 7, 9]
     with pytest.raises(ValueError, match="has no setting 99"):
         select("robust", {}, names=["99"])
-    assert chosen_methods(["ema"]) == ["gm-vq", "ema"]
-    with pytest.raises(ValueError, match="have no method emma"):
-        chosen_methods(["emma"])
+    assert chosen_methods("robust", ["ema"]) == ["gm-vq", "ema"]
+    with pytest.raises(ValueError, match="robust has no method emma"):
+        chosen_methods("robust", ["emma"])

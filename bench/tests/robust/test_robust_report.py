@@ -13,7 +13,7 @@ from gmvq_bench.comparison.execute import Records, execute
 from gmvq_bench.robust import runs as robust_runs
 from gmvq_bench.robust.design import draw
 from gmvq_bench.robust.report import duels, render, scores, summary
-from gmvq_bench.robust.suite import KIND, assemble, select
+from gmvq_bench.robust.suite import KIND, assemble, chosen_methods, select
 
 SETTINGS = draw()
 
@@ -110,6 +110,26 @@ def test_the_report_says_it_all(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["compare", "--report", str(path), "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == text.strip()
     assert (tmp_path / "robust.md").read_text() == text
+
+
+def halved(run: dict[str, Any], device: str) -> dict[str, Any]:
+    mse = {"gm-vq": 0.01, "no KL": 0.02, "no births": 0.01 + 0.005 * (run["design"]["number"] % 2)}
+    test = {"mse": mse[run["method"]], "perplexity": 9.0, "usage": 1.0, "positions": 99}
+    rest = {"mse_of_mean": 0.5, "steps": 3, "seconds": 1.0, "error": None}
+    return {"test": test, "validation": {"mse": 0.1}, **rest}
+
+
+def test_ablations_are_reported_against_the_layer(tmp_path: Path) -> None:
+    selection = select("robust-ablations", {})
+    methods = chosen_methods("robust-ablations", ["no KL", "no births"])
+    runs = robust_runs.runs_of(selection.settings, methods, 1)
+    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": robust_runs.key_of}
+    done = execute(runs, Records(tmp_path), train_one=halved, **options)
+    text = render(assemble("robust-ablations", selection, done, command="", date=""))
+    rows = [" ".join(line.split()) for line in text.splitlines() if line.startswith("| no ")]
+    assert rows[0] == "| no KL | 12 | 2.00 [2.00, 2.00] | 2.00 | 2.00 | 2.00 | 1.00 |"
+    assert rows[1].startswith("| no births | 12 | 1.22 [1.07, 1.40] | 1.00 | 1.50 | 1.50 |")
+    assert "rivals" not in text.split("### The even settings")[0].split("in the settings of")[1]
 
 
 def test_the_command_takes_runs_from_a_results_file(tmp_path: Path) -> None:

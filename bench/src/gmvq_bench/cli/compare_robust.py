@@ -12,7 +12,7 @@ from typing import Any
 from gmvq.cli.common import say, tell
 from gmvq.files import inside, write_json, write_text
 
-ROBUST = ("robust", "robust-small", "robust-fresh")
+ROBUST = ("robust", "robust-small", "robust-fresh", "robust-ablations")
 
 
 def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
@@ -23,7 +23,7 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
     from ..robust.runs import key_of, runs_of, train_one
     from ..robust.suite import KIND, SUITES, assemble, chosen_methods, select
 
-    methods = chosen_methods(options.methods)
+    methods = chosen_methods(options.suite, options.methods)
     selection = select(options.suite, missing(), options.parity, options.settings)
     out = options.out or Path("runs/compare")
     runs = runs_of(selection.settings, methods, options.seeds or 1)
@@ -58,14 +58,18 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
 def list_robust() -> None:
     """Print the suites with their sizes."""
     from ..robust.costs import seconds
-    from ..robust.methods import RATES, methods_of
-    from ..robust.suite import SUITES, settings_of
+    from ..robust.methods import RATES
+    from ..robust.runs import runs_of
+    from ..robust.suite import SUITES, chosen_methods, settings_of
 
     for name in ROBUST:
-        settings = settings_of(name)
-        runs = sum(len(methods_of(s)) for s in settings)
-        trainings = {s: len(methods_of(s)) + (len(RATES) - 1) * s.more_rivals for s in settings}
-        hours = sum(seconds(s) * count for s, count in trainings.items()) / 3600
+        settings, methods = settings_of(name), chosen_methods(name, None)
+        hours, runs = 0.0, 0
+        for setting in settings:
+            chosen = [run["method"] for run in runs_of([setting], methods, 1)]
+            runs += len(chosen)
+            trainings = len(chosen) + (len(RATES) - 1) * chosen.count("ema-best-rate")
+            hours += seconds(setting) * trainings / 3600
         print(f"{name}: {SUITES[name]}")
         print(f"    {len(settings)} settings, {runs} runs for each seed, about {hours:.1f} hours of one core")
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..peer import peer
 from ..rivals import build_baseline
 from ..rivals.dress import dress
+from .ablations import ABLATIONS, ablated
 from .setting import Setting
 
 Build = Callable[[int, int], nn.Module]
@@ -44,6 +45,8 @@ def build_method(name: str, setting: Setting) -> nn.Module:
         layer = GaussianMixtureVQ(dim, size)
         layer.wants_progress = name.endswith("+progress")  # pyright: ignore[reportArgumentType]
         return layer
+    if name in ABLATIONS:
+        return ablated(name, dim, size)
     if name in ("simvq", "cvq", "fsq"):
         return build_baseline(name, dim, size)
     if name in DRESSED:

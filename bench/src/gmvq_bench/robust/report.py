@@ -10,6 +10,8 @@ import pandas as pd
 
 from ..markdown import render as filled
 from ..markdown import table
+from ..statistics import mean_interval
+from .ablations import ABLATIONS
 from .methods import DRESSED, METHODS, MORE, OURS, PUBLISHED
 
 #: Groups of rivals: the best of a group is what ours is compared with.
@@ -70,7 +72,7 @@ def summary(found: Any) -> list[str]:
 def render(results: dict[str, Any]) -> str:
     """The report of a results file."""
     there, found = {run["method"] for run in results["runs"]}, scores(results)
-    ours, methods = ([name for name in names if name in there] for names in (OURS, METHODS))
+    ours, methods = ([name for name in names if name in there] for names in (OURS, (*METHODS, *ABLATIONS)))
     number = {name: setting["number"] for name, setting in results["settings"].items()}
     parities = {
         "even": [name for name in number if number[name] % 2 == 0],
@@ -86,6 +88,7 @@ def render(results: dict[str, Any]) -> str:
     text = filled(
         "robust.md.j2",
         results=results,
+        ablations=_ablations(results, found, parities),
         summaries=table(["ours", "rivals", "settings", *_SUMMARY.split("|")], lines),
         commons={one: _common(results, found, one) for one in ours},
         parities={
@@ -134,6 +137,31 @@ def _common(results: dict[str, Any], found: pd.DataFrame, ours: str) -> str:
     rows.sort(key=lambda row: -row[0])
     head = ["property", "value", "settings", "ratio as published", "ratio in our dress", "above 1"]
     return table(head, [cells for _, cells in rows])
+
+
+def _ablations(results: dict[str, Any], found: pd.DataFrame, parities: dict[str, list[str]]) -> str:
+    """Every changed layer against the layer, the most harmful change first; empty where there is none."""
+    there, rows = {run["method"] for run in results["runs"]}, []
+    for name in (name for name in ABLATIONS if name in there):
+        fought = duels(found, name, [OURS[0]], results["settings"])
+        mean, half = mean_interval(np.log(fought["ratio"]))
+        interval = "" if half is None else f" [{np.exp(mean - half):.2f}, {np.exp(mean + half):.2f}]"
+        halves = [fought["ratio"].reindex(settings).dropna() for settings in parities.values()]
+        cells = [f"{geometric_mean(ratios):.2f}" if len(ratios) else "–" for ratios in halves]
+        perplexity = f"{fought['perplexity_ratio'].median():.2f}"
+        most = f"{fought['ratio'].max():.2f}"
+        rows.append(
+            (mean, [name, str(len(fought)), f"{np.exp(mean):.2f}{interval}", *cells, most, perplexity])
+        )
+    head = [
+        "change",
+        "settings",
+        "MSE over the layer's [95 % interval]",
+        *parities,
+        "most",
+        "perplexity, median",
+    ]
+    return table(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])]) if rows else ""
 
 
 def _properties(results: dict[str, Any], settings: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import gmvq
 from gmvq.reading import read_text
 
 from ..results import package_version
+from .ablations import ABLATIONS
 from .methods import OURS, methods_of
 from .setting import Setting, from_dict
 from .train import train
@@ -29,8 +30,8 @@ def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> 
     return [
         _run(setting, method, seed)
         for setting in settings
-        for method in methods_of(setting)
-        if method in wanted
+        for method in wanted
+        if method in methods_of(setting) or method in ABLATIONS
         for seed in range(seeds)
     ]
 
@@ -50,7 +51,7 @@ def _run(setting: Setting, method: str, seed: int) -> Run:
 
 def key_of(run: Run) -> str:
     """Digest of a run and of the code that it tries: our layer's source, or the version of the rivals' package."""
-    ours = run["method"] in OURS
+    ours = run["method"] in OURS or run["method"] in ABLATIONS
     code = _source_digest() if ours else package_version("vector-quantize-pytorch")
     same = {name: value for name, value in run.items() if name not in ("setting", "options")}
     text = json.dumps({**same, "code": code}, sort_keys=True)

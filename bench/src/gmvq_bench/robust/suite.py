@@ -7,6 +7,7 @@ from typing import Any
 
 from ..comparison.results import environment_of
 from ..results import rounded
+from .ablations import ABLATIONS
 from .design import draw, draw_small
 from .methods import METHODS
 from .setting import Setting
@@ -16,6 +17,7 @@ SUITES = {
     "robust": "48 networks and recipes drawn at random; the layer and rivals as they come, nothing tuned",
     "robust-small": "12 of them, the cheap ones",
     "robust-fresh": "48 others, of another seed, for confirming what was decided on the first",
+    "robust-ablations": "one part of the layer taken away at a time, in the settings of robust-small",
 }
 PARITIES = ("even", "odd")
 
@@ -60,25 +62,26 @@ def select(
 
 def settings_of(suite: str) -> list[Setting]:
     """All settings of a suite."""
-    return draw_small() if suite == "robust-small" else draw(int(suite == "robust-fresh"))
+    return (
+        draw_small() if suite in ("robust-small", "robust-ablations") else draw(int(suite == "robust-fresh"))
+    )
 
 
 def _called(setting: Setting) -> tuple[str, ...]:
     return setting.name, str(setting.number), f"{setting.number:02d}"
 
 
-def chosen_methods(names: list[str] | None) -> list[str]:
-    """The methods by name, and ours among them; default: all.
+def chosen_methods(suite: str, names: list[str] | None) -> list[str]:
+    """The methods of a suite by name, and ours among them; default: all.
 
     Raises:
         ValueError: there is no such method.
     """
-    unknown = [name for name in names or () if name not in METHODS]
+    methods = (METHODS[0], *ABLATIONS) if suite == "robust-ablations" else METHODS
+    unknown = [name for name in names or () if name not in methods]
     if unknown:
-        raise ValueError(
-            f"the robust suites have no method {', '.join(unknown)}; they have {', '.join(METHODS)}"
-        )
-    return [name for name in METHODS if not names or name in names or name == METHODS[0]]
+        raise ValueError(f"{suite} has no method {', '.join(unknown)}; it has {', '.join(methods)}")
+    return [name for name in methods if not names or name in names or name == methods[0]]
 
 
 def assemble(
