@@ -47,8 +47,32 @@ def lines(text: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+def long(ratio: float) -> dict[str, Any]:
+    """A suite of one setting, two seeds, one rival."""
+    methods = {name: {"quantizer": name} for name in ("gm-vq", "cvq")}
+    runs = [
+        {"setting": "a", "method": name, "phase": "final", "seed": seed, "error": None,
+         "test": {"mse": mse, "perplexity": 3.0}}
+        for name, mse in (("gm-vq", ratio), ("cvq", 1.0))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    settings = {"a": {"codebook_size": 256}}
+    return {
+        "suite": {"name": "long", "ours": "gm-vq", "seeds": [0, 1], "settings": settings, "methods": methods},
+        "runs": runs,
+    }
+
+
 def test_every_study_has_its_lines() -> None:
-    found = lines(verdict({"robust": robust(0.5, 2.0, 0.5), "plain_conv": plain_conv()}, []))
+    studies = {"robust": robust(0.5, 2.0, 0.5), "plain_conv": plain_conv()}
+    studies["robust"]["runs"] += [
+        {**run, "method": "ema-dressed"} for run in studies["robust"]["runs"] if run["method"] == "rotation"
+    ]
+    found = lines(verdict(studies, [long(0.8)]))
+    assert found["– against rivals started as our layer is"] == ["3", "1", "**0.40**", "1.00", "0", "1.00"]
+    apart = found["a conv network without a path from patch to latent, 6,000 steps, tuned alike"]
+    assert apart == ["1", "2", "**0.80**", "0.80", "0", "1.00"]
+    assert not any(line.startswith("our own networks") for line in found)
     whole = found["random networks and data, nothing tuned"]
     assert whole == ["3", "1", "**0.79**", "2.00", "1", "1.00"]
     assert found["– on which defaults were chosen"] == ["2", "1", "**0.50**", "0.50", "0", "1.00"]

@@ -24,8 +24,9 @@ from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
 from ..results import read
+from ..robust.report import ablation_table
 from . import ragged, uncertainty
-from .verdict import verdict
+from .verdict import APART, verdict
 
 #: Page -> part -> the results files that its template needs.
 _PARTS = {
@@ -42,7 +43,7 @@ _PARTS = {
     "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
-_FIRST = ("quick", "photos32", "fashion_mnist", "emoji64", "ablations")
+_FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64", "ablations")
 
 
 def write_pages(root: Path) -> None:
@@ -97,12 +98,16 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     shutil.rmtree(docs / "results", ignore_errors=True)
     missing = [load_suite(name) for name in suite_names() if name not in order]
     suites = [_suite(result, docs / "results") for result in results]
-    shown = merged([result for result in results if not result["suite"].get("reference")])
-    first = verdict({path.stem: read_json(path) for path in folder.glob("*.json")}, [shown])
+    apart = [result for result in results if result["suite"]["name"] in APART]
+    shown = merged([r for r in results if r not in apart and not r["suite"].get("reference")])
+    studies = {path.stem: read_json(path) for path in folder.glob("*.json")}
+    first = verdict(studies, [*apart, shown])
+    parts = ablation_table(studies["robust_ablations"]) if "robust_ablations" in studies else ""
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
     own = short_table(shown, settings)
     write_text(
-        docs / "results.md", render("results.md.j2", verdict=first, own=own, suites=suites, missing=missing)
+        docs / "results.md",
+        render("results.md.j2", verdict=first, own=own, suites=suites, missing=missing, ablations=parts),
     )
     write_between(readme, "results", first)
 

@@ -88,7 +88,7 @@ def render(results: dict[str, Any]) -> str:
     text = filled(
         "robust.md.j2",
         results=results,
-        ablations=_ablations(results, found, parities),
+        ablations=ablation_table(results),
         summaries=table(["ours", "rivals", "settings", *_SUMMARY.split("|")], lines),
         commons={one: _common(results, found, one) for one in ours},
         parities={
@@ -139,14 +139,15 @@ def _common(results: dict[str, Any], found: pd.DataFrame, ours: str) -> str:
     return table(head, [cells for _, cells in rows])
 
 
-def _ablations(results: dict[str, Any], found: pd.DataFrame, parities: dict[str, list[str]]) -> str:
+def ablation_table(results: dict[str, Any]) -> str:
     """Every changed layer against the layer, the most harmful change first; empty where there is none."""
-    there, rows = {run["method"] for run in results["runs"]}, []
+    found, there, rows = scores(results), {run["method"] for run in results["runs"]}, []
     for name in (name for name in ABLATIONS if name in there):
         fought = duels(found, name, [OURS[0]], results["settings"])
         mean, half = mean_interval(np.log(fought["ratio"]))
         interval = "" if half is None else f" [{np.exp(mean - half):.2f}, {np.exp(mean + half):.2f}]"
-        halves = [fought["ratio"].reindex(settings).dropna() for settings in parities.values()]
+        odd = [results["settings"][setting]["number"] % 2 for setting in fought.index]
+        halves = [fought["ratio"][[one == parity for one in odd]] for parity in (0, 1)]
         cells = [f"{geometric_mean(ratios):.2f}" if len(ratios) else "–" for ratios in halves]
         perplexity = f"{fought['perplexity_ratio'].median():.2f}"
         most = f"{fought['ratio'].max():.2f}"
@@ -157,7 +158,8 @@ def _ablations(results: dict[str, Any], found: pd.DataFrame, parities: dict[str,
         "change",
         "settings",
         "MSE over the layer's [95 % interval]",
-        *parities,
+        "even",
+        "odd",
         "most",
         "perplexity, median",
     ]
