@@ -5,7 +5,8 @@
 #   bench/gpu.sh check [OUT]    the kernel and a training step against float64 on the chip; stops at a difference
 #   bench/gpu.sh layer [OUT]    cost of the layer over N, K and D, against its peers and the floors; of the search, beside
 #                               flash-kmeans' argmin if that can be imported (pip install flash-kmeans)
-#   bench/gpu.sh train [OUT] [SUITE]    a suite of gmvq compare, photos32 unless named; call again until it is done
+#   bench/gpu.sh train [OUT] [SUITE]    a suite of gmvq compare, photos32 unless named (long-large, paper-full); call again
+#                               until it is done
 #   bench/gpu.sh all   [OUT]    all three, one after the other
 set -euo pipefail
 cd "$(dirname "$0")/.."
