@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -102,7 +103,7 @@ def test_published_gm_vq_at_a_small_temperature() -> None:
 def test_affine_alternated_moves_the_codebook_in_forward() -> None:
     for name in ("vq-affine", "vq-affine-alternated"):
         layer = trained(name).train()
-        embed = layer.layer._codebook.embed  # pyright: ignore
+        embed: Any = layer.layer._codebook.embed  # pyright: ignore
         kept = embed.detach().clone()
         layer(latents(64, seed=3).requires_grad_())
         assert torch.equal(kept, embed.detach()) == (name == "vq-affine")

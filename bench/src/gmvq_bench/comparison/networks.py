@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gmvq.models import build_networks
 
-from ..robust.blocks import conv_norm
+from .blocks import conv_norm
 
 #: Channels of ``conv`` (0.3 M parameters at downsample 4 and dim 64) and ``conv-large`` (1.0 M).
 _WIDTHS = {"conv": 64, "conv-large": 128}

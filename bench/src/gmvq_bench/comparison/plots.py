@@ -135,7 +135,7 @@ def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str
     drawn, heights = {}, []
     for name, found in runs.items():
         curves = [run.get("curve") or {} for run in found.values()]
-        points = pd.concat(pd.Series(curve.get("mse"), curve.get("step"), float) for curve in curves)
+        points: Any = pd.concat(pd.Series(curve.get("mse"), curve.get("step"), float) for curve in curves)
         mean = 1e3 * points.groupby(level=0).mean()
         look = {key: looks[name][key] for key in ("color", "zorder") if key in looks[name]}
         drawn[name] = ax.plot(mean.index, mean, linewidth=1.5, **look)[0]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import blocks
+from ..comparison import blocks
 from .setting import Setting
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from . import blocks
+from ..comparison import blocks
 from .setting import Setting
 from .transformer import VitDecoder, VitEncoder
 
