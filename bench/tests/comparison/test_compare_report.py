@@ -64,7 +64,7 @@ def make(ours: float = 2.0, perplexity: float = 220.0, seeds: int = 3) -> dict[s
     runs = [tuned(name, lr, 0.002 + abs(lr - 0.006)) for name in methods for lr in LR]
     runs += [final(name, seed, *level[name]) for name in methods for seed in range(seeds)]
     suite = {
-        "name": "quick", "description": "small", "ours": "gm-vq", "reference": None, "seeds": list(range(seeds)),
+        "name": "quick", "description": "small", "ours": "gm-vq", "seeds": list(range(seeds)),
         "tuning_seed": 1000, "settings": {"k256": dict(SETTING)}, "methods": methods,
     }  # fmt: skip
     environment = {
@@ -149,22 +149,6 @@ def test_settings_that_share_their_tuning_say_so():
     assert "Rates and weights as tuned in k256." in text
     assert "Tuned in k256, used in k64 too:" in text
     assert row(text.split("# k64")[1], "vq")[1] == "not yet run"
-
-
-def ablation() -> dict[str, Any]:
-    results = make()
-    names = {"gm-vq": 2.0, "gm-vq, worse": 2.5, "gm-vq, same": 2.0}
-    results["suite"] |= {"methods": {name: method("gm-vq") for name in names}, "reference": "gm-vq"}
-    results["runs"] = [final(name, seed, mse, 200.0) for name, mse in names.items() for seed in range(3)]
-    return results
-
-
-def test_ablations_show_the_difference_to_the_reference_bold_where_it_is_one():
-    text = render(ablation())
-    assert row(text, "gm-vq (reference)")[3:5] == ["2.010 ± 0.025", "-"]
-    assert re.fullmatch(r"\*\*\+2\d\.\d \[\+\d.*\]\*\*", row(text, "gm-vq, worse")[4])
-    assert not row(text, "gm-vq, same")[4].startswith("*")
-    assert "p of the paired t test" not in text
 
 
 def test_short_table_has_a_pair_of_columns_per_setting_and_bolds_the_best():

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from gmvq.cli.common import Parser, add_strict, chosen_device, parser_of, positive, say, tell, tell_skipped
 from gmvq.environment import at_most_cores, cores
 from gmvq.files import inside, write_json, write_text
-from gmvq.reading import read_json
 
 from .compare_robust import ROBUST, list_robust, run_robust, show_robust
 
@@ -59,15 +58,11 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
-    gradients = (
-        _gradients(out / f"{suite.name}_gradients.json", suite.seeds, devices) if suite.gradients else None
-    )
     results = assemble(
         suite,
         done,
         command=shlex.join(["gmvq", "compare", *argv]),
         date=datetime.now().astimezone().date().isoformat(),
-        gradients=gradients,
     )
     write_json(inside(out, f"{suite.name}.json"), results)
     say(f"written to {out / suite.name}.json")
@@ -80,31 +75,10 @@ def _run(options: Namespace, argv: Sequence[str]) -> int:
     return tell_skipped(out, bad) or int(failed > 0)
 
 
-def _gradients(path: Path, seeds: tuple[int, ...], devices: list[str]) -> dict[str, Any] | None:
-    """The study of gradient estimators, kept in a file beside the runs, made anew when the layer's defaults change."""
-    from gmvq.quantizers import GaussianMixtureVQ
-
-    from ..gradients.study import CODES, DIM, run_study
-
-    config = GaussianMixtureVQ(DIM, CODES).to_config()
-    if path.exists():
-        kept = read_json(path)
-        if kept["quantizer"] == config and kept["settings"]["seeds"] == list(seeds):
-            return kept
-    if not devices:
-        return None
-    say("gradient estimators against the exact gradient: about five minutes")
-    study = {**run_study(seeds), "quantizer": config}
-    write_json(path, study)
-    return study
-
-
 def narrowed(suite: Suite, options: Namespace) -> Suite:
     """The part of a suite that a command line asks for."""
 
-    def chosen(
-        what: str, given: dict[str, Any], names: list[str] | None, always: tuple[str | None, ...]
-    ) -> Any:
+    def chosen(what: str, given: dict[str, Any], names: list[str] | None, always: tuple[str, ...]) -> Any:
         unknown = [name for name in names or () if name not in given]
         if unknown:
             raise ValueError(
@@ -119,9 +93,8 @@ def narrowed(suite: Suite, options: Namespace) -> Suite:
     return dataclasses.replace(
         suite,
         settings=settings,
-        methods=chosen("method", suite.methods, options.methods, (suite.ours, suite.reference)),
+        methods=chosen("method", suite.methods, options.methods, (suite.ours,)),
         seeds=suite.seeds if options.seeds is None else suite.seeds[: options.seeds],
-        gradients=suite.gradients and not options.methods,
     )
 
 
@@ -164,10 +137,6 @@ def _show(results: dict[str, Any], out: Path | None) -> None:
     from ..comparison.report import render
 
     text = render(results)
-    if results.get("gradients"):
-        from ..gradients.study import table
-
-        text += "\n" + table(results["gradients"])
     tell(text)
     if out is not None:
         write_text(inside(out, f"{results['suite']['name']}.md"), text)

@@ -15,6 +15,7 @@ STUDIES = {
     "scales": "a pyramid of scales beside a single scale, at equal rate",
     "ragged": "codes for blocks and positions beside a fixed grid, at equal PSNR",
     "signals": "the figures of two runs on sound and series",
+    "gradients": "the error of the gradient estimators against the exact gradient",
     "stage": "the perceptual and adversarial stage against the bound alone",
     "tutorial": "how long the lines of the tutorial take",
 }

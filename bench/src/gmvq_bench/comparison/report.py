@@ -10,7 +10,6 @@ from ..markdown import render as filled
 from ..statistics import mean_interval
 from .report_tables import (
     NONE,
-    ablation_table,
     best_discrete,
     decimals,
     grid_table,
@@ -22,7 +21,7 @@ from .report_tables import (
     why_missing,
     with_interval,
 )
-from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
+from .runs import Finals, complete, figures, finals, mean_mse, problem, takes_part
 
 _PACKAGES = ("torch", "gmvq", "vector-quantize-pytorch")
 
@@ -60,17 +59,13 @@ def _setting(results: dict[str, Any], setting: str) -> dict[str, Any]:
     """Tables of a setting, and what its text says of them."""
     suite, runs = results["suite"], finals(results, setting)
     known = [run for found in runs.values() for run in found.values()]
-    ablations = suite.get("reference") is not None
-    rivals = not ablations or any(is_rival(suite, name) for name in runs)
     extractors = {str(run.get("extractor")) for run in known if run["test"].get("kid") is not None}
     return {
         "name": setting,
         "what": suite["settings"][setting],
         "tuned_in": tuned_in(suite, setting),
-        "ablations": ablation_table(suite, runs) if ablations else "",
-        "tested": sum(1 for name in runs if runs[name] and name != suite.get("reference")),
-        "figures": setting_table(results, setting) if rivals else "",
-        "rivals": rivals_table(suite, runs) if rivals else "",
+        "figures": setting_table(results, setting),
+        "rivals": rivals_table(suite, runs),
         "extractors": sorted(extractors),
     }
 

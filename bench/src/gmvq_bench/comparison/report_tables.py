@@ -1,4 +1,4 @@
-"""The tables of a report: figures of a setting, ours against each rival, ablations, and the grids."""
+"""The tables of a report: figures of a setting, ours against each rival, and the grids."""
 
 from __future__ import annotations
 
@@ -118,37 +118,6 @@ def rivals_table(suite: dict[str, Any], runs: Finals) -> str:
     rows = [[label(n), percent(t), corrected.get(n, NONE), str(len(t.seeds))] for n, t in tests.items()]
     head = ("against", f"MSE of {label(suite['ours'])}, % [95 % interval]", "p (Holm)", "seeds")
     return table(head, rows) if rows else ""
-
-
-def ablation_table(suite: dict[str, Any], runs: Finals) -> str:
-    """Variants with their difference to the reference, in the suite's order."""
-    reference = suite["reference"]
-    base = figures(runs.get(reference, {}), "mse")
-    order = [n for n in (reference, *(n for n in runs if n != reference)) if runs.get(n)]
-    others = [n for n in order if n != reference and runs[n].keys() & base.keys()]
-    tests = {name: paired(figures(runs[name], "mse"), base) for name in others}
-    corrected = _corrected(tests)
-    columns = [_column(suite, runs, order, c) for c in _COLUMNS if c[1] in ("mse", "perplexity")]
-    entropy = {n: [h for h in map(last_entropy, runs[n].values()) if h is not None] for n in order}
-    lines = []
-    for name in order:
-        test = tests.get(name)
-        marks = "reference" if name == reference else ""
-        if not complete(suite, runs[name]):
-            marks += (", " if marks else "") + f"{len(runs[name])} of {len(suite['seeds'])} seeds"
-        line = [label(name) + (f" ({marks})" if marks else ""), *(column[name] for column in columns)]
-        line.append(with_interval(*mean_interval(entropy[name]), 3) if entropy[name] else NONE)
-        difference = percent(test) if test else NONE
-        line.append(f"**{difference}**" if test and test.significant else difference)
-        lines.append([*line, corrected.get(name, NONE)])
-    head = ("variant", "MSE x 1e-3", "perplexity", "H(q) at the end, nats")
-    return table((*head, "MSE against the reference, % [95 % interval]", "p (Holm)"), lines) if lines else ""
-
-
-def last_entropy(run: dict[str, Any]) -> float | None:
-    """The last conditional entropy of a run's curve."""
-    known = [h for h in (run.get("curve") or {}).get("conditional_entropy") or [] if h is not None]
-    return known[-1] if known else None
 
 
 def percent(test: Paired) -> str:

@@ -22,7 +22,6 @@ def assemble(
     *,
     command: str,
     date: str,
-    gradients: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of a results file; curves are rounded to five digits."""
     return {
@@ -32,7 +31,6 @@ def assemble(
         "date": date,
         "environment": environment_of(records),
         "runs": [{k: rounded(v) for k, v in r.items() if k not in _PER_RUN} for r in records],
-        "gradients": gradients,
     }
 
 

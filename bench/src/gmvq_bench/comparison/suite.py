@@ -122,8 +122,6 @@ class Suite:
         seeds: of the final runs.
         tuning_seed: of the runs that choose from a grid; none of ``seeds``.
         ours: the method that is compared with every other.
-        reference: in a suite of ablations, the method that every other is a change of.
-        gradients: measure also the error of the gradient estimators (``gmvq_bench.gradients.study``).
     """
 
     name: str
@@ -133,8 +131,6 @@ class Suite:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning_seed: int = 1000
     ours: str = "gm-vq"
-    reference: str | None = None
-    gradients: bool = False
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.settings, *self.methods):
@@ -151,9 +147,8 @@ class Suite:
         for name, setting in self.settings.items():
             if setting.tuned_as is not None and setting.tuned_as not in self.settings:
                 raise ValueError(f"setting {name}: tuned_as names {setting.tuned_as!r}, which is no setting")
-        for name in filter(None, (self.ours, self.reference)):
-            if name not in self.methods:
-                raise ValueError(f"suite {self.name}: {name!r} is none of its methods")
+        if self.ours not in self.methods:
+            raise ValueError(f"suite {self.name}: {self.ours!r} is none of its methods")
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "seeds": list(self.seeds)}

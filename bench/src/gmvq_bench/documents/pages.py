@@ -43,7 +43,7 @@ _PARTS = {
     "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
-_FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64", "ablations")
+_FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64")
 
 
 def write_pages(root: Path) -> None:
@@ -99,27 +99,33 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     missing = [load_suite(name) for name in suite_names() if name not in order]
     suites = [_suite(result, docs / "results") for result in results]
     apart = [result for result in results if result["suite"]["name"] in APART]
-    shown = merged([r for r in results if r not in apart and not r["suite"].get("reference")])
+    shown = merged([result for result in results if result not in apart])
     studies = {path.stem: read_json(path) for path in folder.glob("*.json")}
     first = verdict(studies, [*apart, shown])
     parts = ablation_table(studies["robust_ablations"]) if "robust_ablations" in studies else ""
+    gradients = table(studies["gradients"]) if "gradients" in studies else ""
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
     own = short_table(shown, settings)
     write_text(
         docs / "results.md",
-        render("results.md.j2", verdict=first, own=own, suites=suites, missing=missing, ablations=parts),
+        render(
+            "results.md.j2",
+            verdict=first,
+            own=own,
+            suites=suites,
+            missing=missing,
+            ablations=parts,
+            gradients=gradients,
+        ),
     )
     write_between(readme, "results", first)
 
 
 def _suite(result: dict[str, Any], pictures: Path) -> str:
     """One suite: its report, its study of gradients, its plots."""
-    text = report(result)
-    if result.get("gradients"):
-        text += "\n" + table(result["gradients"])
     drawn = plot_all(result, pictures)
     images = [f"![{path.stem.replace('_', ' ')}](results/{path.name})" for path in drawn]
-    return "\n\n".join([text, *images]) + "\n"
+    return "\n\n".join([report(result), *images]) + "\n"
 
 
 def merged(results: list[dict[str, Any]]) -> dict[str, Any]:
