@@ -10,7 +10,7 @@ import torch
 
 from gmvq import VQAutoencoder
 from gmvq.training import ImageDataModule, TokenizerModule, load_model
-from gmvq.training.finetune import begin_from, freeze, options_of
+from gmvq.training.finetune import PARTS, begin_from, freeze, options_of
 
 Run = Callable[..., Any]
 
@@ -36,6 +36,16 @@ def test_freeze_and_resume(here: Any, gmvq: Run, data: list[str], tmp_path: Any)
         assert same(model.encoder, source.encoder)
         assert same(model.quantizer, source.quantizer)
         assert not same(model.decoder, source.decoder)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_can_be_frozen(part: str) -> None:
+    modules = [TokenizerModule(dim=4, codebook_size=16) for _ in range(2)]
+    freeze(modules[0], [part])
+    trained, whole = (
+        {name for name, value in module.model.named_parameters() if value.requires_grad} for module in modules
+    )
+    assert trained == {name for name in whole if not name.startswith(f"{part}.")} < whole
 
 
 def test_nothing_frozen(here: Any, gmvq: Run, data: list[str], tmp_path: Any) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from gmvq.cli.options import build_parser, parse_options
 from gmvq.training import load_model, read_checkpoint
 
 Run = Callable[..., Any]
@@ -111,9 +112,22 @@ def test_csv_and_none(here: Any, gmvq: Run, tmp_path: Path) -> None:
     assert gmvq("fit", *here.small, *options, "--logger", "[csv, none]", "--out", tmp_path / "csv").code == 0
     assert "train/mse" in (tmp_path / "csv" / "csv" / "metrics.csv").read_text()
     assert "- csv" in (tmp_path / "csv" / "config.yaml").read_text()
+    more = ["--ckpt_path", "last", "--out", tmp_path / "csv", "--trainer.max_steps", "6"]
+    assert gmvq("fit", *more).code == 0
+    first, then = ((tmp_path / "csv" / name / "metrics.csv").read_text() for name in ("csv", "csv-3"))
+    assert "train/mse" in then
+    assert first != then
     result = gmvq("fit", *here.small, "--trainer.logger", "MLFlow", "--out", tmp_path / "no")
     assert result.code == 2
     assert "expected true, false, TensorBoardLogger" in result.err
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("true", "tensorboard"), ("false", "none"), ("tensorboard", "tensorboard"), ("WandbLogger", "wandb")],
+)
+def test_loggers_in_the_words_of_lightning(said: str, meant: str) -> None:
+    assert parse_options(build_parser(), ["--logger", "csv", "--trainer.logger", said]).logger == meant
 
 
 def test_wandb(here: Any, gmvq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, ShardedStrategy, TokenizerModule
+from gmvq.training.averaging import AveragedWeights
 from gmvq.training.critic import Adversarial
 
 STEPS, STOP, KILL = 12, 8, 10
@@ -43,6 +44,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "sharded, accumulated": {"strategy": "fsdp", "accumulate": 2, "clip": 0.05},
     "compiled": {"compiled": True},
     "judged": {"adversarial": Adversarial(0.5, start=0.6, width=4)},
+    # The state at the end is the average.
+    "averaged": {"average": 0.5},
 }
 
 
@@ -82,6 +85,7 @@ def train(
     accumulate: int = 1,
     strategy: str = "ddp",
     clip: float | None = None,
+    average: float = 0.0,
     stop: Stop | None = None,
     resume: str | None = None,
     **options: Any,
@@ -109,7 +113,7 @@ def train(
         strategy=(ShardedStrategy() if strategy == "fsdp" else strategy) if world > 1 else "auto",
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,
-        callbacks=[losses, *([stop] if stop else [])],
+        callbacks=[losses, *([AveragedWeights(average)] if average else []), *([stop] if stop else [])],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

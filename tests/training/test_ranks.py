@@ -163,6 +163,11 @@ def test_compiled_and_eager_are_one_training(one: dict[str, dict[str, Any]]) -> 
     assert (one["compiled"]["compiled"], one["plain"]["compiled"]) == (True, False)
 
 
+def test_the_average_is_another_end_of_the_same_training(one: dict[str, dict[str, Any]]) -> None:
+    assert one["averaged"]["losses"] == one["plain"]["losses"]
+    assert one["averaged"]["state"] != one["plain"]["state"]
+
+
 def test_the_networks_are_divided(two: dict[str, dict[str, Any]]) -> None:
     """And whole again when training is over: their state has as many numbers as that of one process."""
     assert two["plain"]["divided"] == 0
