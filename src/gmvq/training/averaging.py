@@ -58,6 +58,8 @@ class AveragedWeights(WeightAveraging):
         with warnings.catch_warnings():  # that the networks may be divided: they are not
             warnings.filterwarnings("ignore", message=".*overrides the configure_model.*")
             super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:  # of the type that the module will have, such as with 64-true
+            trainer.precision_plugin.convert_module(self._average_model)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
