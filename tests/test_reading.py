@@ -20,9 +20,9 @@ from PIL import Image
 
 from gmvq import files, reading
 from gmvq.data import open_images, open_signals
-from gmvq.data.arrow_limits import check_arrow
 from gmvq.data.decode import UnreadableImageError, decode
-from gmvq.data.font_limits import check_font
+from gmvq.data.emoji import check_font
+from gmvq.data.limits import check_arrow
 from gmvq.files import atomic_write, check_space, inside, open_append, write_bytes
 from gmvq.models.weights import read_weights
 from gmvq.reading import (

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gmvq.data import ImageDataset, open_images
+from gmvq.data import ImageDataset, Pictures, open_images
 from gmvq.data.photos import PHOTOS
 from gmvq.data.randomness import fraction_of, permutation, uniforms
 
@@ -158,28 +158,11 @@ def test_random_numbers_are_uniform_and_fixed_for_ever() -> None:
 
 
 def test_a_source_of_ones_own() -> None:
-    class Flat:
-        framing = "whole"
-        description = "flat grey"
+    def grey(row: int) -> np.ndarray:
+        return np.full((8, 12, 3), 85 * row, dtype=np.uint8)
 
-        def __init__(self) -> None:
-            self.skipped: list[tuple[str, str]] = []
-
-        def __len__(self) -> int:
-            return 3
-
-        def image(self, index: int) -> np.ndarray:
-            return np.full((8, 12, 3), 85 * index, dtype=np.uint8)
-
-        def stack(self, indices: np.ndarray) -> None:
-            return None
-
-        def name(self, index: int) -> str:
-            return str(index)
-
-        def label(self, index: int) -> int | None:
-            return index
-
-    dataset = ImageDataset(Flat(), size=4, channels=3)  # pyright: ignore[reportArgumentType]
+    source = Pictures(grey, np.arange(3), "grey", "flat grey", labels=[0, 1, 2], framing="whole")
+    dataset = ImageDataset(source, size=4, channels=3)
     assert_close(dataset[2], torch.full((3, 4, 4), 170 / 255))
     assert dataset.label(2) == 2
+    assert dataset.item_name(2) == "grey:2"

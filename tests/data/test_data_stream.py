@@ -14,8 +14,8 @@ from pictures import png
 from torch.testing import assert_close
 
 from gmvq.data import ImageDataset, make_loader, open_images, stream
+from gmvq.data.loader import StatelessSampler
 from gmvq.data.randomness import WINDOW, windows
-from gmvq.data.sampler import StatelessSampler
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")

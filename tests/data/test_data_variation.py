@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gmvq.data import open_images
+from gmvq.data.dataset import BRIGHTNESS, CHANCES, CONTRAST, HUE, SATURATION, vary
 from gmvq.data.photos import ALL_PHOTOS, PHOTOS
-from gmvq.data.variation import BRIGHTNESS, CHANCES, CONTRAST, HUE, SATURATION, vary
 
 
 def squares(count: int, channels: int = 3) -> np.ndarray:

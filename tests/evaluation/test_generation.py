@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gmvq.evaluation.distances import frechet_distance, kernel_distances
+from gmvq.evaluation.distances import frechet_distance, kernel_distances, precision_recall, squared_distances
 from gmvq.evaluation.extractors import InceptionFeatures, extractor_name, open_extractor
 from gmvq.evaluation.generation import (
     features,
@@ -17,7 +17,6 @@ from gmvq.evaluation.generation import (
     generation_metrics,
     reconstruction_metrics,
 )
-from gmvq.evaluation.neighbours import precision_recall, squared_distances
 
 
 class Blocks(nn.Module):

@@ -31,7 +31,7 @@ from gmvq.export import (
 from gmvq.export.files import file_digest
 from gmvq.export.graphs import plain_copy
 from gmvq.models import VQAutoencoder, build_autoencoder
-from gmvq.models.digest import model_digest
+from gmvq.models.weights import model_digest
 
 pytestmark = pytest.mark.xdist_group("onnx")  # one ONNX export for many, on one worker
 

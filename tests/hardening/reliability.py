@@ -30,7 +30,7 @@ import torch
 from gmvq.files import write_json
 from gmvq.models import build_autoencoder
 from gmvq.tokens import DataRecipe, encode_dataset, read_manifest, verify
-from gmvq.tokens.sources import Rows
+from gmvq.tokens.rows import Rows
 from gmvq.training import load_model
 from gmvq.training.checkpoint import load_metadata
 from gmvq_bench.results import environment

@@ -16,7 +16,7 @@ import torch
 
 from gmvq.data import make_loader, open_images
 from gmvq.environment import at_most_cores, cores
-from gmvq.tokens import sources
+from gmvq.tokens import rows
 
 pytest.importorskip("pyarrow")
 
@@ -41,9 +41,9 @@ def test_loaders(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(UserWarning, match="processes that fetch data"):
         assert make_loader(dataset, batch_size=2, shuffle=True, num_workers=100_000).num_workers == cores()
     asked = list[int]()
-    monkeypatch.setattr(sources, "DataLoader", lambda *_, num_workers, **__: asked.append(num_workers) or [])
+    monkeypatch.setattr(rows, "DataLoader", lambda *_, num_workers, **__: asked.append(num_workers) or [])
     with pytest.warns(UserWarning, match="processes that decode images"):
-        assert list(sources.read_batches(sources.open_rows(dataset), [range(2)], 100_000)) == []
+        assert list(rows._read_batches(rows.open_rows(dataset), [range(2)], 100_000)) == []
     assert asked == [cores()]
 
 

@@ -279,7 +279,7 @@ def test_a_cache_that_was_changed_is_made_anew(saved: Path, tmp_path: Path) -> N
         == 0
     )
     before = [item["indices"].tolist() for item in TokenDataset(tokens)]  # pyright: ignore
-    file = next((tokens / ".cache").glob("*.arrow"))
+    file = next((tokens / ".cache").glob("*.npy"))
     data = bytearray(file.read_bytes())
     place = data.index(np.array(before[0], np.int16).tobytes())
     data[place : place + 2] = b"\x07\x00" if data[place : place + 2] != b"\x07\x00" else b"\x06\x00"

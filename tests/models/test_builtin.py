@@ -16,8 +16,8 @@ import torch
 
 from gmvq import VQAutoencoder
 from gmvq.errors import MissingExtraError
-from gmvq.models.builtin import builtin_folder
 from gmvq.models.card import public_metadata
+from gmvq.models.hub import builtin_folder
 
 TOKENIZERS = ("photos", "emoji", "speech")
 PRIOR = "emoji-prior"

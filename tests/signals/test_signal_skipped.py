@@ -10,7 +10,7 @@ import pytest
 
 from gmvq.data import DataRecipe, SignalScale, open_signals
 from gmvq.data.audio import wav_bytes
-from gmvq.tokens.sources import Rows
+from gmvq.tokens.rows import Rows
 
 soundfile = pytest.importorskip("soundfile")
 ALL = {"split_fractions": (0.0, 0.0), "augment": False, "size": 16}

@@ -63,7 +63,7 @@ def test_the_mapped_file_follows_the_shards(
     tokens: Path, tmp_path: Path, model: Any, recipe: DataRecipe
 ) -> None:
     TokenDataset(tokens)
-    file = next((tokens / ".cache").glob("*.arrow"))
+    file = next((tokens / ".cache").glob("*.npy"))
     whole = file.read_bytes()
     time = file.stat().st_mtime_ns
     TokenDataset(tokens)
@@ -73,7 +73,7 @@ def test_the_mapped_file_follows_the_shards(
     assert file.read_bytes() == whole
     elsewhere = tmp_path / "cache"
     TokenDataset(tokens, cache_dir=elsewhere)
-    assert next(elsewhere.glob("*.arrow")).read_bytes() == whole
+    assert next(elsewhere.glob("*.npy")).read_bytes() == whole
     # other tokens in the same place: another file, and the old one goes
     for path in tokens.glob("*.parquet"):
         path.unlink()

@@ -1,20 +1,17 @@
 """Images and signals for training and measuring: one function for every kind of source, one resumable loader."""
 
 from .dataset import ImageDataset
-from .loader import make_loader
-from .opening import open_dataset, open_images, open_signals
-from .pictures import Source
-from .recipe import DataRecipe
-from .sampler import StatelessSampler
-from .scale import SignalScale
-from .signals import SignalDataset, TrainingSet
+from .loader import StatelessSampler, make_loader
+from .opening import DataRecipe, open_dataset, open_images, open_signals
+from .pictures import Pictures
+from .signals import SignalDataset, SignalScale, TrainingSet
 
 __all__ = [
     "DataRecipe",
     "ImageDataset",
+    "Pictures",
     "SignalDataset",
     "SignalScale",
-    "Source",
     "StatelessSampler",
     "TrainingSet",
     "make_loader",

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from ..errors import require
 from ..reading import check_plain, open_input
 from .folders import Listing, readable_files, walk
-from .scale import SignalScale
-from .signals import SignalSource, choose_spans
+from .signals import SignalScale, SignalSource, choose_spans
 from .skipping import OTHER_KIND, UnreadableError
 from .splits import Wanted
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,15 +14,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import check_choice, check_positive, require
-from .pictures import Crops, Pictures, Source
+from .pictures import Crops, Pictures, PictureView, TileView
 from .randomness import uniforms
 from .scales import ScaleView, are_large
 from .skipping import Watch
-from .variation import CHANCES, vary
-from .views import PictureView, TileView
 
 Index = int | tuple[int, int]
 """An item's number, or the pair (item, draw)."""
+#: Largest change of each: an angle of hue, the log of a factor on saturation and on contrast, a share of the range.
+HUE, SATURATION, CONTRAST, BRIGHTNESS = 0.15 * math.pi, 0.3, 0.2, 0.1
+#: Numbers of chance that a picture takes.
+CHANCES = 6
+_GREY_AXIS = np.full(3, 1 / math.sqrt(3))
 
 
 class ImageDataset(Dataset[Tensor]):
@@ -51,7 +55,7 @@ class ImageDataset(Dataset[Tensor]):
 
     def __init__(
         self,
-        source: Source,
+        source: Pictures,
         *,
         size: int,
         channels: int,
@@ -69,7 +73,7 @@ class ImageDataset(Dataset[Tensor]):
         self.watch = Watch()
         self._vary = vary
         self._view: TileView | PictureView | ScaleView
-        if crops == "scales" and not (isinstance(source, Pictures) and source.sized):
+        if crops == "scales" and not source.sized:
             raise ValueError(
                 "crops='scales' needs pictures whose sizes their files, tables or shards tell before they are decoded. "
                 f"{source.description} does not: leave crops at 'auto', or give the path of a table without stream:"
@@ -79,7 +83,7 @@ class ImageDataset(Dataset[Tensor]):
             crops == "auto" and source.framing == "crop" and are_large(source, size)
         )
         if self.scales:
-            self._view = ScaleView(cast(Pictures, source), size, channels, seed, training=augment)
+            self._view = ScaleView(source, size, channels, seed, training=augment)
         elif source.framing == "tiles":
             self._view = TileView(source, size)
         else:
@@ -97,18 +101,18 @@ class ImageDataset(Dataset[Tensor]):
         chance = uniforms(self._seed, draws, 5 + CHANCES) if self._augment else None
         pixels = self._view.batch(items, draws, None if chance is None else chance[:, 1:5])
         self.watch.look(self.skipped)
-        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         if chance is not None and self._flip:
             mirrored = chance[:, 0] < 0.5
-            planes[mirrored] = planes[mirrored][..., ::-1]
+            pixels[mirrored] = pixels[mirrored][..., ::-1]
         if chance is not None and self._vary:
-            planes = vary(planes, chance[:, 5:])
-        return list(torch.from_numpy(planes).to(torch.float32).div_(255).unbind())
+            pixels = vary(pixels, chance[:, 5:])
+        return list(torch.from_numpy(pixels).to(torch.float32).div_(255).unbind())
 
     @property
     def blocks(self) -> NDArray[np.int64] | None:
         """Where every item lies, (N,), where those of a block are best read together; else None."""
-        return getattr(self._source, "blocks", None) if isinstance(self._view, PictureView) else None
+        return self._source.blocks if isinstance(self._view, PictureView) else None
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -124,11 +128,9 @@ class ImageDataset(Dataset[Tensor]):
         """One line: what the images are, how many, and by which rule this split was made."""
         shape = f"{self.size}x{self.size}x{self.channels}"
         if isinstance(self._view, ScaleView):
-            whole = f"tiles of {self._view.pictures} whole pictures"
             of = "" if len(self) == self._view.tiles else f" (of {self._view.tiles})"
-            kind = (
-                f"{self._view.pictures} pictures at random scales and places" if self._augment else whole + of
-            )
+            kind = f"{self._view.pictures} pictures at random scales and places"
+            kind = kind if self._augment else f"tiles of {self._view.pictures} whole pictures{of}"
             shape = f"{shape}, {kind}"
         skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
         return f"{self._source.description}: {len(self)} items of {shape}{skipped}"
@@ -190,3 +192,35 @@ def position(index: int, length: int) -> int:
     if not -length <= found < length:
         raise IndexError(f"index {found} is out of range for a dataset of {length} items")
     return found % length
+
+
+def vary(planes: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Turn squares (B, C, size, size) and change their colours, each by its own ``CHANCES`` uniforms, (B, CHANCES).
+
+    A colour x becomes c (M x - m) + m + b: M turns it around the grey axis by the hue and stretches it away from that
+    axis by the saturation, c is the contrast, m the mean of the square, b the brightness.
+    """
+    turned = planes.copy()
+    upside_down, transposed = chance[:, 0] < 0.5, chance[:, 1] < 0.5
+    turned[upside_down] = turned[upside_down][..., ::-1, :]
+    turned[transposed] = turned[transposed].swapaxes(-1, -2)
+    values = turned.astype(np.float32)
+    sway = 2 * chance[:, 2:] - 1
+    if planes.shape[1] == 3:
+        matrices = _colour_matrices(HUE * sway[:, 0], np.exp(SATURATION * sway[:, 1])).astype(np.float32)
+        flat = values.reshape(len(values), 3, -1)
+        values = (matrices @ flat).reshape(values.shape)
+    contrast = np.exp(CONTRAST * sway[:, 2]).astype(np.float32)[:, None, None, None]
+    shift = (255 * BRIGHTNESS * sway[:, 3]).astype(np.float32)[:, None, None, None]
+    means = values.mean((1, 2, 3), keepdims=True)
+    return np.rint(np.clip(contrast * (values - means) + means + shift, 0, 255)).astype(np.uint8)
+
+
+def _colour_matrices(angle: NDArray[np.float64], saturation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotations around the grey axis by Rodrigues' formula, stretched across it: (B, 3, 3)."""
+    x, y, z = _GREY_AXIS
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    rotation = np.eye(3) + sine * cross + (1 - cosine) * (cross @ cross)
+    grey = np.full((3, 3), 1 / 3)
+    return grey + saturation[:, None, None] * (rotation - grey)

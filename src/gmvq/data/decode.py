@@ -140,11 +140,8 @@ def reason(error: Exception) -> str:
 def _to_mode(image: Image, channels: int) -> Image:
     pil = require("PIL.Image", "data")
     mode = "L" if channels == 1 else "RGB"
-    if image.mode.startswith("I") or image.mode == "F":
-        change = _from_wide
-    elif image.has_transparency_data:
-        change = _on_white
-    else:
+    wide = image.mode.startswith("I") or image.mode == "F"
+    if not wide and not image.has_transparency_data:
         if image.mode not in ("L", "RGB"):
             image = image.convert("L" if image.mode == "1" else "RGB")
         return image.convert(mode)
@@ -152,17 +149,13 @@ def _to_mode(image: Image, channels: int) -> Image:
     done = pil.new(mode, image.size)
     for top in range(0, image.height, _ROWS):
         strip = (0, top, image.width, min(top + _ROWS, image.height))
-        done.paste(change(image.crop(strip)).convert(mode), strip)
+        part = image.crop(strip)
+        if wide:
+            part = pil.fromarray(_wide_to_8_bit(np.asarray(part)))
+        else:
+            part = pil.alpha_composite(pil.new("RGBA", part.size, "white"), part.convert("RGBA"))
+        done.paste(part.convert(mode), strip)
     return done
-
-
-def _from_wide(image: Image) -> Image:
-    return require("PIL.Image", "data").fromarray(_wide_to_8_bit(np.asarray(image)))
-
-
-def _on_white(image: Image) -> Image:
-    pil = require("PIL.Image", "data")
-    return pil.alpha_composite(pil.new("RGBA", image.size, "white"), image.convert("RGBA"))
 
 
 def _wide_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:

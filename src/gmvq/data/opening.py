@@ -1,37 +1,20 @@
-"""`open_images`, `open_signals`, `open_dataset`: from a name or a path to a data set, by looking at what is there."""
+"""`open_images`, `open_signals`, `open_dataset`, and `DataRecipe`, with which all commands around a model open data."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import warnings
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..reading import not_a_file
-from .arrays import is_idx, open_arrays, open_fashion_mnist
-from .audio import AUDIO_SUFFIXES, open_audio, open_speech
 from .dataset import ImageDataset, check_channels
-from .decode import image_suffixes
-from .emoji import find_font, open_emoji
-from .folders import Listing, open_folder, open_image, walk
-from .photos import open_photos
-from .pictures import Crops, Source
-from .scale import SignalScale
-from .series import open_series, open_synthetic_ecg
-from .shards import SHARD_SUFFIXES, open_shards
-from .signals import SignalDataset, SignalSource, TrainingSet
-from .splits import Wanted
-from .stream import STREAM, open_stream
-from .tables import is_saved, open_hub, open_parquet, open_saved
+from .finding import find_pictures, find_signals
+from .pictures import Crops
+from .signals import SignalDataset, SignalScale, TrainingSet, check_sample_rate
+from .splits import SPLITS, NoSuchSplitError, Wanted
 
-_IMAGES = ("photos", "fashion_mnist", "emoji", "all_photos")
-_SIGNALS = ("speech", "synthetic_ecg")
-_FONTS = (".ttf", ".otf", ".ttc")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".parquet", *_FONTS)
-_NO_FILES = Listing([], [])
-_told_apart: set[str] = set()
+#: What ``gmvq fit`` sets aside where a set does not come divided.
+_FRACTIONS = (0.1, 0.1)
 
 
 def open_images(
@@ -80,8 +63,7 @@ def open_images(
         torch.Size([3, 64, 64])
     """
     check_channels(channels)
-    _tell_apart(os.fspath(path), _IMAGES)
-    source = _pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
+    source = find_pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
     augment = split == "train" if augment is None else augment
     return ImageDataset(
         source, size=size, channels=channels, augment=augment, flip=flip, seed=seed, crops=crops, vary=vary
@@ -130,8 +112,7 @@ def open_signals(
     limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
     if limits is not None:
         SignalScale(*limits)
-    _tell_apart(os.fspath(path), _SIGNALS)
-    source = _signals(
+    source = find_signals(
         os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits, sample_rate)
     )
     augment = split == "train" if augment is None else augment
@@ -170,106 +151,70 @@ def open_dataset(
     )
 
 
-def _pictures(name: str, wanted: Wanted) -> Source:
-    if name in ("photos", "all_photos"):
-        return open_photos(wanted, name)
-    if name == "fashion_mnist":
-        return open_fashion_mnist(wanted)
-    if name == "emoji":
-        return open_emoji(find_font(), wanted)
-    if name.startswith(STREAM):
-        inner = name.removeprefix(STREAM)
-        return open_stream(
-            inner if inner.startswith("hf:") else str(_existing(inner, ("hf:NAME",), "Parquet")), wanted
+@dataclass(frozen=True)
+class DataRecipe:
+    """How to open the images or signals of a run, on this machine or another.
+
+    Args:
+        path, size, channels, column: as in ``open_images`` or ``open_signals``.
+        split: "train", "validation", "test", or "all": the three one after the other, or, where the set does not
+            come divided, everything once, as a split called "all".
+        divided: divide a set that does not come divided by the fixed hash of ``gmvq fit``; for the set that a
+            model was trained on, so that its tokens keep to the same splits.
+        scale: of signals: that of the model's training; None for images.
+        crops: of images: "whole" makes one item of every picture, "scales" and "auto" are as in ``open_images``.
+    """
+
+    path: str
+    split: str = "all"
+    size: int = 32
+    channels: int = 3
+    column: str | None = None
+    divided: bool = False
+    scale: SignalScale | None = None
+    crops: Crops = "whole"
+
+    def open(self) -> dict[str, TrainingSet]:
+        """Open the splits, by name; errors as in ``open_one``."""
+        if self.split != "all":
+            return {self.split: self.open_one(self.split)}
+        place = Path(self.path).expanduser()
+        # One table, array, font or image is one set.
+        if place.is_file() and place.suffix.lower() != ".npz":
+            whole = self.open_one("all")
+            if not self.divided or len(whole) < len(SPLITS):
+                return {"all": whole}
+        found: dict[str, TrainingSet] = {}
+        absent: NoSuchSplitError | None = None
+        for split in SPLITS:
+            try:
+                found[split] = self.open_one(split, undivided=not self.divided)
+            except NoSuchSplitError as error:
+                absent = error
+        if absent is not None and not found:
+            raise absent
+        return {"all": found["train"]} if list(found) == ["train"] else found
+
+    def open_one(self, split: str, *, undivided: bool = False) -> TrainingSet:
+        """Open "train", "validation" or "test", or with "all" everything that no folder or file name sets aside.
+
+        A set that does not come divided is all train if it is to stay ``undivided``. Errors are those of
+        ``open_images`` and ``open_signals``; signals of another sample rate raise ValueError, too.
+        """
+        scale = self.scale
+        dataset = open_dataset(
+            self.path,
+            spatial_dims=2 if scale is None else 1,
+            value_range=None if scale is None else (scale.low, scale.high),
+            sample_rate=None if scale is None else scale.sample_rate,
+            split="train" if split == "all" else split,
+            split_fractions=(0.0, 0.0) if undivided or split == "all" else _FRACTIONS,
+            size=self.size,
+            channels=self.channels,
+            augment=False,
+            crops=self.crops,
+            column=self.column,
         )
-    if name.startswith("hf:"):
-        return open_hub(name.removeprefix("hf:"), wanted)
-    suffix = Path(name).suffix.lower()
-    if name in _SIGNALS or suffix in (*AUDIO_SUFFIXES, ".csv"):
-        raise ValueError(_these_are_signals(name))
-    path = _existing(name, (*_IMAGES, "hf:NAME"), "images")
-    if path.is_dir():
-        return _folder_of_pictures(path, wanted)
-    if suffix == ".parquet":
-        return open_parquet(path, [], wanted)
-    if name.lower().endswith(SHARD_SUFFIXES):
-        return open_shards(path, [], wanted)
-    if suffix in _FONTS:
-        return open_emoji(path, wanted)
-    if suffix in (".npy", ".npz") or is_idx(path.name):
-        return open_arrays(path, wanted)
-    return open_image(path, wanted)
-
-
-def _folder_of_pictures(path: Path, wanted: Wanted) -> Source:
-    listing = walk(path)
-    parquet = [file for file in listing.files if file.endswith(".parquet")]
-    shards = [file for file in listing.files if file.lower().endswith(SHARD_SUFFIXES)]
-    found = None
-    if parquet:
-        found = open_parquet(path, parquet, wanted)
-    elif shards and not any(Path(file).suffix.lower() in image_suffixes() for file in listing.files):
-        found = open_shards(path, shards, wanted)
-    elif is_saved(listing.files):
-        found = open_saved(path, wanted)
-    elif any("/" not in file and is_idx(file) for file in listing.files):
-        found = open_arrays(path, wanted)
-    if found is not None:
-        return replace(found, skipped=[*listing.skipped, *found.skipped])
-    try:
-        return open_folder(path, listing, wanted)
-    except ValueError as error:
-        if any(file.lower().endswith((*AUDIO_SUFFIXES, ".csv")) for file in listing.files):
-            raise ValueError(f"{error}. {_these_are_signals(str(path))}") from error
-        raise
-
-
-def _signals(name: str, wanted: Wanted) -> SignalSource:
-    if name == "speech":
-        return open_speech(wanted)
-    if name == "synthetic_ecg":
-        return open_synthetic_ecg(wanted)
-    if name in _IMAGES or name.startswith("hf:") or Path(name).suffix.lower() in _IMAGE_SUFFIXES:
-        raise ValueError(
-            f"{name!r} holds images, and the model takes signals (--model.spatial_dims 1); leave that at 2, or give "
-            f"{' or '.join(_SIGNALS)}, a .wav, .flac, .ogg, .npy, .npz or .csv file, or a folder of them"
-        )
-    path = _existing(name, _SIGNALS, "signals (.wav, .flac, .ogg, .npy, .npz, .csv)")
-    listing = walk(path) if path.is_dir() else _NO_FILES
-    if any(file.lower().endswith(AUDIO_SUFFIXES) for file in listing.files or [path.name]):
-        return open_audio(path, listing, wanted)
-    return open_series(path, listing, wanted)
-
-
-def _these_are_signals(name: str) -> str:
-    return (
-        f"{name!r} holds signals, and the model takes images; pass --model.spatial_dims 1 and --model.channels of the "
-        "signals (in Python: open_signals)"
-    )
-
-
-def _tell_apart(name: str, names: tuple[str, ...]) -> None:
-    """Warn, once, where the name of a built-in set is that of a file or folder here, too."""
-    if name in names and os.path.lexists(name) and (here := os.path.abspath(name)) not in _told_apart:
-        _told_apart.add(here)
-        warnings.warn(
-            f"{name!r} is the built-in set; what lies here by that name is './{name}'", stacklevel=3
-        )
-
-
-def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
-    """The path that a name means."""
-    path = Path(name).expanduser()
-    if name and (path.is_dir() or path.is_file()):
-        return path
-    if name and os.path.lexists(path):
-        raise ValueError(f"{name!r} cannot be read: {not_a_file(path)}")
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if path.name and path.parent.is_dir():
-        children = [child.name for child in path.parent.iterdir()]
-        near += [str(path.parent / child) for child in difflib.get_close_matches(path.name, children, n=3)]
-    hint = f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
-    raise FileNotFoundError(
-        f"there is no {name!r} (looked in {Path.cwd()}).{hint} "
-        f"Names: {', '.join(names)}; or give the path of a file or folder of {what}."
-    )
+        if isinstance(dataset, SignalDataset) and scale is not None:
+            check_sample_rate(dataset, scale.sample_rate)
+        return dataset

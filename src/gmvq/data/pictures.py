@@ -1,16 +1,23 @@
-"""What every kind of images offers to the dataset (`Source`), and the one class that does (`Pictures`)."""
+"""`Pictures`, what every kind of images is opened as, and how they become squares of one size.
+
+A view makes tiles of large photographs, or one square of every picture; ``scales.py`` has a third.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .skipping import UnreadableError
+from ..errors import require
+from ..screen import printable
+from .decode import UnreadableImageError
+from .skipping import TOO_SMALL, UnreadableError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,35 +26,14 @@ Framing = Literal["tiles", "crop", "whole"]
 """How pictures become squares: cut into tiles (large photographs), scaled and cropped, or always whole."""
 Crops = Literal["auto", "scales", "whole"]
 """What a crop shows of a picture of which the shape is known: see ``open_images``."""
+Read = TypeVar("Read")
+Pixels = NDArray[np.uint8]
+Uniforms = NDArray[np.float64]
+"""The chance of each draw, (B, 3) or more; None in eval."""
 #: As many pictures say how large those of a source are, where each has to be looked at.
 _SAMPLE = 256
-
-
-class Source(Protocol):
-    """A numbered collection of pictures with the channels already as asked; no randomness, no cropping."""
-
-    framing: Framing
-    description: str
-    skipped: list[tuple[str, str]]
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int) -> NDArray[np.uint8] | Image:
-        """The picture: uint8 of shape (H, W, C), or PIL in mode L or RGB."""
-        ...
-
-    def stack(self, indices: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-        """Many pictures at once, a new uint8 array (B, H, W, C); None where they lie encoded."""
-        ...
-
-    def name(self, index: int) -> str: ...
-
-    def label(self, index: int) -> int | None: ...
-
-
-def shapes_of(source: Source) -> NDArray[np.int64] | None:
-    """Height and width of every picture, (N, 2), of ``Pictures`` that know them without a look at each; else None."""
-    return getattr(source, "known_shapes", None)
+#: Training crops show between 1 / ZOOM and the whole of the shorter side.
+ZOOM = 1.25
 
 
 @dataclass
@@ -136,3 +122,153 @@ class Pictures:
 
     def label(self, index: int) -> int | None:
         return None if self.labels is None else int(self.labels[self.rows[index]])
+
+
+class TileView:
+    """Squares at full resolution: a fixed grid in eval, uniformly placed crops in training.
+
+    An epoch has as many items as the grid has tiles. In training every photograph is equally likely,
+    or the largest would dominate; the item's index then has no meaning, only the draw has.
+    """
+
+    def __init__(self, source: Pictures, size: int) -> None:
+        self._size, self._names = size, [source.name(i) for i in range(len(source))]
+        photos = [as_array(source.image(i)) for i in range(len(source))]
+        small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
+        source.skipped.extend((self._names[i], f"{TOO_SMALL} {size} x {size}") for i in sorted(small))
+        self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
+        self._order = list(self._photos)
+        if not self._photos:
+            raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
+        self._grid = [
+            (i, y, x)
+            for i, photo in self._photos.items()
+            for y in range(0, photo.shape[0] - size + 1, size)
+            for x in range(0, photo.shape[1] - size + 1, size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._grid)
+
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+        """The items, a new array of shape (B, size, size, C)."""
+        size, places = self._size, [self._grid[i] for i in indices] if chance is None else []
+        for first, down, right in () if chance is None else chance[:, :3]:
+            i = self._order[int(first * len(self._order))]
+            height, width = (side - size + 1 for side in self._photos[i].shape[:2])
+            places.append((i, int(down * height), int(right * width)))
+        return np.stack([self._photos[i][y : y + size, x : x + size] for i, y, x in places])
+
+    def name(self, index: int) -> str:
+        i, y, x = self._grid[index]
+        return f"{self._names[i]}[y={y},x={x}]"
+
+    def label(self, index: int) -> int | None:
+        return None
+
+    @property
+    def pictures(self) -> int:
+        """How many photographs the tiles are of."""
+        return len(self._order)
+
+    def whole(self, number: int) -> tuple[str, Pixels]:
+        """The name of a photograph and the photograph."""
+        return self._names[self._order[number]], self._photos[self._order[number]]
+
+
+class PictureView:
+    """One square per picture: centre crop in eval, a random scale and place in training if ``crops``.
+
+    A picture that turns out to be unreadable is replaced by the next readable one, always the same, entered
+    in ``source.skipped`` and warned about once.
+    """
+
+    def __init__(self, source: Pictures, size: int, *, crops: bool) -> None:
+        self._source, self._size, self._crops = source, size, crops
+        self._shapes = source.known_shapes
+        self._broken: set[int] = set()
+        self.name, self.label = source.name, source.label
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
+        """The items, a new array of shape (B, size, size, C)."""
+        stacked = self._source.stack(indices)
+        if stacked is not None and stacked.shape[1:3] == (self._size, self._size):
+            return stacked
+        uniforms = [None] * len(indices) if chance is None or not self._crops else chance
+        squares = [frame(self._read(int(i)), self._size, u) for i, u in zip(indices, uniforms, strict=True)]
+        return np.stack(squares)
+
+    def _read(self, index: int) -> Pixels | Image:
+        def read(candidate: int) -> Pixels | Image:
+            return self._source.image(candidate, self._reduce(candidate))
+
+        return first_readable(self._source, range(len(self._source)), index, self._broken, read)[1]
+
+    def _reduce(self, index: int) -> int:
+        """The factor that a large picture can be decoded smaller by: twice the pixels that a crop needs are left."""
+        if self._shapes is None:
+            return 1
+        spare = int(self._shapes[index].min() / (2 * ZOOM * self._size))
+        return min(8, 1 << max(0, spare.bit_length() - 1))
+
+
+def first_readable(
+    source: Pictures,
+    rows: Sequence[int] | NDArray[np.int64],
+    start: int,
+    broken: set[int],
+    read: Callable[[int], Read],
+) -> tuple[int, Read]:
+    """Read one of some rows of a source, or the next that can be read; return its place among them, too.
+
+    One that cannot is added to ``broken``, entered in ``source.skipped`` and warned about, once.
+    """
+    for place in (i % len(rows) for i in range(start, start + len(rows))):
+        if place in broken:
+            continue
+        try:
+            return place, read(place)
+        except UnreadableImageError as error:
+            name = source.name(int(rows[place]))
+            broken.add(place)
+            source.skipped.append((name, str(error)))
+            warnings.warn(
+                printable(f"{name} cannot be read ({error}); the next readable image replaces it"),
+                stacklevel=2,
+            )
+    name, problem = source.skipped[-1]
+    raise ValueError(printable(f"none of the {len(rows)} images can be read; {name}: {problem}"))
+
+
+def resized(picture: Any, size: int, box: tuple[float, float, float, float]) -> Pixels:
+    """A part of a picture, left, top, right, bottom, as (size, size, C), antialiased (Lanczos)."""
+    pil = require("PIL.Image", "data")
+    if isinstance(picture, np.ndarray):
+        # PIL's grey pictures have no axis of channels.
+        picture = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    return as_array(picture.resize((size, size), pil.Resampling.LANCZOS, box=box))
+
+
+def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:
+    """Scale and crop a picture, (H, W, C) or PIL in mode L or RGB, to (size, size, C), antialiased (Lanczos).
+
+    ``chance`` has three uniforms for scale and place; None takes the largest square in the centre.
+    """
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else (picture.height, picture.width)
+    if (width, height) == (size, size):
+        return as_array(picture)
+    side = float(min(width, height))
+    x, y = (width - side) // 2, (height - side) // 2
+    if chance is not None:
+        side /= 1 + (ZOOM - 1) * chance[0]
+        x, y = int(chance[1] * (width - side)), int(chance[2] * (height - side))
+    return resized(picture, size, (x, y, x + side, y + side))
+
+
+def as_array(picture: Pixels | Image) -> Pixels:
+    """8-bit pixels (H, W, C)."""
+    pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from .decode import UnreadableImageError
-from .pictures import Pictures, Source
+from .pictures import Pictures, Pixels, as_array, first_readable, resized
 from .randomness import permutation
 from .skipping import TOO_SMALL
-from .slots import Pixels, Shape, Slots
-from .views import as_array, first_readable, resized
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Shape = tuple[int, ...]
+Taken = TypeVar("Taken")
 
 #: Bytes of decoded pictures that are kept in training.
 CACHE_BYTES = 1 << 30
@@ -27,10 +31,66 @@ MOST_PIXELS = 1 << 25
 _LARGE, _CROPS_LONG = 512, 4
 
 
-def are_large(source: Source, size: int) -> bool:
+def are_large(source: Pictures, size: int) -> bool:
     """Whether the pictures of a source are so much larger than the crop that a crop should not show all of one."""
-    shapes = source.some_shapes if isinstance(source, Pictures) else None
+    shapes = source.some_shapes
     return shapes is not None and float(np.median(shapes.min(1))) >= max(_LARGE, _CROPS_LONG * size)
+
+
+class Slots:
+    """Memory for some pictures; workers that are forked share it, workers that are spawned have their own.
+
+    The memory is anonymous: it takes room as it is written, nothing of it stays when the processes end, and the size of
+    /dev/shm does not matter. A slot has ``size`` bytes; ``layout`` gives the shapes of a picture's arrays by its
+    number.
+    """
+
+    def __init__(self, count: int, size: int, layout: Callable[[int], Sequence[Shape]]) -> None:
+        self._arguments = (count, size, layout)
+        self._layout = layout
+        self._pixels = np.frombuffer(mmap.mmap(-1, count * size), dtype=np.uint8).reshape(count, size)
+        # What each slot holds: the stamp it was asked for with, 0 for nothing, and the number of the picture.
+        self._held = np.frombuffer(mmap.mmap(-1, 16 * count), dtype=np.int64).reshape(count, 2)
+        self._lock = multiprocessing.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(
+        self,
+        slot: int,
+        stamp: int,
+        load: Callable[[], tuple[int, list[Pixels]]],
+        use: Callable[[int, list[Pixels]], Taken],
+    ) -> Taken:
+        """Return what ``use`` makes of a picture, which is loaded if its slot does not hold it yet.
+
+        The picture follows from slot and ``stamp``, which is 1 or more and larger for a later picture of the slot.
+        ``load`` returns its number and its arrays; ``use``, given both, copies what is needed, as they may change
+        afterwards.
+        """
+        with self._lock:
+            held, picture = self._held[slot].tolist()
+            if held == stamp:
+                return use(picture, self._arrays(slot, picture))
+        # Without the lock, so that other workers go on meanwhile. Two may load the same picture: both are right.
+        picture, arrays = load()
+        with self._lock:
+            # A worker that is behind must not put an old picture over a new one.
+            if self._held[slot, 0] < stamp:
+                for kept, array in zip(self._arrays(slot, picture), arrays, strict=True):
+                    kept[...] = array
+                self._held[slot] = stamp, picture
+        return use(picture, arrays)
+
+    def _arrays(self, slot: int, picture: int) -> list[Pixels]:
+        shapes = self._layout(picture)
+        stops = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        parts = np.split(self._pixels[slot, : stops[-1]], stops[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class ScaleView:
@@ -143,11 +203,8 @@ class ScaleView:
         within = tile - (int(self._tile_ends[picture - 1]) if picture else 0)
         row, column = divmod(within, int(self._columns[picture]))
         height, width = self._shapes[picture].tolist()
-        return (
-            picture,
-            min(row * self._size, height - self._size),
-            min(column * self._size, width - self._size),
-        )
+        y, x = min(row * self._size, height - self._size), min(column * self._size, width - self._size)
+        return picture, y, x
 
     def _tile(self, index: int) -> Pixels:
         asked, y, x = self._place(index)

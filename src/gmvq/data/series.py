@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from .arrays import NPZ_KEYS, read_npy, read_npz
 from .csv_table import read_csv
 from .folders import Listing, summary
-from .scale import SignalScale
-from .signals import SignalSource, choose_spans
+from .signals import SignalScale, SignalSource, choose_spans
 from .skipping import OTHER_KIND, Skipped
 from .splits import Wanted
 from .synthetic_ecg import synthetic_ecg

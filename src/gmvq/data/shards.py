@@ -150,7 +150,8 @@ def _index(stamps: tuple[tuple[Path, int, int], ...], column: str | None) -> Sha
                 for key, members in groupby(_members(file, size), lambda member: _key(member.name)):
                     if key is None:
                         continue
-                    parts = {_suffix(member.name): member for member in members}
+                    names = ((member.name.rpartition("/")[2], member) for member in members)
+                    parts = {name.partition(".")[2].lower(): member for name, member in names}
                     picture = _picture_of(parts, column)
                     if picture is None:
                         problem = f"no {column or 'image'} among the suffixes {', '.join(parts)}"
@@ -242,10 +243,6 @@ def _key(name: str) -> str | None:
     """What the members of a sample have in common: the name up to the first dot of its last part; None if hidden."""
     folder, slash, base = name.rpartition("/")
     return f"{folder}{slash}{base.split('.')[0]}".removeprefix("./") if base[:1] not in ("", ".") else None
-
-
-def _suffix(name: str) -> str:
-    return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def _picture_of(parts: dict[str, Member], column: str | None) -> Member | None:

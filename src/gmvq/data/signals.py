@@ -1,9 +1,10 @@
-"""`SignalDataset`: windows of one length from recordings or series, as a torch dataset."""
+"""`SignalDataset`: windows of one length from recordings or series, on the scale [0, 1] of their `SignalScale`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,65 @@ from torch.utils.data import Dataset
 from ..errors import check_positive
 from .dataset import ImageDataset, Index, items_and_draws, position
 from .randomness import uniforms
-from .scale import SignalScale
 from .skipping import UnreadableError, Watch
 from .splits import Wanted, choose_split, time_block
 
+Values = TypeVar("Values", Tensor, NDArray[np.float32])
 Spans = NDArray[np.int64]
 """Parts of signals (n, 3): the number of the signal, its first sample, the one behind its last."""
+
+
+@dataclass(frozen=True)
+class SignalScale:
+    """The affine map (x - low) / (high - low), and the rate of the samples.
+
+    Sound has low, high = -1, 1 whatever its loudness; a series has the range of its training split, widened. Values
+    outside are mapped outside of [0, 1]; only what is measured and written is clamped.
+
+    Args:
+        low, high: what becomes 0 and 1, in the signal's own units.
+        sample_rate: samples per second of sound, Hz; None for a series, which is written as numbers.
+
+    Raises:
+        ValueError: low is not below high, or the rate is not positive.
+    """
+
+    low: float
+    high: float
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.low, self.high]).all() and self.low < self.high):
+            raise ValueError(f"data.value_range must be two numbers, low < high; got {self.low}, {self.high}")
+        if self.sample_rate is not None and self.sample_rate < 1:
+            raise ValueError(f"sample_rate must be positive, got {self.sample_rate}")
+
+    def to_unit(self, values: Values) -> Values:
+        """From the signal's own units to [0, 1]."""
+        return (values - self.low) / (self.high - self.low)
+
+    def from_unit(self, values: Values) -> Values:
+        """From [0, 1] to the signal's own units."""
+        return values * (self.high - self.low) + self.low
+
+    def to_settings(self) -> dict[str, Any]:
+        """What JSON keeps of it beside a model."""
+        return {"value_range": [self.low, self.high], "sample_rate": self.sample_rate}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self | None:
+        """Read what ``to_settings`` gave; None where it is not there, as for a model of images.
+
+        Raises:
+            ValueError: it is there, and damaged.
+        """
+        limits, rate = settings.get("value_range"), settings.get("sample_rate")
+        if limits is None:
+            return None
+        numbers = isinstance(limits, list | tuple) and all(type(limit) in (int, float) for limit in limits)
+        if not numbers or len(limits) != 2 or not (rate is None or type(rate) is int):
+            raise ValueError(f"the model's value_range and sample_rate are damaged: {limits!r}, {rate!r}")
+        return cls(float(limits[0]), float(limits[1]), rate)
 
 
 @dataclass

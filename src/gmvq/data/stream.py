@@ -19,11 +19,10 @@ from ..errors import one_line, require
 from ..reading import open_input
 from .decode import UnreadableImageError
 from .folders import walk
-from .parquet_limits import check_parquet
 from .pictures import Pictures
 from .randomness import WINDOW
-from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
-from .tables import check_cells, decode_cell, image_column, label_column
+from .splits import SPLIT_ALIASES, Wanted, choose_split
+from .tables import check_cells, decode_cell, image_column, label_column, parquet_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,11 +74,7 @@ def _files_of(name: str) -> dict[str, list[str]]:
         raise ValueError(
             f"{path} holds no Parquet, and nothing else is read as {STREAM}PATH; leave out {STREAM}"
         )
-    found = files_by_split(path, files)
-    for file in (file for some in found.values() for file in some):
-        with open_input(file) as stream:
-            check_parquet(stream, file)
-    return {split: [str(file) for file in some] for split, some in found.items()}
+    return {split: list(map(str, some)) for split, some in parquet_files(path, files).items()}
 
 
 def _files_of_hub(name: str) -> dict[str, list[str]]:

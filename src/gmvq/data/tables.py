@@ -14,14 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from ..errors import one_line, require
 from ..files import inside
 from ..reading import open_input, read_json
-from .arrow_limits import check_arrow
 from .decode import UnreadableImageError, decode, header_shape
-from .parquet_limits import check_parquet
+from .limits import check_arrow, check_parquet
 from .pictures import Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split, files_by_split
 
@@ -38,11 +35,8 @@ _NO_BYTES = "the cell holds no bytes"
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    by_split = files_by_split(path, files)
     try:
-        for file in (file for some in by_split.values() for file in some):
-            with open_input(file) as stream:
-                check_parquet(stream, file)
+        by_split = parquet_files(path, files)
         rows = {
             name: range(sum(parquet.read_metadata(file).num_rows for file in some))
             for name, some in by_split.items()
@@ -55,6 +49,15 @@ def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
 
     there = {name: some for name, some in rows.items() if some}
     return _choose(there, lambda name: _mapped(path, by_split[name], columns), wanted, path.name, str(path))
+
+
+def parquet_files(path: Path, files: Sequence[str]) -> dict[str, list[Path]]:
+    """The files by their split, after a look at what each unpacks to."""
+    by_split = files_by_split(path, files)
+    for file in (file for some in by_split.values() for file in some):
+        with open_input(file) as stream:
+            check_parquet(stream, file)
+    return by_split
 
 
 def _mapped(path: Path, files: Sequence[Path], columns: Sequence[str]) -> Any:
@@ -153,15 +156,16 @@ def _choose(
     """Make the source of one split from the splits there are and a function that loads one as a table."""
     home, rows, rule = choose_split(sizes, wanted)
     table = load(home)
-    column, classes = (
-        image_column(table.column_names, wanted.column, where),
-        label_column(table.column_names),
-    )
+    column = image_column(table.column_names, wanted.column, where)
+    classes = label_column(table.column_names)
     check_cells(table.data.schema.field(column).type, column, where)
     # As they are stored: else datasets would decode what a file calls images or sound, in any format, and from any
     # path or address that a cell holds.
     stored = table.with_format("arrow")
-    labels = None if classes is None else _integers(stored.select_columns([classes])[:][classes])
+    labels = None if classes is None else stored.select_columns([classes])[:][classes]
+    if labels is not None:
+        whole = require("pyarrow", "data").types.is_integer(labels.type) and not labels.null_count
+        labels = labels.to_numpy() if whole else None
     cells = stored.select_columns([column])
     first = _cell(cells, column, int(rows[0]))
     if isinstance(first, dict) and first.get("bytes") is None and first.get("path"):
@@ -214,12 +218,6 @@ def decode_cell(cell: Any, channels: int, reduce: int = 1) -> Image:
 
 def _cell(cells: Any, column: str, row: int) -> Any:
     return cells[row][column][0].as_py()
-
-
-def _integers(column: Any) -> NDArray[Any] | None:
-    """A column as an array; None where it is of another type, or has gaps."""
-    whole = require("pyarrow", "data").types.is_integer(column.type) and not column.null_count
-    return column.to_numpy() if whole else None
 
 
 def image_column(columns: Sequence[str], asked: str | None, where: str) -> str:

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from ..errors import check_positive
 from ..models.interface import device_of, evaluating
 from .batches import Images, image_batches
-from .distances import check_pair, frechet_distance, kernel_distances
+from .distances import check_pair, frechet_distance, kernel_distances, precision_recall
 from .extractors import extractor_name, open_extractor
-from .neighbours import precision_recall
 
 #: Fewer images than this leave halves too small for neighbours and covariances.
 MIN_IMAGES = 16

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..environment import versions
 from ..errors import check_choice, require
 from ..files import is_running, telling_full_disk, write_json
-from ..models.digest import model_digest
+from ..models.weights import model_digest
 from ..quantizers import GaussianMixtureVQ
 from .check import compare
 from .files import FORMAT_VERSION, FORMATS, SIDECAR, file_digest, open_files

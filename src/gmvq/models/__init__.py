@@ -6,9 +6,9 @@ from .build import build_autoencoder
 from .card import model_card
 from .diffusers_adapter import GMVQModel
 from .diffusers_networks import read_diffusers
-from .digest import model_digest
 from .interface import QuantizerLike
 from .nets import Decoder, Encoder, build_networks, build_networks_1d
+from .weights import model_digest
 
 __all__ = [
     "AutoencoderOutput",

@@ -16,8 +16,8 @@ from ..errors import require
 from ..quantizers import PyramidGMVQ
 from ..reading import is_number, is_remote
 from ..screen import markdown
-from .digest import model_digest
 from .interface import Tokenizer, code_sizes, networks_of, sizes_text
+from .weights import model_digest
 
 #: A card with this line is replaced by the next push, one without it is its owner's.
 MARKER = "<!-- Written by gmvq. Delete this line, and the next push leaves your text alone. -->"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import tempfile
@@ -10,15 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import one_line, require
+from ..errors import MissingExtraError, one_line, require
 from ..files import PathLike, write_text
 from ..reading import read_text
-from .builtin import PREFIX, builtin_folder
 from .card import MARKER, model_card, public_metadata
 from .interface import Tokenizer
 from .pretrained import CONFIG, WEIGHTS, save
 
 CARD = "README.md"
+#: What names a model of the package ``gmvq_models`` wherever a model is asked for.
+PREFIX = "builtin:"
 
 
 def resolve(
@@ -118,3 +120,20 @@ def _hub_errors(what: str, kind: type[OSError]) -> Iterator[None]:
         yield
     except Exception as error:  # those of its transport derive from nothing in common with its own
         raise kind(f"{what} the name and the network: {one_line(error)}") from error
+
+
+def builtin_folder(name: str) -> Path:
+    """The folder of ``"builtin:NAME"`` where pip put it; nothing is imported, written or downloaded."""
+    spec = importlib.util.find_spec("gmvq_models")
+    if spec is None:
+        raise MissingExtraError(
+            f"{name!r} is one of the trained models that are a package of their own, gmvq-models, which is not "
+            "installed; in a clone of the repository: pip install ./models"
+        )
+    places = map(Path, spec.submodule_search_locations or ())
+    folders = {file.parent.name: file.parent for place in places for file in place.glob(f"*/{CONFIG}")}
+    folder = folders.get(name.removeprefix(PREFIX))
+    if folder is None:
+        known = ", ".join(f"{PREFIX}{one}" for one in sorted(folders))
+        raise FileNotFoundError(f"there is no model {name!r} in the package gmvq-models; it has {known}")
+    return folder

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import one_line
 from ..quantizers.migrate import GONE
 from ..reading import open_input
+from .interface import Tokenizer
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
@@ -191,3 +192,16 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, value in model.state_dict(keep_vars=True).items():
         value.data = value.data.to(weights[name].dtype)
     model.load_state_dict(weights)
+
+
+def model_digest(model: Tokenizer) -> str:
+    """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
+
+    The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.
+
+    Example:
+        >>> model_digest(model)
+        'sha256:...'
+    """
+    config = {"layout": model.layout, "quantizer": model.quantizer.to_config()}
+    return f"sha256:{described_digest(config, model.state_dict())}"

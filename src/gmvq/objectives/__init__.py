@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from .bounds import Bound, albo, elbo, importance_weighted_bound
-from .information import AggregatePosterior, aggregate_entropy, conditional_entropy, information
+from .information import (
+    AggregatePosterior,
+    aggregate_entropy,
+    bits_per_dimension,
+    conditional_entropy,
+    information,
+)
 from .latent_model import LatentModel, MixtureQuantizer
 from .likelihoods import (
     GaussianLikelihood,
@@ -13,7 +19,6 @@ from .likelihoods import (
     positions_per_image,
 )
 from .logit_laplace import LogitLaplaceLikelihood
-from .units import bits_per_dimension
 
 __all__ = [
     "AggregatePosterior",

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data.loader import ResumableLoader, loader_of
+from ..data.loader import ResumableLoader
 from ..errors import check_positive
 from ..tokens import TokenDataset
-from ..training.data import even_batch_size, place_of
+from ..training.data import ResumableData
 from .spec import TokenSpec
 
 _HELD_OUT = 0.05
@@ -33,7 +32,7 @@ class TokenRows(Dataset[dict[str, Tensor]]):
         return {name: batch[name] for name in ("indices", "label")}
 
 
-class TokenDataModule(LightningDataModule):
+class TokenDataModule(ResumableData):
     """Tokens written by ``gmvq encode``.
 
     Their own splits are used. Where there is no ``validation`` split, the last 5 % of the rows of ``train`` are held
@@ -78,17 +77,10 @@ class TokenDataModule(LightningDataModule):
         """The rows of "train", "validation" or "test"."""
         return self._rows[split]
 
-    def train_dataloader(self) -> ResumableLoader:
-        return self._loader("train", self.batch_size)
+    dataset = rows
 
-    def val_dataloader(self) -> ResumableLoader:
-        return self._evaluation_loader("validation")
-
-    def test_dataloader(self) -> ResumableLoader:
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, split: str) -> ResumableLoader:
-        return self._loader(split, even_batch_size(len(self.rows(split)), self.batch_size, self.trainer))
+    def _open(self, dataset: TokenRows, **order: Any) -> ResumableLoader:
+        return token_loader(dataset, **order)
 
     def _divide(self) -> dict[str, TokenRows]:
         whole = TokenDataset(self.path)
@@ -119,21 +111,10 @@ class TokenDataModule(LightningDataModule):
             largest = max(largest, int(rows["label"].max()))
         return largest + 1
 
-    def _loader(self, split: str, batch_size: int) -> ResumableLoader:
-        rank, world_size = place_of(self.trainer)
-        return token_loader(
-            self.rows(split),
-            batch_size=batch_size,
-            shuffle=split == "train",
-            seed=self.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-
 
 def token_loader(rows: Any, **options: Any) -> ResumableLoader:
-    """``loader_of`` rows that are fetched a batch at a time."""
-    return loader_of(rows, collate_fn=_as_it_is, **options)
+    """Rows that are fetched a batch at a time."""
+    return ResumableLoader(rows, collate_fn=_as_it_is, **options)
 
 
 def _as_it_is(batch: Any) -> Any:

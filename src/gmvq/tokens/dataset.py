@@ -1,10 +1,18 @@
-"""``TokenDataset``: tokens as a map-style torch data set in constant memory, by mapping a file of the folder."""
+"""``TokenDataset``: tokens as a map-style torch data set in constant memory, by mapping a file of the folder.
+
+Parquet is compressed and cannot be mapped, so the shards, each compared with its SHA-256, are copied to one array of
+records on first use. The name of the file holds the digest of the shards' digests, and its own SHA-256 lies beside it
+and is compared at each opening: a file of other tokens, or one that was changed, is made anew.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import operator
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +21,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .arrow_cache import arrow_file, map_file
+from ..data.arrays import read_npy
+from ..files import atomic_write, inside, open_new, write_json
+from ..reading import open_input, read_json
 from .decode import check_split
-from .folder import open_run
-from .manifest import Manifest
+from .folder import CACHE, open_run, read_shard
+from .manifest import IndexSpec, Manifest
 
 Item = dict[str, Any]
+#: SHA-256 of files by name, number, size and times.
+_KNOWN: dict[tuple[str, int, int, int, int], str] = {}
 
 
 class TokenDataset(Dataset[Item]):
@@ -28,14 +40,14 @@ class TokenDataset(Dataset[Item]):
     none, and with ``"log_variance"``, a float32 tensor of the same shape, if asked for. The default ``collate`` of a
     ``DataLoader`` makes batches of them.
 
-    On first use the shards, checked against their digests, are copied to one Arrow file in ``.cache`` of the folder
+    On first use the shards, checked against their digests, are copied to one .npy file in ``.cache`` of the folder
     (or in ``cache_dir``), which is then mapped into memory by every process that reads. The object pickles small.
 
     Args:
         folder: where ``encode_dataset`` wrote to.
         split: rows of this split only.
         log_variance: add the log-variances to the items.
-        cache_dir: where the Arrow file goes, if the folder cannot be written to.
+        cache_dir: where that file goes, if the folder cannot be written to.
 
     Raises:
         FileNotFoundError: no folder of tokens.
@@ -60,11 +72,10 @@ class TokenDataset(Dataset[Item]):
         if log_variance and not manifest.indices.log_variance:
             raise ValueError(f"{path} holds no log-variances; encode with --log_variance")
         self.manifest = manifest
-        self._file = arrow_file(path, manifest, cache_dir)
+        self._file = _mapped_file(path, manifest, cache_dir)
         self._log_variance = log_variance
-        self._ends = np.cumsum([shard.rows for shard in manifest.shards], dtype=np.int64)
         self._start, self._stop = _range(manifest, split)
-        self._open: tuple[Any, dict[int, dict[str, NDArray[Any]]]] | None = None
+        self._records: NDArray[Any] | None = None
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -94,42 +105,17 @@ class TokenDataset(Dataset[Item]):
 
     def rows(self, positions: NDArray[np.int64]) -> dict[str, Tensor]:
         """Many rows as one batch: indices (B, *index_shape), label (B,), id (B,), log_variance if asked for."""
-        positions = positions + self._start
-        shards = np.searchsorted(self._ends, positions, side="right")
-        out = self._empty(len(positions))
-        for shard in np.unique(shards).tolist():
-            places = np.flatnonzero(shards == shard)
-            first = int(self._ends[shard - 1]) if shard else 0
-            views = self._views(shard)
-            for key, values in out.items():
-                values[places] = views[key][positions[places] - first]
-        shape = (len(positions), *self.index_shape)
-        tensors = {key: torch.from_numpy(values) for key, values in out.items()}
-        return {key: value.view(shape) if value.ndim == 2 else value for key, value in tensors.items()}
+        if self._records is None:
+            self._records = read_npy(self._file, "", mapped=True)
+        found = self._records[positions + self._start]
+        grid = (len(positions), *self.index_shape)
+        out = {"indices": torch.from_numpy(found["indices"].astype(np.int64)).view(grid)}
+        if self._log_variance:
+            out["log_variance"] = torch.from_numpy(found["log_variance"].copy()).view(grid)
+        return out | {name: torch.from_numpy(found[name].copy()) for name in ("label", "id")}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": None}
-
-    def _empty(self, count: int) -> dict[str, NDArray[Any]]:
-        length = self.manifest.indices.length
-        out: dict[str, NDArray[Any]] = {"indices": np.empty((count, length), np.int64)}
-        if self._log_variance:
-            out["log_variance"] = np.empty((count, length), np.float32)
-        return out | {"label": np.empty(count, np.int64), "id": np.empty(count, np.int64)}
-
-    def _views(self, shard: int) -> dict[str, NDArray[Any]]:
-        """Arrays over the mapped file; nothing is copied."""
-        if self._open is None:
-            self._open = (map_file(self._file), {})
-        reader, known = self._open
-        if shard not in known:
-            batch = reader.get_batch(shard)
-            length = self.manifest.indices.length
-            views = {"id": batch.column("id").to_numpy(), "label": batch.column("label").to_numpy()}
-            for key in ("indices", "log_variance") if self._log_variance else ("indices",):
-                views[key] = batch.column(key).flatten().to_numpy(zero_copy_only=True).reshape(-1, length)
-            known[shard] = views
-        return known[shard]
+        return self.__dict__ | {"_records": None}
 
     def _position(self, index: int) -> int:
         position, length = operator.index(index), len(self)
@@ -146,3 +132,72 @@ def _range(manifest: Manifest, split: str | None) -> tuple[int, int]:
             break
         before += shard.rows
     return before, before + sum(shard.rows for shard in manifest.shards if split in (None, shard.split))
+
+
+def _mapped_file(folder: Path, manifest: Manifest, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """The rows of a finished run as an .npy file of records, made if it is absent, changed, or of other shards."""
+    key = json.dumps([2, manifest.fingerprint, [shard.sha256 for shard in manifest.shards]])
+    name = f"tokens-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+    target = inside(folder, CACHE, name) if cache_dir is None else Path(cache_dir).expanduser() / name
+    kind = _record(manifest.indices)
+    if _is_whole(target, kind, manifest.rows):
+        return target
+    try:
+        with atomic_write(target, sync=True) as file:
+            _write(file, folder, manifest, kind)
+        write_json(target.with_suffix(".json"), {"sha256": _digest(target)})
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the memory-mapped copy of the tokens cannot be written to {target.parent}: {error}; give cache_dir",
+        ) from error
+    if cache_dir is None:
+        for other in target.parent.glob("tokens-*"):
+            if other.stem != target.stem:
+                other.unlink(missing_ok=True)
+    return target
+
+
+def _record(spec: IndexSpec) -> np.dtype[Any]:
+    """A row; its label is -1 where there is none."""
+    code = {"int16": "<i2", "int32": "<i4"}[spec.dtype]
+    unsure = [("log_variance", "<f4", (spec.length,))] if spec.log_variance else []
+    return np.dtype([("id", "<i8"), ("label", "<i8"), ("indices", code, (spec.length,)), *unsure])
+
+
+def _is_whole(path: Path, kind: np.dtype[Any], rows: int) -> bool:
+    """Whether the file is there, with so many rows, and is what was written then, by its SHA-256."""
+    try:
+        found = read_npy(path, "", mapped=True)
+        whole = found.dtype == kind and found.shape == (rows,)
+        return whole and read_json(path.with_suffix(".json"))["sha256"] == _digest(path)
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; that of a file which has not changed since this process read it last is known."""
+    with open_input(path) as file:
+        found = os.fstat(file.fileno())
+        state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if state not in _KNOWN:
+            _KNOWN[state] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _KNOWN[state]
+
+
+def _write(path: Path, folder: Path, manifest: Manifest, kind: np.dtype[Any]) -> None:
+    with open_new(path) as stream:
+        head = {
+            "descr": np.lib.format.dtype_to_descr(kind),
+            "fortran_order": False,
+            "shape": (manifest.rows,),
+        }
+        np.lib.format.write_array_header_1_0(stream, head)
+        for record in manifest.shards:
+            columns = read_shard(folder, record, manifest.indices)
+            rows = np.empty(len(columns.ids), kind)
+            rows["id"], rows["indices"] = columns.ids, columns.indices
+            rows["label"] = [-1 if label is None else label for label in columns.labels]
+            if columns.log_variance is not None:
+                rows["log_variance"] = columns.log_variance
+            stream.write(rows.tobytes())

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 
+from .. import reading
 from ..data import DataRecipe
-from ..data.skipping import refuse_bad
+from ..data.skipping import Skipped, refuse_bad, write_skipped
 from ..environment import versions
 from ..errors import check_choice, check_size, require
-from ..files import real_path
+from ..files import check_own, check_space, real_path, write_bytes
 from ..models.interface import device_of
-from .folder import locked
-from .manifest import Checkpoint, Manifest, Options, Source, digest_of
-from .run import EncodeResult, Run
-from .sources import DataSets, Rows, open_rows
-from .work import Encoded, encode_shards, index_spec
+from .folder import foreign_files, locked, read_bytes, remove_leftovers, shard_path
+from .manifest import MANIFEST, Checkpoint, Manifest, Options, ShardPlan, ShardRecord, Source, digest_of
+from .reading import read_manifest
+from .rows import DataSets, Encoded, Rows, encode_shards, index_spec, open_rows
+from .shard import adopt, notes_of
 
 Progress = Callable[[int, int], None]
+#: Seconds between two writes of the manifest.
+_SECONDS = 1.0
+
+
+@dataclass
+class EncodeResult:
+    """What a call did: the manifest, how many images it encoded itself, and notes on what it found in the folder.
+
+    ``skipped`` is the number of items that the data had and the tokens lack, the lines of ``skipped.jsonl``.
+    """
+
+    folder: Path
+    manifest: Manifest
+    encoded: int = 0
+    notes: list[str] = field(default_factory=list)
+    skipped: int = 0
 
 
 def encode_dataset(
@@ -88,9 +110,13 @@ def encode_dataset(
     if strict:
         refuse_bad(rows.skipped)
     options = Options(batch_size, rows_per_shard, device_of(model).type, budget, distortion)
-    wanted = _manifest(model, checkpoint_path, dataset, rows, options, log_variance)
-    with locked(_folder(out)) as folder:
-        run = Run(folder, wanted)
+    manifest = _manifest(model, checkpoint_path, dataset, rows, options, log_variance)
+    place = Path(out).expanduser()
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"the tokens go to a folder, but {place} is a file; give another --out")
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place) as folder:
+        run = Run(folder, manifest)
         run.check_space()
         missing, done = run.missing(), sum(record.images for record in run.records.values())
 
@@ -98,14 +124,14 @@ def encode_dataset(
             nonlocal done
             done += images
             if progress is not None:
-                progress(done, wanted.images)
+                progress(done, manifest.images)
 
         report(0)
         if engine == "ray" and missing:
             from .ray_engine import encode_on_ray
 
-            place = {"workers": workers, "address": ray_address}
-            shards = encode_on_ray(model, dataset, missing, run.manifest, on_shard=report, **place)
+            cluster = {"workers": workers, "address": ray_address}
+            shards = encode_on_ray(model, dataset, missing, run.manifest, on_shard=report, **cluster)
         else:
             shards = encode_shards(model, rows, missing, run.manifest, workers=workers, on_batch=report)
         return run.finish(_without_skipped(shards) if strict else shards, rows.skipped)
@@ -128,9 +154,7 @@ def _manifest(
         # A path that holds in any folder; the name of a repository on the Hub stays as it is.
         checkpoint=Checkpoint(str(real_path(place)) if place and place.exists() else path, digest_of(model)),
         quantizer=model.quantizer.to_config(),
-        indices=index_spec(
-            model, torch.zeros(1, *rows.image_shape), log_variance=log_variance, **options.spending
-        ),
+        indices=index_spec(model, rows.image_shape, log_variance=log_variance, **options.spending),
         image_shape=rows.image_shape,
         data=Source(recipe.path or None, recipe.split, recipe.column, rows.fingerprint(), rows.splits),
         options=options,
@@ -138,9 +162,127 @@ def _manifest(
     )
 
 
-def _folder(out: str | os.PathLike[str]) -> Path:
-    folder = Path(out).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"the tokens go to a folder, but {folder} is a file; give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+class Run:
+    """What a folder holds of a run, and what is still missing."""
+
+    def __init__(self, folder: Path, wanted: Manifest) -> None:
+        self._folder = folder
+        self._notes: list[str] = []
+        check_own(folder)
+        shards = sorted(folder.glob("*.parquet"))
+        foreign = foreign_files(folder) + [path.name for path in shards if wanted.plan_of(path.name) is None]
+        known = ()
+        if (folder / MANIFEST).exists():
+            old = read_manifest(folder)
+            _check_same_run(old, wanted, folder)
+            if old.versions != wanted.versions:
+                self._notes.append(f"the run began with the versions {old.versions}, now: {wanted.versions}")
+            wanted, known = structs.replace(wanted, versions=old.versions), old.shards
+        else:
+            for path in shards:
+                ours = path.name not in foreign and notes_of(reading.read_bytes(path), str(path))
+                if ours and ours.run != wanted.fingerprint:
+                    raise ValueError(
+                        f"{folder} has no {MANIFEST}, and {path.name} belongs to another run; give another --out, or "
+                        "delete the folder"
+                    )
+        if foreign:
+            raise ValueError(
+                f"{folder} holds other files ({', '.join(sorted(set(foreign))[:5])}); give a folder that is new, "
+                "empty, or of this run"
+            )
+        removed = remove_leftovers(folder)
+        if removed:
+            self._notes.append(f"removed what a killed run left half-written: {', '.join(removed)}")
+        self.manifest = wanted
+        self.records: dict[str, ShardRecord] = {}
+        self.records = self._found({record.file: record for record in known})
+        self._save()
+
+    def missing(self) -> list[ShardPlan]:
+        """The shards still to be encoded, in order."""
+        return [plan for plan in self.manifest.plans() if plan.file not in self.records]
+
+    def check_space(self) -> None:
+        """Raise OSError if the disk has no room for half of what the missing indices take without compression."""
+        spec, images = self.manifest.indices, sum(one.images for one in self.missing())
+        bits = max(1, (spec.codebook_size - 1).bit_length()) + 32 * spec.log_variance
+        check_space(self._folder, images * spec.length * bits // 16, "the rest of the tokens")
+
+    def finish(self, shards: Iterator[Encoded], skipped: Sequence[Skipped] = ()) -> EncodeResult:
+        """Write every shard that comes, and the manifest once a second: a shard it has not heard of is taken over.
+
+        ``skipped`` is what the data set left out when it was opened; with what has no row it goes to ``skipped.jsonl``.
+        """
+        encoded, saved = 0, time.monotonic()
+        try:
+            for data, record in shards:
+                self._write(self._folder / record.file, data)
+                self.records[record.file] = record
+                encoded += record.images
+                if time.monotonic() - saved > _SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+        except BaseException:
+            with contextlib.suppress(OSError):  # no more than a record: the shards themselves are there
+                self._save()
+            raise
+        self._save()
+        assert self.manifest.complete
+        left_out = [*skipped, *((one.name, one.reason) for one in self.manifest.skipped)]
+        bad = write_skipped(self._folder, self.manifest.data.path or "the data set", left_out)
+        return EncodeResult(self._folder, self.manifest, encoded, self._notes, bad)
+
+    def _found(self, known: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
+        """Records of the shards that are there and whole: those of the manifest, and those it had not heard of yet."""
+        found: dict[str, ShardRecord] = {}
+        for file, record in known.items():
+            try:
+                read_bytes(self._folder, record)
+                found[file] = record
+            except (ValueError, FileNotFoundError) as error:
+                self._notes.append(f"encoded again: {error}")
+        spec, run = self.manifest.indices, self.manifest.fingerprint
+        for path in sorted(self._folder.glob("*.parquet")):
+            planned = self.manifest.plan_of(path.name)
+            if path.name in known or planned is None:
+                continue
+            try:
+                data = reading.read_bytes(shard_path(self._folder, path.name))
+                found[path.name] = adopt(data, planned, spec, run, str(path))
+                self._notes.append(f"took over {path.name}, whose record had not reached {MANIFEST}")
+            except ValueError as error:
+                self._notes.append(f"encoded again: {error}")
+        return found
+
+    def _save(self) -> None:
+        self.manifest = self.manifest.with_shards(self.records)
+        text = self.manifest.to_json().encode()
+        target = self._folder / MANIFEST
+        if not target.is_file() or reading.read_bytes(target) != text:
+            self._write(target, text)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            write_bytes(path, data, sync=True)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            reason = "the disk is full, or a limit on its use is reached" if full else error.strerror or error
+            raise OSError(
+                error.errno,
+                f"{path.name} could not be written to {self._folder}: {reason}. What is complete is kept "
+                f"({len(self.records)} of {self.manifest.shard_count} shards); mend it and run the same command again "
+                "to go on",
+            ) from error
+
+
+def _check_same_run(old: Manifest, new: Manifest, folder: object) -> None:
+    """Raise ValueError unless ``new`` goes on with ``old``; the message names everything that differs."""
+    then, now = old.identity(), new.identity()
+    changed = [f"{key} ({then.get(key)} there, {now[key]} here)" for key in now if then.get(key) != now[key]]
+    if changed or old.fingerprint != new.fingerprint:
+        raise ValueError(
+            f"{folder} holds tokens of another run, and the two must not mix. What differs: "
+            f"{'; '.join(changed) or 'the digests'}. Repeat the command as it was, give another --out, or delete the "
+            "folder to encode anew"
+        )

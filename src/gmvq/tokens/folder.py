@@ -1,4 +1,4 @@
-"""The folder of a run: one writer at a time, files that are whole or not there, and paths that stay inside."""
+"""The folder of a run: one writer at a time, files that are whole or not there, paths that stay inside; ``verify``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import reading
 from ..data.skipping import SKIPPED
 from ..files import real_path
-from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord
-from .plan import looks_like_shard
+from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord, looks_like_shard
 from .reading import read_manifest
-from .shard import Columns, read_columns
+from .shard import Columns, problems_of, read_columns
 
 LOCK = ".lock"
 CACHE = ".cache"
@@ -122,3 +122,54 @@ def _is_temporary(name: str) -> bool:
     """Whether ``atomic_write`` names a file so (with the number of the process, which release 0.1 left out)."""
     inner = re.fullmatch(r"\.(.+?)(\.\d+)?\.tmp", name)
     return inner is not None and (inner[1] == MANIFEST or looks_like_shard(inner[1]))
+
+
+@dataclass
+class Verification:
+    """What ``verify`` found: the manifest, the rows that are as they should be, and one line for each problem."""
+
+    manifest: Manifest
+    rows: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(
+    folder: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> Verification:
+    """Read every shard of a folder of tokens and compare it with the manifest; report every problem.
+
+    Args:
+        folder: where ``encode_dataset`` wrote to.
+        progress: called with (shards done, shards of all).
+
+    Raises:
+        FileNotFoundError: no folder of tokens.
+        ValueError: the manifest itself cannot be read.
+    """
+    path = Path(folder).expanduser()
+    manifest = read_manifest(path)
+    found = Verification(manifest)
+    if not manifest.complete:
+        found.problems.append(f"the run {manifest.unfinished}")
+    start = 0
+    for number, record in enumerate(manifest.shards):
+        if manifest.complete and record.first_id != start:
+            found.problems.append(f"{record.file} begins with id {record.first_id} in place of {start}")
+        start = record.first_id + record.images
+        try:
+            columns = read_shard(path, record, manifest.indices)
+        except (ValueError, OSError) as error:
+            found.problems.append(str(error))
+        else:
+            wrong = problems_of(columns, record)
+            found.problems += [f"{record.file}: {problem}" for problem in wrong]
+            found.rows += 0 if wrong else len(columns.ids)
+        if progress is not None:
+            progress(number + 1, len(manifest.shards))
+    known = {MANIFEST, LOCK, CACHE, SKIPPED, *(record.file for record in manifest.shards)}
+    found.problems += [
+        f"{entry.name} is not in the manifest; move it elsewhere, or, if a run was killed, run it again"
+        for entry in sorted(path.iterdir())
+        if entry.name not in known
+    ]
+    return found

@@ -2,6 +2,9 @@
 
 It bears no date and no name of a machine, so two runs on the same data with the same model write the same file.
 The structs are the file's objects; ``reading`` checks one that may have been cut short, edited or made up.
+
+Ids count the images of all splits, one split after the other. A shard holds consecutive ids of one split, a batch
+consecutive ids of one shard: what a shard holds depends on nothing that happened before or beside it.
 """
 
 from __future__ import annotations
@@ -9,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs, to_builtins
 
-from ..models.digest import model_digest
-from . import plan
-from .plan import ShardPlan, SplitRecord
+from ..models.weights import model_digest
 
 MANIFEST = "manifest.json"
 FORMAT, FORMAT_VERSION = "gmvq-tokens", 1
@@ -25,6 +28,42 @@ Count = Annotated[int, Meta(ge=0, lt=1 << 62)]
 Size = Annotated[int, Meta(ge=1, lt=1 << 62)]
 Shape = Annotated[tuple[Annotated[int, Meta(ge=1, lt=1 << 31)], ...], Meta(min_length=1, max_length=8)]
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_SPLIT = r"[a-z0-9_]{1,64}"
+_FILE = re.compile(rf"({_SPLIT})-(\d{{5,18}})-of-(\d{{5,18}})\.parquet")
+
+
+class ShardPlan(Struct, frozen=True):
+    """What one shard holds: ``images`` images of ``split`` from id ``first_id`` on."""
+
+    file: str
+    split: str
+    first_id: int
+    images: int
+
+    def batches(self, batch_size: int) -> Iterator[range]:
+        """The ids of each batch, in order."""
+        end = self.first_id + self.images
+        for start in range(self.first_id, end, batch_size):
+            yield range(start, min(start + batch_size, end))
+
+
+class SplitRecord(Struct, frozen=True):
+    """One split of the data: its name, the id of its first image, the number of its images, and what it is."""
+
+    name: Annotated[str, Meta(pattern=rf"\A{_SPLIT}\Z")]
+    first_id: Count
+    images: Size
+    description: str
+
+    def shard_count(self, rows_per_shard: int) -> int:
+        return -(-self.images // rows_per_shard)
+
+    def shard(self, number: int, rows_per_shard: int) -> ShardPlan:
+        """The plan of the shard of this number, from 0."""
+        file = f"{self.name}-{number:05d}-of-{self.shard_count(rows_per_shard):05d}.parquet"
+        start = number * rows_per_shard
+        images = min(rows_per_shard, self.images - start)
+        return ShardPlan(file, self.name, self.first_id + start, images)
 
 
 class Skipped(Struct, frozen=True):
@@ -56,15 +95,10 @@ class ShardRecord(Struct, frozen=True):
 class IndexSpec(Struct, frozen=True):
     """The tokens of one image: indices of shape ``shape`` in [0, K), the levels (if any) on the last axis.
 
-    Attributes:
-        shape: as the model emits them for one image: (H', W'), or (H', W', levels).
-        codebook_size: K, of every level; the largest where they differ.
-        levels: codes per latent position: residual levels or groups; 1 for a plain quantizer.
-        pyramid: whether the levels are scales, with one code for each block of positions and -1 elsewhere.
-        log_variance: whether log s_c^2(x) is stored beside the indices.
-        scales: sizes of the blocks that have one code each, from single positions to those of side 2^(scales-1); with
-            more than one a row holds as many codes as its tree has leaves (``gmvq.quantizers.leaves``).
-        codebook_size_per_level: K of each level; none: all of them have ``codebook_size``.
+    ``codebook_size`` is K, the largest where levels differ; without ``codebook_size_per_level`` all have it. Those of
+    a ``pyramid`` are scales, a code for each block of positions and -1 elsewhere. With several ``scales`` blocks of
+    side 1 to 2^(scales-1) have one code, and a row as many codes as its tree has leaves (``gmvq.quantizers.leaves``).
+    ``log_variance`` says whether log s_c^2(x) is stored beside the indices.
     """
 
     shape: Shape
@@ -100,11 +134,6 @@ class IndexSpec(Struct, frozen=True):
     def length(self) -> int:
         """Indices per image."""
         return math.prod(self.shape)
-
-
-def as_grids(spec: IndexSpec) -> IndexSpec:
-    """The same indices with a code at each position."""
-    return structs.replace(spec, scales=1)
 
 
 class Checkpoint(Struct, frozen=True):
@@ -168,7 +197,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     @property
     def shard_count(self) -> int:
-        return plan.shard_count(self.splits, self.options.rows_per_shard)
+        return sum(split.shard_count(self.options.rows_per_shard) for split in self.splits)
 
     @property
     def complete(self) -> bool:
@@ -177,10 +206,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     @property
     def unfinished(self) -> str:
         """What is missing, and what to do; empty for a complete run."""
-        if self.complete:
-            return ""
         shards = f"{len(self.shards)} of {self.shard_count} shards"
-        return f"is not finished: {shards}; run the same gmvq encode again to go on"
+        text = f"is not finished: {shards}; run the same gmvq encode again to go on"
+        return "" if self.complete else text
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -188,12 +216,23 @@ class Manifest(Struct, frozen=True, kw_only=True):
         return [one for shard in self.shards for one in shard.skipped]
 
     def plan_of(self, file: str) -> ShardPlan | None:
-        """The shard that has this file name, or None where the run has no such shard."""
-        return plan.shard_named(file, self.splits, self.options.rows_per_shard)
+        """The shard of this file name; None where the run has none, as for a name that leads out of the folder."""
+        parts, rows = _FILE.fullmatch(file), self.options.rows_per_shard
+        split = next((split for split in self.splits if parts and split.name == parts[1]), None)
+        if parts is None or split is None or int(parts[2]) >= split.shard_count(rows):
+            return None
+        shard = split.shard(int(parts[2]), rows)
+        return shard if shard.file == file else None
+
+    def plans(self) -> Iterator[ShardPlan]:
+        """Every shard, in the order of the ids."""
+        rows = self.options.rows_per_shard
+        for split in self.splits:
+            yield from (split.shard(number, rows) for number in range(split.shard_count(rows)))
 
     def identity(self) -> dict[str, Any]:
         """What has to be the same for two tries to be one run, by the name that a user knows it by."""
-        return {
+        found = {
             "the checkpoint": f"sha256 {self.checkpoint.sha256[:16]}",
             "the data": f"fingerprint {self.data.fingerprint[:16]}",
             "the splits": ", ".join(f"{split.name} of {split.images} images" for split in self.splits),
@@ -204,13 +243,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
             "--batch_size": self.options.batch_size,
             "--rows_per_shard": self.options.rows_per_shard,
             "the kind of --device": self.options.device,
-            # The runs of models that have neither keep their fingerprint.
-            **(
-                {"--budget or --distortion": self.options.spending or "none"}
-                if self.indices.scales > 1
-                else {}
-            ),
         }
+        # The runs of models that have neither keep their fingerprint.
+        spending = {"--budget or --distortion": self.options.spending or "none"}
+        return found | (spending if self.indices.scales > 1 else {})
 
     @property
     def fingerprint(self) -> str:
@@ -226,9 +262,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def to_json(self) -> str:
         """The text of ``manifest.json``."""
         entries, spec = to_builtins(self), self.indices
-        head = {name: entries.pop(name) for name in ("checkpoint", "quantizer")}
-        entries.pop("indices")
-        indices = {
+        entries["indices"] = {
             "shape": spec.shape,
             "dtype": spec.dtype,
             "codebook_size": spec.codebook_size,
@@ -237,15 +271,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
             **({"pyramid": True} if spec.pyramid else {}),
             **({"scales": spec.scales} if spec.scales > 1 else {}),
         }
+        head = {name: entries.pop(name) for name in ("checkpoint", "quantizer", "indices")}
         data = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "complete": self.complete,
-            "images": self.images,
-            "rows": self.rows,
-            "run": self.fingerprint,
+            **{"format": FORMAT, "format_version": FORMAT_VERSION, "complete": self.complete},
+            **{"images": self.images, "rows": self.rows, "run": self.fingerprint},
             **head,
-            "indices": indices,
             "log_variance": spec.log_variance,
             **entries,
         }
@@ -257,13 +287,14 @@ def digest_of(model: Any) -> str:
     return model_digest(model).removeprefix("sha256:")
 
 
-def check_same_run(old: Manifest, new: Manifest, folder: object) -> None:
-    """Raise ValueError unless ``new`` goes on with ``old``; the message names everything that differs."""
-    then, now = old.identity(), new.identity()
-    changed = [f"{key} ({then.get(key)} there, {now[key]} here)" for key in now if then.get(key) != now[key]]
-    if changed or old.fingerprint != new.fingerprint:
+def check_split_name(name: str) -> None:
+    """Raise ValueError unless ``name`` can be part of a file name: small letters, digits and underscores."""
+    if not re.fullmatch(_SPLIT, name):
         raise ValueError(
-            f"{folder} holds tokens of another run, and the two must not mix. What differs: "
-            f"{'; '.join(changed) or 'the digests'}. Repeat the command as it was, give another --out, or delete the "
-            "folder to encode anew"
+            f"a split is named by up to 64 small letters, digits and underscores, got {name!r}; rename it"
         )
+
+
+def looks_like_shard(file: str) -> bool:
+    """Whether a file name is one that some run gives to a shard."""
+    return _FILE.fullmatch(file) is not None

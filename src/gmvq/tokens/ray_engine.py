@@ -21,10 +21,8 @@ from ..environment import at_most_cores
 from ..errors import require
 from ..files import real_path
 from ..models.interface import device_of
-from .manifest import Manifest, ShardRecord
-from .plan import ShardPlan
-from .sources import open_rows
-from .work import Encoded, encode_shards
+from .manifest import Manifest, ShardPlan, ShardRecord
+from .rows import Encoded, encode_shards, open_rows
 
 
 class ShardWorker:

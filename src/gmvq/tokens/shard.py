@@ -21,12 +21,11 @@ from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.parquet_limits import check_parquet
+from ..data.limits import check_parquet
 from ..errors import one_line, require
 from ..quantizers.leaves import block_numbers, from_leaves, to_leaves
 from ..reading import check_unpacked
-from .manifest import Count, Digest, IndexSpec, ShardRecord, Size, Skipped
-from .plan import ShardPlan
+from .manifest import Count, Digest, IndexSpec, ShardPlan, ShardRecord, Size, Skipped
 from .reading import decode
 
 _METADATA = b"gmvq"
@@ -108,12 +107,13 @@ def write_shard(
         tuple(skipped),
     )
     schema = schema_of(spec).with_metadata({_METADATA: json.dumps(to_builtins(notes))})
-    columns_by_name = arrays_of(columns, schema, spec) | {
+    arrays = _tokens(columns, schema, spec) | {
+        "id": arrow.array(columns.ids),
         "name": arrow.array(columns.names, arrow.string()),
         "split": arrow.array([plan.split] * len(columns.ids), arrow.string()),
         "label": arrow.array(columns.labels, arrow.int64()),
     }
-    table = arrow.Table.from_arrays([columns_by_name[name] for name in schema.names], schema=schema)
+    table = arrow.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
     data = sink.getvalue().to_pybytes()
@@ -203,21 +203,19 @@ def problems_of(columns: Columns, record: ShardRecord) -> list[str]:
     return problems
 
 
-def arrays_of(columns: Columns, schema: Any, spec: IndexSpec) -> dict[str, Any]:
-    """The numbers of a shard as Arrow arrays by name: id, indices and, where stored, divided and log_variance."""
-    arrow = require("pyarrow", "data")
-    values: dict[str, Any] = {"id": arrow.array(columns.ids)}
-    for name in ("indices", "log_variance"):
-        if getattr(columns, name) is not None and (name != "indices" or spec.scales == 1):
-            values[name] = _lists(getattr(columns, name), schema.field(name).type)
-    if spec.scales > 1:
-        grids = torch.from_numpy(np.ascontiguousarray(columns.indices)).view(-1, *spec.shape)
-        codes, counts, divided = to_leaves(grids, spec.scales)
-        ends = np.concatenate([[0], counts.numpy().cumsum()]).astype(np.int32)
-        flat = arrow.array(codes.numpy(), schema.field("indices").type.value_type)
-        values["indices"] = arrow.ListArray.from_arrays(ends, flat, type=schema.field("indices").type)
-        values["divided"] = _lists(divided.numpy(), schema.field("divided").type)
-    return values
+def _tokens(columns: Columns, schema: Any, spec: IndexSpec) -> dict[str, Any]:
+    """Indices and, where stored, divided and log_variance as Arrow arrays by name."""
+    arrow, lists = require("pyarrow", "data"), {}
+    if columns.log_variance is not None:
+        lists["log_variance"] = columns.log_variance
+    if spec.scales == 1:
+        lists["indices"] = columns.indices
+        return {name: _lists(rows, schema.field(name).type) for name, rows in lists.items()}
+    grids = torch.from_numpy(np.ascontiguousarray(columns.indices)).view(-1, *spec.shape)
+    codes, counts, lists["divided"] = (part.numpy() for part in to_leaves(grids, spec.scales))
+    ends, kind = np.concatenate([[0], counts.cumsum()]).astype(np.int32), schema.field("indices").type
+    ragged = arrow.ListArray.from_arrays(ends, arrow.array(codes, kind.value_type), type=kind)
+    return {name: _lists(rows, schema.field(name).type) for name, rows in lists.items()} | {"indices": ragged}
 
 
 def _grids(table: Any, spec: IndexSpec, size: int) -> NDArray[Any]:

@@ -124,10 +124,9 @@ def _figures(
     pixels = math.prod(manifest.image_shape[1:])
     levels = [_level(one, top) for one in metrics]
     codes = sum(one.positions for one in metrics)
-    bits = (
-        sum(one.positions * level.bits_per_code for one, level in zip(metrics, levels, strict=True)) / rows
-        + tree
-    )
+    unsure = rows * spec.length if spec.scales > 1 else codes
+    pairs = zip(metrics, levels, strict=True)
+    bits = sum(one.positions * level.bits_per_code for one, level in pairs) / rows + tree
     fixed = sum(one.positions * math.log2(one.mean_size) for one in metrics) / rows + tree
     return TokenStatistics(
         rows=rows,
@@ -139,9 +138,7 @@ def _figures(
         fixed_bits_per_image=fixed,
         fixed_bits_per_pixel=fixed / pixels,
         tree_bits_per_image=tree,
-        mean_log_variance=log_variance / (rows * spec.length if spec.scales > 1 else codes)
-        if spec.log_variance
-        else None,
+        mean_log_variance=log_variance / unsure if spec.log_variance else None,
         levels=levels,
     )
 

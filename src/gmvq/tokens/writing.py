@@ -162,26 +162,22 @@ def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progre
         atomic_write(target) as file,
         parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
     ):
-        group: dict[str, list[Any]] = {name: [] for name in _FEATURES}
+        group: list[dict[str, Any]] = []
 
         def flush() -> None:
-            if group["id"]:
-                writer.write_table(arrow.table(group, schema), row_group_size=_MOST_ROWS)
-            for values in group.values():
-                values.clear()
+            if group:
+                writer.write_table(arrow.Table.from_pylist(group, schema), row_group_size=_MOST_ROWS)
+                group.clear()
 
         def write(batch: DecodedBatch) -> None:
-            ids = batch.ids.tolist()
-            group["id"] += ids
-            group["name"] += batch.names
-            group["split"] += [batch.split] * len(ids)
-            group["image"] += [
-                {"bytes": image_file(image), "path": f"{i:08d}.png"}
-                for i, image in zip(ids, batch.images, strict=True)
-            ]
-            group["label"] += batch.labels
-            rows, size = len(group["id"]), sum(len(cell["bytes"]) for cell in group["image"])
-            if rows >= _MOST_ROWS or (rows >= _ROWS and size >= _BYTES):
+            for i, name, image, label in zip(
+                batch.ids.tolist(), batch.names, batch.images, batch.labels, strict=True
+            ):
+                cell = {"bytes": image_file(image), "path": f"{i:08d}.png"}
+                row = {"id": i, "name": name, "split": batch.split, "image": cell, "label": label}
+                group.append(row)
+            size = sum(len(row["image"]["bytes"]) for row in group)
+            if len(group) >= _MOST_ROWS or (len(group) >= _ROWS and size >= _BYTES):
                 flush()
 
         count = _write(batches, write, progress)

@@ -7,9 +7,8 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +16,7 @@ from torch import Tensor
 from ..errors import check_version
 from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
-from ..models.builtin import PREFIX
-from ..models.hub import is_hub_name, resolve
+from ..models.hub import PREFIX, is_hub_name, resolve
 from ..models.interface import networks_of
 from ..models.pretrained import CONFIG, build_described, read_config
 from ..models.weights import check_values, mismatches
@@ -57,15 +55,8 @@ def load_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> V
     return VQAutoencoder.from_pretrained(found, map_location=map_location)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A model in eval mode, what is known about its training, and the file or folder that it came from.
-
-    Attributes:
-        model: the tokenizer.
-        notes: ``data``, ``likelihood``, ``step`` and, of a finished run, ``metrics``.
-        path: None for a model of the Hub and for a built-in one.
-    """
+class Opened(NamedTuple):
+    """A model in eval mode, what is known about its training, and its file or folder; None if Hub or built-in."""
 
     model: VQAutoencoder
     notes: dict[str, Any]
@@ -238,13 +229,18 @@ def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:
     if isinstance(data, dict):
         notes["data"] = data
     if isinstance(settings, dict) and {"log_scale", "observations"} <= scale.keys():
-        notes["likelihood"] = {
-            "kind": settings.get("likelihood"),
-            "scale": settings.get("likelihood_scale"),
-            "log_scale": float(scale["log_scale"]),
-            "observations": int(scale["observations"]),
-        }
+        notes["likelihood"] = likelihood_notes(settings, scale)
     return check_notes(notes, path)
+
+
+def likelihood_notes(settings: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Kind and stored scale of a module's likelihood, fit for JSON."""
+    return {
+        "kind": settings.get("likelihood"),
+        "scale": settings.get("likelihood_scale"),
+        "log_scale": float(state["log_scale"]),
+        "observations": int(state["observations"]),
+    }
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 
 from ..data import ImageDataset, SignalDataset, TrainingSet, make_loader, open_dataset
 from ..data.loader import ResumableLoader
@@ -17,7 +17,47 @@ from ..errors import check_positive
 MOST_TILES = {"validation": 1 << 12, "test": 1 << 16}
 
 
-class ImageDataModule(LightningDataModule):
+class ResumableData(LightningDataModule):
+    """Train, validation and test sets in loaders that resume in the middle of an epoch; ``_open`` makes one."""
+
+    batch_size: int
+    seed: int
+
+    def dataset(self, split: str) -> Any:
+        raise NotImplementedError
+
+    def _open(self, dataset: Any, **order: Any) -> ResumableLoader:
+        raise NotImplementedError
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self._loader("train", self.batch_size)
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self._evaluation_loader("test")
+
+    def _place(self) -> tuple[int, int]:
+        """Rank and number of processes; one process where there is no trainer."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _evaluation_loader(self, split: str) -> ResumableLoader:
+        """With the largest batches whose short last one still has an item for every process."""
+        length, world_size = len(self.dataset(split)), self._place()[1]
+        for size in range(self.batch_size, 0, -1):
+            rest = length % (size * world_size)
+            if rest == 0 or rest >= world_size:
+                return self._loader(split, size)
+        raise ValueError(f"{length} items cannot be divided among {world_size} processes")
+
+    def _loader(self, split: str, batch_size: int) -> ResumableLoader:
+        rank, world_size = self._place()
+        order = {"batch_size": batch_size, "shuffle": split == "train", "seed": self.seed}
+        return self._open(self.dataset(split), rank=rank, world_size=world_size, **order)
+
+
+class ImageDataModule(ResumableData):
     """Images or signals from ``gmvq.data.open_dataset``, in loaders that resume in the middle of an epoch.
 
     Use it with ``Trainer(use_distributed_sampler=False)``: the loaders divide batches among processes themselves.
@@ -121,43 +161,5 @@ class ImageDataModule(LightningDataModule):
         train = self.dataset("train")
         return min(2, cores()) if isinstance(train, ImageDataset) and train.scales else 0
 
-    def train_dataloader(self) -> ResumableLoader:
-        return self._loader("train", self.batch_size)
-
-    def val_dataloader(self) -> ResumableLoader:
-        return self._evaluation_loader("validation")
-
-    def test_dataloader(self) -> ResumableLoader:
-        return self._evaluation_loader("test")
-
-    def _evaluation_loader(self, split: str) -> ResumableLoader:
-        return self._loader(split, even_batch_size(len(self.dataset(split)), self.batch_size, self.trainer))
-
-    def _loader(self, split: str, batch_size: int) -> ResumableLoader:
-        rank, world_size = place_of(self.trainer)
-        return make_loader(
-            self.dataset(split),
-            batch_size=batch_size,
-            shuffle=split == "train",
-            drop_last=None if split == "train" else False,
-            seed=self.seed,
-            num_workers=self.workers,
-            rank=rank,
-            world_size=world_size,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-
-def place_of(trainer: Trainer | None) -> tuple[int, int]:
-    """Rank and number of processes; one process where there is no trainer."""
-    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-
-
-def even_batch_size(length: int, largest: int, trainer: Trainer | None) -> int:
-    """The largest batch size whose short last batch still has an item for every process."""
-    _, world_size = place_of(trainer)
-    for size in range(largest, 0, -1):
-        rest = length % (size * world_size)
-        if rest == 0 or rest >= world_size:
-            return size
-    raise ValueError(f"{length} items cannot be divided among {world_size} processes")
+    def _open(self, dataset: TrainingSet, **order: Any) -> ResumableLoader:
+        return make_loader(dataset, num_workers=self.workers, pin_memory=torch.cuda.is_available(), **order)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from ..models.builtin import PREFIX
+from ..models.hub import PREFIX
 from ..reading import is_number, is_remote
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
