@@ -150,7 +150,7 @@ def test_pictures_of_wandb_without_the_package(monkeypatch: pytest.MonkeyPatch) 
     """What W&B is given, where the package is absent."""
     from lightning.pytorch.loggers import WandbLogger
 
-    from gmvq.training.pictures import LoggedPictures
+    from gmvq.training.progress import LoggedPictures
 
     given: list[Any] = []
     logger = object.__new__(WandbLogger)

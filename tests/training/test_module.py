@@ -17,8 +17,8 @@ from gmvq.objectives import negative_evidence
 from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.training import ImageDataModule, TokenizerModule, load_model, read_checkpoint
 from gmvq.training.checkpoint import find_model, load_metadata
-from gmvq.training.export import export_run, load_likelihood
-from gmvq.training.schedule import learning_rate_factor, seed_step
+from gmvq.training.export import export_run, likelihood_of
+from gmvq.training.optimizer import learning_rate_factor, seed_step
 
 Fit = Callable[..., TokenizerModule]
 
@@ -208,7 +208,7 @@ def test_load_model_from_every_place(trained: Path, fit: Fit, images: str, tmp_p
         assert not model.training
         torch.testing.assert_close(model.reconstruct(x), expected, msg=str(place))
     for place in (last, run_dir):
-        likelihood = load_likelihood(place)
+        likelihood = likelihood_of(load_metadata(place))
         assert likelihood is not None
         torch.testing.assert_close(likelihood.log_scale, module.likelihood.log_scale)
         assert load_metadata(place)["step"] == 3

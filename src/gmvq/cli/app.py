@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import require
-from .common import Loaded, load, option, parser_for_model, positive, say, switch, tell
+from .common import option, positive, say, switch, tell
+from .loaded import Loaded, load, parser_for_model
 
 if TYPE_CHECKING:
     from ..prior import TokenPrior
@@ -57,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "Open a page in the browser: drop a picture to see its tokens, its reconstruction and how unsure each code "
         "is; look at the codes of a position, paint with them, and draw from a prior.",
     )
-    text = (
-        "a run of gmvq prior fit, or a saved prior, to draw from; one of kind masked also fills marked places"
-    )
+    text = "a run of gmvq prior fit, or a saved prior, to draw from; a masked one also fills marked places"
     option(parser, "--prior", text, metavar="PRIOR")
     option(parser, "--port", "port of this machine; default: the first free one from 7860", positive)
     text = "also ask gradio.live for a public address; pictures then go through its servers"

@@ -60,10 +60,8 @@ class _NoNewModules:
     def find_spec(self, name: str, *_: object) -> None:
         frame = sys._getframe(1)
         while frame is not None:
-            if (
-                frame.f_code.co_name == "import_object"
-                and frame.f_globals.get("__package__") == "jsonargparse"
-            ):
+            theirs = frame.f_globals.get("__package__") == "jsonargparse"
+            if theirs and frame.f_code.co_name == "import_object":
                 raise ImportError(f"class_path: {name!r} is not imported{NO_CLASSES}")
             frame = frame.f_back
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..files import check_space
 from ..progress import Progress
-from .common import add_device, load, option, parser_of, positive, say, switch, tell
+from .common import add_device, option, parser_of, positive, say, switch, tell
+from .loaded import load
 from .unfinished import new_results
 
 

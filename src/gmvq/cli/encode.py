@@ -9,19 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .common import (
-    Parser,
-    add_spending,
-    load,
-    option,
-    parser_for_model,
-    positive,
-    say,
-    switch,
-    tell,
-    tell_skipped,
-)
-from .data_options import add_data_options, data_recipe
+from .common import Parser, option, positive, say, switch, tell, tell_skipped
+from .loaded import add_data_options, add_spending, data_recipe, load, parser_for_model
 
 if TYPE_CHECKING:
     from ..tokens import EncodeResult

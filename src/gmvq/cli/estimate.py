@@ -22,12 +22,9 @@ def run(argv: Sequence[str]) -> int:
         "Build the tokenizer of a configuration and measure it for a few seconds, on noise in place of data.",
     )
     parser.usage = "gmvq estimate CONFIG [--device DEVICE] [--json] [--OPTION VALUE ...]"
-    parser.epilog = (
-        "Any other option is one of gmvq fit, as in: gmvq estimate configs/photos.yaml --model.dim 8"
-    )
-    parser.add_argument(
-        "config", metavar="CONFIG", help="a YAML file of options of gmvq fit, such as a run's config.yaml"
-    )
+    parser.epilog = "Any other option is one of gmvq fit: gmvq estimate configs/photos.yaml --model.dim 8"
+    text = "a YAML file of options of gmvq fit, such as a run's config.yaml"
+    parser.add_argument("config", metavar="CONFIG", help=text)
     add_device(parser)
     switch(parser, "--json", "print one JSON object in place of lines")
     options, more = parser.parse_known_args(list(argv))

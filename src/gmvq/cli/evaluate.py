@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
-from .common import (
+from .common import option, positive, say, tell
+from .loaded import (
     Loaded,
+    add_data_options,
     add_fid_options,
     add_spending,
     check_fid,
+    list_skipped,
     load,
-    option,
+    open_data,
     parser_for_model,
-    positive,
-    say,
-    tell,
 )
-from .data_options import add_data_options, list_skipped, open_data
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Loaded, add_checkpoint, load, option, parser_of, positive, say, tell
-from .data_options import add_data_options, data_if_here, list_skipped
+from .common import option, parser_of, positive, say, tell
+from .loaded import Loaded, add_checkpoint, add_data_options, data_if_here, list_skipped, load
 
 if TYPE_CHECKING:
     from torch import Tensor

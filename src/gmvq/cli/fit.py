@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from .common import say, tell, tell_skipped
-from .runs import run_name
-from .training_run import TrainingRun, command_line, plan, quieten
+from .training_run import TrainingRun, plan, quieten, run_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -46,18 +45,14 @@ def run(argv: Sequence[str]) -> int:
         planned = replace(planned_run(*options_of(source)), argv=argv)
     module, data = build_run(planned.parser, planned.config)
     _check(module, data)
-    begun = (
-        [f"begins with {begin_from(module, data, source, planned.config.init_codebook)}"] if source else []
-    )
+    begun = [begin_from(module, data, source, planned.config.init_codebook)] if source else []
     freeze(module, planned.config.freeze)
     _watch(data, planned.config.strict, planned.run_dir / _NOTES)
     return planned.train(
         module,
         data,
-        lambda: "\n".join([*begun, *_describe(data)]),
+        lambda: "\n".join([*(f"begins with {one}" for one in begun), *_describe(data)]),
         lambda trainer: _export(planned, trainer, module, data),
-        step=planned.steps_done(module),
-        keep_best=planned.config.keep_best,
     )
 
 
@@ -124,7 +119,7 @@ def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, dat
         module,
         data,
         step=trainer.global_step,
-        command=command_line(planned.command, planned.argv),
+        command=planned.command_line,
         bound_samples=planned.config.bound_samples,
         device=trainer.strategy.root_device,
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common import Loaded, columns, load, option, parser_for_model, say, tell
-from .data_options import add_data_options, data_if_here, list_skipped
+from .common import columns, option, say, tell
+from .loaded import Loaded, add_data_options, data_if_here, list_skipped, load, parser_for_model
 
 
 def run(argv: Sequence[str]) -> int:

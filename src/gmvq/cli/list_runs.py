@@ -12,9 +12,8 @@ from typing import Any
 from ..errors import one_line, require
 from ..reading import is_number, parse_json, read_json, read_text
 from ..screen import printable
-from .common import option, parser_of, say, switch, tell
+from .common import RUNS, option, parser_of, say, switch, tell
 from .config_files import check_config_file
-from .runs import ROOT
 
 #: The figures of the table: key in metrics.json, heading, factor, format.
 _RESULTS = (
@@ -35,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(list(argv))
     folder = Path(options.folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}; gmvq fit makes runs in {ROOT}/")
+        raise FileNotFoundError(f"there is no folder {folder}; gmvq fit makes runs in {RUNS}/")
     found = [run for file in sorted(folder.rglob("config.yaml")) if (run := _read(file.parent, folder))]
     if not found:
         raise FileNotFoundError(f"{folder} holds no runs: expected folders with config.yaml and run.json")
@@ -60,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         "Print a table of the runs in a folder: what differs between their configurations, how far they are, and their "
         "figures on the test images, or on the validation images while they are not finished (marked by a star).",
     )
-    text = f"folder in which to look for runs, at any depth (default: {ROOT})"
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", default=str(ROOT), help=text)
+    text = f"folder in which to look for runs, at any depth (default: {RUNS})"
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default=str(RUNS), help=text)
     option(
         parser,
         "--sort",

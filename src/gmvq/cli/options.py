@@ -101,7 +101,7 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
     parser.add_argument("--trainer.logger", type=bool | str | None, default=None, help=text)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
     text = (
-        "Measure and keep a moving average of all weights with this decay, such as 0.99; 0: the last weights."
+        "Measure and keep a moving average of all weights, of this decay, such as 0.99; 0: the last weights."
     )
     parser.add_argument("--average", type=float, default=0.0, help=text)
     parser.add_class_arguments(Trainer, "trainer", skip={*OURS, *_NAMED}, instantiate=False)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import require
 from ..files import real_path, write_json
 from .common import option, parser_of, say, switch, tell
-from .runs import run_name
-from .training_run import TrainingRun, plan, quieten
+from .training_run import TrainingRun, plan, quieten, run_name
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -71,17 +70,16 @@ def _fit(argv: Sequence[str]) -> int:
             f"tokens: {len(data.rows('train')):,} images of {shape} codes of {sizes_text(spec.sizes)}{labels}"
         ),
         lambda trainer: _export(planned.run_dir, module, data, trainer),
-        step=planned.steps_done(module),
     )
 
 
 def _check_tokens(planned: TrainingRun, data: TokenDataModule) -> None:
     """Raise ValueError if a run would go on with tokens of another tokenizer, whose codes mean other things."""
-    if planned.checkpoint is None:
-        return
     from ..training.checkpoint import read_entry
 
-    stored = read_entry(planned.contents, "data", planned.checkpoint) or {}
+    if planned.contents is None:
+        return
+    stored = read_entry(planned.contents, "data", str(planned.checkpoint)) or {}
     then, now = stored.get("tokenizer_sha256"), data.settings["tokenizer_sha256"]
     if then and then != now:
         raise ValueError(

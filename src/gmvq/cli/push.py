@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import add_checkpoint, load, option, parser_of, say, switch, tell
+from .common import option, parser_of, say, switch, tell
+from .loaded import add_checkpoint, load
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_bytes
 from ..reading import not_a_file
-from .common import Loaded, add_spending, add_strict, load, option, parser_for_model, say, tell, tell_skipped
+from .common import add_strict, option, say, tell, tell_skipped
+from .loaded import Loaded, add_spending, load, parser_for_model
 from .unfinished import added_results
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -81,14 +85,13 @@ def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
     from ..data.audio import AUDIO_SUFFIXES
     from ..data.decode import image_suffixes
     from ..data.series import SERIES_SUFFIXES
-    from .reconstruct_signals import reconstruct_series, reconstruct_sound
 
     scale = loaded.scale
     if scale is None:
         return _reconstruct, image_suffixes(), "image", "PSNR"
     if scale.sample_rate is None:
-        return reconstruct_series, SERIES_SUFFIXES, ".npy or .csv file", "SNR"
-    return reconstruct_sound, AUDIO_SUFFIXES, "recording", "SNR"
+        return _reconstruct_series, SERIES_SUFFIXES, ".npy or .csv file", "SNR"
+    return _reconstruct_sound, AUDIO_SUFFIXES, "recording", "SNR"
 
 
 def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -119,11 +122,8 @@ def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
     image = _read(file, loaded)
     device = next(loaded.model.parameters()).device
     padded = pad_to_multiple(image, loaded.downsample).to(device)
-    result = (
-        loaded.model.reconstruct(padded, **loaded.spend)
-        .float()
-        .cpu()[..., : image.shape[-2], : image.shape[-1]]
-    )
+    result = loaded.model.reconstruct(padded, **loaded.spend).float().cpu()
+    result = result[..., : image.shape[-2], : image.shape[-1]]
     write_bytes(target, image_file(result[0]))
     return psnr(float(per_image_mse(result, image)))
 
@@ -138,8 +138,6 @@ def _read(file: Path, loaded: Loaded) -> Tensor:
 
 def _write_maps(file: Path, loaded: Loaded, target: Path) -> None:
     """Write NAME-maps.webp beside NAME.png: the image, its reconstruction, its tokens and how unsure they are."""
-    import io
-
     from ..errors import require
     from ..evaluation.maps import code_colours, look, strip
 
@@ -148,3 +146,71 @@ def _write_maps(file: Path, loaded: Loaded, target: Path) -> None:
     buffer = io.BytesIO()
     require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
     write_bytes(target.with_name(f"{target.stem}-maps.webp"), buffer.getvalue())
+
+
+def _reconstruct_sound(file: Path, loaded: Loaded, target: Path) -> float:
+    """Write the reconstruction of a recording as a 16-bit WAV file; return the SNR in dB."""
+    from ..data.audio import read_header, read_samples, to_channels, wav_bytes
+
+    assert loaded.scale is not None
+    header = read_header(file)
+    if header.rate != loaded.scale.sample_rate:
+        raise ValueError(
+            f"it is at {header.rate} Hz, and the model was trained at {loaded.scale.sample_rate} Hz; resample it"
+        )
+    samples = to_channels(read_samples(file, 0, header.frames), loaded.channels)
+    result = _through(samples, loaded)
+    write_bytes(target, wav_bytes(result, header.rate))
+    return _snr(samples, result)
+
+
+def _reconstruct_series(file: Path, loaded: Loaded, target: Path) -> float:
+    """Write the reconstruction of an .npy file in its shape, or of a .csv file (its columns of numbers, no header).
+
+    Returns the SNR in dB over all series of the file.
+    """
+    import numpy as np
+
+    from ..data.arrays import read_npy
+    from ..data.series import read_series
+    from ..tokens.writing import npy_bytes
+
+    table = file.suffix.lower() == ".csv"
+    series = read_series(file, loaded.data.get("column") if table else None)
+    if not table and len(series) == loaded.channels and all(len(one) == 1 for one in series):
+        series = [np.concatenate(series)]  # (channels, T), as a file of a folder is read
+    wrong = next((len(one) for one in series if len(one) != loaded.channels), None)
+    if wrong is not None:
+        raise ValueError(f"its series have {wrong} channels, and the model takes {loaded.channels}")
+    results = [_through(one, loaded) for one in series]
+    if table:
+        buffer = io.BytesIO()
+        np.savetxt(buffer, results[0].T, fmt="%.9g", delimiter=",")
+        write_bytes(target, buffer.getvalue())
+    else:
+        shape = read_npy(file, "", mapped=True).shape
+        write_bytes(target, npy_bytes(np.stack(results).reshape(shape)))
+    return _snr(np.concatenate(series, 1), np.concatenate(results, 1))
+
+
+def _through(signal: NDArray[np.float32], loaded: Loaded) -> NDArray[np.float32]:
+    """A signal (channels, T) through the tokenizer, the last sample repeated up to a whole token; in its own units."""
+    import numpy as np
+    import torch
+
+    from ..tokens.writing import in_own_units
+
+    assert loaded.scale is not None
+    padded = np.pad(signal, ((0, 0), (0, -signal.shape[1] % loaded.downsample)), mode="edge")
+    device = next(loaded.model.parameters()).device
+    unit = torch.from_numpy(loaded.scale.to_unit(padded))[None].to(device)
+    result = loaded.model.reconstruct(unit, **loaded.spend)
+    return in_own_units(result[0], loaded.scale)[:, : signal.shape[1]]
+
+
+def _snr(signal: NDArray[np.float32], result: NDArray[np.float32]) -> float:
+    from ..evaluation.signals import snr
+
+    exact = signal.astype("float64")
+    energy = float(((exact - exact.mean(1, keepdims=True)) ** 2).sum())
+    return snr(energy, float(((exact - result) ** 2).sum()))

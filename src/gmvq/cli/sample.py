@@ -11,27 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import write_json, write_text
-from .common import (
-    add_checkpoint,
-    add_device,
-    add_fid_options,
-    check_fid,
-    load,
-    option,
-    parser_of,
-    positive,
-    say,
-    seed,
-    tell,
-)
-from .data_options import list_skipped, open_data
+from .common import add_device, option, parser_of, positive, say, seed, tell
+from .loaded import add_checkpoint, add_fid_options, check_fid, list_skipped, load, open_data
 from .unfinished import new_results
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..prior import TokenPrior, TokenSpec
-    from .common import Loaded
+    from .loaded import Loaded
 
 #: In the place of PRIOR: codes drawn from the mixture's weights, each position by itself.
 MIXTURE = "mixture"

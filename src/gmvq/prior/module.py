@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import check_positive, check_seed
 from ..training.checkpoint import check_fits, entry_of
 from ..training.history import is_logged
-from ..training.schedule import scheduled, seed_step, total_steps
+from ..training.optimizer import scheduled, seed_step, total_steps
 from .prior import TokenPrior
 from .spec import TokenSpec
 

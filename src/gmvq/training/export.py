@@ -12,7 +12,7 @@ from ..evaluation import Evaluation, evaluate, write_metrics, write_report
 from ..files import PathLike
 from ..objectives import Likelihood
 from ..reading import read_json
-from .checkpoint import EXPORT, load_metadata
+from .checkpoint import EXPORT, likelihood_notes
 from .data import ImageDataModule
 from .module import TokenizerModule
 from .parts import LIKELIHOODS
@@ -38,7 +38,7 @@ def export_run(
     metadata: dict[str, Any] = {
         "step": step,
         "data": data.settings,
-        "likelihood": describe_likelihood(module),
+        "likelihood": likelihood_notes(module.settings, module.likelihood.state_dict()),
         "settings": module.settings,
     }
     module.model.save_pretrained(folder / EXPORT, metadata=metadata)
@@ -60,24 +60,8 @@ def export_run(
     return evaluation
 
 
-def describe_likelihood(module: TokenizerModule) -> dict[str, Any]:
-    """Return the kind and the stored scale of a module's likelihood, fit for JSON."""
-    likelihood = module.likelihood
-    return {
-        "kind": module.settings["likelihood"],
-        "scale": likelihood.scale,
-        "log_scale": float(likelihood.log_scale),
-        "observations": int(likelihood.observations),
-    }
-
-
-def load_likelihood(path: PathLike) -> Likelihood | None:
-    """Rebuild the likelihood that a model was trained with, for its bounds; None where none was stored."""
-    return likelihood_of(load_metadata(path))
-
-
 def likelihood_of(notes: Mapping[str, Any]) -> Likelihood | None:
-    """The same from what is known about the training of a model."""
+    """The likelihood that a model was trained with, for its bounds, from its notes; None where none was stored."""
     stored = notes.get("likelihood")
     if not isinstance(stored, dict) or stored.get("kind") not in LIKELIHOODS:
         return None

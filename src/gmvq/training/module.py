@@ -24,12 +24,19 @@ from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
 from .critic import Adversarial
 from .history import is_logged
-from .optimizer import build_optimizer, channels_last, in_fastest_format
+from .optimizer import (
+    build_optimizer,
+    channels_last,
+    in_fastest_format,
+    scheduled,
+    seed_step,
+    total_steps,
+)
 from .parts import LIKELIHOODS, build_model
-from .schedule import scheduled, seed_step, total_steps
 from .sharding import Divisible
 from .stage import build_stage
 
+_NO_SETTINGS = ("self", "autoencoder", "__class__")
 _QUANTIZER = {name: p.default for name, p in inspect.signature(GaussianMixtureVQ).parameters.items()}
 
 
@@ -128,7 +135,7 @@ class TokenizerModule(Divisible):
         autoencoder: VQAutoencoder | None = None,
     ) -> None:
         super().__init__()
-        given = {name: value for name, value in locals().items() if name in _arguments()}
+        given = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
         self.settings = {name: as_plain(value) for name, value in given.items()}
         check_positive("lr", lr)
         check_seed(seed)
@@ -256,18 +263,15 @@ class TokenizerModule(Divisible):
         self._codes = CodebookMetrics(code_sizes(self.model.quantizer))
         self._codes.histogram = self._codes.histogram.to(self.device)
         wide = torch.float32 if self.device.type == "mps" else torch.float64
-        self._validation = {
-            "mse": torch.zeros((), device=self.device, dtype=wide),
-            "images": torch.zeros((), device=self.device, dtype=wide),
-        }
+        names = ("mse", "images")
+        self._validation = {name: torch.zeros((), device=self.device, dtype=wide) for name in names}
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         images = in_fastest_format(batch)
         out = self.model(images)
         error = out.reconstruction.float().clamp(0.0, 1.0) - images
-        sums = self._validation
-        sums["mse"] += error.square().flatten(1).mean(1).sum()
-        sums["images"] += images.shape[0]
+        self._validation["mse"] += error.square().flatten(1).mean(1).sum()
+        self._validation["images"] += images.shape[0]
         self._codes.update(out.quantizer.indices)
 
     def on_validation_epoch_end(self) -> None:
@@ -294,7 +298,3 @@ class TokenizerModule(Divisible):
         check_fits(checkpoint, self.state_dict(), self.settings)
         self._batches = int(checkpoint["gmvq"]["batches"])
         self._pools = dict(checkpoint["gmvq"].get("pools", {}))
-
-
-def _arguments() -> set[str]:
-    return set(inspect.signature(TokenizerModule.__init__).parameters) - {"self", "autoencoder"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
 from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
 from .history import HistoryWriter
-from .pictures import LoggedPictures
-from .progress import StepProgress
+from .progress import DataWait, LoggedPictures, StepProgress
 from .sharding import ShardedStrategy
-from .waiting import DataWait
 
 #: Where ``gmvq fit`` departs from the defaults of Lightning's Trainer.
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -32,40 +30,29 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def default_precision(accelerator: str) -> str:
-    """Return the precision of a run whose user chose none: bf16 autocast where the device computes in it."""
-    cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    return recommended_precision("cuda" if cuda else "cpu")
-
-
 def build_trainer(
-    options: Mapping[str, Any],
+    config: Any,
     run_dir: Path,
-    *,
-    save_every: int = 200,
-    keep_best: bool = False,
-    logger: str | Sequence[str] = "tensorboard",
-    from_step: int = 0,
-    average: float = 0.0,
-    checkpoint: dict[str, Any] | None = None,
-    begin: Callable[[Trainer], None] | None = None,
+    step: int,
+    checkpoint: dict[str, Any] | None,
+    begin: Callable[[Trainer], None],
 ) -> Trainer:
-    """Build the trainer of one run.
+    """Build the trainer of a run from its options, in which it enters the precision where none was chosen.
 
-    Args:
-        options: arguments of Lightning's Trainer, ``precision`` among them.
-        keep_best: keep the checkpoint with the least validation MSE, too.
-        logger: one or several of ``LOGGERS``, beside history.jsonl.
-        from_step, checkpoint: where a resumed run goes on, and the checkpoint where it was read already.
-        average: decay of averaged weights (see ``AveragedWeights``); 0: none.
-        begin: called in the first process when the first step is about to be made.
+    A run that goes on does so after ``step``, from its ``checkpoint``. ``begin`` is called in the first process when
+    the first step is about to be made.
     """
-    first = [AtStart(begin)] if begin else []
-    averaging = [AveragedWeights(average)] if average else []
-    callbacks: list[Callback] = [*first, *averaging, LastCheckpoint(run_dir, save_every)]
+    options = config.trainer
+    if options["precision"] is None:
+        # bf16 autocast where the device computes in it.
+        cuda = torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda")
+        options["precision"] = recommended_precision("cuda" if cuda else "cpu")
+    averaging = [AveragedWeights(config.average)] if config.average else []
+    callbacks: list[Callback] = [AtStart(begin), *averaging, LastCheckpoint(run_dir, config.save_every)]
     callbacks += [LoggedPictures(), DataWait(run_dir / "run.json")]
-    if options.get("enable_progress_bar") is not False:
+    if options["enable_progress_bar"] is not False:
         callbacks.append(StepProgress())
+    keep_best = getattr(config, "keep_best", False)
     if keep_best:
         callbacks.append(
             ModelCheckpoint(
@@ -75,12 +62,11 @@ def build_trainer(
                 enable_version_counter=False,
             )
         )
-    if options.get("strategy") == "fsdp":
-        options = {**options, "strategy": ShardedStrategy()}
+    sharded = {"strategy": ShardedStrategy()} if options["strategy"] == "fsdp" else {}
     return Trainer(
-        **options,
+        **{**dict(options), **sharded},
         callbacks=callbacks,
-        logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(logger, run_dir, from_step)],
+        logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(config.logger, run_dir, step)],
         plugins=[AtomicCheckpointIO(checkpoint)],
         default_root_dir=run_dir,
         enable_checkpointing=keep_best,
@@ -110,10 +96,9 @@ def _wandb(run_dir: Path, from_step: int) -> Logger:
             "--logger wandb needs the package wandb; install it with: pip install wandb"
         ) from error
     latest = run_dir / "wandb" / "latest-run"
-    known = from_step and latest.exists()
-    more: dict[str, Any] = (
-        {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"} if known else {}
-    )
+    more: dict[str, Any] = {}
+    if from_step and latest.exists():
+        more = {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"}
     project = os.environ.get("WANDB_PROJECT", "gmvq")
     return WandbLogger(name=run_dir.name, save_dir=run_dir, project=project, **more)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import Loaded, load, parser_for_model, positive, say, tell, tell_skipped
-from gmvq.cli.data_options import add_data_options, open_data
+from gmvq.cli.common import positive, say, tell, tell_skipped
+from gmvq.cli.loaded import Loaded, add_data_options, load, open_data, parser_for_model
 
 if TYPE_CHECKING:
     from ..uncertainty.scores import Scores
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
-    from gmvq.training.export import load_likelihood
+    from gmvq.training.export import likelihood_of
 
     from ..uncertainty.scores import image_scores
 
@@ -88,7 +88,7 @@ def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
     return image_scores(
         loaded.model,
         images,
-        likelihood=load_likelihood(options.checkpoint),
+        likelihood=likelihood_of(loaded.notes),
         batch_size=options.batch_size,
         limit=options.limit,
     )

@@ -22,7 +22,7 @@ from gmvq.errors import NotFiniteError
 from gmvq.functional.autocast import autocast_dtype
 from gmvq.models import VQAutoencoder
 from gmvq.objectives import GaussianLikelihood, negative_evidence
-from gmvq.training.schedule import learning_rate_factor, seed_step
+from gmvq.training.optimizer import learning_rate_factor, seed_step
 
 from .measure import measure_test, measure_validation
 from .methods import build_quantizer
