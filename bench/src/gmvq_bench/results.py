@@ -20,7 +20,7 @@ _PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
 #: Version of a package, or None.
 package_version = version_of
 #: What has to be the same for a file to be resumed.
-_SAME = ("device", "threads", "python", "torch", "gmvq", "source", *_PACKAGES)
+_SAME = ("device", "threads", "clock", "python", "torch", "gmvq", "source", *_PACKAGES)
 
 
 class Results:

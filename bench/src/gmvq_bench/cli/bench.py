@@ -49,14 +49,17 @@ def _layer(argv: Sequence[str]) -> int:
 
 
 def _measure(options: Namespace, argv: Sequence[str]) -> dict:
-    from ..speed.layer import Limits, run
+    from ..speed.layer import Limits, memory_of, run
+
+    device = chosen_device(options.device)
+    memory = memory_of(device) if options.memory is None else 1e9 * options.memory
 
     results = run(
         options.json,
         which="quick" if options.quick else "cells" if options.cells else "default",
-        device=chosen_device(options.device),
+        device=device,
         threads=options.threads and at_most_cores(options.threads, "threads"),
-        limits=None if options.memory is None else Limits(1e9 * options.memory),
+        limits=Limits(memory, cpu_time=options.cpu_time),
         command=shlex.join(["gmvq", "bench", "layer", *argv]),
         say=say,
     )
@@ -74,9 +77,11 @@ def _parser() -> Parser:
     add("--json", type=Path, metavar="FILE", help="results file; resumed if it exists")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--quick", action="store_true", help="a few cases, about a minute")
-    text = "searches in 65,536 codes and more, which cells may shorten, beside those by all products"
+    text = "65,536 codes and more: searches, which cells may shorten, beside those by all products, and training steps"
     which.add_argument("--cells", action="store_true", help=text)
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default: cpu)")
+    text = "measure the CPU time of all threads, not the wall time: for a machine with other work"
+    add("--cpu_time", action="store_true", help=text)
     add("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
     memory = "contestants that would take more are skipped (default: 6 on a CPU, 80 %% of a GPU's)"
     add("--memory", type=_gigabytes, metavar="GB", help=memory)

@@ -20,6 +20,9 @@ _TILES = {
     "cuda": ((4096, 4096), (16384, 4096), (65536, 1024), (8192, 16384)),
 }
 
+#: Logits of the largest floors.
+_MOST = 1 << 34
+
 
 def matmul_floor(case: Case, products: int, tile: tuple[int, int]) -> Callable[[], None]:
     """The matrix products of a dense layer in tiles of rows and codes, and nothing else.
@@ -61,7 +64,12 @@ def best_tile(case: Case, products: int) -> tuple[int, int]:
 
 
 def floor_calls(case: Case) -> tuple[dict[str, Callable[[], None]], dict[str, tuple[int, int]]]:
-    """The matmul floors of a case as calls to time, by ``matmul x 1`` and, in training, ``matmul x 3``; their tiles."""
+    """The matmul floors of a case as calls to time, by ``matmul x 1`` and, in training, ``matmul x 3``; their tiles.
+
+    None where they would take minutes.
+    """
+    if case.n * case.k > _MOST:
+        return {}, {}
     wanted = (1, 3) if case.mode == "train" else (1,)
     tiles = {f"matmul x {products}": best_tile(case, products) for products in wanted}
     return {name: matmul_floor(case, int(name[-1]), tile) for name, tile in tiles.items()}, tiles

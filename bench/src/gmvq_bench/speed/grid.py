@@ -1,4 +1,4 @@
-"""Which cases are measured, and who takes part in each: the default grid, a quick one, and searches by cells.
+"""Which cases are measured, and who takes part in each: the default grid, a quick one, and large codebooks.
 
 The default grid takes about ten minutes on a CPU of two cores.
 """
@@ -30,11 +30,13 @@ SEARCH: tuple[dict[str, Any], ...] = (
 #: Searches by cells, beside all products: latents, K and D.
 CELLS_N = 65536
 CELLS: tuple[dict[str, Any], ...] = (
-    *({"n": CELLS_N, "k": 65536, "d": d, "data": "normal"} for d in (4, 8, 16, 64)),
+    *({"n": CELLS_N, "k": 65536, "d": d, "data": "normal"} for d in (4, 8, 64)),
     {"n": CELLS_N, "k": 262144, "d": 4, "data": "normal"},
-    *({"n": CELLS_N, "k": 65536, "d": d, "data": "clusters"} for d in (4, 16, 32, 64)),
+    *({"n": CELLS_N, "k": 65536, "d": d, "data": "clusters"} for d in (4, 16, 64)),
     {"n": CELLS_N, "k": 262144, "d": 8, "data": "clusters"},
 )
+#: Training steps and the exact search of one code: the largest codebooks.
+STEPS: tuple[dict[str, Any], ...] = tuple({"n": CELLS_N, "k": k, "d": 4} for k in (65536, 262144, 1048576))
 GPU_TARGET: dict[str, Any] = {"n": 65536, "k": 16384, "d": 64}
 GPU_SEARCH: tuple[dict[str, Any], ...] = tuple({"n": 1 << 20, "k": 8192, "d": d} for d in (64, 4))
 
@@ -72,7 +74,9 @@ def grid(which: str, device: torch.device) -> list[Entry]:
         return _quick(device)
     if which == "cells":
         names = ("gm-vq search", ALL_PRODUCTS)
-        return [Entry(Case("search", **size, device=device), names) for size in CELLS]
+        found = [Entry(Case("search", **size, device=device), names) for size in CELLS]
+        found.append(Entry(Case("search", **STEPS[-1], device=device), names[:1]))
+        return found + [Entry(Case("train", **size, device=device), ("gm-vq",)) for size in STEPS]
     return _default(device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,10 +32,12 @@ class Limits:
     Attributes:
         memory: bytes; a contestant whose estimate is above takes no part.
         seconds: of the repetitions of one case, beyond the first three.
+        cpu_time: measure the CPU time of the process, which other work of the machine changes less, not the wall time.
     """
 
     memory: float
     seconds: float = 15.0
+    cpu_time: bool = False
 
 
 class IncorrectError(Exception):
@@ -68,9 +71,10 @@ def run(
     torch.set_flush_denormal(True)  # for everybody, and before torch's threads exist, which inherit it
     if threads is not None:
         torch.set_num_threads(threads)
-    limits = limits or Limits(_memory(device))
+    limits = limits or Limits(memory_of(device))
     entries = grid(which, device) if entries is None else entries
-    head = {"kind": KIND, "command": command, "environment": environment(device), "grid": which}
+    where = {**environment(device), "clock": "CPU time" if limits.cpu_time else "wall time"}
+    head = {"kind": KIND, "command": command, "environment": where, "grid": which}
     results = Results(path, head)
     say("correctness of every contestant of ours against the reference")
     results.data["correctness"] = check_all(device)
@@ -90,7 +94,8 @@ def run(
     return results.data
 
 
-def _memory(device: torch.device) -> float:
+def memory_of(device: torch.device) -> float:
+    """Bytes that contestants may take by default."""
     if device.type == "cuda":
         return 0.8 * torch.cuda.get_device_properties(device).total_memory
     return 6e9
@@ -116,14 +121,15 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     entrants, calls = _enter(entry, limits, latents)
     floors, tiles = floor_calls(case)
     started = busy()
-    timings, failures = interleaved({**floors, **calls}, device, seconds=limits.seconds)
+    clock = time.process_time if limits.cpu_time else time.perf_counter
+    timings, failures = interleaved({**floors, **calls}, device, seconds=limits.seconds, clock=clock)
     others = cores_of_others(started, busy())
     for name, reason in failures.items():
         entrants[name] = {"failed": reason}
     for name, call in calls.items():
         if name not in failures:
             entrants[name] |= asdict(timings[name])
-            if not name.startswith("faiss"):  # which does not allocate through torch
+            if case.mode != "search":
                 entrants[name] |= extra_memory(call, device).to_json()
     moved = bytes_to_move(case)
     result: dict[str, Any] = {

@@ -69,18 +69,19 @@ def interleaved(
     seconds: float,
     at_least: int = 3,
     at_most: int = 15,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, Timing], dict[str, str]]:
     """Time calls in turn, each once a round, after one round of warm-up that does not count.
 
     Every round has an order of its own, so that none always follows the same one. Rounds end when they took
-    ``seconds``, between ``at_least`` and ``at_most`` rounds. For calls that raised RuntimeError (out of memory, say) or
-    similar the second result has the first line of it.
+    ``seconds``, between ``at_least`` and ``at_most`` rounds. ``clock`` tells the time of a call. For calls that raised
+    RuntimeError (out of memory, say) or similar the second result has the first line of it.
     """
     failures: dict[str, str] = {}
     for name, call in calls.items():
         try:
             for _ in range(2):
-                first = timed(call, device)
+                first = timed(call, device, clock)
                 if first > 0.5:  # long enough for one to warm up
                     break
         except (RuntimeError, ValueError, TypeError, AssertionError, MemoryError) as error:
@@ -93,7 +94,7 @@ def interleaved(
             break
         with _no_garbage_collection():
             for name in order.sample(names, len(names)):
-                taken[name].append(timed(calls[name], device))
+                taken[name].append(timed(calls[name], device, clock))
     return {name: Timing.of(values) for name, values in taken.items()}, failures
 
 
@@ -110,15 +111,15 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def timed(call: Call, device: torch.device) -> float:
+def timed(call: Call, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one call; what it returns is released after."""
     _wait(device)
     if device.type == "cpu":
         time.sleep(_PAUSE)
-    start = time.perf_counter()
+    start = clock()
     result = call()
     _wait(device)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     del result
     return elapsed
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..markdown import table
 from .contestants import ALL_PRODUCTS, CONTESTANTS
-from .grid import CELLS, CELLS_N, CODES, GPU_SEARCH, LARGE, MAIN, ROWS, SEARCH, SWEEP
+from .grid import CELLS, CELLS_N, CODES, GPU_SEARCH, LARGE, MAIN, ROWS, SEARCH, STEPS, SWEEP
 
 PEER = "VectorQuantize"
 #: Cores that others may keep busy in a run that is to be shown.
@@ -68,6 +68,7 @@ def render(results: Row, *, provenance: bool = False) -> str:
         f"Memory of forward+backward over N, K = {MAIN['k']}, D = {MAIN['d']}": _rows(results),
         "Search: latents to indices": _searches(results),
         f"Search in large codebooks, N = {CELLS_N}": _by_cells(results),
+        f"Training steps with large codebooks, N = {CELLS_N}": _steps(results),
         "Who took no part": _absent(results),
         "Noise": _noise(results),
     }
@@ -83,7 +84,7 @@ def _provenance(results: Row) -> str:
     versions = ", ".join(f"{name} {env[name]}" for name in names if env.get(name))
     return (
         f"`{results['command']}`: {env['device']}, {env['threads']} threads; {versions}; source {env['source']}. "
-        "Medians of interleaved repetitions."
+        f"Medians of interleaved repetitions, {env.get('clock', 'wall time')}."
     )
 
 
@@ -220,6 +221,20 @@ def _by_cells(results: Row) -> str:
     return table(header, lines) if lines else ""
 
 
+def _steps(results: Row) -> str:
+    """Forward and backward beside the exact search of one code."""
+    lines = []
+    for size in STEPS:
+        step = row_of(find(results, "train", **size), "gm-vq")
+        search = row_of(find(results, "search", **size), "gm-vq search")
+        if step is not None and search is not None:
+            times = [_short(row["median_ms"]) for row in (step, search)]
+            ratio = f"{step['median_ms'] / search['median_ms']:.2f}"
+            lines.append([str(size["k"]), str(size["d"]), *times, ratio, f"{step['peak_bytes'] / 2**30:.2f}"])
+    header = ("K", "D", "forward+backward, ms", "gm-vq search, ms", "x search", "extra memory, GiB")
+    return table(header, lines) if lines else ""
+
+
 def _absent(results: Row) -> str:
     reasons: dict[tuple[str, str], list[str]] = {}
     for case in results["cases"]:
@@ -249,5 +264,6 @@ def _noise(results: Row) -> str:
     if others:
         most, where = max(others)
         text += f" Other processes kept {most:.2f} cores busy at most ({where})."
-        text += " These figures are not fit to be shown." if most > DISTURBED else ""
+        wall = results["environment"].get("clock") != "CPU time"
+        text += " These figures are not fit to be shown." if wall and most > DISTURBED else ""
     return text
