@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmvq import GaussianMixtureVQ, Precision, ResidualGMVQ
 from gmvq.functional.kmeans import nearest_code
@@ -88,6 +88,38 @@ def test_what_else_the_layer_knows_comes_along() -> None:
     out = new(latents(2).requires_grad_())
     (out.quantized.square().mean() + out.loss).backward()
     assert new.training
+
+
+def test_training_goes_on_with_more_codes_and_with_fewer() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"encoder": nn.Linear(D, D), "quantizer": started(16, codebook_dim=2)})
+    nn.init.eye_(model["encoder"].weight)  # pyright: ignore[reportArgumentType]
+    optimizer = torch.optim.Adam([{"params": part.parameters(), "lr": 1e-3} for part in model.values()])
+
+    def train(steps: int) -> float:
+        for seed in range(steps):
+            out = model["quantizer"](model["encoder"](latents(seed, 256)))
+            optimizer.zero_grad()
+            ((out.quantized - latents(seed, 256)).square().mean() + out.loss).backward()
+            optimizer.step()
+        return float(((out.quantized - latents(seed, 256)).square().mean()).detach())  # pyright: ignore
+
+    errors = [train(10)]
+    for size in (64, 8):
+        layer = model["quantizer"]
+        known = optimizer.state[layer.project_in]["exp_avg"]
+        with torch.no_grad():
+            z = model["encoder"](latents())
+        model["quantizer"] = resize_codebook(layer, z, size, optimizer=optimizer).layer  # pyright: ignore
+        layer = model["quantizer"]
+        assert optimizer.state[layer.project_in]["exp_avg"] is known
+        assert layer.codebook not in optimizer.state
+        assert {id(p) for p in optimizer.param_groups[1]["params"]} == {id(p) for p in layer.parameters()}
+        before = layer.codebook.detach().clone()
+        errors.append(train(10))
+        assert optimizer.state[layer.codebook]["exp_avg"].shape == (size, 2)
+        assert not torch.equal(layer.codebook, before)
+    assert errors[1] < errors[0] < errors[2]
 
 
 def test_what_cannot_be_resized_says_so() -> None:

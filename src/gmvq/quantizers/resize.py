@@ -63,7 +63,13 @@ class Resized:
 
 
 @torch.no_grad()
-def resize_codebook(layer: GaussianMixtureVQ, latents: Tensor, codebook_size: int) -> Resized:
+def resize_codebook(
+    layer: GaussianMixtureVQ,
+    latents: Tensor,
+    codebook_size: int,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Resized:
     """A layer with more or fewer codes, in the same coordinates, and what that does to its fit.
 
     Mean, scale, projections and schedules are the former layer's; the precision is fitted anew. Learned mixture weights
@@ -73,6 +79,8 @@ def resize_codebook(layer: GaussianMixtureVQ, latents: Tensor, codebook_size: in
         layer: trained, with codes that may all move.
         latents: (..., D), what the codes should fit; more than ``codebook_size`` vectors.
         codebook_size: the new K.
+        optimizer: in training, the one with the layer's parameters: it gets the new layer's in their place, and keeps
+            what it knows of those whose shape stays.
 
     Raises:
         TypeError: a composition: resize its mixtures one by one, and build it anew.
@@ -103,6 +111,8 @@ def resize_codebook(layer: GaussianMixtureVQ, latents: Tensor, codebook_size: in
         codebook = _shrunk(z, codebook, codebook_size) if len(codebook) > codebook_size else codebook
         codebook = lloyd(z, codebook, _AT_THE_END) if codebook_size != layer.codebook_size else codebook
         new = _with_codes(layer, z, codebook)
+        if optimizer is not None:
+            _hand_over(optimizer, layer, new)
         scale = float(layer._divisor(z)) ** 2
         return Resized(new, _fit(z, layer.codebook.to(z.dtype), scale), _fit(z, codebook, scale))
 
@@ -190,6 +200,17 @@ def _with_codes(layer: GaussianMixtureVQ, z: Tensor, codebook: Tensor) -> Gaussi
         new.weight_logits.copy_((counts + 1).log())
     new.straight_through, new.births = layer.straight_through, layer.births
     return new.train(layer.training)
+
+
+def _hand_over(optimizer: torch.optim.Optimizer, layer: GaussianMixtureVQ, new: GaussianMixtureVQ) -> None:
+    """Parameters of the new layer in place of the former one's."""
+    pairs = dict(zip(layer.parameters(), new.parameters(), strict=True))
+    for group in optimizer.param_groups:
+        group["params"] = [pairs.get(parameter, parameter) for parameter in group["params"]]
+    for before, after in pairs.items():
+        state = optimizer.state.pop(before, None)
+        if state and before.shape == after.shape:
+            optimizer.state[after] = state
 
 
 def _fit(z: Tensor, codebook: Tensor, scale: float) -> Fit:

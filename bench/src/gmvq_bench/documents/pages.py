@@ -25,6 +25,7 @@ from ..rate_distortion.report import plot as plot_rates
 from ..rate_distortion.report import tables
 from ..results import read
 from ..robust.report import ablation_table
+from ..speed.table import render as speed_tables
 from . import ragged, uncertainty
 from .verdict import APART, verdict
 
@@ -37,12 +38,16 @@ _PARTS = {
         "soak": ("soak",),
     },
     "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
-    "compositions": {"scales": ("scales",), "ragged": ("ragged",)},
+    "compositions": {"levels": ("levels",), "scales": ("scales",), "ragged": ("ragged",)},
+    "codes": {"codes": ("codes",)},
+    "migration": {"convert": ("convert",)},
     "transplant": {"transplant": ("transplant",)},
     "signals": {"signals": ("signals",)},
     "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
+#: Part of the page on performance -> its results file.
+_SPEED = {"cells": "cells", "layer": "layer_cpu"}
 _FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64")
 
 
@@ -65,6 +70,9 @@ def write_parts(root: Path) -> None:
                 if part == "ragged":
                     values |= ragged.values(found[part])
                 write_between(docs / f"{page}.md", part, render(f"{files[0]}.md.j2", **values))
+    for part, file in _SPEED.items():
+        if file in found:
+            write_between(docs / "performance.md", part, speed_tables(found[file], provenance=True))
     studies = [found[name] for name in sorted(found) if name.startswith("rd_")]
     if studies:
         write_between(docs / "rate_distortion.md", "rate-distortion", _rates(studies, docs))
