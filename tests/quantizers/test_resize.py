@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -92,17 +93,20 @@ def test_what_else_the_layer_knows_comes_along() -> None:
 
 def test_training_goes_on_with_more_codes_and_with_fewer() -> None:
     torch.manual_seed(0)
-    model = nn.ModuleDict({"encoder": nn.Linear(D, D), "quantizer": started(16, codebook_dim=2)})
-    nn.init.eye_(model["encoder"].weight)  # pyright: ignore[reportArgumentType]
+    model: Any = nn.ModuleDict({"encoder": nn.Linear(D, D), "quantizer": started(16, codebook_dim=2)})
+    nn.init.eye_(model["encoder"].weight)
     optimizer = torch.optim.Adam([{"params": part.parameters(), "lr": 1e-3} for part in model.values()])
 
     def train(steps: int) -> float:
+        error = torch.tensor(torch.nan)
         for seed in range(steps):
-            out = model["quantizer"](model["encoder"](latents(seed, 256)))
+            x = latents(seed, 256)
+            out = model["quantizer"](model["encoder"](x))
+            error = (out.quantized - x).square().mean()
             optimizer.zero_grad()
-            ((out.quantized - latents(seed, 256)).square().mean() + out.loss).backward()
+            (error + out.loss).backward()
             optimizer.step()
-        return float(((out.quantized - latents(seed, 256)).square().mean()).detach())  # pyright: ignore
+        return float(error.detach())
 
     errors = [train(10)]
     for size in (64, 8):
@@ -110,7 +114,7 @@ def test_training_goes_on_with_more_codes_and_with_fewer() -> None:
         known = optimizer.state[layer.project_in]["exp_avg"]
         with torch.no_grad():
             z = model["encoder"](latents())
-        model["quantizer"] = resize_codebook(layer, z, size, optimizer=optimizer).layer  # pyright: ignore
+        model["quantizer"] = resize_codebook(layer, z, size, optimizer=optimizer).layer
         layer = model["quantizer"]
         assert optimizer.state[layer.project_in]["exp_avg"] is known
         assert layer.codebook not in optimizer.state

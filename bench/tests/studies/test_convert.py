@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_other_codes_are_counted(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     """Half of the codes moved away: latents that had one of them differ, and theirs are nearer."""
     whole = convert.from_vector_quantize
 
-    def moved(module: object) -> object:
+    def moved(module: Any) -> Any:
         ours = whole(module)
         for name, parameter in ours.named_parameters():
             if name.endswith("codebook"):
