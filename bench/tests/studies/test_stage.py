@@ -22,7 +22,7 @@ def test_records_become_rows() -> None:
     records = [
         {
             **{"data": data, "method": method, "seed": seed, "mse": 0.004, "ssim": 0.5, "perplexity": 100.0},
-            "kid": {"0": 2.0 + seed, "2": 1.0},
+            **{"kid": {"0": 2.0 + seed, "2": 1.0}, "fid": {"0": 300.0, "2": 200.0 + 2 * seed}},
         }
         for data, method, seed in cells
     ]
@@ -36,3 +36,5 @@ def test_records_become_rows() -> None:
     assert len(rows) == 2 + len(stage.DATA) * len(stage.METHODS)
     assert "4.00 ± 0.00" in rows[-1]
     assert "2500 ± " in rows[-1]
+    assert [row.split("|")[3].strip() for row in rows[2:]] == ["2"] * 4
+    assert [row.split("|")[8].split()[0] for row in rows[-2:]] == ["201", "201"]
