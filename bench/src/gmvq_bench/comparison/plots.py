@@ -141,7 +141,11 @@ def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str
         drawn[name] = ax.plot(mean.index, mean, linewidth=1.5, **look)[0]
         heights += [height for height in mean if math.isfinite(height)]
     ax.set(xlabel="step (log)", ylabel="MSE x 1e-3, training (log)")
-    ax.set_xscale("log" if heights else "linear")
+    if heights:
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
+        for which in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+            which(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     _log_ticks(ax, heights)
