@@ -21,6 +21,7 @@ from PIL import Image
 
 from gmvq.cli.training_run import quieten
 from gmvq.data import ImageDataset
+from gmvq.data.decode import decode
 from gmvq.evaluation.batches import image_batches
 from gmvq.evaluation.distances import frechet_distance, kernel_distances
 from gmvq.evaluation.extractors import EfficientNetLite
@@ -61,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     code = make_records("stage", argv, options, settings, cells, measure)
     columns = [COLUMNS / f"{name}.png" for name in ("original", *METHODS)]
     if all(column.is_file() for column in columns):
-        whole = np.concatenate([np.asarray(Image.open(column)) for column in columns], axis=1)
+        whole = np.concatenate([np.asarray(decode(column, 3)) for column in columns], axis=1)
         Image.fromarray(whole).save(FIGURE, quality=90)
     return code
 
