@@ -41,14 +41,6 @@ class Paired:
     p: float | None
     seeds: tuple[int, ...]
 
-    @property
-    def significant(self) -> bool:
-        """Whether the interval in percent leaves out 0."""
-        return (
-            self.percent_interval is not None
-            and not self.percent_interval[0] <= 0 <= self.percent_interval[1]
-        )
-
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     """Compare two methods over the seeds they share."""
