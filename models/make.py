@@ -26,7 +26,7 @@ PACKAGE, RUNS = HERE / "src" / "gmvq_models", HERE.parent / "runs" / "models"
 #: Licences of the weights, as the Hub spells them.
 LICENCES = {"photos": "apache-2.0", "emoji": "ofl-1.1", "speech": "cc-by-sa-3.0", "emoji-prior": "ofl-1.1"}
 #: Optimizer steps, where they are not those of the configuration. The prior overfits after 250 (validation tokens).
-STEPS = {"emoji": 2000, "emoji-prior": 200}
+STEPS = {"emoji-prior": 200}
 
 _NOTO = """
 The pictures of Noto Color Emoji (Debian package `fonts-noto-color-emoji`), copyright 2013-2017 Google Inc. and
