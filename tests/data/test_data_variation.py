@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gmvq.data import open_images
-from gmvq.data.dataset import BRIGHTNESS, CHANCES, CONTRAST, HUE, SATURATION, vary
+from gmvq.data.dataset import BRIGHTNESS, CHANCES, CONTRAST, HUE, SATURATION, TINT, vary
 from gmvq.data.photos import ALL_PHOTOS, PHOTOS
+from gmvq.data.pictures import COPIES, Pictures, TileView
 
 
 def squares(count: int, channels: int = 3) -> np.ndarray:
@@ -18,12 +19,13 @@ def squares(count: int, channels: int = 3) -> np.ndarray:
 
 
 def chances(*columns: float) -> np.ndarray:
-    return np.array([columns])
+    """Of which those that are not given are in the middle, and change nothing."""
+    return np.array([[*columns, *[0.5] * (CHANCES - len(columns))]])
 
 
 def test_the_chance_in_the_middle_changes_nothing() -> None:
     planes = squares(1)
-    assert np.array_equal(vary(planes, chances(0.5, 0.5, 0.5, 0.5, 0.5, 0.5)), planes)
+    assert np.array_equal(vary(planes, chances()), planes)
 
 
 def test_squares_are_turned_in_all_eight_ways_once_flips_are_counted() -> None:
@@ -51,6 +53,31 @@ def test_contrast_and_brightness(channels: int) -> None:
     lighter = vary(planes, chances(0.5, 0.5, 0.5, 0.5, 0.5, 1)).astype(float)
     assert lighter.mean() - planes.mean() == pytest.approx(255 * BRIGHTNESS, abs=0.5)
     assert vary(np.full_like(planes, 250), chances(*[0.999] * CHANCES)).max() == 255
+
+
+def test_a_tint_is_a_factor_on_each_channel() -> None:
+    grey = np.full((1, 3, 8, 8), 100, dtype=np.uint8)
+    tinted = vary(grey, chances(*[0.5] * 6, 1, 0.5, 0))[0, :, 0, 0].astype(float)
+    assert tinted == pytest.approx(100 * np.exp([TINT, 0, -TINT]), abs=0.5)
+
+
+def test_photographs_in_tiles_are_shown_at_smaller_scales_too() -> None:
+    picture = (
+        np.indices((96, 96)).sum(0, keepdims=True).astype(np.uint8).transpose(1, 2, 0)
+    )  # rises by 1 a pixel
+    source = Pictures(
+        read=lambda row: picture, rows=np.arange(1), names="p", description="p", framing="tiles"
+    )
+    chance = np.array([[0.0, 0.5, 0.5, scale] for scale in (0.1, 0.5, 0.9)])
+    index = np.zeros(3, dtype=np.int64)
+    steps = [np.diff(tile[16, 4:-4, 0].astype(float)).mean() for tile in tiles(source, 32, index, chance)]
+    assert steps == pytest.approx([1, 1 / COPIES[0], 1 / COPIES[1]], rel=0.03)
+    # A copy that is smaller than a tile is left out.
+    assert tiles(source, 64, index, chance)[2].shape == (64, 64, 1)
+
+
+def tiles(source: Pictures, size: int, index: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    return TileView(source, size, copies=True).batch(index, index, chance)
 
 
 def test_variation_is_for_training_alone_and_a_function_of_the_draw() -> None:

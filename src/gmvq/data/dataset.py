@@ -21,10 +21,11 @@ from .skipping import Watch
 
 Index = int | tuple[int, int]
 """An item's number, or the pair (item, draw)."""
-#: Largest change of each: an angle of hue, the log of a factor on saturation and on contrast, a share of the range.
-HUE, SATURATION, CONTRAST, BRIGHTNESS = 0.15 * math.pi, 0.3, 0.2, 0.1
+#: Largest change of each: an angle of hue, the log of a factor on saturation and on contrast, a share of the range,
+#: the log of a factor on each channel.
+HUE, SATURATION, CONTRAST, BRIGHTNESS, TINT = 0.15 * math.pi, 0.3, 0.2, 0.1, 0.3
 #: Numbers of chance that a picture takes.
-CHANCES = 6
+CHANCES = 9
 _GREY_AXIS = np.full(3, 1 / math.sqrt(3))
 
 
@@ -43,7 +44,7 @@ class ImageDataset(Dataset[Tensor]):
         flip: include mirror images in the augmentation; turn it off where left and right differ.
         seed: of the augmentation.
         crops: what a crop shows of a picture, as in ``open_images``.
-        vary: include quarter turns and changed colours in the augmentation.
+        vary: include quarter turns, changed colours and, of tiles, smaller copies in the augmentation.
 
     Attributes:
         watch: what happens besides when an item cannot be read.
@@ -85,7 +86,7 @@ class ImageDataset(Dataset[Tensor]):
         if self.scales:
             self._view = ScaleView(source, size, channels, seed, training=augment)
         elif source.framing == "tiles":
-            self._view = TileView(source, size)
+            self._view = TileView(source, size, copies=augment and vary)
         else:
             self._view = PictureView(source, size, crops=source.framing == "crop")
 
@@ -197,8 +198,8 @@ def position(index: int, length: int) -> int:
 def vary(planes: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Turn squares (B, C, size, size) and change their colours, each by its own ``CHANCES`` uniforms, (B, CHANCES).
 
-    A colour x becomes c (M x - m) + m + b: M turns it around the grey axis by the hue and stretches it away from that
-    axis by the saturation, c is the contrast, m the mean of the square, b the brightness.
+    A colour x becomes t (c (M x - m) + m + b): M turns it around the grey axis by the hue and stretches it away from
+    that axis by the saturation, c is the contrast, m the mean of the square, b the brightness, t the tint.
     """
     turned = planes.copy()
     upside_down, transposed = chance[:, 0] < 0.5, chance[:, 1] < 0.5
@@ -213,7 +214,8 @@ def vary(planes: NDArray[np.uint8], chance: NDArray[np.float64]) -> NDArray[np.u
     contrast = np.exp(CONTRAST * sway[:, 2]).astype(np.float32)[:, None, None, None]
     shift = (255 * BRIGHTNESS * sway[:, 3]).astype(np.float32)[:, None, None, None]
     means = values.mean((1, 2, 3), keepdims=True)
-    return np.rint(np.clip(contrast * (values - means) + means + shift, 0, 255)).astype(np.uint8)
+    tint = np.exp(TINT * sway[:, 4 : 4 + planes.shape[1]]).astype(np.float32)[:, :, None, None]
+    return np.rint(np.clip(tint * (contrast * (values - means) + means + shift), 0, 255)).astype(np.uint8)
 
 
 def _colour_matrices(angle: NDArray[np.float64], saturation: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -34,6 +34,8 @@ Uniforms = NDArray[np.float64]
 _SAMPLE = 256
 #: Training crops show between 1 / ZOOM and the whole of the shorter side.
 ZOOM = 1.25
+#: What the sides of the smaller copies are of a photograph's, where copies are asked for.
+COPIES = 0.71, 0.5
 
 
 @dataclass
@@ -128,10 +130,11 @@ class TileView:
     """Squares at full resolution: a fixed grid in eval, uniformly placed crops in training.
 
     An epoch has as many items as the grid has tiles. In training every photograph is equally likely,
-    or the largest would dominate; the item's index then has no meaning, only the draw has.
+    or the largest would dominate; the item's index then has no meaning, only the draw has. With ``copies`` a crop is
+    of the photograph or of one of its smaller ``COPIES``, where they are as large as a tile, alike often.
     """
 
-    def __init__(self, source: Pictures, size: int) -> None:
+    def __init__(self, source: Pictures, size: int, *, copies: bool = False) -> None:
         self._size, self._names = size, [source.name(i) for i in range(len(source))]
         photos = [as_array(source.image(i)) for i in range(len(source))]
         small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
@@ -140,6 +143,7 @@ class TileView:
         self._order = list(self._photos)
         if not self._photos:
             raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
+        self._scales = {i: [photo, *_smaller(photo, size, copies)] for i, photo in self._photos.items()}
         self._grid = [
             (i, y, x)
             for i, photo in self._photos.items()
@@ -152,12 +156,18 @@ class TileView:
 
     def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
-        size, places = self._size, [self._grid[i] for i in indices] if chance is None else []
-        for first, down, right in () if chance is None else chance[:, :3]:
-            i = self._order[int(first * len(self._order))]
-            height, width = (side - size + 1 for side in self._photos[i].shape[:2])
-            places.append((i, int(down * height), int(right * width)))
-        return np.stack([self._photos[i][y : y + size, x : x + size] for i, y, x in places])
+        size = self._size
+        places = (
+            [(self._photos[i], y, x) for i, y, x in (self._grid[i] for i in indices)]
+            if chance is None
+            else []
+        )
+        for first, down, right, scale in () if chance is None else chance[:, :4]:
+            scales = self._scales[self._order[int(first * len(self._order))]]
+            photo = scales[int(scale * len(scales))]
+            height, width = (side - size + 1 for side in photo.shape[:2])
+            places.append((photo, int(down * height), int(right * width)))
+        return np.stack([photo[y : y + size, x : x + size] for photo, y, x in places])
 
     def name(self, index: int) -> str:
         i, y, x = self._grid[index]
@@ -243,13 +253,22 @@ def first_readable(
     raise ValueError(printable(f"none of the {len(rows)} images can be read; {name}: {problem}"))
 
 
-def resized(picture: Any, size: int, box: tuple[float, float, float, float]) -> Pixels:
-    """A part of a picture, left, top, right, bottom, as (size, size, C), antialiased (Lanczos)."""
+def resized(
+    picture: Any, shape: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> Pixels:
+    """A picture or a part of it, left, top, right, bottom, as (*shape, C), antialiased (Lanczos)."""
     pil = require("PIL.Image", "data")
     if isinstance(picture, np.ndarray):
         # PIL's grey pictures have no axis of channels.
         picture = pil.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    return as_array(picture.resize((size, size), pil.Resampling.LANCZOS, box=box))
+    return as_array(picture.resize(shape[::-1], pil.Resampling.LANCZOS, box=box))
+
+
+def _smaller(photo: Pixels, size: int, copies: bool) -> list[Pixels]:
+    """The ``COPIES`` of a photograph, (H, W, C), that are as large as a tile."""
+    height, width = photo.shape[:2]
+    sides = [(int(factor * height), int(factor * width)) for factor in COPIES if copies]
+    return [resized(photo, shape) for shape in sides if min(shape) >= size]
 
 
 def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None) -> Pixels:
@@ -265,7 +284,7 @@ def frame(picture: Pixels | Image, size: int, chance: NDArray[np.float64] | None
     if chance is not None:
         side /= 1 + (ZOOM - 1) * chance[0]
         x, y = int(chance[1] * (width - side)), int(chance[2] * (height - side))
-    return resized(picture, size, (x, y, x + side, y + side))
+    return resized(picture, (size, size), (x, y, x + side, y + side))
 
 
 def as_array(picture: Pixels | Image) -> Pixels:

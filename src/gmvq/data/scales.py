@@ -178,7 +178,7 @@ class ScaleView:
             load = partial(self._load, slot, turn)
             regions = self._slots.take(slot, turn + 1, load, partial(self._regions, chance[places, 1:]))
             for place, region in zip(places, regions, strict=True):
-                squares[place] = resized(region[0], self._size, region[1])
+                squares[place] = resized(region[0], (self._size, self._size), region[1])
         return np.stack(squares)
 
     def name(self, index: int) -> str:

@@ -75,7 +75,7 @@ class ImageDataModule(ResumableData):
         flip: show mirror images too; turn it off where left and right differ.
         crops: what a crop shows of a picture: "scales", parts of it at random scales and places (and tiles of it in
             evaluation); "whole", nearly all of it, scaled down; "auto", the first for pictures much larger than a crop.
-        vary: show quarter turns and changed colours too: more pictures out of few photographs.
+        vary: show quarter turns, changed colours and, of tiles, smaller copies too: more out of few photographs.
         seed: of the order and of the augmentation.
         spatial_dims: 2 for images, 1 for signals.
         value_range: of signals: the values that become 0 and 1; default: -1 and 1 for recordings, for series the range
