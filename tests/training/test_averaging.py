@@ -112,6 +112,12 @@ def test_a_run_begun_without_goes_on_with_it(
     assert_equal_trees(last(straight())["state_dict"], last(tmp_path)["current_model_state"])
 
 
+def test_a_run_that_is_taken_up_at_its_end_has_the_average(fit: Fit, tmp_path: Path) -> None:
+    """As one is that was stopped while it was measured."""
+    ended, again = (fit(tmp_path, average=0.5, resume=resume) for resume in (False, True))
+    assert_equal_trees(ended.model.state_dict(), again.model.state_dict())
+
+
 @pytest.mark.parametrize("decay", [-0.1, 0.0, 1.0])
 def test_decay_out_of_range(decay: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):

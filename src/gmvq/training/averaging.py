@@ -69,6 +69,10 @@ class AveragedWeights(WeightAveraging):
         self._copy_until_started()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As at the end of training, also where a run goes on at its last step and no step is made."""
+        self.on_train_end(trainer, pl_module)
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average. Eval mode may just have started the codebook of the weights in training."""
         if self._average_model is not None and self._copy_until_started():
