@@ -50,7 +50,7 @@ def open_images(
             tiles of it where nothing is augmented; "whole" is nearly all of it, scaled down. "auto" is "scales" for
             files of pictures much larger than the crop: 512 pixels or more, and four crops or more, along the shorter
             side of the median one. The tiles of "photos" are cut at full size unless "scales" is asked for.
-        vary: include quarter turns, changed colours and, of tiles, smaller copies: more pictures out of few photographs.
+        vary: include quarter turns, changed colours and, of tiles, smaller copies: more out of few photographs.
 
     Raises:
         FileNotFoundError: no such path; the message lists the names there are.
