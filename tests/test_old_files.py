@@ -72,17 +72,17 @@ def test_a_run_of_tokens_goes_on(release: Path, expected: dict[str, Any], tmp_pa
 
 def test_models(release: Path, expected: dict[str, Any]) -> None:
     from gmvq.models.weights import model_digest
-    from gmvq.training.checkpoint import load_metadata, load_model
+    from gmvq.training.checkpoint import load_model, open_model
     from gmvq.training.export import likelihood_of
 
     assert model_digest(load_model(release / "model")) == expected["model"]
     assert model_digest(load_model(release / "run")) == expected["checkpoint"]
-    assert load_metadata(release / "model")["metrics"] == {"psnr": 12.5}
-    assert load_metadata(release / "run")["step"] == 1
-    likelihood = likelihood_of(load_metadata(release / "model"))
+    assert open_model(release / "model").notes["metrics"] == {"psnr": 12.5}
+    assert open_model(release / "run").notes["step"] == 1
+    likelihood = likelihood_of(open_model(release / "model").notes)
     assert likelihood is not None
     assert float(likelihood.log_scale) == -1.5
-    assert likelihood_of(load_metadata(release / "run")) is not None
+    assert likelihood_of(open_model(release / "run").notes) is not None
 
 
 def test_a_prior_and_compressed_tokens(release: Path, expected: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ from torch import Tensor
 import gmvq
 import gmvq_bench
 from gmvq.models import VQAutoencoder, build_autoencoder
-from gmvq.training.checkpoint import describe_model, load_metadata, load_model
+from gmvq.training.checkpoint import describe_model, load_model, open_model
 
 SECONDS = 10
 _WAIT = 180
@@ -196,7 +196,7 @@ def run_folder(case: tuple[str, Any], folder: Path) -> None:
     else:
         (folder / name).write_bytes(damage(files[name]))
     model = VQAutoencoder.from_pretrained(folder)
-    load_metadata(folder)
+    open_model(folder)
     config = json.loads((folder / "config.json").read_text())
     half = name == "tensors" and damage.kind == "half"
     _check_model(model, same=_describes_the_same(config) and not half)
@@ -280,7 +280,7 @@ def run_checkpoint(case: tuple[str, Any], folder: Path) -> None:
         file.write_bytes(damage(file.read_bytes()))
     try:
         model = load_model(file)
-        load_metadata(file)
+        open_model(file)
     finally:
         if (folder / "ran").exists():
             raise UnexpectedError("the file ran a command")

@@ -32,7 +32,7 @@ from gmvq.models import build_autoencoder
 from gmvq.tokens import DataRecipe, encode_dataset, read_manifest, verify
 from gmvq.tokens.rows import Rows
 from gmvq.training import load_model
-from gmvq.training.checkpoint import load_metadata
+from gmvq.training.checkpoint import open_model
 from gmvq_bench.results import environment
 
 KIND = "gmvq reliability"
@@ -80,7 +80,7 @@ def speed(checkpoint: str, options: argparse.Namespace, work: Path) -> dict[str,
     Opening the data set, decompression above all, is no part of either; ``ratio_with_opening`` adds it to encode's.
     """
     model = load_model(checkpoint)
-    trained = load_metadata(checkpoint).get("data") or {}
+    trained = open_model(checkpoint).notes.get("data") or {}
     config: Any = model.encoder.config
     size, channels = trained.get("size", 28), int(config["channels"])
     recipe = DataRecipe(options.data, size=size, channels=channels, divided=True)

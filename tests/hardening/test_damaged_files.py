@@ -17,7 +17,7 @@ from gmvq import GroupedGMVQ, ResidualGMVQ
 from gmvq.cli.config_files import check_config_file
 from gmvq.data.decode import MAX_PIXELS, UnreadableImageError, decode, header_shape
 from gmvq.models import VQAutoencoder, build_autoencoder
-from gmvq.training.checkpoint import describe_model, load_metadata, load_model
+from gmvq.training.checkpoint import describe_model, load_model, open_model
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_descriptions_in_a_checkpoint(checkpoint: Path, entry: str, value: Any) 
         load_model(checkpoint)
         return
     with pytest.raises(ValueError, match=f"the entry '{entry}' is missing or damaged"):
-        (load_model if entry == "model" else load_metadata)(checkpoint)
+        (load_model if entry == "model" else open_model)(checkpoint)
 
 
 @pytest.mark.parametrize("entry", ["state_dict", "global_step"])
@@ -162,7 +162,7 @@ def test_a_checkpoint_without_an_entry(checkpoint: Path, entry: str) -> None:
 def test_metadata_of_a_damaged_folder(saved: Path) -> None:
     (saved / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"config\.json: expected the entries format_version"):
-        load_metadata(saved)
+        open_model(saved)
 
 
 _LAUGHS = b"a: &a [x, x]\n" + b"".join(

@@ -28,7 +28,7 @@ from gmvq import GumbelSoftmax, Variance
 from gmvq.functional.schedules import Constant
 from gmvq.training import ImageDataModule, ShardedStrategy, TokenizerModule
 from gmvq.training.averaging import AveragedWeights
-from gmvq.training.critic import Adversarial
+from gmvq.training.stage import Adversarial
 
 STEPS, STOP, KILL = 12, 8, 10
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gmvq.training import TokenizerModule
-from gmvq.training.critic import Adversarial
+from gmvq.training.stage import Adversarial
 
 Fit = Callable[..., TokenizerModule]
 

@@ -16,7 +16,7 @@ from gmvq.models import VQAutoencoder
 from gmvq.objectives import negative_evidence
 from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.training import ImageDataModule, TokenizerModule, load_model, read_checkpoint
-from gmvq.training.checkpoint import find_model, load_metadata
+from gmvq.training.checkpoint import find_model, open_model
 from gmvq.training.export import export_run, likelihood_of
 from gmvq.training.optimizer import learning_rate_factor, seed_step
 
@@ -208,11 +208,11 @@ def test_load_model_from_every_place(trained: Path, fit: Fit, images: str, tmp_p
         assert not model.training
         torch.testing.assert_close(model.reconstruct(x), expected, msg=str(place))
     for place in (last, run_dir):
-        likelihood = likelihood_of(load_metadata(place))
+        likelihood = likelihood_of(open_model(place).notes)
         assert likelihood is not None
         torch.testing.assert_close(likelihood.log_scale, module.likelihood.log_scale)
-        assert load_metadata(place)["step"] == 3
-        assert load_metadata(place)["data"]["path"] == images
+        assert open_model(place).notes["step"] == 3
+        assert open_model(place).notes["data"]["path"] == images
 
 
 def test_the_newer_of_model_and_checkpoint_counts(trained: Path, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from trees import assert_equal_trees
 
 from gmvq.models import VQAutoencoder
 from gmvq.training import TokenizerModule, load_model, read_checkpoint
-from gmvq.training.critic import Adversarial, Critic, adaptive_weight
-from gmvq.training.stage import Stage, build_stage, perceptual_distance
+from gmvq.training.stage import Adversarial, Critic, Stage, adaptive_weight, build_stage, perceptual_distance
 
 Fit = Callable[..., TokenizerModule]
 SendSignal = Callable[..., Any]

@@ -62,12 +62,12 @@ class AveragedWeights(WeightAveraging):
             trainer.precision_plugin.convert_module(self._average_model)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, *more: Any, **named: Any
     ) -> None:
         for part in _mixtures(pl_module):
             part.settle()
         self._copy_until_started()
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, *more, **named)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """As at the end of training, also where a run goes on at its last step and no step is made."""

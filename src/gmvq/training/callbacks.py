@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..files import atomic_file, check_space, inside
+from ..files import PathLike, atomic_file, check_space, inside
 from .checkpoint import LAST
 from .history import HistoryWriter, is_logged
 from .ranks import end_watch
@@ -41,22 +39,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         loaded, self._loaded = self._loaded, None
         return super().load_checkpoint(path, *args, **kwargs) if loaded is None else loaded
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: PathLike, *_: Any, **__: Any) -> None:
         with atomic_file(path, sync=True) as file:
             torch.save(checkpoint, file)
-
-
-class AtStart(Callback):
-    """Call a function once, in the first process, when all is set up and the first step is about to be made."""
-
-    def __init__(self, function: Callable[[Trainer], None]) -> None:
-        self._function = function
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._function(trainer)
 
 
 class LastCheckpoint(Callback):
@@ -69,7 +54,7 @@ class LastCheckpoint(Callback):
     logged step.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], every: int) -> None:
+    def __init__(self, run_dir: PathLike, every: int) -> None:
         self.path = inside(run_dir, *LAST.parts)
         self._every = every
         self._total = self._step = 0
@@ -91,9 +76,7 @@ class LastCheckpoint(Callback):
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         step = trainer.global_step
         if step == self._step:  # gradients are still being accumulated: no state to go on from
             return
@@ -110,22 +93,13 @@ class LastCheckpoint(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that goes on from a checkpoint does not validate again at its step, so that is done first."""
-        self.on_train_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._due:
             self._due = False
             trainer.save_checkpoint(self.path)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    on_train_end = on_validation_end
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Do not make the user wait for the end of a long validation."""
         if self._received is not None and trainer.world_size == 1:
             trainer.save_checkpoint(self.path)

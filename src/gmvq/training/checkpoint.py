@@ -18,7 +18,7 @@ from ..files import PathLike
 from ..models.autoencoder import VQAutoencoder
 from ..models.hub import PREFIX, is_hub_name, resolve
 from ..models.interface import networks_of
-from ..models.pretrained import CONFIG, build_described, read_config
+from ..models.pretrained import CONFIG, WEIGHTS, build_described, read_config
 from ..models.weights import check_values, mismatches
 from ..reading import check_plain, not_a_file, open_input, open_zip, parse_json
 from .notes import check_notes
@@ -64,14 +64,16 @@ class Opened(NamedTuple):
 
 
 def open_model(path: PathLike, *, map_location: str | torch.device = "cpu") -> Opened:
-    """``load_model`` and ``load_metadata`` in one reading of the file."""
+    """As ``load_model``, and what is known about the training: ``data``, ``likelihood``, ``step``; {} if nothing."""
     found = find_model(path)
     if isinstance(found, Path) and found.is_file():
         checkpoint = read_checkpoint(found)
         model, notes = rebuild_model(checkpoint, found), _notes_of(checkpoint, found)
     else:
         folder = resolve(found)
-        model, notes = VQAutoencoder.from_pretrained(folder), _notes_in(folder)
+        file = folder / CONFIG
+        notes = check_notes(read_config(file, VQAutoencoder.__name__).get("metadata"), file)
+        model = VQAutoencoder.from_pretrained(folder)
     return Opened(model.to(map_location).eval(), notes, found if isinstance(found, Path) else None)
 
 
@@ -87,19 +89,17 @@ def find_model(path: PathLike) -> Path | str:
         return name
     here = Path(name).expanduser()
     if here.is_file():
-        return here.parent if here.name in ("config.json", "model.safetensors") else here
+        return here.parent if here.name in (CONFIG, WEIGHTS) else here
     if here.is_dir():
-        candidates = [file for file in (here / "last.ckpt", here / LAST) if file.is_file()]
-        candidates += [
-            file for file in (here / "config.json", here / EXPORT / "config.json") if file.is_file()
-        ]
+        places = (here / "last.ckpt", here / LAST, here / CONFIG, here / EXPORT / CONFIG)
+        candidates = [file for file in places if file.is_file()]
         if not candidates:
             raise FileNotFoundError(
                 f"{here} holds no model: expected a run folder (with {LAST} or {EXPORT}/), or a folder with "
                 "config.json and model.safetensors"
             )
         newest = max(candidates, key=lambda file: file.stat().st_mtime_ns)
-        return newest.parent if newest.name == "config.json" else newest
+        return newest.parent if newest.name == CONFIG else newest
     if is_hub_name(name) and not here.parent.is_dir() and here.suffix != ".ckpt":
         return name
     if os.path.lexists(here):
@@ -175,7 +175,7 @@ def rebuild_model(checkpoint: Mapping[str, Any], path: PathLike) -> VQAutoencode
 
 def weights_of(checkpoint: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """The tensors whose names begin with ``prefix``, by the rest of their names."""
-    found = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(name, str)}
+    found = {str(name): value for name, value in checkpoint["state_dict"].items()}
     return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
@@ -207,19 +207,6 @@ def describe_model(model: VQAutoencoder) -> dict[str, Any]:
         "quantizer": model.quantizer.to_config(),
         "layout": model.layout,
     }
-
-
-def load_metadata(path: PathLike) -> dict[str, Any]:
-    """Return what is known about the training of a model: ``data``, ``likelihood``, ``step``; {} if nothing."""
-    found = find_model(path)
-    if isinstance(found, Path) and found.is_file():
-        return _notes_of(read_checkpoint(found), found)
-    return _notes_in(resolve(found))
-
-
-def _notes_in(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    return check_notes(read_config(file, VQAutoencoder.__name__).get("metadata"), file)
 
 
 def _notes_of(checkpoint: Mapping[str, Any], path: PathLike) -> dict[str, Any]:

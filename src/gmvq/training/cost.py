@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..evaluation.metrics import CodebookMetrics
@@ -69,15 +69,13 @@ def measure_cost(
         step = _step(module, images)
         step()
         step_flops = _flops(step)
-        memory = _activations(
-            step, device, known={p.untyped_storage().data_ptr() for p in module.parameters()}
-        )
-        step_seconds = _seconds(step, device, seconds)
+        memory = _activations(step, module, device)
+        step_seconds = _seconds(step, seconds)
         model.eval()
         tokens = model.encode(images)
         calls = (lambda: model.encode(images)), (lambda: model.decode(tokens))
         flops = [_flops(call) // shape[0] for call in calls]
-        speeds = [int((tokens >= 0).sum()) / _seconds(call, device, seconds) for call in calls]
+        speeds = [int((tokens >= 0).sum()) / _seconds(call, seconds) for call in calls]
     codes = CodebookMetrics(code_sizes(model.quantizer))
     codes.update(tokens[:1])
     return Cost(
@@ -126,13 +124,14 @@ def _flops(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def _activations(step: Callable[[], Any], device: torch.device, known: set[int]) -> int:
-    """Bytes of what autograd keeps in a step beside ``known`` storages; on a GPU the most that is allocated."""
+def _activations(step: Callable[[], Any], module: TokenizerModule, device: torch.device) -> int:
+    """Bytes of what autograd keeps in a step beside the parameters; on a GPU the most that is allocated."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
+    known = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -146,19 +145,7 @@ def _activations(step: Callable[[], Any], device: torch.device, known: set[int])
     return sum(kept.values())
 
 
-def _seconds(call: Callable[[], Any], device: torch.device, most: float) -> float:
-    """The median time of a call that is repeated for a while."""
-    times: list[float] = []
-    call()
-    while not times or (sum(times) < most and len(times) < 100):
-        _wait(device)
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def _seconds(call: Callable[[], Any], least: float) -> float:
+    """The median time of a call that is repeated for a while; of one on a GPU with its work there."""
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=least).median

@@ -27,7 +27,6 @@ from .data import ImageDataModule
 from .module import TokenizerModule
 
 PARTS = ("encoder", "decoder", "quantizer")
-Part = Literal["encoder", "decoder", "quantizer"]
 #: Arguments of ``TokenizerModule`` that say which model it is, and not how it is trained.
 _OF_THE_MODEL = (
     *("network", "channels", "downsample", "dim", "spatial_dims", "codebook_size", "codebook_dim"),
@@ -43,11 +42,7 @@ def options_of(path: PathLike) -> list[str]:
 
     Of a model whose training is not known they are those of its networks and the number of its codes.
 
-    Args:
-        path: as in ``load_model``.
-
-    Raises:
-        FileNotFoundError, ValueError: as ``load_model``.
+    ``path`` and errors are as in ``load_model``.
     """
     settings = _settings_of(path)
     named = {f"model.{name}": settings[name] for name in _OF_THE_MODEL if settings.get(name) is not None}
@@ -198,9 +193,5 @@ def _latents(model: VQAutoencoder, data: ImageDataModule) -> Tensor:
         first = model._latents(images[0][None]).flatten(0, -2)
         count = min(len(images), -(-wanted // len(first)))
         chosen = torch.utils.data.Subset(images, torch.linspace(0, len(images) - 1, count).long().tolist())
-        device = first.device
-        found = [
-            model._latents(batch).flatten(0, -2)
-            for batch in image_batches(chosen, batch_size=64, device=device)
-        ]
-    return torch.cat(found)
+        batches = image_batches(chosen, batch_size=64, device=first.device)
+        return torch.cat([model._latents(batch).flatten(0, -2) for batch in batches])

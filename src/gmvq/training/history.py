@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..evaluation.history import parse_line
-from ..files import open_append, telling_full_disk, write_text
+from ..files import PathLike, open_append, telling_full_disk, write_text
 from ..reading import read_text
 
 
@@ -26,7 +24,7 @@ class HistoryWriter(Logger):
     written and flushed at once, so a run that is killed leaves a readable file. Only rank 0 writes.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: PathLike) -> None:
         super().__init__()
         self.path = Path(path)
 
@@ -38,8 +36,7 @@ class HistoryWriter(Logger):
     def version(self) -> str:
         return "0"
 
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Nothing: the configuration is in config.yaml."""
 
     @rank_zero_only
@@ -59,11 +56,8 @@ class HistoryWriter(Logger):
         """Drop the lines after ``step``, and half lines: a run that goes on from there writes them again."""
         if not self.path.is_file():
             return
-        kept = [
-            line
-            for line in read_text(self.path, "replace").splitlines()
-            if (number := _step_of(line)) is not None and number <= step
-        ]
+        lines = read_text(self.path, "replace").splitlines()
+        kept = [line for line in lines if (row := parse_line(line)) and row["step"] <= step]
         write_text(self.path, "".join(line + "\n" for line in kept))
 
 
@@ -71,8 +65,3 @@ def is_logged(trainer: Trainer, step: int) -> bool:
     """Whether Lightning logs the training step after which ``step`` steps are done."""
     interval: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by a helper)
     return interval > 0 and step % interval == 0
-
-
-def _step_of(line: str) -> int | None:
-    row = parse_line(line)
-    return None if row is None else int(row["step"])

@@ -22,7 +22,6 @@ from ..quantizers.parts import Objective, Precision, Variance
 from ..quantizers.start import Pool
 from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
-from .critic import Adversarial
 from .history import is_logged
 from .optimizer import (
     build_optimizer,
@@ -34,7 +33,7 @@ from .optimizer import (
 )
 from .parts import LIKELIHOODS, build_model
 from .sharding import Divisible
-from .stage import build_stage
+from .stage import Adversarial, build_stage
 
 _NO_SETTINGS = ("self", "autoencoder", "__class__")
 _QUANTIZER = {name: p.default for name, p in inspect.signature(GaussianMixtureVQ).parameters.items()}

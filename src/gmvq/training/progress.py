@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from ..data.loader import ResumableLoader
@@ -31,34 +30,22 @@ _SHOWN = (
 )
 
 
-class StepProgress(ProgressBar):
-    """Show how far training is, how fast, and the figures that tell whether it works.
+class StepProgress(Callback):
+    """Show in the first process how far training is, how fast, and the figures that tell whether it works.
 
     Lightning's own bars start again with every epoch, of which a small data set has a hundred.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._enabled = True
-        self._total = 0
-        self._note = ""
-        self._progress = Progress("steps")
-
-    def disable(self) -> None:
-        self._enabled = False
-
-    def enable(self) -> None:
-        self._enabled = True
+        self._progress, self._total, self._note = Progress("steps", quiet=True), 0, ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._total = int(trainer.estimated_stepping_batches)
-        self._progress = Progress("steps", quiet=not self._enabled)
+        self._progress = Progress("steps", quiet=not trainer.is_global_zero)
         self._progress(trainer.global_step, self._total)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._enabled and is_logged(trainer, trainer.global_step):
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        if trainer.is_global_zero and is_logged(trainer, trainer.global_step):
             values = trainer.callback_metrics
             shown = [f"{label} {float(values[key]):{style}}" for key, label, style in _SHOWN if key in values]
             self._note = "  ".join(shown)
@@ -67,7 +54,7 @@ class StepProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._progress.stop()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, *_: Any, **__: Any) -> None:
         self._progress.stop()
 
 
@@ -91,9 +78,7 @@ class DataWait(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused += time.perf_counter() - self._pause
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         if is_logged(trainer, trainer.global_step):
             pl_module.log(DATA_WAIT, self._share(trainer), logger=False, rank_zero_only=True)
 

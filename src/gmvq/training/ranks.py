@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from ..reading import read_text
 
@@ -36,10 +37,9 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
     watch = _Watch(command, go_on)
     threading.Thread(target=watch.run, daemon=True).start()
     try:
-        with _asked_to_end(watch):
+        with _asked_to_end(watch), _no_observer():
             try:
-                with _no_observer():
-                    yield
+                yield
             except RuntimeError:
                 # A collective reports a lost connection at once; the thread finds out whose it was, and ends the
                 # process, or the handler does, where torchrun asks to end before that.
@@ -60,16 +60,18 @@ class _Watch:
     def __init__(self, command: str, go_on: Callable[[], str]) -> None:
         self._command, self._go_on = command, go_on
         self._rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-        parent = _parent_rank()
         # At once: with torchrun the others are there already, and may be gone at the next look.
-        self._known = ({} if parent is None else {os.getppid(): parent}) | self._family()
+        self._known = _family(self._rank)
+        if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
+            # Lightning started this process from rank 0.
+            self._known[os.getppid()] = 0
 
     def run(self) -> None:
         while not _over.wait(_SECONDS):
             self.look()
 
     def look(self) -> None:
-        self._known |= self._family()
+        self._known |= _family(self._rank)
         lost = {pid: rank for pid, rank in self._known.items() if not _is_alive(pid)}
         if not lost or _over.is_set():
             return
@@ -83,9 +85,6 @@ class _Watch:
                 flush=True,
             )
         os._exit(1)
-
-    def _family(self) -> dict[int, int]:
-        return {pid: rank for pid, rank in _family().items() if rank != self._rank}
 
 
 @contextmanager
@@ -110,34 +109,25 @@ def _asked_to_end(watch: _Watch) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _parent_rank() -> int | None:
-    """0 in a process that Lightning started from rank 0; None elsewhere."""
-    own = "LOCAL_RANK" in os.environ and os.environ["LOCAL_RANK"] != "0"
-    return 0 if own and "TORCHELASTIC_RUN_ID" not in os.environ else None
-
-
-def _family() -> dict[int, int]:
-    """The ranks of this process's children and siblings that are processes of a run, by their pid."""
+def _family(own: int) -> dict[int, int]:
+    """The ranks of this process's children and siblings that are other processes of the run, by their pid."""
     found: dict[int, int] = {}
     for parent in (os.getpid(), os.getppid()):
         for file in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                for pid in read_text(file).split():
-                    rank = _rank_of(int(pid))
-                    if rank is not None and int(pid) != os.getpid():
-                        found[int(pid)] = rank
+                for pid in map(int, read_text(file).split()):
+                    rank = _rank_of(pid)
+                    if rank not in (None, own):
+                        found[pid] = rank
     return found
 
 
 def _rank_of(pid: int) -> int | None:
     """The rank that a process was started as, in its environment; None if it is none of a run."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        entries = dict(
-            entry.split("=", 1)
-            for entry in read_text(f"/proc/{pid}/environ", "replace").split("\0")
-            if "=" in entry
-        )
-        if entries.get("MASTER_PORT") == os.environ.get("MASTER_PORT") and "MASTER_PORT" in entries:
+        text = read_text(f"/proc/{pid}/environ", "replace")
+        entries = dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+        if entries["MASTER_PORT"] == os.environ["MASTER_PORT"]:
             return int(entries["RANK"] if "RANK" in entries else entries["LOCAL_RANK"])
     return None
 
@@ -150,18 +140,8 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-@contextmanager
-def _no_observer() -> Iterator[None]:
+def _no_observer() -> Any:
     """Keep Lightning from killing all processes without a word when one that it started is lost."""
-    from lightning.pytorch.strategies.launchers import subprocess_script as launchers
+    from lightning.pytorch.strategies.launchers import subprocess_script
 
-    name = "_launch_process_observer"
-    own = getattr(launchers, name, None)
-    if own is None:
-        yield
-        return
-    setattr(launchers, name, lambda processes: None)
-    try:
-        yield
-    finally:
-        setattr(launchers, name, own)
+    return mock.patch.object(subprocess_script, "_launch_process_observer", create=True)

@@ -1,16 +1,157 @@
-"""``Stage``: what a training minimises beside its bound, a perceptual distance and a discriminator's judgement."""
+"""What a training minimises beside its bound: a perceptual distance, and the judgement of a discriminator.
+
+Both losses of an adversarial step are made in one pass and minimised by one optimizer. Each reaches its own weights
+alone: the discriminator learns from a reconstruction without a history, and judges it for the decoder with constant
+weights.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from ..errors import check_choice, check_positive
 from ..evaluation.extractors import WIDTHS, EfficientNetLite
-from .critic import Adversarial, Critic, adaptive_weight
+from ..functional.distributed import all_reduce_sum, world_size
+
+#: What an average of the discriminator's outputs keeps in a step.
+_DECAY = 0.99
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """The discriminator's options; with weight 0 there is none.
+
+    Args:
+        weight: weight of the adversarial term; with ``adaptive`` it is relative to the rest of the loss, such as 0.5.
+        sees: what is judged: "pixels" (a PatchGAN), or "features" of the packaged EfficientNet-Lite0 at four scales.
+        start: share of the training that runs without it, 0 to 1.
+        adaptive: multiply the weight by the ratio of the two gradients' norms at the decoder's last layer.
+        lecam: weight of LeCam regularisation of the discriminator; 0: none.
+        width: channels of the discriminator's first layer.
+        lr: highest learning rate of the discriminator.
+
+    Raises:
+        ValueError: an option out of range.
+
+    Example:
+        >>> from gmvq.training import TokenizerModule
+        >>> module = TokenizerModule(adversarial=Adversarial(0.5, start=0.3))
+    """
+
+    weight: float = 0.0
+    sees: Literal["pixels", "features"] = "pixels"
+    start: float = 0.5
+    adaptive: bool = True
+    lecam: float = 0.001
+    width: int = 32
+    lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_choice("adversarial.sees", self.sees, ("pixels", "features"))
+        check_positive("adversarial.width", self.width)
+        check_positive("adversarial.lr", self.lr)
+        if not (0 <= self.weight < math.inf and 0 <= self.lecam < math.inf and 0 <= self.start <= 1):
+            raise ValueError(
+                "adversarial: expected weight >= 0, lecam >= 0 and 0 <= start <= 1, got "
+                f"{self.weight}, {self.lecam} and {self.start}"
+            )
+
+
+class Critic(nn.Module):
+    r"""Discriminators D_i of several views of an image, the hinge loss, and LeCam regularisation.
+
+    .. math:: L_D = \tfrac12 E [1 - D(x)]_+ + \tfrac12 E [1 + D(\hat x)]_+
+              + \lambda \left( E [D(x) - a_{\hat x}]_+^2 + E [a_x - D(\hat x)]_+^2 \right), \quad L_G = -E D(\hat x)
+
+    a_x and a_xhat are moving averages of D(x) and D(xhat) (Tseng et al. 2021, arXiv 2104.03310). E is over images
+    and places, then over the views.
+
+    Args:
+        options: of the discriminator.
+        channels: of each view, which is a map (B, channels[i], H_i, W_i).
+        seed: of the first weights.
+
+    Attributes:
+        averages: a_x and a_xhat, (2,).
+    """
+
+    averages: Tensor
+
+    def __init__(self, options: Adversarial, channels: tuple[int, ...], seed: int) -> None:
+        super().__init__()
+        self.options = options
+        build = _patches if options.sees == "pixels" else _head
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = nn.ModuleList(build(count, options.width) for count in channels)
+        self.register_buffer("averages", torch.zeros(2))
+
+    def forward(self, real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(L_G, L_D) of views of images and of their reconstructions; in training mode the averages move."""
+        for_decoder = [
+            functional_call(head, {name: value.detach() for name, value in head.named_parameters()}, (view,))
+            for head, view in zip(self.heads, fake, strict=True)
+        ]
+        of_real, of_fake = (
+            [head(view.detach()) for head, view in zip(self.heads, views, strict=True)]
+            for views in (real, fake)
+        )
+        loss = 0.5 * (_mean([F.relu(1.0 - d) for d in of_real]) + _mean([F.relu(1.0 + d) for d in of_fake]))
+        if self.options.lecam:
+            past_real, past_fake = self.averages.clone().unbind()
+            above = [F.relu(d - past_fake).square() for d in of_real]
+            below = [F.relu(past_real - d).square() for d in of_fake]
+            loss = loss + self.options.lecam * (_mean(above) + _mean(below))
+        if self.training:
+            means = torch.stack([_mean(of_real), _mean(of_fake)]).detach()
+            self.averages.lerp_((all_reduce_sum(means) / world_size()).to(self.averages), 1.0 - _DECAY)
+        return -_mean(for_decoder), loss
+
+
+def adaptive_weight(loss: Tensor, adversarial: Tensor, decoder: nn.Module) -> Tensor:
+    """|grad_L loss| / (|grad_L adversarial| + 1e-6), at most 1e4, a constant (Esser et al. 2021, arXiv 2012.09841).
+
+    ``loss`` is that of the reconstruction and ``adversarial`` L_G, both 0-d; over processes their means count. L is the
+    weight matrix or kernel that the decoder registers last.
+    """
+    weights = [value for value in decoder.parameters() if value.ndim > 1 and value.requires_grad]
+    if not weights:
+        raise ValueError(
+            "model.adversarial.adaptive compares gradients at the decoder's last layer, and the decoder has no weight "
+            "that is trained; set model.adversarial.adaptive=false"
+        )
+    grads = [torch.autograd.grad(value, weights[-1], retain_graph=True)[0] for value in (loss, adversarial)]
+    norms = all_reduce_sum(torch.stack(grads)).flatten(1).norm(dim=1) / world_size()
+    return (norms[0] / (norms[1] + 1e-6)).clamp(max=1e4)
+
+
+def _mean(logits: list[Tensor]) -> Tensor:
+    return torch.stack([values.mean() for values in logits]).mean()
+
+
+def _patches(channels: int, width: int) -> nn.Sequential:
+    """Logits of overlapping patches of 26 pixels, every fourth pixel (Isola et al. 2017, arXiv 1611.07004)."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)),
+        *(nn.Conv2d(width, 2 * width, 4, 2, 1), nn.GroupNorm(1, 2 * width), nn.LeakyReLU(0.2)),
+        *(nn.Conv2d(2 * width, 4 * width, 3, 1, 1), nn.GroupNorm(1, 4 * width), nn.LeakyReLU(0.2)),
+        nn.Conv2d(4 * width, 1, 3, 1, 1),
+    )
+
+
+def _head(channels: int, width: int) -> nn.Sequential:
+    """Logits of every place of a map of features."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, width, 3, 1, 1), nn.GroupNorm(1, width), nn.LeakyReLU(0.2)),
+        nn.Conv2d(width, 1, 1),
+    )
 
 
 def perceptual_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
@@ -28,12 +169,7 @@ def perceptual_distance(maps: list[Tensor], others: list[Tensor]) -> Tensor:
 def build_stage(
     perceptual: float, adversarial: Adversarial, channels: int, spatial_dims: int, seed: int
 ) -> Stage | None:
-    """The stage of these options; None where all weights are 0.
-
-    Raises:
-        ValueError: a negative weight, or data that are no images.
-        MissingExtraError: as ``Stage``.
-    """
+    """The stage of these options; None where all weights are 0."""
     if not 0 <= perceptual < math.inf:
         raise ValueError(f"perceptual must not be negative or infinite, got {perceptual}")
     if not (perceptual or adversarial.weight):

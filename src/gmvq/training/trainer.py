@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from ..errors import require
+from ..errors import import_or_tell, require
 from ..files import real_path
 from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
-from .callbacks import AtomicCheckpointIO, AtStart, LastCheckpoint
+from .callbacks import AtomicCheckpointIO, LastCheckpoint
 from .history import HistoryWriter
 from .progress import DataWait, LoggedPictures, StepProgress
 from .sharding import ShardedStrategy
@@ -48,23 +48,24 @@ def build_trainer(
         cuda = torch.cuda.is_available() and options["accelerator"] in ("auto", "gpu", "cuda")
         options["precision"] = recommended_precision("cuda" if cuda else "cpu")
     averaging = [AveragedWeights(config.average)] if config.average else []
-    callbacks: list[Callback] = [AtStart(begin), *averaging, LastCheckpoint(run_dir, config.save_every)]
-    callbacks += [LoggedPictures(), DataWait(run_dir / "run.json")]
+    callbacks: list[Callback] = [
+        LambdaCallback(on_train_start=lambda trainer, _: begin(trainer) if trainer.is_global_zero else None),
+        *averaging,
+        LastCheckpoint(run_dir, config.save_every),
+        LoggedPictures(),
+        DataWait(run_dir / "run.json"),
+    ]
     if options["enable_progress_bar"] is not False:
         callbacks.append(StepProgress())
     keep_best = getattr(config, "keep_best", False)
     if keep_best:
-        callbacks.append(
-            ModelCheckpoint(
-                run_dir / "checkpoints",
-                filename="best",
-                monitor="validation/mse",
-                enable_version_counter=False,
-            )
-        )
-    sharded = {"strategy": ShardedStrategy()} if options["strategy"] == "fsdp" else {}
+        best = {"filename": "best", "monitor": "validation/mse", "enable_version_counter": False}
+        callbacks.append(ModelCheckpoint(run_dir / "checkpoints", **best))
+    given = {**dict(options), "enable_progress_bar": False}
+    if options["strategy"] == "fsdp":
+        given["strategy"] = ShardedStrategy()
     return Trainer(
-        **{**dict(options), **sharded},
+        **given,
         callbacks=callbacks,
         logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(config.logger, run_dir, step)],
         plugins=[AtomicCheckpointIO(checkpoint)],
@@ -89,12 +90,7 @@ def _tensorboard(run_dir: Path, from_step: int) -> Logger:
 
 def _wandb(run_dir: Path, from_step: int) -> Logger:
     """The variables WANDB_PROJECT, WANDB_MODE and so on do what they do everywhere; a run that goes on keeps its id."""
-    try:
-        require("wandb", "train")
-    except ImportError as error:
-        raise ImportError(
-            "--logger wandb needs the package wandb; install it with: pip install wandb"
-        ) from error
+    import_or_tell("wandb", "pip install wandb")
     latest = run_dir / "wandb" / "latest-run"
     more: dict[str, Any] = {}
     if from_step and latest.exists():
