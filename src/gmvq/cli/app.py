@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import require
 from .common import option, positive, say, switch, tell
-from .loaded import Loaded, load, parser_for_model
-
-if TYPE_CHECKING:
-    from ..prior import TokenPrior
+from .loaded import load, parser_for_model
 
 
 def run(argv: Sequence[str]) -> int:
@@ -26,7 +22,13 @@ def run(argv: Sequence[str]) -> int:
     from ..app.serve import serving, wait
 
     check_model(loaded.model)
-    prior = _prior(options, loaded)
+    prior = None
+    if options.prior:
+        from ..prior.opening import open_prior
+        from .sample import check_tokenizer
+
+        prior, notes = open_prior(options.prior, map_location=next(loaded.model.parameters()).device)
+        check_tokenizer(prior.spec, notes, loaded, str(options.checkpoint))
     title = Path(options.checkpoint).absolute().name
     with serving(loaded.model, prior, title=title, port=options.port, share=options.share) as addresses:
         tell(f"{title}: {' and '.join(addresses)}")
@@ -38,18 +40,6 @@ def run(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             say("\nstopped; what was uploaded is gone")
     return 0
-
-
-def _prior(options: argparse.Namespace, loaded: Loaded) -> TokenPrior | None:
-    """The prior of --prior, compared with the tokenizer."""
-    if not options.prior:
-        return None
-    from ..prior.opening import open_prior
-    from .sample import check_tokenizer
-
-    prior, notes = open_prior(options.prior, map_location=next(loaded.model.parameters()).device)
-    check_tokenizer(prior.spec, notes, loaded, str(options.checkpoint))
-    return prior
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import io
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 from unittest import mock
 
@@ -75,23 +75,20 @@ def _parser_of(command: Command, argv: list[str]) -> argparse.ArgumentParser:
     def found(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         raise _Found(parser)
 
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
-        try:
-            kinds = (
-                (Parser, "parse_known_args"),
-                (argparse.ArgumentParser, "parse_args"),
-                (require("jsonargparse", "train").ArgumentParser, "parse_args"),
-            )
-            for kind, method in kinds:
-                stack.enter_context(mock.patch.object(kind, method, found))
+    try:
+        with (
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            mock.patch.object(Parser, "parse_known_args", found),
+            mock.patch.object(argparse.ArgumentParser, "parse_args", found),
+            mock.patch.object(require("jsonargparse", "train").ArgumentParser, "parse_args", found),
+        ):
             command(argv)
-        except _Found as stop:
-            return stop.parser
-        except ImportError:
-            # An extra is absent.
-            pass
+    except _Found as stop:
+        return stop.parser
+    except ImportError:
+        # An extra is absent.
+        pass
     return argparse.ArgumentParser()
 
 

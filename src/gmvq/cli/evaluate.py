@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..progress import Progress
 from .common import option, positive, say, tell
@@ -23,11 +22,6 @@ from .loaded import (
     parser_for_model,
 )
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from ..data import TrainingSet
-
 
 def run(argv: Sequence[str]) -> int:
     """Evaluate; return 0, or 1 if an item could not be read."""
@@ -37,7 +31,14 @@ def run(argv: Sequence[str]) -> int:
     check_fid(options, loaded)
     images = open_data(options, loaded)
 
-    from ..evaluation import evaluate, format_table, open_extractor, write_metrics
+    from ..evaluation import (
+        evaluate,
+        format_generation,
+        format_table,
+        open_extractor,
+        reconstruction_metrics,
+        write_metrics,
+    )
     from ..training.export import likelihood_of
 
     extractor = open_extractor(options.inception) if options.fid else None
@@ -56,29 +57,15 @@ def run(argv: Sequence[str]) -> int:
     tell(format_table(evaluation))
     figures = evaluation.to_dict() | loaded.spend
     if extractor is not None:
-        figures["reconstruction"] = _fid(options, loaded, images, extractor)
+        more = {"limit": options.limit, "resamples": options.resamples, **loaded.spend}
+        metrics = reconstruction_metrics(
+            loaded.model, images, extractor, batch_size=options.batch_size, **more
+        )
+        tell(f"\n{format_generation(metrics)}")
+        figures["reconstruction"] = metrics.to_dict()
     target = write_metrics(_target(options, loaded), figures)
     say(f"written to {target}")
     return list_skipped(target, options, loaded, images)
-
-
-def _fid(
-    options: argparse.Namespace, loaded: Loaded, images: TrainingSet, extractor: nn.Module
-) -> dict[str, Any]:
-    """Print rFID and its like, and return them for the file."""
-    from ..evaluation import format_generation, reconstruction_metrics
-
-    metrics = reconstruction_metrics(
-        loaded.model,
-        images,
-        extractor,
-        batch_size=options.batch_size,
-        limit=options.limit,
-        resamples=options.resamples,
-        **loaded.spend,
-    )
-    tell(f"\n{format_generation(metrics)}")
-    return metrics.to_dict()
 
 
 def _parser() -> argparse.ArgumentParser:

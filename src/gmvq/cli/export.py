@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .common import option, parser_of, positive, say, tell
-from .loaded import Loaded, add_checkpoint, add_data_options, data_if_here, list_skipped, load
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..data import TrainingSet
+from .loaded import add_checkpoint, add_data_options, data_if_here, list_skipped, load
 
 _ORT = (
     "the npm package of onnxruntime-web 1.30.0: the file that npm pack onnxruntime-web@1.30.0 fetches (33 MB), or the "
@@ -33,11 +28,15 @@ def run(argv: Sequence[str]) -> int:
     if options.web and options.format != "onnx":
         raise ValueError(f"--web runs ONNX files, got --format {options.format}")
     loaded = load(options)
+    # Random images where there is no data.
     data = data_if_here(options, loaded, "compared on random images", "compare on yours")
-    checked: dict[str, Any] = {
-        "images": _batches(options, loaded, data),
-        "source": data.description if data else "",
-    }
+    checked: dict[str, Any] = {"images": None, "source": data.description if data else ""}
+    if data is not None:
+        from ..evaluation.batches import image_batches
+        from ..models.interface import device_of
+
+        sizes = {"batch_size": options.batch_size, "limit": options.limit}
+        checked["images"] = image_batches(data, device=device_of(loaded.model), **sizes)
     if options.web:
         from ..app.web_page import write_web_page
 
@@ -76,27 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _batches(
-    options: argparse.Namespace, loaded: Loaded, data: TrainingSet | None
-) -> Iterator[Tensor] | None:
-    """The images to compare on; without --data those of training, and random ones where they are not here."""
-    from ..evaluation.batches import image_batches
-    from ..models.interface import device_of
-
-    if data is None:
-        return None
-    return image_batches(
-        data, batch_size=options.batch_size, device=device_of(loaded.model), limit=options.limit
-    )
-
-
 def _lines(notes: dict[str, Any]) -> list[str]:
-    check = notes["check"]
+    check, signature = notes["check"], notes["signature"]
     same, error = check["indices"] - check["differing"], check["largest_image_difference"]
+    images, indices = (f"({', '.join(map(str, notes[name]['shape']))})" for name in ("images", "indices"))
+    sizes = signature.get("codebook_sizes")
+    levels = f"; K of each code: {', '.join(map(str, sizes))}" if sizes else ""
     lines = [
-        f"images   {_shape(notes['images']['shape'])} float32 in [0, 1]; {notes['sizes']}",
-        f"indices  {_shape(notes['indices']['shape'])} int64 in [0, {notes['signature']['codebook_size'] - 1}]"
-        f"{_of_levels(notes['signature'])}",
+        f"images   {images} float32 in [0, 1]; {notes['sizes']}",
+        f"indices  {indices} int64 in [0, {signature['codebook_size'] - 1}]{levels}",
         f"checked  on {check['images']:,} images ({check['source']}) in {len(check['shapes'])} shapes: "
         f"{same:,} of {check['indices']:,} indices equal, decoded values within {error:.1e}",
     ]
@@ -105,12 +92,3 @@ def _lines(notes: dict[str, Any]) -> list[str]:
             f"         {check['differing']:,} indices differ, all between codes that tie to rounding"
         )
     return lines
-
-
-def _of_levels(signature: dict[str, Any]) -> str:
-    sizes = signature.get("codebook_sizes")
-    return f"; K of each code: {', '.join(map(str, sizes))}" if sizes else ""
-
-
-def _shape(entries: Sequence[str | int]) -> str:
-    return f"({', '.join(map(str, entries))})"

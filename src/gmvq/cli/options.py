@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
@@ -29,15 +29,7 @@ OURS = {
 }  # fmt: skip
 
 _LOGGER = Literal["tensorboard", "wandb", "csv", "none"]
-_LOGGERS_OF_LIGHTNING = {
-    **{
-        kind.lower(): kind.lower().removesuffix("logger")
-        for kind in ("TensorBoardLogger", "WandbLogger", "CSVLogger")
-    },
-    **{name: name for name in ("tensorboard", "wandb", "csv", "none")},
-    "true": "tensorboard",
-    "false": "none",
-}
+_LOGGERS_OF_LIGHTNING = {"true": "tensorboard", "false": "none"}
 
 #: Trainer arguments that may be objects in Python. Options and configurations name them only: the name of a class would
 #: import its module, and a configuration may come from anybody.
@@ -128,11 +120,11 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         raise ValueError(f"trainer: expected options such as max_steps, got {config.trainer!r}")
     logger = config.trainer.pop("logger")
     if logger is not None:
-        name = str(logger).lower()
-        if name not in _LOGGERS_OF_LIGHTNING:
+        name = str(logger).lower().removesuffix("logger")
+        config.logger = _LOGGERS_OF_LIGHTNING.get(name, name)
+        if config.logger not in get_args(_LOGGER):
             kinds = "true, false, TensorBoardLogger, WandbLogger or CSVLogger"
             raise ValueError(f"trainer.logger: expected {kinds}; got {logger}")
-        config.logger = _LOGGERS_OF_LIGHTNING[name]
     if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
         config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
     return config

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_bytes
 from ..reading import not_a_file
-from .common import add_strict, option, say, tell, tell_skipped
+from .common import add_strict, option, say, switch, tell, tell_skipped
 from .loaded import Loaded, add_spending, load, parser_for_model
 from .unfinished import added_results
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
 
 def run(argv: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     loaded = load(options)
     if options.maps and loaded.spatial_dims != 2:
         raise ValueError("--maps draws pictures, and the model is of signals; leave it out")
-    reconstruct, suffixes, kind, measure = _kind(loaded)
+    reconstruct, suffixes, kind, measure = _kind(loaded, options.maps)
     files, failed = _find(options.files, suffixes)
     if options.strict:
         refuse_bad((str(file), reason) for file, reason in failed)
@@ -48,8 +48,6 @@ def run(argv: Sequence[str]) -> int:
                     raise SkippedItemError(str(file), str(error)) from error
                 failed.append((file, str(error)))
                 continue
-            if options.maps:
-                _write_maps(file, loaded, targets[file])
             measured.append(decibels)
             tell(f"{file!s:<{width}}  {decibels:6.2f} dB  {targets[file]}")
     if measured:
@@ -70,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "folder of the results; nothing in it is overwritten"
     option(parser, "--out", text, metavar="DIR", required=True)
     text = "write NAME-maps.webp, too: original, reconstruction, tokens and uncertainty side by side"
-    parser.add_argument("--maps", action="store_true", help=text)
+    switch(parser, "--maps", text)
     add_spending(parser)
     add_strict(parser)
     return parser
@@ -80,7 +78,7 @@ Reconstruct = Callable[[Path, Loaded, Path], float]
 """Writes what a model makes of one file to another; returns a figure in dB."""
 
 
-def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
+def _kind(loaded: Loaded, maps: bool) -> tuple[Reconstruct, Collection[str], str, str]:
     """How to reconstruct what the model was trained on, its files' suffixes and kind, and what the decibels are of."""
     from ..data.audio import AUDIO_SUFFIXES
     from ..data.decode import image_suffixes
@@ -88,7 +86,7 @@ def _kind(loaded: Loaded) -> tuple[Reconstruct, Collection[str], str, str]:
 
     scale = loaded.scale
     if scale is None:
-        return _reconstruct, image_suffixes(), "image", "PSNR"
+        return partial(_reconstruct, maps=maps), image_suffixes(), "image", "PSNR"
     if scale.sample_rate is None:
         return _reconstruct_series, SERIES_SUFFIXES, ".npy or .csv file", "SNR"
     return _reconstruct_sound, AUDIO_SUFFIXES, "recording", "SNR"
@@ -113,39 +111,21 @@ def _find(names: Sequence[str], suffixes: Collection[str]) -> tuple[list[Path], 
     return list(dict.fromkeys(files)), missing
 
 
-def _reconstruct(file: Path, loaded: Loaded, target: Path) -> float:
-    """Write the reconstruction of one image; return its PSNR."""
-    from ..evaluation.metrics import per_image_mse, psnr
-    from ..evaluation.pictures import pad_to_multiple
-    from ..tokens.writing import image_file
-
-    image = _read(file, loaded)
-    device = next(loaded.model.parameters()).device
-    padded = pad_to_multiple(image, loaded.downsample).to(device)
-    result = loaded.model.reconstruct(padded, **loaded.spend).float().cpu()
-    result = result[..., : image.shape[-2], : image.shape[-1]]
-    write_bytes(target, image_file(result[0]))
-    return psnr(float(per_image_mse(result, image)))
-
-
-def _read(file: Path, loaded: Loaded) -> Tensor:
-    """An image file as (1, C, H, W) in [0, 1]."""
+def _reconstruct(file: Path, loaded: Loaded, target: Path, maps: bool) -> float:
+    """Write the reconstruction of one image, and NAME-maps.webp beside it if asked for; return its PSNR."""
     from ..data.decode import decode
-    from ..evaluation.pictures import from_pixels
-
-    return from_pixels(decode(file, loaded.channels))[None]
-
-
-def _write_maps(file: Path, loaded: Loaded, target: Path) -> None:
-    """Write NAME-maps.webp beside NAME.png: the image, its reconstruction, its tokens and how unsure they are."""
     from ..errors import require
     from ..evaluation.maps import code_colours, look, strip
+    from ..evaluation.pictures import from_pixels
+    from ..tokens.writing import image_file
 
-    seen = look(loaded.model, file.name, _read(file, loaded)[0], **loaded.spend)
-    row = strip(seen, code_colours(loaded.model))
-    buffer = io.BytesIO()
-    require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
-    write_bytes(target.with_name(f"{target.stem}-maps.webp"), buffer.getvalue())
+    seen = look(loaded.model, file.name, from_pixels(decode(file, loaded.channels)), **loaded.spend)
+    write_bytes(target, image_file(seen.reconstruction))
+    if maps:
+        row, buffer = strip(seen, code_colours(loaded.model)), io.BytesIO()
+        require("PIL.Image", "data").fromarray(row).save(buffer, format="WEBP", quality=90)
+        write_bytes(target.with_name(f"{target.stem}-maps.webp"), buffer.getvalue())
+    return seen.decibels
 
 
 def _reconstruct_sound(file: Path, loaded: Loaded, target: Path) -> float:

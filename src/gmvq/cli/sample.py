@@ -45,14 +45,13 @@ def run(argv: Sequence[str]) -> int:
         else:
             loaded, indices = _from_prior(options)
         check_fid(options, loaded)
-        if options.fid:
-            _test_images(loaded)
+        real = _test_images(loaded) if options.fid else None
         from ..prior import decode
 
         images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
         _write(out, images, indices, loaded, options)
         tell(f"{len(images):,} {'images' if loaded.scale is None else 'signals'}: {out}")
-        return _measure(out, images, loaded, options) if options.fid else 0
+        return 0 if real is None else _measure(out, images, real, loaded, options)
 
 
 def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
@@ -70,10 +69,9 @@ def _from_prior(options: argparse.Namespace) -> tuple[Loaded, Tensor]:
     loaded = load(options)
     check_tokenizer(prior.spec, notes, loaded, str(options.checkpoint))
     prior.to(next(loaded.model.parameters()).device)
-    labels = _labels(options, prior)
     indices = prior.sample(
         options.n,
-        labels=labels,
+        labels=_labels(options, prior),
         filters=filters,
         seed=options.seed,
         batch_size=options.batch_size,
@@ -88,15 +86,13 @@ def check_tokenizer(spec: TokenSpec, notes: dict[str, Any], loaded: Loaded, wher
     from ..tokens.manifest import digest_of
 
     sha256 = (notes.get("tokens") or {}).get("tokenizer_sha256") or notes.get("tokenizer_sha256")
-    digest = digest_of(loaded.model)
+    digest, quantizer = digest_of(loaded.model), loaded.model.quantizer
     if sha256 and digest != sha256:
         raise ValueError(
             f"{where} is not the tokenizer that this prior was trained with: expected sha256 {sha256[:16]}, got "
             f"{digest[:16]}; give the checkpoint as it was when gmvq encode ran"
         )
-    quantizer = loaded.model.quantizer
-    codes = getattr(quantizer, "index_shape", ())
-    axes = len(spec.shape) - len(codes)
+    axes = len(spec.shape) - len(getattr(quantizer, "index_shape", ()))
     sizes = code_sizes(quantizer)
     if spec.sizes != sizes:
         raise ValueError(
@@ -143,15 +139,14 @@ def _test_images(loaded: Loaded) -> Any:
     return open_data(as_trained, loaded, tiles=False)
 
 
-def _measure(out: Path, images: Tensor, loaded: Loaded, options: argparse.Namespace) -> int:
-    """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json.
+def _measure(out: Path, images: Tensor, real: Any, loaded: Loaded, options: argparse.Namespace) -> int:
+    """FID and its like against the test images, also as metrics.json.
 
     Returns the exit code: 1 if some of these could not be read.
     """
     from ..evaluation.extractors import extractor_name, open_extractor
     from ..evaluation.generation import features, format_generation, generation_metrics
 
-    real = _test_images(loaded)
     extractor = open_extractor(options.inception)
     found = generation_metrics(
         features(real, extractor), features(images, extractor), extractor_name=extractor_name(extractor)

@@ -58,10 +58,14 @@ def check_codes(indices: Tensor) -> None:
         )
 
 
+def known_of(images: Images, name: str, default: Any = None) -> Any:
+    """What a dataset, or the dataset behind a loader, says of itself: description, scale, sample_rate."""
+    return getattr(images, name, getattr(getattr(images, "dataset", None), name, default))
+
+
 def description_of(images: Images) -> str:
     """The ``description`` of a dataset, or of the dataset behind a loader; empty where there is none."""
-    inner = getattr(images, "dataset", None)
-    return str(getattr(images, "description", getattr(inner, "description", "")))
+    return str(known_of(images, "description", ""))
 
 
 def _loader(images: Images, batch_size: int) -> Iterable[Any]:

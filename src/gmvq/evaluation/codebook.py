@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from .metrics import CodebookMetrics
 #: odds: exp(-d^2 / 2) >= 0.9, or d <= 0.46 component standard deviations.
 DUPLICATE_ODDS = 0.9
 _BLOCK_VALUES = 1 << 22  # entries of one block of pairs: 32 MiB in float64
+_MAX_ROWS = 8192  # of a larger codebook a sample of so many codewords is compared with all
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,35 @@ class CodebookReport:
     Attributes:
         codebook_size: K.
         dim: D.
-        component_std: 1 / sqrt(w), (1,) or (D,), in units of the standardised latents; None for a quantizer
-            that is no mixture.
-        weights: pi, (K,); None for a quantizer that is no mixture.
+        rows: number R of codewords inspected; below K where a large codebook was sampled.
         histogram: positions per code over the data set, (K,), int64; None without a data set.
         nearest: distance of each inspected codeword to its nearest other one, (R,); empty for K = 1.
         unit: the unit of ``nearest``.
+        component_std: 1 / sqrt(w), (1,) or (D,), in units of the standardised latents. This and what follows is None
+            for a quantizer that is no mixture.
+        weights: pi, (K,).
         near_duplicates: inspected codewords that nearly coincide with one of a lower number, so that m copies
-            of one codeword count m - 1; None for a quantizer that is no mixture.
-        effective_codes: effective number of distinct codewords, all counting alike, 1 to K; None likewise.
-        effective_codes_used: the same with every code weighted by its use, 1 to perplexity; None likewise.
-        rows: number R of codewords inspected; below K where a large codebook was sampled.
+            of one codeword count m - 1.
+        effective_codes: effective number of distinct codewords, all counting alike, 1 to K.
+        effective_codes_used: the same with every code weighted by its use, 1 to perplexity.
     """
 
     codebook_size: int
     dim: int
-    component_std: Tensor | None
-    weights: Tensor | None
+    rows: int
     histogram: Tensor | None
     nearest: Tensor
-    unit: str
-    near_duplicates: int | None
-    effective_codes: float | None
-    effective_codes_used: float | None
-    rows: int
+    unit: str = "units of the latents"
+    component_std: Tensor | None = None
+    weights: Tensor | None = None
+    near_duplicates: int | None = None
+    effective_codes: float | None = None
+    effective_codes_used: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the scalars, JSON-able: sizes, duplicates, effective numbers, quantiles of the distances."""
-        values: dict[str, Any] = {
-            "codebook_size": self.codebook_size,
-            "dim": self.dim,
-            "rows": self.rows,
-            "unit": self.unit,
-            "near_duplicates": self.near_duplicates,
-            "effective_codes": self.effective_codes,
-            "effective_codes_used": self.effective_codes_used,
-        }
+        arrays = ("histogram", "nearest", "component_std", "weights")
+        values: dict[str, Any] = {name: value for name, value in vars(self).items() if name not in arrays}
         if self.nearest.numel():
             quantiles = self.nearest.quantile(self.nearest.new_tensor([0.0, 0.5, 1.0])).tolist()
             values |= dict(zip(("nearest_min", "nearest_median", "nearest_max"), quantiles, strict=True))
@@ -79,7 +73,7 @@ class CodebookReport:
 
 
 def inspect_codebook(
-    model: nn.Module, dataset: Images | None = None, *, batch_size: int = 64, max_rows: int = 8192
+    model: nn.Module, dataset: Images | None = None, *, batch_size: int = 64, max_rows: int = _MAX_ROWS
 ) -> CodebookReport:
     r"""Measure a codebook's use, distances and number of distinct codewords.
 
@@ -114,28 +108,19 @@ def inspect_codebook(
             raise TypeError("a data set needs the whole model to be encoded, got a quantizer alone")
         histogram = code_histogram(model, dataset, batch_size=batch_size)
     with evaluating(model):
-        points = codewords(quantizer)
-        mixture = isinstance(quantizer, MixtureQuantizer)
-        std = None
-        if mixture:
+        points, std, weights = codewords(quantizer), None, None
+        if isinstance(quantizer, MixtureQuantizer):
             std = (-0.5 * quantizer.log_precision.detach().reshape(-1)).double().exp().cpu()
+            weights = quantizer.log_weights().detach().double().softmax(-1).cpu()
             points = points / std
         rows = _choose(points.shape[0], max_rows)
-        nearest, duplicates, effective, effective_used = _compare(points, rows, histogram)
-        weights = quantizer.log_weights().detach().double().softmax(-1).cpu() if mixture else None
-    return CodebookReport(
-        codebook_size=points.shape[0],
-        dim=points.shape[1],
-        component_std=std,
-        weights=weights,
-        histogram=histogram,
-        nearest=nearest,
-        unit="component standard deviations" if mixture else "units of the latents",
-        near_duplicates=duplicates if mixture else None,
-        effective_codes=effective if mixture else None,
-        effective_codes_used=effective_used if mixture else None,
-        rows=rows.numel(),
-    )
+        nearest, duplicates, effective, used = _compare(points, rows, histogram)
+    report = CodebookReport(len(points), points.shape[1], rows.numel(), histogram, nearest)
+    if std is None:
+        return report
+    distinct = {"near_duplicates": duplicates, "effective_codes": effective, "effective_codes_used": used}
+    unit = "component standard deviations"
+    return replace(report, unit=unit, component_std=std, weights=weights, **distinct)
 
 
 def code_histogram(model: nn.Module, dataset: Images, *, batch_size: int = 64) -> Tensor:
@@ -164,13 +149,13 @@ def codewords(quantizer: Any) -> Tensor:
     return points.detach().double().cpu()
 
 
-def diversity(points: Tensor, histogram: Tensor | None = None, *, max_rows: int = 8192) -> float:
+def diversity(points: Tensor, histogram: Tensor | None = None) -> float:
     """Effective number of distinct codewords, exp(-sum_i p_i log sum_j Z_ij p_j), Z_ij = exp(-|a_i - a_j|^2 / 2).
 
     ``points`` are a, (K, D), in units in which a distance of 1 can hardly be told from 0; ``histogram`` is p up to a
     factor, (K,), None: all alike.
     """
-    _, _, uniform, used = _compare(points, _choose(points.shape[0], max_rows), histogram)
+    _, _, uniform, used = _compare(points, _choose(points.shape[0], _MAX_ROWS), histogram)
     return uniform if used is None else used
 
 

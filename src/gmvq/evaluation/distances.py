@@ -15,17 +15,6 @@ _LISTED = 64
 _BLOCK_VALUES = 1 << 23  # entries of one block of pairs: 64 MiB in float64
 
 
-def check_features(name: str, values: Tensor) -> Tensor:
-    """Return the vectors in float64."""
-    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 1:
-        raise ValueError(
-            f"{name} must hold at least two vectors, (N, F), got {tuple(values.shape)}; evaluate more images"
-        )
-    if not torch.isfinite(values).all():
-        raise ValueError(f"{name} hold NaN or infinite values; look at the images that they come from")
-    return (values.cpu() if values.device.type == "mps" else values).double()
-
-
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     r"""Frechet distance of the normal distributions with the two sets' means and covariances (Heusel et al. 2017).
 
@@ -86,14 +75,21 @@ def kernel_distances(
 
 
 def check_pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets in float64; raise ValueError unless they have one number of features."""
-    first, second = check_features("the first features", first), check_features("the second features", second)
+    """Both sets in float64; raise ValueError unless they are finite and have one number of features."""
+    for name, values in (("the first features", first), ("the second features", second)):
+        if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 1:
+            raise ValueError(
+                f"{name} must hold at least two vectors, (N, F), got {tuple(values.shape)}; evaluate more images"
+            )
+        if not torch.isfinite(values).all():
+            raise ValueError(f"{name} hold NaN or infinite values; look at the images that they come from")
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"both sets need features of one length, got {first.shape[1]} and {second.shape[1]}; "
             "use one extractor for both"
         )
-    return first, second
+    device = "cpu" if first.device.type == "mps" else None
+    return first.to(device).double(), second.to(device).double()
 
 
 def row_block(columns: int) -> int:

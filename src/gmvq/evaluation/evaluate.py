@@ -135,13 +135,15 @@ def evaluate(
         model.to(device)
     tokenizer: Any = model
     likelihood = likelihood if likelihood is not None else getattr(model, "likelihood", None)
+    skipped: dict[str, str] = {}
+    posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, skipped, spend)
     sums: _Sums | None = None
     total = count_batches(images, batch_size)
     batches = image_batches(images, batch_size=batch_size, device=device_of(model), limit=limit)
     with evaluating(model), latents_of(tokenizer.quantizer) as caught:
         for number, x in enumerate(batches, 1):
             out = tokenizer(x, **spend)
-            sums = sums or _Sums(tokenizer, x, out.quantizer.indices, likelihood, bound_samples, seed, spend)
+            sums = sums or _Sums(tokenizer.quantizer, posterior, skipped, x, out)
             sums.update(x, out, caught[-1] if caught else None)
             caught.clear()
             if progress is not None:
@@ -154,25 +156,16 @@ class _Sums:
     """Every sum over a set; the first batch says what can be measured."""
 
     def __init__(
-        self,
-        tokenizer: Any,
-        x: Tensor,
-        indices: Tensor,
-        likelihood: Likelihood | None,
-        bound_samples: int,
-        seed: int,
-        spend: dict[str, Any],
+        self, quantizer: Any, posterior: Posterior | None, skipped: dict[str, str], x: Tensor, out: Any
     ) -> None:
-        check_codes(indices)
+        check_codes(out.quantizer.indices)
         self._shape = x.shape[1:]
-        self._skipped: dict[str, str] = {}
-        self._codes = CodebookMetrics(code_sizes(tokenizer.quantizer))
-        self._quality = ImageMetrics(ssim=_can_ssim(x, self._skipped))
+        self._posterior, self._skipped = posterior, skipped
+        self._codes = CodebookMetrics(code_sizes(quantizer))
+        self._quality = ImageMetrics(ssim=_can_ssim(x, skipped))
         self._signals = SignalMetrics() if x.ndim == 3 else None
-        self._posterior = Posterior.of(tokenizer, likelihood, bound_samples, seed, self._skipped, spend)
-        self._scales = tokenizer.quantizer.scales if isinstance(tokenizer.quantizer, RaggedGMVQ) else 1
+        self._scales = quantizer.scales if isinstance(quantizer, RaggedGMVQ) else 1
         self._tree = 0
-        self._bound_samples = bound_samples
 
     def update(self, x: Tensor, out: Any, latents: Tensor | None) -> None:
         self._quality.update(out.reconstruction, x)
@@ -212,7 +205,7 @@ class _Sums:
             codebook_sizes=sizes if len(sizes) > 1 else None,
             tree_bits_per_image=self._tree / count if self._scales > 1 else None,
             positions_per_image=positions / count,
-            bound_samples=0 if posterior is None or posterior.likelihood is None else self._bound_samples,
+            bound_samples=0 if posterior is None or posterior.likelihood is None else posterior.samples,
             dataset=description_of(images),
             skipped=self._skipped,
             **values,

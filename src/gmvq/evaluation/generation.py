@@ -87,11 +87,8 @@ def features(
     place = device_of(extractor) if device is None else torch.device(device)
     extractor.to(place)
     with evaluating(extractor):
-        found = [
-            _extract(extractor, x)
-            for x in image_batches(images, batch_size=batch_size, device=place, limit=limit)
-        ]
-    return torch.cat(found)
+        batches = image_batches(images, batch_size=batch_size, device=place, limit=limit)
+        return torch.cat([_extract(extractor, x) for x in batches])
 
 
 def generation_metrics(
@@ -207,15 +204,8 @@ def reconstruction_metrics(
         for x in image_batches(images, batch_size=batch_size, device=place, limit=limit):
             originals.append(_extract(extractor, x))
             copies.append(_extract(extractor, tokenizer(x, **spend).reconstruction))
-    name = extractor_name(extractor)
-    return generation_metrics(
-        torch.cat(originals),
-        torch.cat(copies),
-        extractor_name=name,
-        resamples=resamples,
-        seed=seed,
-        paired=True,
-    )
+    pair, name = (torch.cat(originals), torch.cat(copies)), extractor_name(extractor)
+    return generation_metrics(*pair, extractor_name=name, resamples=resamples, seed=seed, paired=True)
 
 
 def format_generation(metrics: GenerationMetrics) -> str:

@@ -109,10 +109,10 @@ def uncertainty_map(log_variance: Tensor, low: float, high: float, height: int, 
     return colour_map(enlarge(log_variance, height, width), low, high, name=UNCERTAINTY_MAP)
 
 
-def limits(values: list[Tensor], low: float = 0.01, high: float = 0.99) -> tuple[float, float]:
-    """Two quantiles of all values."""
+def limits(values: list[Tensor], high: float = 0.99) -> tuple[float, float]:
+    """The quantile 0.01 of all values, and a high one."""
     flat = np.concatenate([value.numpy().ravel() for value in values])
-    return float(np.quantile(flat, low)), float(np.quantile(flat, high))
+    return float(np.quantile(flat, 0.01)), float(np.quantile(flat, high))
 
 
 def strip(seen: Seen, colours: Tensor) -> Picture:

@@ -29,7 +29,7 @@ class Posterior:
         self, tokenizer: Any, likelihood: Likelihood | None, samples: int, seed: int, device: torch.device
     ) -> None:
         self.model = LatentModel.of(tokenizer.quantizer).in_float64()
-        self.likelihood, self._samples = likelihood, samples
+        self.likelihood, self.samples = likelihood, samples
         self._decode = partial(decode_latents, tokenizer)
         self._aggregate = AggregatePosterior(self.model.codebook_size, device)
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -48,15 +48,19 @@ class Posterior:
     ) -> Posterior | None:
         """Decide what can be measured; the rest goes to ``skipped`` with its reason."""
         bounds = ("elbo", "albo", "elbo_discrete", *(("importance_weighted",) if samples else ()))
-        mixture = isinstance(tokenizer.quantizer, MixtureQuantizer)
-        if spend or not mixture:
+        reason = ""
+        if not isinstance(tokenizer.quantizer, MixtureQuantizer):
             reason = f"{type(tokenizer.quantizer).__name__} is no mixture: it has no q(c|x)"
-            if mixture:
-                reason = f"with a {' or '.join(spend)} blocks share codes, and q(c|x) is of single positions"
+        elif spend:
+            reason = f"with a {' or '.join(spend)} blocks share codes, and q(c|x) is of single positions"
+        if reason:
             entropies = ("conditional_entropy", "aggregate_entropy", "information", "kl_aggregate")
             skipped.update(dict.fromkeys((*entropies, *bounds), reason))
             return None
-        reason = _no_likelihood(likelihood)
+        if likelihood is None:
+            reason = "no likelihood: the model has none; pass evaluate(..., likelihood=...)"
+        elif likelihood.scale == "ml" and int(likelihood.observations) == 0:
+            reason = "the likelihood's scale was never set; call likelihood.observe(...) on training data"
         if reason:
             skipped.update(dict.fromkeys(bounds, reason))
         return cls(tokenizer, None if reason else likelihood, samples, seed, device_of(tokenizer))
@@ -76,8 +80,8 @@ class Posterior:
         bounds = elbo_with_and_without_noise(self.model, *shared, aggregate=self._aggregate, **options)
         for name, bound in zip(("elbo", "elbo_discrete"), bounds, strict=True):
             self._sums[name] += float(bound.value.sum())
-        if self._samples:
-            bound = importance_weighted_bound(self.model, *shared, samples=self._samples, **options)
+        if self.samples:
+            bound = importance_weighted_bound(self.model, *shared, samples=self.samples, **options)
             self._sums["importance_weighted"] += float(bound.sum())
 
     def compute(self) -> dict[str, float]:
@@ -93,15 +97,7 @@ class Posterior:
         sums = dict(self._sums)
         # The mean ALBO over the set that qbar was taken over is the mean ELBO plus P I_q.
         sums["albo"] = sums["elbo"] + aggregate.count * values["information"]
-        if not self._samples:
+        if not self.samples:
             del sums["importance_weighted"]
         bits = {k: bits_per_dimension(-v / self._images, self._dimensions) for k, v in sums.items()}
         return {**values, **bits}
-
-
-def _no_likelihood(likelihood: Likelihood | None) -> str:
-    if likelihood is None:
-        return "no likelihood: the model has none; pass evaluate(..., likelihood=...)"
-    if likelihood.scale == "ml" and int(likelihood.observations) == 0:
-        return "the likelihood's scale was never set; call likelihood.observe(...) on training data"
-    return ""

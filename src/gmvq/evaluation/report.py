@@ -44,15 +44,8 @@ _CURVES = (
 _MUCH_WAITING = 0.1
 _PREFIXES = ("train", "validation", "test")
 _TILES = (
-    "snr",
-    "psnr",
-    "ssim",
-    "mse",
-    "perplexity",
-    "usage",
-    "bits_per_pixel_entropy",
-    "bits_per_second_entropy",
-    "elbo",
+    *("snr", "psnr", "ssim", "mse", "perplexity", "usage"),
+    *("bits_per_pixel_entropy", "bits_per_second_entropy", "elbo"),
 )
 
 
@@ -101,7 +94,7 @@ def write_report(
         tiles=_tiles(rows, metrics),
         photographs=photographs(model, dataset),
         samples=samples(model, dataset, images),
-        rows=[(row.label, row.value, row.unit) for row in rows],
+        rows=rows,
         remarks=_remarks(metrics, problem),
         codebook=_codebook(model, dataset),
         curves=curves,
@@ -149,20 +142,13 @@ def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:
 
 def _tiles(rows: list[Row], metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     by_key = {row.key: row for row in rows}
-    entries = []
-    for key in _TILES:
-        if key in by_key:
-            row = by_key[key]
-            unit = row.unit
-            if key == "perplexity" and "codebook_size" in by_key and not metrics.get("codebook_sizes"):
-                full = full_use(metrics)
-                unit = (
-                    f"of {by_key['codebook_size'].value}"
-                    if full is None
-                    else f"of {full[1]:,.0f} expected at full use"
-                )
-            entries.append((row.label, row.value, unit))
-    return entries
+    units = {key: row.unit for key, row in by_key.items()}
+    if "codebook_size" in by_key and not metrics.get("codebook_sizes"):
+        full = full_use(metrics)
+        whole = by_key["codebook_size"].value if full is None else f"{full[1]:,.0f} expected at full use"
+        units["perplexity"] = f"of {whole}"
+    shown = [by_key[key] for key in _TILES if key in by_key]
+    return [(row.label, row.value, units[row.key]) for row in shown]
 
 
 def _remarks(metrics: Mapping[str, Any], problem: str) -> list[str]:
@@ -222,7 +208,7 @@ def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:
         histogram = code_histogram(model, dataset)
     else:
         histogram = report.histogram
-        found["rows"] = [(row.label, row.value, row.unit) for row in codebook_rows(report.summary())]
+        found["rows"] = codebook_rows(report.summary())
         if report.nearest.numel():
             mark = None
             if report.near_duplicates is not None:
@@ -244,18 +230,15 @@ def _codebook(model: nn.Module, dataset: Images) -> dict[str, Any]:
 
 
 def _environment(dataset: Images, device: torch.device) -> dict[str, Any]:
+    name = f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        name = f"{device}: {torch.cuda.get_device_name(device)}"
     return {
         "data": description_of(dataset) or type(dataset).__name__,
-        "device": _device_name(device),
+        "device": name,
         **versions("python", "torch", "numpy", "gmvq"),
         "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
     }
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device}: {torch.cuda.get_device_name(device)}"
-    return f"{device} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Any], str]:

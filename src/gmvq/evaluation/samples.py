@@ -9,13 +9,16 @@ from torch import Tensor, nn
 
 from ..models.interface import device_of, evaluating
 from . import plots
-from .batches import Images, image_batches
+from .batches import Images, image_batches, known_of
 from .maps import ERROR_MAP, UNCERTAINTY_MAP, Seen, code_colours, limits, look, token_map, uncertainty_map
 from .pictures import Picture, colour_map, to_picture
-from .signals import SignalMetrics, sample_rate_of
+from .signals import SignalMetrics
 
 #: Photographs shown, and their longer side in pixels.
 _MOST, _SIDE = 3, 512
+#: Lines of the plot of a signal, and samples drawn.
+_LINES = ("original", "reconstruction", "error")
+_SAMPLES = 1024
 
 
 def photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
@@ -36,9 +39,7 @@ def photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
     for one, more in zip(seen, maps, strict=True):
         tokens = token_map(one.indices, colours, *one.image.shape[1:])
         small = {"error": more.pop("error"), "tokens": tokens, **more}
-        cards.append(
-            {"name": one.name, "decibels": f"{one.decibels:.2f} dB", "large": _pair(one), "small": small}
-        )
+        cards.append({**_named(one), "large": _pair(one), "small": small})
     return {"explanation": explanation, "bars": bars, "cards": cards}
 
 
@@ -52,15 +53,14 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
     seen = [look(model, name, image) for name, image in zip(names, images, strict=True)]
     bars, maps = _maps(seen)
     cards = [
-        {
-            "name": one.name,
-            "decibels": f"{one.decibels:.2f} dB",
-            "pictures": {**_pair(one), **more},
-            "plot": "",
-        }
+        {**_named(one), "pictures": {**_pair(one), **more}, "plot": ""}
         for one, more in zip(seen, maps, strict=True)
     ]
     return {"explanation": _explanation(seen), "bars": bars, "cards": cards}
+
+
+def _named(seen: Seen) -> dict[str, str]:
+    return {"name": seen.name, "decibels": f"{seen.decibels:.2f} dB"}
 
 
 def _pair(seen: Seen) -> dict[str, Picture]:
@@ -111,7 +111,8 @@ def _explanation(seen: list[Seen]) -> str:
     known = [(one.error, one.log_variance) for one in seen if one.log_variance is not None]
     if not known:
         return f"{text}. The quantizer gives no uncertainty that varies from place to place."
-    errors = [_pooled(error.square(), unsure) for error, unsure in known]
+    pool = nn.functional.adaptive_avg_pool2d
+    errors = [pool(error.square()[None], (len(unsure), unsure.shape[1])) for error, unsure in known]
     logs = torch.cat([error.clamp_min(1e-12).log().flatten() for error in errors])
     unsure = torch.cat([unsure.flatten() for _, unsure in known])
     correlation = float(torch.corrcoef(torch.stack([logs, unsure]).double())[0, 1])
@@ -122,42 +123,33 @@ def _explanation(seen: list[Seen]) -> str:
     )
 
 
-def _pooled(values: Tensor, like: Tensor) -> Tensor:
-    """Means of (H, W) over the cells of a coarser map (h, w)."""
-    return nn.functional.adaptive_avg_pool2d(values[None], (like.shape[0], like.shape[1]))
-
-
-def waveforms(
-    model: nn.Module, dataset: Images, names: list[str], signals: Tensor, shown: int = 1024
-) -> dict[str, Any]:
+def waveforms(model: nn.Module, dataset: Images, names: list[str], signals: Tensor) -> dict[str, Any]:
     """What the section shows of windows (B, C, T) on the scale [0, 1]: ``explanation`` and ``cards``.
 
-    Drawn is the first channel, its first ``shown`` samples, in the dataset's own units where it has a ``scale``.
+    Drawn is the first channel, its first samples, in the dataset's own units where it has a ``scale``.
     """
     tokenizer: Any = model
     with evaluating(model):
         out = tokenizer(signals.to(device_of(model)))
     reconstructions = out.reconstruction.detach().float().cpu()
-    scale: Any = getattr(dataset, "scale", getattr(getattr(dataset, "dataset", None), "scale", None))
-    rate = sample_rate_of(dataset)
+    scale, rate = known_of(dataset, "scale"), known_of(dataset, "sample_rate")
     cards = []
     for name, signal, reconstruction in zip(names, signals.float(), reconstructions, strict=True):
         metrics = SignalMetrics()
         metrics.update(reconstruction[None], signal[None])
-        curves = torch.stack([signal[0], reconstruction[0].clamp(0.0, 1.0)])[:, :shown]
+        curves = torch.stack([signal[0], reconstruction[0].clamp(0.0, 1.0)])[:, :_SAMPLES]
         if scale is not None:
             curves = scale.from_unit(curves)
         times = [number / (rate or 1) for number in range(curves.shape[1])]
-        original, made = curves.tolist()
-        error = (curves[1] - curves[0]).tolist()
+        lines = torch.stack([*curves, curves[1] - curves[0]]).tolist()
         chart = plots.waveform_chart(
-            [("original", times, original), ("reconstruction", times, made), ("error", times, error)],
+            [(label, times, line) for label, line in zip(_LINES, lines, strict=True)],
             time="seconds" if rate else "sample",
             label="amplitude" if rate else "value",
         )
         decibels = f"SNR {metrics.compute()['snr']:.2f} dB" if metrics.windows else "silence"
         cards.append({"name": name, "decibels": decibels, "pictures": {}, "plot": chart})
-    length = min(shown, signals.shape[-1])
+    length = min(_SAMPLES, signals.shape[-1])
     text = (
         f"Windows spread evenly over the set, each with its signal-to-noise ratio over all {signals.shape[-1]:,} "
         f"samples; drawn are the first {length:,}"

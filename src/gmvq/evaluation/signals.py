@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from .batches import Images
+from .batches import Images, known_of
 
 _FRAME = 256  # samples of a spectrum, a quarter of them from one to the next
 _FLOOR = 1e-6  # of the loudest bin of a window: what is 60 dB below it counts as silence
@@ -75,22 +75,12 @@ def signal_figures(
     """Everything about signals that an ``Evaluation`` has; empty for images."""
     if metrics is None:
         return {}
-    rate = sample_rate_of(images)
-    seconds = (
-        {}
-        if rate is None
-        else {
-            "bits_per_second_fixed": rate * bits["bits_per_pixel_fixed"],
-            "bits_per_second_entropy": rate * bits["bits_per_pixel_entropy"],
-        }
-    )
-    return {**metrics.compute(), "sample_rate": rate, **seconds}
-
-
-def sample_rate_of(images: Images) -> int | None:
-    """Samples per second of a dataset of sound, or of the dataset behind a loader; else None."""
-    inner: Any = getattr(images, "dataset", None)
-    return getattr(images, "sample_rate", getattr(inner, "sample_rate", None))
+    rate = known_of(images, "sample_rate")
+    figures = {**metrics.compute(), "sample_rate": rate}
+    if rate is not None:
+        for kind in ("fixed", "entropy"):
+            figures[f"bits_per_second_{kind}"] = rate * bits[f"bits_per_pixel_{kind}"]
+    return figures
 
 
 def _spectral_distance(reconstruction: Tensor, signals: Tensor) -> Tensor:
