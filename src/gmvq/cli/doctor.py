@@ -22,9 +22,7 @@ def run(argv: Sequence[str]) -> int:
     """Print the text; return 0, or 1 if the layer does not work here."""
     text = "Print versions, devices, extras and a self-check of a few seconds, to paste into a bug report."
     parser_of("doctor", text).parse_args(list(argv))
-    import torch
-
-    print(columns(_system(torch.__version__)))
+    print(columns(_system()))
     devices = _devices()
     print(columns(("device", text) for text in devices.values()))
     print(columns((f"extra {name}", text) for name, text in _extras()))
@@ -72,11 +70,10 @@ def without_paths(text: str) -> str:
     return re.sub(r"(?:[A-Za-z]:)?(?:[/\\][\w.+@-]+)+[/\\]([\w.+@-]+)", r".../\1", " ".join(text.split()))
 
 
-def _system(torch_version: str) -> list[tuple[str, str]]:
+def _system() -> list[tuple[str, str]]:
     import torch
 
-    found = versions("gmvq", "gmvq-bench", "python", *_PACKAGES)
-    found["torch"] = torch_version
+    found = versions("gmvq", "gmvq-bench", "python", *_PACKAGES) | {"torch": torch.__version__}
     memory = _memory()
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"

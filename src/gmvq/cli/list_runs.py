@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import one_line, require
-from ..reading import is_number, parse_json, read_json, read_text
+from ..reading import is_number, read_json, read_text
 from ..screen import printable
 from .common import RUNS, option, parser_of, say, switch, tell
 from .config_files import check_config_file
@@ -61,12 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = f"folder in which to look for runs, at any depth (default: {RUNS})"
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default=str(RUNS), help=text)
-    option(
-        parser,
-        "--sort",
-        "order by this figure, such as mse, the least first; default: by name",
-        metavar="KEY",
-    )
+    text = "order by this figure, such as mse, the least first; default: by name"
+    option(parser, "--sort", text, metavar="KEY")
     switch(parser, "--json", "print one JSON array, with all figures")
     return parser
 
@@ -75,31 +71,26 @@ def _read(run_dir: Path, root: Path) -> dict[str, Any] | None:
     """What is known about one run; None where a folder is none, or cannot be read, which is said."""
     if not (run_dir / "run.json").is_file():
         return None
-    history = run_dir / "history.jsonl"
+    from ..evaluation.history import read_history
+
     try:
         check_config_file(run_dir / "config.yaml")
         config = _flat(require("yaml", "train").safe_load(read_text(run_dir / "config.yaml")))
-        # A run of fewer steps than are between two records has none.
-        lines = [parse_json(line) for line in read_text(history).splitlines()] if history.is_file() else []
-        steps = max((int(line["step"]) for line in lines), default=0)
+        # A run of fewer steps than are between two records has no history.
+        history = read_history(run_dir / "history.jsonl")
         finished = (run_dir / "metrics.json").is_file()
-        results = read_json(run_dir / "metrics.json") if finished else _last_validation(lines)
+        last = {name: values[-1] for name, (_, values) in history.curves.items()}
+        validation = {
+            key.removeprefix("validation/"): value for key, value in last.items() if "validation/" in key
+        }
+        results = read_json(run_dir / "metrics.json") if finished else validation
         numbers = {key: value for key, value in results.items() if is_number(value)}
     except Exception as error:  # a broken file makes a parser of YAML raise almost anything
         say(f"{run_dir} is left out: {one_line(error, 200)}")
         return None
     name = str(run_dir.relative_to(root)) if run_dir != root else run_dir.name
+    steps = history.last_step or 0
     return {"run": name, "steps": steps, "finished": finished, "config": config, "results": numbers}
-
-
-def _last_validation(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    last = [line for line in lines if any(key.startswith("validation/") for key in line)][-1:]
-    return {
-        key.removeprefix("validation/"): value
-        for line in last
-        for key, value in line.items()
-        if key != "step"
-    }
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

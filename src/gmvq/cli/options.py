@@ -125,7 +125,8 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
         if config.logger not in get_args(_LOGGER):
             kinds = "true, false, TensorBoardLogger, WandbLogger or CSVLogger"
             raise ValueError(f"trainer.logger: expected {kinds}; got {logger}")
-    if config.trainer.max_epochs is not None and not _mentions("max_steps", argv):
+    texts = (*argv, *(read_text(name) for name in config_files(argv)))
+    if config.trainer.max_epochs is not None and not any("max_steps" in text for text in texts):
         config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
     return config
 
@@ -165,11 +166,6 @@ def _current(value: str) -> str:
     return yaml.safe_dump(config)
 
 
-def _mentions(option: str, argv: Sequence[str]) -> bool:
-    files = (read_text(name) for name in config_files(argv))
-    return any(option in text for text in (*argv, *files))
-
-
 def build_run(parser: LightningArgumentParser, config: Namespace) -> tuple[TokenizerModule, ImageDataModule]:
     """Build the module and the data that a parsed configuration describes."""
     built = parser.instantiate_classes(config)
@@ -196,9 +192,8 @@ def _explain(message: str, known: Sequence[str]) -> str:
     )
     if several:
         kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2])
-        kinds = kinds.replace("dict[str, typing.Any]", "a mapping").replace(
-            "list[int]", "a list such as [256, 64]"
-        )
+        kinds = kinds.replace("dict[str, typing.Any]", "a mapping")
+        kinds = kinds.replace("list[int]", "a list such as [256, 64]")
         return f"{several[1]}: expected one of {kinds}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
     if "class_path" in text and NO_CLASSES not in text:

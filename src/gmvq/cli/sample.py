@@ -45,7 +45,11 @@ def run(argv: Sequence[str]) -> int:
         else:
             loaded, indices = _from_prior(options)
         check_fid(options, loaded)
-        real = _test_images(loaded) if options.fid else None
+        real = None
+        if options.fid:
+            # An item is a whole picture, like the rows that the prior learned.
+            as_trained = argparse.Namespace(data=None, split="test", size=None, column=None, strict=False)
+            real = open_data(as_trained, loaded, tiles=False)
         from ..prior import decode
 
         images = decode(loaded.model, indices, noise=options.noise, seed=options.seed).clamp(0, 1)
@@ -133,14 +137,8 @@ def _labels(options: argparse.Namespace, prior: TokenPrior) -> Tensor | None:
     return torch.tensor([chosen[i % len(chosen)] for i in range(options.n)])
 
 
-def _test_images(loaded: Loaded) -> Any:
-    """What the tokenizer's training set aside; an item is a whole picture, like the rows that the prior learned."""
-    as_trained = argparse.Namespace(data=None, split="test", size=None, column=None, strict=False)
-    return open_data(as_trained, loaded, tiles=False)
-
-
 def _measure(out: Path, images: Tensor, real: Any, loaded: Loaded, options: argparse.Namespace) -> int:
-    """FID and its like against the test images, also as metrics.json.
+    """FID and its like against the test images that the tokenizer's training set aside, also as metrics.json.
 
     Returns the exit code: 1 if some of these could not be read.
     """

@@ -67,15 +67,6 @@ class TrainingRun:
 
         return None if self.checkpoint is None else read_checkpoint(self.checkpoint)
 
-    def steps_done(self, module: TokenizerModule | PriorModule) -> int:
-        """The steps that the checkpoint has behind it, 0 without one; ValueError unless it fits the module."""
-        from ..training.checkpoint import check_fits
-
-        if self.contents is None:
-            return 0
-        check_fits(self.contents, module.state_dict(), module.settings)
-        return int(self.contents["global_step"])
-
     def train(
         self,
         module: TokenizerModule | PriorModule,
@@ -84,9 +75,13 @@ class TrainingRun:
         finish: Callable[[Trainer], int],
     ) -> int:
         """Train, or say how to go on where that was stopped; return the exit code."""
+        from ..training.checkpoint import check_fits
         from ..training.trainer import build_trainer
 
-        config, step = self.config, self.steps_done(module)
+        config, step = self.config, 0
+        if self.contents is not None:
+            check_fits(self.contents, module.state_dict(), module.settings)
+            step = int(self.contents["global_step"])
         taken = _folder(config.out, self.name)
         note = f" ({taken} is taken)" if self.run_dir != taken else ""
         note = f", going on after step {step}" if self.checkpoint else note

@@ -25,7 +25,7 @@ from . import plots
 from .batches import Images, description_of
 from .codebook import DUPLICATE_ODDS, code_histogram, inspect_codebook
 from .history import History, read_history
-from .pictures import Picture, decoded_codewords, png_bytes
+from .pictures import decoded_codewords, png_bytes
 from .samples import photographs, samples
 from .tables import Row, codebook_rows, full_use, metric_rows, skipped_by_reason, small_sample_note
 
@@ -119,13 +119,11 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["png"] = _png_address
+    # A picture as an address that holds it.
+    environment.filters["png"] = lambda picture: (
+        f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
+    )
     return environment.get_template(template).render(values)
-
-
-def _png_address(picture: Picture) -> str:
-    """A picture as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
 
 
 def _facts(dataset: Images, model: nn.Module, history: History) -> list[str]:

@@ -38,8 +38,7 @@ def photographs(model: nn.Module, dataset: Images) -> dict[str, Any] | None:
     cards = []
     for one, more in zip(seen, maps, strict=True):
         tokens = token_map(one.indices, colours, *one.image.shape[1:])
-        small = {"error": more.pop("error"), "tokens": tokens, **more}
-        cards.append({**_named(one), "large": _pair(one), "small": small})
+        cards.append(_card(one, _pair(one), {"error": more.pop("error"), "tokens": tokens, **more}))
     return {"explanation": explanation, "bars": bars, "cards": cards}
 
 
@@ -52,15 +51,13 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
         return waveforms(model, dataset, names, images)
     seen = [look(model, name, image) for name, image in zip(names, images, strict=True)]
     bars, maps = _maps(seen)
-    cards = [
-        {**_named(one), "pictures": {**_pair(one), **more}, "plot": ""}
-        for one, more in zip(seen, maps, strict=True)
-    ]
+    cards = [_card(one, {**_pair(one), **more}) for one, more in zip(seen, maps, strict=True)]
     return {"explanation": _explanation(seen), "bars": bars, "cards": cards}
 
 
-def _named(seen: Seen) -> dict[str, str]:
-    return {"name": seen.name, "decibels": f"{seen.decibels:.2f} dB"}
+def _card(seen: Seen, *rows: dict[str, Picture]) -> dict[str, Any]:
+    """What is shown of one picture: rows of pictures with their captions."""
+    return {"name": seen.name, "decibels": f"{seen.decibels:.2f} dB", "rows": rows, "plot": ""}
 
 
 def _pair(seen: Seen) -> dict[str, Picture]:
@@ -148,7 +145,7 @@ def waveforms(model: nn.Module, dataset: Images, names: list[str], signals: Tens
             label="amplitude" if rate else "value",
         )
         decibels = f"SNR {metrics.compute()['snr']:.2f} dB" if metrics.windows else "silence"
-        cards.append({"name": name, "decibels": decibels, "pictures": {}, "plot": chart})
+        cards.append({"name": name, "decibels": decibels, "rows": (), "plot": chart})
     length = min(_SAMPLES, signals.shape[-1])
     text = (
         f"Windows spread evenly over the set, each with its signal-to-noise ratio over all {signals.shape[-1]:,} "

@@ -23,7 +23,6 @@ class StopRequested(Exception):  # noqa: N818 (no error, but what was asked for)
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
         self.signal = signal.Signals(number)
-        self.step = step
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

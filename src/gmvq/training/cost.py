@@ -79,7 +79,10 @@ def measure_cost(
     codes = CodebookMetrics(code_sizes(model.quantizer))
     codes.update(tokens[:1])
     return Cost(
-        parameters={name: _size(getattr(model, name)) for name in ("encoder", "quantizer", "decoder")},
+        parameters={
+            name: sum(p.numel() for p in model.get_submodule(name).parameters() if p.requires_grad)
+            for name in ("encoder", "quantizer", "decoder")
+        },
         tokens_per_image=codes.positions,
         bits_per_image=codes.positions * math.log2(codes.mean_size),
         encode_flops=flops[0],
@@ -92,10 +95,6 @@ def measure_cost(
         decode_tokens_per_second=speeds[1],
         step_seconds=step_seconds,
     )
-
-
-def _size(part: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
 
 
 def _step(module: TokenizerModule, images: Tensor) -> Callable[[], Any]:

@@ -48,12 +48,11 @@ def options_of(path: PathLike) -> list[str]:
     named = {f"model.{name}": settings[name] for name in _OF_THE_MODEL if settings.get(name) is not None}
     found: list[str] = []
     for name, value in named.items():
-        if name == "model.network" and isinstance(value, dict):
-            value = json.dumps(value)
-        fields = value.items() if isinstance(value, dict) else [("", value)]
-        for field, entry in fields:
-            text = str(entry).lower() if isinstance(entry, bool) else "null" if entry is None else entry
-            found.append(f"--{name}.{field}={text}" if field else f"--{name}={text}")
+        options = {name: value}
+        if isinstance(value, dict) and name != "model.network":
+            options = {f"{name}.{key}": entry for key, entry in value.items()}
+        for option, entry in options.items():
+            found.append(f"--{option}={entry if isinstance(entry, str) else json.dumps(entry)}")
     return found
 
 

@@ -159,7 +159,6 @@ class TokenizerModule(Divisible):
         self._compiled: Any = None
         self._batches = 0  # batches this process has trained on since training began
         self._pools: dict[str, Any] = {}  # of a checkpoint: the latents that each mixture starts from
-        self._validation: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam over the model's own parameter groups and the likelihood's scale, with warm-up and cosine."""
@@ -259,26 +258,26 @@ class TokenizerModule(Divisible):
             self.stage.forget_gradients(self._progress())
 
     def on_validation_epoch_start(self) -> None:
+        """Sums over the set: codes; errors and number of images."""
         self._codes = CodebookMetrics(code_sizes(self.model.quantizer))
         self._codes.histogram = self._codes.histogram.to(self.device)
         wide = torch.float32 if self.device.type == "mps" else torch.float64
-        names = ("mse", "images")
-        self._validation = {name: torch.zeros((), device=self.device, dtype=wide) for name in names}
+        self._errors = torch.zeros(2, device=self.device, dtype=wide)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         images = in_fastest_format(batch)
         out = self.model(images)
         error = out.reconstruction.float().clamp(0.0, 1.0) - images
-        self._validation["mse"] += error.square().flatten(1).mean(1).sum()
-        self._validation["images"] += images.shape[0]
+        self._errors[0] += error.square().flatten(1).mean(1).sum()
+        self._errors[1] += images.shape[0]
         self._codes.update(out.quantizer.indices)
 
     def on_validation_epoch_end(self) -> None:
         strategy = self.trainer.strategy
-        sums = {name: strategy.reduce(value, reduce_op="sum") for name, value in self._validation.items()}
+        error, images = torch.as_tensor(strategy.reduce(self._errors, reduce_op="sum")).tolist()
         self._codes.histogram = torch.as_tensor(strategy.reduce(self._codes.histogram, reduce_op="sum")).cpu()
         use = self._codes.compute() if self._codes.positions else {"perplexity": 1.0, "usage": 0.0}
-        mse = float(sums["mse"] / sums["images"])
+        mse = error / images
         values = {
             "validation/mse": mse,
             "validation/psnr": psnr(mse),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,15 @@ def build_trainer(
     if keep_best:
         best = {"filename": "best", "monitor": "validation/mse", "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(run_dir / "checkpoints", **best))
+    kinds = [config.logger] if isinstance(config.logger, str) else config.logger
+    loggers = [_logger(kind, run_dir, step) for kind in dict.fromkeys(kinds) if kind != "none"]
     given = {**dict(options), "enable_progress_bar": False}
     if options["strategy"] == "fsdp":
         given["strategy"] = ShardedStrategy()
     return Trainer(
         **given,
         callbacks=callbacks,
-        logger=[HistoryWriter(run_dir / "history.jsonl"), *_loggers(config.logger, run_dir, step)],
+        logger=[HistoryWriter(run_dir / "history.jsonl"), *loggers],
         plugins=[AtomicCheckpointIO(checkpoint)],
         default_root_dir=run_dir,
         enable_checkpointing=keep_best,
@@ -77,36 +79,19 @@ def build_trainer(
     )
 
 
-def _loggers(kinds: str | Sequence[str], run_dir: Path, from_step: int) -> list[Logger]:
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    return [LOGGERS[kind](run_dir, from_step) for kind in dict.fromkeys(kinds) if kind != "none"]
-
-
-def _tensorboard(run_dir: Path, from_step: int) -> Logger:
-    require("tensorboard", "train")
-    options: dict[str, Any] = {"purge_step": from_step} if from_step else {}
-    return TensorBoardLogger(run_dir, name="", version="tensorboard", **options)
-
-
-def _wandb(run_dir: Path, from_step: int) -> Logger:
-    """The variables WANDB_PROJECT, WANDB_MODE and so on do what they do everywhere; a run that goes on keeps its id."""
+def _logger(kind: str, run_dir: Path, from_step: int) -> Logger:
+    """A logger beside history.jsonl, by its name in --logger."""
+    if kind == "csv":
+        # A file that is there would be written anew.
+        return CSVLogger(run_dir, name="", version=f"csv-{from_step}" if from_step else "csv")
+    if kind == "tensorboard":
+        require("tensorboard", "train")
+        return TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=from_step or None)
     import_or_tell("wandb", "pip install wandb")
+    # WANDB_PROJECT, WANDB_MODE and so on do what they do everywhere; a run that goes on keeps its id.
     latest = run_dir / "wandb" / "latest-run"
     more: dict[str, Any] = {}
     if from_step and latest.exists():
         more = {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"}
     project = os.environ.get("WANDB_PROJECT", "gmvq")
     return WandbLogger(name=run_dir.name, save_dir=run_dir, project=project, **more)
-
-
-def _csv(run_dir: Path, from_step: int) -> Logger:
-    # A file that is there would be written anew.
-    return CSVLogger(run_dir, name="", version=f"csv-{from_step}" if from_step else "csv")
-
-
-#: The loggers beside history.jsonl, by the names of --logger.
-LOGGERS: dict[str, Callable[[Path, int], Logger]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "csv": _csv,
-}
