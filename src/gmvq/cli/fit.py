@@ -48,12 +48,8 @@ def run(argv: Sequence[str]) -> int:
     begun = [begin_from(module, data, source, planned.config.init_codebook)] if source else []
     freeze(module, planned.config.freeze)
     _watch(data, planned.config.strict, planned.run_dir / _NOTES)
-    return planned.train(
-        module,
-        data,
-        lambda: "\n".join([*(f"begins with {one}" for one in begun), *_describe(data)]),
-        lambda trainer: _export(planned, trainer, module, data),
-    )
+    text = "\n".join([*(f"begins with {one}" for one in begun), *_describe(data)])
+    return planned.train(module, data, text, lambda trainer: _export(planned, trainer, module, data))
 
 
 def _check(module: TokenizerModule, data: ImageDataModule) -> None:

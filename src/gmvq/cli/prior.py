@@ -42,12 +42,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fit(argv: Sequence[str]) -> int:
-    for module, extra in (
-        ("lightning.pytorch", "train"),
-        ("jsonargparse", "train"),
-        ("transformers", "prior"),
-    ):
-        require(module, extra)
+    for module in ("lightning.pytorch", "jsonargparse"):
+        require(module, "train")
+    require("transformers", "prior")
     quieten()
     from ..models.interface import sizes_text
     from ..prior import PriorModule, TokenDataModule
@@ -63,14 +60,8 @@ def _fit(argv: Sequence[str]) -> int:
     module = PriorModule(data.spec, **vars(config.model))
     shape, spec = " x ".join(map(str, data.spec.shape)), data.spec
     labels = f", {spec.labels} labels" if spec.labels else ""
-    return planned.train(
-        module,
-        data,
-        lambda: (
-            f"tokens: {len(data.rows('train')):,} images of {shape} codes of {sizes_text(spec.sizes)}{labels}"
-        ),
-        lambda trainer: _export(planned.run_dir, module, data, trainer),
-    )
+    text = f"tokens: {len(data.rows('train')):,} images of {shape} codes of {sizes_text(spec.sizes)}{labels}"
+    return planned.train(module, data, text, lambda trainer: _export(planned.run_dir, module, data, trainer))
 
 
 def _check_tokens(planned: TrainingRun, data: TokenDataModule) -> None:

@@ -71,7 +71,7 @@ class TrainingRun:
         self,
         module: TokenizerModule | PriorModule,
         data: LightningDataModule,
-        describe: Callable[[], str],
+        description: str,
         finish: Callable[[Trainer], int],
     ) -> int:
         """Train, or say how to go on where that was stopped; return the exit code."""
@@ -89,7 +89,7 @@ class TrainingRun:
         check_own(self.run_dir)
 
         def begin(trainer: Trainer) -> None:
-            say(f"run folder: {self.run_dir}{note}\n{describe()}")
+            say(f"run folder: {self.run_dir}{note}\n{description}")
             for folder in (self.run_dir, self.run_dir / LAST.parent, self.run_dir / "model"):
                 remove_leftovers(folder)
             self._write_records(self.parser.dump(config, skip_none=False), trainer, step)

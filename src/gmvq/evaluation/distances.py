@@ -27,9 +27,6 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     features.
 
     The estimate is biased upwards, by about a constant over N; compare values at one N alone.
-
-    Args:
-        first, second: (N, F) and (M, F).
     """
     first, second = check_pair(first, second)
     means = first.mean(0) - second.mean(0)
@@ -56,13 +53,8 @@ def kernel_distances(
     (below zero for good reconstructions). ``paired`` leaves the pairs i = j out of the last sum as well, which is
     then over n (n - 1): the one-sample U-statistic of Gretton et al. (JMLR 13, 2012), unbiased for pairs.
 
-    Args:
-        first, second: (N, F) and (M, F).
-        parts1, parts2: which vectors are in each part, (R, N) and (R, M), boolean, at least two each.
-        paired: row i of both is one image; the parts are the same.
-
-    Returns:
-        (R,), float64.
+    ``parts1`` and ``parts2`` say which vectors are in each part, (R, N) and (R, M), boolean, at least two each; of
+    ``paired`` sets, in which row i of both is one image, they are the same. The result is (R,), float64.
     """
     w1, w2 = parts1.to(first), parts2.to(second)
     n, m = w1.sum(1), w2.sum(1)

@@ -86,11 +86,9 @@ class EfficientNetLite(nn.Module):
 class InceptionFeatures(nn.Module):
     """Pooled features of Inception-v3 as FID is defined, (B, C, H, W) uint8 -> (B, 2048).
 
-    Images are resized to 299 pixels as TensorFlow 1 does it, without antialiasing: published FIDs are made so.
-
-    Args:
-        weights: ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which is the file
-            ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity.
+    Images are resized to 299 pixels as TensorFlow 1 does it, without antialiasing: published FIDs are made so. The
+    weights are ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid, which is the file
+    ``weights-inception-2015-12-05-6726825d.pth`` of torch-fidelity.
     """
 
     num_features = 2048

@@ -74,15 +74,10 @@ def features(
     limit: int | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Features of a set of images, (N, F), float32 on the CPU.
+    """Features of a set of images (C, H, W) in [0, 1], or of the first ``limit``: (N, F), float32 on the CPU.
 
-    Args:
-        images: a dataset, a loader or a tensor of images (C, H, W) in [0, 1]; they are clamped and rounded to
-            whole levels of 0 to 255, as a stored picture is.
-        extractor: (B, C, H, W) uint8 -> (B, F), with F as its ``num_features``; see ``open_extractor``.
-        batch_size: images at a time.
-        limit: use only the first so many.
-        device: where to compute; default: where the extractor is.
+    The images are clamped and rounded to whole levels of 0 to 255, as a stored picture is. The extractor, see
+    ``open_extractor``, makes of (B, C, H, W) uint8 (B, F), with F as its ``num_features``; it is moved to ``device``.
     """
     place = device_of(extractor) if device is None else torch.device(device)
     extractor.to(place)

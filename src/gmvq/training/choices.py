@@ -108,12 +108,7 @@ def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
             return _call(name, (), dict(value.get("init_args") or {}), kinds)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError("that describes none")
-        found = _evaluate(ast.parse(str(value).strip(), mode="eval").body, kinds)
-        if kinds is SCHEDULES and isinstance(found, float):
-            return Constant(found)
-        if type(found) in kinds.values():
-            return found
-        raise ValueError("that is not the name of one")
+        return _evaluate(ast.parse(str(value).strip(), mode="eval").body, kinds)
     except SyntaxError:
         reason = "that does not read as a call"
     except (ValueError, TypeError) as error:
@@ -123,13 +118,23 @@ def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
 
 
 def _evaluate(node: ast.expr, kinds: Mapping[str, type]) -> Any:
-    """Build what a name, or a call by name, stands for; or return a number, or None. Nothing else is evaluated."""
+    """Build what a name, a call by name, or a number stands for; nothing else is evaluated."""
     if isinstance(node, ast.Name):
         return _call(node.id, (), {}, kinds)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        arguments = [_evaluate(item, SCHEDULES) for item in node.args]
-        named = {str(item.arg): _evaluate(item.value, SCHEDULES) for item in node.keywords}
+        arguments = [_argument(item) for item in node.args]
+        named = {str(item.arg): _argument(item.value) for item in node.keywords}
         return _call(node.func.id, arguments, named, kinds)
+    number = None if isinstance(node, ast.Call) else _argument(node)
+    if kinds is SCHEDULES and number is not None:
+        return Constant(number)
+    raise ValueError("that is not the name of one")
+
+
+def _argument(node: ast.expr) -> Any:
+    """A schedule, a number or None."""
+    if isinstance(node, ast.Name | ast.Call):
+        return _evaluate(node, SCHEDULES)
     value = ast.literal_eval(node)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         raise ValueError(f"its arguments are numbers, got {value!r}")

@@ -237,10 +237,8 @@ class TokenizerModule(Divisible):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimised, per value of an image, and its terms beside the bound.
 
-        Args:
-            images: (B, C, *spatial).
-            out: of the model in training mode.
-            progress: share of the training that is done, 0 to 1; default: the trainer's.
+        ``images`` are (B, C, *spatial), ``out`` is the model's in training mode, and ``progress`` the share of the
+        training that is done, 0 to 1; default: the trainer's.
         """
         reconstruction = out.reconstruction.float()
         bound = negative_evidence(self.likelihood, reconstruction, images, out.quantizer) / images[0].numel()

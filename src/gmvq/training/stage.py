@@ -71,15 +71,7 @@ class Critic(nn.Module):
               + \lambda \left( E [D(x) - a_{\hat x}]_+^2 + E [a_x - D(\hat x)]_+^2 \right), \quad L_G = -E D(\hat x)
 
     a_x and a_xhat are moving averages of D(x) and D(xhat) (Tseng et al. 2021, arXiv 2104.03310). E is over images
-    and places, then over the views.
-
-    Args:
-        options: of the discriminator.
-        channels: of each view, which is a map (B, channels[i], H_i, W_i).
-        seed: of the first weights.
-
-    Attributes:
-        averages: a_x and a_xhat, (2,).
+    and places, then over the views, which are maps (B, channels[i], H_i, W_i). ``averages`` are a_x and a_xhat, (2,).
     """
 
     averages: Tensor
@@ -183,18 +175,9 @@ def build_stage(
 
 
 class Stage(nn.Module):
-    """The terms that are added to the bound, per value of an image.
+    """The terms that are added to the bound, per value of an image; one of weight 0 is left out.
 
     The extractor is no submodule: checkpoints, optimizers and averages do not see it.
-
-    Args:
-        perceptual: weight of the perceptual distance; 0: none.
-        adversarial: the discriminator's options.
-        channels: of the images.
-        seed: of the discriminator's first weights.
-
-    Raises:
-        MissingExtraError: the packaged extractor is needed and is not installed.
     """
 
     def __init__(self, perceptual: float, adversarial: Adversarial, channels: int, seed: int) -> None:
