@@ -51,6 +51,13 @@ def test_json(runs: Path, gmvq: Run) -> None:
     )
 
 
+def test_a_killed_run_may_leave_half_a_line(runs: Path, gmvq: Run) -> None:
+    before = json.loads(gmvq("runs", runs, "--json").out)
+    with (runs / "more" / "other" / "history.jsonl").open("a") as file:
+        file.write('{"step": 7, "validation/m')
+    assert json.loads(gmvq("runs", runs, "--json").out) == before
+
+
 def test_table(runs: Path, gmvq: Run) -> None:
     (runs / "small" / "metrics.json").write_text('{"mse": 0.0021, "perplexity": 12.34}')
     result = gmvq("runs", runs, "--sort", "perplexity")
