@@ -8,11 +8,10 @@ from __future__ import annotations
 import math
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,30 +65,31 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
             f"{path} holds the keys {there}; expected images, x or data, or a pair such as train and test or "
             "x_train and x_test"
         )
-    alone = len(images) == 1
-    pixels = {
-        part: _check_pixels(array, path.name if alone else f"{path.name}[{part}]")
-        for part, array in images.items()
-    }
-    if framing == "whole":
-        pixels = {part: _padded(array, wanted.size) for part, array in pixels.items()}
-    return _choose(pixels, labels, wanted, path.name, framing)
+    names = {part: f"{path.name}[{part}]" if len(images) > 1 else path.name for part in images}
+    pixels = {part: _check_pixels(array, names[part]) for part, array in images.items()}
+    home, rows, rule = choose_split({part: range(len(array)) for part, array in pixels.items()}, wanted)
+    known, count = labels.get(home), len(pixels[home])
+    if known is not None and (known.shape != (count,) or known.dtype.kind not in "iu"):
+        raise ValueError(
+            f"labels of {path.name} must be {count} integers, got {known.dtype} of shape {known.shape}"
+        )
+    chosen = _padded(pixels[home], wanted.size) if framing == "whole" else pixels[home]
+    return Pictures(
+        read=partial(_rows, chosen, wanted.channels),
+        rows=rows,
+        names=names[home],
+        description=f"{path.name} ({wanted.split}; {rule})",
+        labels=known,
+        framing=framing,
+        decoded=True,
+    )
 
 
 def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
-    """Read an .npy file."""
+    """Read an .npy file, or map it into memory."""
     try:
         with open_input(path) as file:
-            header = read_npy_header(file)
-            length = os.fstat(file.fileno()).st_size - file.tell()
-            if header.bytes > length:
-                raise ValueError(
-                    f"its header announces {header.bytes:,} bytes of numbers, and {length:,} follow"
-                )
-            if mapped and header.bytes:
-                return np.memmap(file, header.dtype, "r", file.tell(), header.shape, header.order)
-            file.seek(0)
-            return np.load(file, allow_pickle=False)
+            return _read_array(file, os.fstat(file.fileno()).st_size, mapped=mapped)
     # A damaged header is read as a literal of Python, which raises errors of its own.
     except Exception as error:
         raise ValueError(f"cannot read {path}: {one_line(error, 200)}; {expected}") from error
@@ -97,14 +97,16 @@ def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
     """Read for every split the array under the first of its keys that is there; return also all keys of the file."""
+    arrays: Arrays = {}
     try:
         with open_zip(path) as (archive, _):
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            found = {part: next((key for key in some if key in names), None) for part, some in keys.items()}
-            arrays = {
-                part: _read_member(archive, f"{key}.npy") for part, key in found.items() if key is not None
-            }
-            there = ", ".join(names)
+            for part, some in keys.items():
+                key = next((key for key in some if key in names), None)
+                if key is not None:
+                    member = archive.getinfo(f"{key}.npy")
+                    with archive.open(member) as file:
+                        arrays[part] = _read_array(file, member.file_size)
     # A damaged archive makes zipfile, zlib and numpy raise almost anything.
     except Exception as error:
         raise ValueError(
@@ -113,47 +115,27 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided
-    return arrays, there
+    return arrays, ", ".join(names)
 
 
-class _Header(NamedTuple):
-    """What stands in front of the numbers of an .npy file."""
-
-    shape: tuple[int, ...]
-    order: Literal["C", "F"]
-    dtype: np.dtype[Any]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def read_npy_header(file: IO[bytes]) -> _Header:
-    """Read the header of an .npy file; the numbers follow."""
+def _read_array(file: IO[bytes], size: int, *, mapped: bool = False) -> NDArray[Any]:
+    """Read an .npy file of ``size`` bytes, whose header may announce no more than follows it."""
     version = np.lib.format.read_magic(file)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
-        version
-    )
-    if read is None:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version[0]}.{version[1]} of the format is not read; save the array again")
-    shape, fortran, dtype = read(file)
+    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = (one if version == (1, 0) else two)(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects (pickles), which are not read")
     if any(type(side) is not int or side < 0 for side in shape):
         raise ValueError(f"its header announces the shape {shape}")
-    return _Header(shape, "F" if fortran else "C", dtype)
-
-
-def _read_member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read an array of an .npz file, whose header has to announce as much as the archive does."""
-    size = archive.getinfo(name).file_size
-    with archive.open(name) as member:
-        header = read_npy_header(member)
-        if header.bytes != size - member.tell():
-            raise ValueError(
-                f"{name} announces {header.bytes:,} bytes of numbers, and {size - member.tell():,} follow"
-            )
-        return np.frombuffer(bytearray(member.read()), header.dtype).reshape(header.shape, order=header.order)
+    start, length = file.tell(), math.prod(shape) * dtype.itemsize
+    if length > size - start:
+        raise ValueError(f"its header announces {length:,} bytes of numbers, and {size - start:,} follow")
+    order = "F" if fortran else "C"
+    if mapped and length:
+        return np.memmap(file, dtype, "r", start, shape, order)
+    return np.frombuffer(bytearray(file.read(length)), dtype).reshape(shape, order=order)
 
 
 def is_idx(name: str) -> bool:
@@ -213,27 +195,6 @@ def open_fashion_mnist(wanted: Wanted) -> Pictures:
 
 def _rows(pixels: NDArray[np.uint8], channels: int, rows: int | NDArray[np.int64]) -> NDArray[np.uint8]:
     return convert_channels(np.asarray(pixels[rows]), channels)
-
-
-def _choose(
-    pixels: Arrays, labels: Mapping[str, NDArray[Any]], wanted: Wanted, name: str, framing: Framing = "crop"
-) -> Pictures:
-    """Make the source of one split from the arrays that a file came with."""
-    home, rows, rule = choose_split({part: range(len(array)) for part, array in pixels.items()}, wanted)
-    known, count = labels.get(home), len(pixels[home])
-    if known is not None and (known.shape != (count,) or known.dtype.kind not in "iu"):
-        raise ValueError(
-            f"labels of {name} must be {count} integers, got {known.dtype} of shape {known.shape}"
-        )
-    return Pictures(
-        read=partial(_rows, pixels[home], wanted.channels),
-        rows=rows,
-        names=f"{name}[{home}]" if len(pixels) > 1 else name,
-        description=f"{name} ({wanted.split}; {rule})",
-        labels=known,
-        framing=framing,
-        decoded=True,
-    )
 
 
 def _check_pixels(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
