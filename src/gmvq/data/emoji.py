@@ -11,12 +11,13 @@ import struct
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from struct import unpack_from
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import one_line, require
-from ..reading import allowance, read_bytes
+from ..reading import check_unpacked, read_bytes
 from .decode import UnreadableImageError, decode
 from .pictures import Pictures
 from .splits import Wanted, hash_split
@@ -27,7 +28,6 @@ _LARGEST_SIDE = 2048
 _MOST_FONT = 512 << 20
 _MOST_ENTRIES = 2_000_000
 _SIGNATURES = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")
-_NONE = (0, 0)
 _FONT_FOLDERS = (
     "/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts", "~/Library/Fonts",
 )  # fmt: skip
@@ -69,13 +69,13 @@ def open_emoji(path: Path, wanted: Wanted) -> Pictures:
         with fonts.TTFont(io.BytesIO(data), fontNumber=0, lazy=True) as font:
             if "CBDT" not in font:
                 raise ValueError(f"it has no colour bitmaps (no CBDT table); use {NAME}")
-            tables = (table for strike in font["CBLC"].strikes for table in strike.indexSubTables)
-            check_strikes((span for table in tables for span in table.locations), len(data))
+            tables = [table for strike in font["CBLC"].strikes for table in strike.indexSubTables]
+            size = sum(max(0, end - start) for table in tables for start, end in table.locations)
+            check_unpacked("the bitmaps of the font", size, len(data))
             strike = max(font["CBDT"].strikeData, key=len)
             distinct: dict[bytes, str] = {}
             for name, glyph in strike.items():
-                bitmap = getattr(glyph, "imageData", b"")
-                if bitmap:
+                if bitmap := getattr(glyph, "imageData", b""):
                     distinct.setdefault(bitmap, name)
             groups = _groups(font, list(distinct.values()))
     # A damaged table makes fontTools raise almost anything.
@@ -110,7 +110,7 @@ def _png(data: bytes) -> bytes:
     """The same, if it is a PNG of the size of a glyph; else it would be laid on a square of any size."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
         raise UnreadableImageError("the bitmap of the glyph is no PNG")
-    if max(struct.unpack(">II", data[16:24])) > _LARGEST_SIDE:
+    if max(unpack_from(">II", data, 16)) > _LARGEST_SIDE:
         raise UnreadableImageError(
             f"the bitmap of the glyph is more than {_LARGEST_SIDE} pixels wide or high"
         )
@@ -130,9 +130,8 @@ def _groups(font: object, names: list[str]) -> list[str]:
                 # Others than ligatures are not looked into.
                 if getattr(table, "ExtensionLookupType", lookup.LookupType) != 4:
                     continue
-                for first, ligatures in getattr(
-                    getattr(table, "ExtSubTable", table), "ligatures", {}
-                ).items():
+                chosen = getattr(getattr(table, "ExtSubTable", table), "ligatures", {})
+                for first, ligatures in chosen.items():
                     for ligature in ligatures:
                         parts.setdefault(ligature.LigGlyph, [first, *ligature.Component])
 
@@ -159,116 +158,79 @@ def check_font(data: bytes) -> None:
             raise ValueError(
                 "fonts with PostScript outlines are not read; use one with TrueType outlines or bitmaps"
             )
-        for count in (
-            _glyphs(data, *tables.get("CBLC", _NONE)),
-            _characters(data, *tables.get("cmap", _NONE)),
-        ):
-            _check(sum(count))
-        _check(sum(_ligatures(data, *tables.get("GSUB", _NONE))))
+        for tag, counts in (("CBLC", _glyphs), ("cmap", _characters), ("GSUB", _ligatures)):
+            total = 0
+            for count in counts(data, tables[tag]) if tag in tables else ():
+                total += max(count, 1)
+                if total > _MOST_ENTRIES:
+                    raise ValueError(
+                        f"the table {tag} of the font announces {total:,} entries or more, above the limit of "
+                        f"{_MOST_ENTRIES:,}"
+                    )
     except struct.error as error:
         raise ValueError("the font is cut short, or a table points outside of it") from error
 
 
-def check_strikes(spans: Iterator[tuple[int, int]], size: int) -> None:
-    """Raise ValueError if the bitmaps of a font, as its index places them, are more than ``allowance`` in all."""
-    total = 0
-    for start, end in spans:
-        total += max(0, end - start)
-        if total > allowance(size):
-            raise ValueError(
-                f"the bitmaps of the font are more than {allowance(size):,} bytes; their index repeats them"
-            )
-
-
-def _check(count: int) -> None:
-    if count > _MOST_ENTRIES:
-        raise ValueError(
-            f"the tables of the font announce {count:,} entries or more, above the limit of {_MOST_ENTRIES:,}"
-        )
-
-
-def _at(form: str, data: bytes, offset: int) -> tuple[int, ...]:
-    return struct.unpack_from(form, data, offset) if offset >= 0 else ()
-
-
-def _tables(data: bytes) -> dict[str, tuple[int, int]]:
-    """Offset and length of every table of the first font of the file."""
-    start = _at(">I", data, 12)[0] if data[:4] == b"ttcf" else 0
-    tables: dict[str, tuple[int, int]] = {}
-    for i in range(_at(">H", data, start + 4)[0]):
-        tag, _, offset, length = struct.unpack_from(">4sIII", data, start + 12 + 16 * i)
+def _tables(data: bytes) -> dict[str, int]:
+    """Where every table of the first font of the file begins."""
+    start = unpack_from(">I", data, 12)[0] if data[:4] == b"ttcf" else 0
+    tables: dict[str, int] = {}
+    for i in range(unpack_from(">H", data, start + 4)[0]):
+        tag, _, offset, length = unpack_from(">4sIII", data, start + 12 + 16 * i)
         if offset + length > len(data):
             raise ValueError(f"the font's table {tag!r} lies outside of the file; is it complete?")
-        tables[tag.decode("latin-1")] = (offset, length)
+        tables[tag.decode("latin-1")] = offset
     return tables
 
 
-def _limited(counts: Iterator[int]) -> Iterator[int]:
-    """The same until they are too many in sum, each counted as one at least."""
-    total = 0
-    for count in counts:
-        total += max(count, 1)
-        yield max(count, 1)
-        if total > _MOST_ENTRIES:
-            return
+def _glyphs(data: bytes, start: int) -> Iterator[int]:
+    """The glyphs of every index of bitmaps in the table CBLC."""
+    for strike in range(unpack_from(">I", data, start + 4)[0]):
+        offset, _, number = unpack_from(">III", data, start + 8 + 48 * strike)
+        for i in range(number):
+            first, last = unpack_from(">HH", data, start + offset + 8 * i)
+            yield last - first + 1
 
 
-def _glyphs(data: bytes, start: int, length: int) -> Iterator[int]:
-    def counts() -> Iterator[int]:
-        for strike in range(_at(">I", data, start + 4)[0] if length else 0):
-            offset, _, number = _at(">III", data, start + 8 + 48 * strike)
-            for i in range(number):
-                first, last = _at(">HH", data, start + offset + 8 * i)
+def _characters(data: bytes, start: int) -> Iterator[int]:
+    """The characters of every group of the table cmap."""
+    for i in range(unpack_from(">H", data, start + 2)[0]):
+        at = start + unpack_from(">I", data, start + 4 + 8 * i + 4)[0]
+        form = unpack_from(">H", data, at)[0]
+        # The others hold as many characters as bytes, or 65,536.
+        yield 65_536 if form not in (8, 10, 12, 13) else 1
+        if form in (12, 13):
+            for group in range(unpack_from(">I", data, at + 12)[0]):
+                first, last = unpack_from(">II", data, at + 16 + 12 * group)
                 yield last - first + 1
-
-    return _limited(counts())
-
-
-def _characters(data: bytes, start: int, length: int) -> Iterator[int]:
-    def counts() -> Iterator[int]:
-        for i in range(_at(">H", data, start + 2)[0] if length else 0):
-            at = start + _at(">I", data, start + 4 + 8 * i + 4)[0]
-            form = _at(">H", data, at)[0]
-            # The others hold as many characters as bytes, or 65,536.
-            yield 65_536 if form not in (8, 10, 12, 13) else 1
-            if form in (12, 13):
-                for group in range(_at(">I", data, at + 12)[0]):
-                    first, last = _at(">II", data, at + 16 + 12 * group)
-                    yield last - first + 1
-            elif form == 10:
-                yield _at(">I", data, at + 16)[0]
-
-    return _limited(counts())
+        elif form == 10:
+            yield unpack_from(">I", data, at + 16)[0]
 
 
-def _ligatures(data: bytes, start: int, length: int) -> Iterator[int]:
-    """Of every lookup the subtables, and of ligatures the components."""
-
-    def counts() -> Iterator[int]:
-        lookups = start + _at(">H", data, start + 8)[0] if length else 0
-        for i in range(_at(">H", data, lookups)[0] if length else 0):
-            lookup = lookups + _at(">H", data, lookups + 2 + 2 * i)[0]
-            kind, _, number = _at(">HHH", data, lookup)
-            for j in range(number):
-                table = lookup + _at(">H", data, lookup + 6 + 2 * j)[0]
-                inner = kind
-                if kind == 7:
-                    inner, further = _at(">HI", data, table + 2)
-                    table += further
-                yield from _of_subtable(data, table) if inner == 4 else (1,)
-
-    return _limited(counts())
+def _ligatures(data: bytes, start: int) -> Iterator[int]:
+    """Of every lookup of the table GSUB the subtables, and of ligatures the components."""
+    lookups = start + unpack_from(">H", data, start + 8)[0]
+    for i in range(unpack_from(">H", data, lookups)[0]):
+        lookup = lookups + unpack_from(">H", data, lookups + 2 + 2 * i)[0]
+        kind, _, number = unpack_from(">HHH", data, lookup)
+        for j in range(number):
+            table = lookup + unpack_from(">H", data, lookup + 6 + 2 * j)[0]
+            inner = kind
+            if kind == 7:
+                inner, further = unpack_from(">HI", data, table + 2)
+                table += further
+            yield from _of_subtable(data, table) if inner == 4 else (1,)
 
 
 def _of_subtable(data: bytes, table: int) -> Iterator[int]:
-    coverage = table + _at(">H", data, table + 2)[0]
-    form, number = _at(">HH", data, coverage)
+    coverage = table + unpack_from(">H", data, table + 2)[0]
+    form, number = unpack_from(">HH", data, coverage)
     yield number
     for r in range(number if form == 2 else 0):
-        first, last = _at(">HH", data, coverage + 4 + 6 * r)
+        first, last = unpack_from(">HH", data, coverage + 4 + 6 * r)
         yield last - first + 1
-    for k in range(_at(">H", data, table + 4)[0]):
-        chosen = table + _at(">H", data, table + 6 + 2 * k)[0]
-        for m in range(_at(">H", data, chosen)[0]):
-            ligature = chosen + _at(">H", data, chosen + 2 + 2 * m)[0]
-            yield _at(">H", data, ligature + 2)[0]
+    for k in range(unpack_from(">H", data, table + 4)[0]):
+        chosen = table + unpack_from(">H", data, table + 6 + 2 * k)[0]
+        for m in range(unpack_from(">H", data, chosen)[0]):
+            ligature = chosen + unpack_from(">H", data, chosen + 2 + 2 * m)[0]
+            yield unpack_from(">H", data, ligature + 2)[0]
