@@ -27,8 +27,8 @@ _MARGIN = 0.1
 
 Series = list[NDArray[np.float32]]
 """Arrays (channels, T), each of its own length."""
-Named = tuple[str, NDArray[np.float32]]
-"""A series and its name."""
+Named = list[tuple[str, NDArray[np.float32]]]
+"""Series with their names."""
 
 
 def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
@@ -37,34 +37,25 @@ def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     An .npz may come divided (train, test, ...); else series are divided by a fixed hash of their name or number, and
     a single one in time: its beginning is the train split, its end the test split.
     """
-    if path.suffix.lower() == ".npz":
-        return _open_npz(path, wanted)
+    skipped, keys = list[Skipped](), None
     if path.is_dir():
-        series, skipped = _read_folder(path, listing, wanted)
+        named = {"train": _read_folder(path, listing, wanted, skipped)}
+    elif path.suffix.lower() == ".npz":
+        named = _read_npz(path, skipped)
+        keys = {part: [name.rpartition(":")[2] for name, _ in some] for part, some in named.items()}
     else:
         found = _read_file(path, wanted.column)
-        numbered, skipped = _without_gaps(found, path.name)
-        series = [(path.name if len(found) == 1 else f"{path.name}:{i}", one) for i, one in numbered]
-    keys = {"train": [name for name, _ in series]}
-    return replace(_choose(keys, {"train": series}, path.name, wanted), skipped=skipped)
+        series = [(path.name, found[0])] if len(found) == 1 else _numbered(found, path.name)
+        named = {"train": _without_gaps(series, skipped)}
+    return replace(_choose(named, path.name, wanted, keys), skipped=sorted(skipped))
 
 
-def _open_npz(path: Path, wanted: Wanted) -> SignalSource:
-    parts, keys, named, skipped = _read_npz(path), {}, {}, list[Skipped]()
-    for part, some in parts.items():
-        title = f"{path.name}[{part}]" if len(parts) > 1 else path.name
-        numbered, bad = _without_gaps(some, title)
-        keys[part] = [number for number, _ in numbered]
-        named[part] = [(f"{title}:{number}", one) for number, one in numbered]
-        skipped += bad
-    return replace(_choose(keys, named, path.name, wanted), skipped=skipped)
-
-
-def _read_folder(path: Path, listing: Listing, wanted: Wanted) -> tuple[list[Named], list[Skipped]]:
-    """The series of a folder's files, and what is left out: other files, broken ones, those of other channels."""
+def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Skipped]) -> Named:
+    """The series of a folder's files; other files, broken ones, those of other channels go to ``skipped``."""
     files = [file for file in listing.files if file.lower().endswith(SERIES_SUFFIXES)]
-    other = [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(listing.files) - set(files)]
-    skipped, series = other + listing.skipped, list[Named]()
+    skipped += [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(listing.files) - set(files)]
+    skipped += listing.skipped
+    series: Named = []
     for file in files:
         try:
             series.append((file, _one(path / file, wanted.column)))
@@ -74,27 +65,40 @@ def _read_folder(path: Path, listing: Listing, wanted: Wanted) -> tuple[list[Nam
         raise ValueError(
             f"no .wav, .flac, .ogg, .npy or .csv file in {path} can be read: found {summary(sorted(skipped))}"
         )
-    fitting = [one for one in series if len(one[1]) == wanted.channels]
+    fitting = [(name, one) for name, one in series if len(one) == wanted.channels]
     if fitting:
         skipped += [
             (name, f"it has {len(one)} channels, and the model takes {wanted.channels}")
             for name, one in series
             if len(one) != wanted.channels
         ]
-    return fitting or series, sorted(skipped)
+    return fitting or series
+
+
+def _read_npz(path: Path, skipped: list[Skipped]) -> dict[str, Named]:
+    arrays, there = read_npz(path, _KEYS)
+    if not arrays:
+        raise ValueError(
+            f"{path} holds the keys {there}; expected series, x or data, or a pair such as train and test"
+        )
+    named: dict[str, Named] = {}
+    for part, array in arrays.items():
+        title = f"{path.name}[{part}]"
+        series = _numbered(_series(array, title), title if len(arrays) > 1 else path.name)
+        named[part] = _without_gaps(series, skipped)
+    return named
 
 
 def open_synthetic_ecg(wanted: Wanted) -> SignalSource:
     """Open one split of the built-in electrocardiograms."""
-    series = synthetic_ecg()
-    return _choose({"train": [name for name, _ in series]}, {"train": series}, "synthetic_ecg", wanted)
+    return _choose({"train": synthetic_ecg()}, "synthetic_ecg", wanted)
 
 
 def read_series(path: Path, column: str | None = None) -> Series:
     """Read every series of one .npy or .csv file, in their own units."""
     found = _read_file(path, column)
-    for one in found:
-        _check_finite(one, path.name)
+    for problem in filter(None, (_gaps(one, path.name) for one in found)):
+        raise ValueError(problem)
     return found
 
 
@@ -109,19 +113,27 @@ def _read_file(path: Path, column: str | None) -> Series:
     return _series(read_npy(path, _EXPECTED), path.name)
 
 
+def _one(file: Path, column: str | None) -> NDArray[np.float32]:
+    """The series of one file of a folder: (T,), or (channels, T)."""
+    found = read_series(file, column)
+    if any(len(one) != 1 for one in found) and len(found) > 1:
+        raise ValueError(
+            f"{file.name} holds {len(found)} series; in a folder each file holds one, (channels, T)"
+        )
+    return np.concatenate(found)
+
+
 def _choose(
-    keys: Mapping[str, Any],
-    named: Mapping[str, list[Named]],
-    title: str,
-    wanted: Wanted,
+    named: Mapping[str, Named], title: str, wanted: Wanted, keys: Mapping[str, list[str]] | None = None
 ) -> SignalSource:
-    """Make the source of one split from the keys and the (name, series) pairs of the splits that there are."""
+    """Make the source of one split from the series of the splits that there are, which ``keys`` or names divide."""
+    keys = keys or {part: [name for name, _ in some] for part, some in named.items()}
     lengths = {part: [one.shape[1] for _, one in some] for part, some in named.items()}
     home, spans, rule = choose_spans(keys, lengths, wanted, "series")
     names, series = [name for name, _ in named[home]], [one for _, one in named[home]]
     for number in spans[:, 0]:
-        if len(series[number]) != wanted.channels:
-            found = len(series[number])
+        found = len(series[number])
+        if found != wanted.channels:
             raise ValueError(
                 f"{names[number]} has {found} channel{'s' * (found > 1)}, and the model takes {wanted.channels}; pass "
                 f"--model.channels {found}, or choose columns of a .csv file with --data.column"
@@ -147,25 +159,6 @@ def _limits(train: Series) -> tuple[float, float]:
     return low - _MARGIN * (high - low), high + _MARGIN * (high - low)
 
 
-def _one(file: Path, column: str | None) -> NDArray[np.float32]:
-    """The series of one file of a folder: (T,), or (channels, T)."""
-    found = read_series(file, column)
-    if any(len(one) != 1 for one in found) and len(found) > 1:
-        raise ValueError(
-            f"{file.name} holds {len(found)} series; in a folder each file holds one, (channels, T)"
-        )
-    return np.concatenate(found)
-
-
-def _read_npz(path: Path) -> dict[str, Series]:
-    arrays, there = read_npz(path, _KEYS)
-    if not arrays:
-        raise ValueError(
-            f"{path} holds the keys {there}; expected series, x or data, or a pair such as train and test"
-        )
-    return {part: _series(array, f"{path.name}[{part}]") for part, array in arrays.items()}
-
-
 def _series(array: NDArray[Any], name: str) -> Series:
     got = f"{name} has {array.dtype} of shape {array.shape}"
     if array.dtype.kind not in "fiu" or array.size == 0 or not 1 <= array.ndim <= 3:
@@ -175,22 +168,20 @@ def _series(array: NDArray[Any], name: str) -> Series:
     return list(array.reshape(shape).astype(np.float32))
 
 
-def _without_gaps(series: Series, title: str) -> tuple[list[tuple[int, NDArray[np.float32]]], list[Skipped]]:
-    """The series without NaN, each with its number, and the others with the reason."""
-    good, bad = list[tuple[int, NDArray[np.float32]]](), list[Skipped]()
-    for number, one in enumerate(series):
-        name = title if len(series) == 1 else f"{title}:{number}"
-        try:
-            _check_finite(one, name)
-            good.append((number, one))
-        except ValueError as error:
-            if len(bad) == len(series) - 1:
-                raise
-            bad.append((name, str(error)))
-    return good, bad
+def _numbered(series: Series, title: str) -> Named:
+    return [(f"{title}:{number}", one) for number, one in enumerate(series)]
 
 
-def _check_finite(values: NDArray[np.float32], name: str) -> None:
+def _without_gaps(series: Named, skipped: list[Skipped]) -> Named:
+    """Those without NaN; the others go to ``skipped``, and raise ValueError if they are all."""
+    gaps = {name: problem for name, one in series if (problem := _gaps(one, name))}
+    if len(gaps) == len(series):
+        raise ValueError(next(iter(gaps.values())))
+    skipped += gaps.items()
+    return [(name, one) for name, one in series if name not in gaps]
+
+
+def _gaps(values: NDArray[np.float32], name: str) -> str:
+    """What is wrong with a series that holds NaN; empty for others."""
     bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise ValueError(f"{name} holds {bad} NaN or infinite values of {values.size}; fill or remove them")
+    return f"{name} holds {bad} NaN or infinite values of {values.size}; fill or remove them" if bad else ""
