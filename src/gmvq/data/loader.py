@@ -60,9 +60,8 @@ class Position:
 class StatelessSampler(Sampler[Batch]):
     """Hand out batches of (index, draw) pairs; ``draw`` counts items since training began.
 
-    Batch n of the whole run depends on (seed, n) alone. Iterating gives as many batches as an epoch has, or,
-    after ``load_state_dict``, as many as were left (see `Position`). With several processes the batch of
-    ``batch_size * world_size`` is divided in order: their union is what one process would have had.
+    Batch n of the whole run depends on (seed, n) alone. An iteration is a pass (see `Position`). With several processes
+    the batch of ``batch_size * world_size`` is divided in order: their union is what one process would have had.
 
     Args:
         length: number of items.
@@ -71,7 +70,7 @@ class StatelessSampler(Sampler[Batch]):
         rank: of this process.
         world_size: number of processes.
         batch_size: items per batch and process.
-        drop_last: leave out the last batch of an epoch if it is short.
+        drop_last: leave out the last batch of an epoch if it is short; None: when shuffling items that fill a batch.
         blocks: where every item lies, (length,), if those of a block are best read together: shuffling then takes some
             blocks at a time, and a process gets items of few of them.
 
@@ -89,17 +88,18 @@ class StatelessSampler(Sampler[Batch]):
         rank: int = 0,
         world_size: int = 1,
         batch_size: int,
-        drop_last: bool = True,
+        drop_last: bool | None = True,
         blocks: NDArray[np.int64] | None = None,
     ) -> None:
         for name, value in (("length", length), ("batch_size", batch_size), ("world_size", world_size)):
             check_positive(name, value)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size - 1}], got {rank}")
-        self._length, self._seed, self.shuffle = length, seed, shuffle
+        self._length, self._seed, self.shuffle, self._blocks = length, seed, shuffle, blocks
         self._rank, self._world_size, self._global_batch = rank, world_size, batch_size * world_size
-        self._drop_last, self._blocks = drop_last, blocks
         whole, rest = divmod(length, self._global_batch)
+        drop_last = (shuffle and whole > 0) if drop_last is None else drop_last
+        self._drop_last = drop_last
         if drop_last and not whole:
             raise ValueError(
                 f"{length} images do not fill one batch of {batch_size} on {world_size} process(es); use a smaller "
@@ -191,39 +191,17 @@ class StatelessSampler(Sampler[Batch]):
 class ResumableLoader(DataLoader[Tensor]):
     """A loader of anything that takes (index, draw) pairs, whose state is the number of batches delivered.
 
-    A pass has as many batches as an epoch, or, after ``load_state_dict``, as many as were left; what an
-    abandoned pass did not deliver comes in the next one (see `Position`). ``options`` are those of a DataLoader.
+    An iteration is a pass (see `Position`). ``options`` are those of a DataLoader, ``seed`` that of its workers.
 
     Attributes:
         waited: seconds in which batches were waited for; without workers, in which they were made.
     """
 
-    def __init__(
-        self,
-        rows: Any,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool | None = None,
-        **options: Any,
-    ) -> None:
-        fills = len(rows) >= batch_size * world_size
-        self._batches = StatelessSampler(
-            len(rows),
-            seed=seed,
-            shuffle=shuffle,
-            rank=rank,
-            world_size=world_size,
-            batch_size=batch_size,
-            drop_last=shuffle and fills if drop_last is None else drop_last,
-            blocks=getattr(rows, "blocks", None),
-        )
+    def __init__(self, rows: Any, sampler: StatelessSampler, *, seed: int, **options: Any) -> None:
+        self._batches = sampler
         # Without a generator of its own the loader would draw its workers' seeds from the global one.
         own = torch.Generator().manual_seed(seed)
-        super().__init__(rows, batch_sampler=self._batches, generator=own, **options)
+        super().__init__(rows, batch_sampler=sampler, generator=own, **options)
         self._delivered = Position()
         self.waited = 0.0
 
@@ -285,15 +263,15 @@ def make_loader(
             f"dataset must be an ImageDataset or a SignalDataset, as open_dataset returns, got {type(dataset).__name__}"
         )
     num_workers = at_most_cores(num_workers, "processes that fetch data")
-    return ResumableLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=shuffle,
+    sampler = StatelessSampler(
+        len(dataset),
         seed=seed,
+        shuffle=shuffle,
         rank=rank,
         world_size=world_size,
+        batch_size=batch_size,
         drop_last=drop_last,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=pin_memory,
+        blocks=getattr(dataset, "blocks", None),
     )
+    more = {"num_workers": num_workers, "persistent_workers": num_workers > 0, "pin_memory": pin_memory}
+    return ResumableLoader(dataset, sampler, seed=seed, **more)

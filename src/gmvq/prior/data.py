@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data.loader import ResumableLoader
+from ..data.loader import ResumableLoader, StatelessSampler
 from ..errors import check_positive
 from ..tokens import TokenDataset
 from ..training.data import ResumableData
@@ -112,9 +112,10 @@ class TokenDataModule(ResumableData):
         return largest + 1
 
 
-def token_loader(rows: Any, **options: Any) -> ResumableLoader:
-    """Rows that are fetched a batch at a time."""
-    return ResumableLoader(rows, collate_fn=_as_it_is, **options)
+def token_loader(rows: Any, *, seed: int, **order: Any) -> ResumableLoader:
+    """Rows that are fetched a batch at a time, in the ``order`` of a ``StatelessSampler``."""
+    sampler = StatelessSampler(len(rows), seed=seed, drop_last=None, **order)
+    return ResumableLoader(rows, sampler, seed=seed, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:
