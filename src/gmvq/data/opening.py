@@ -13,7 +13,7 @@ from .pictures import Crops
 from .signals import SignalDataset, SignalScale, TrainingSet, check_sample_rate
 from .splits import SPLITS, NoSuchSplitError, Wanted
 
-#: What ``gmvq fit`` sets aside where a set does not come divided.
+#: What is set aside for validation and test where a set does not come divided.
 _FRACTIONS = (0.1, 0.1)
 
 
@@ -27,7 +27,7 @@ def open_images(
     flip: bool = True,
     column: str | None = None,
     seed: int = 0,
-    split_fractions: tuple[float, float] = (0.1, 0.1),
+    split_fractions: tuple[float, float] = _FRACTIONS,
     crops: Crops = "auto",
     vary: bool = False,
 ) -> ImageDataset:
@@ -81,7 +81,7 @@ def open_signals(
     value_range: tuple[float, float] | None = None,
     sample_rate: int | None = None,
     seed: int = 0,
-    split_fractions: tuple[float, float] = (0.1, 0.1),
+    split_fractions: tuple[float, float] = _FRACTIONS,
 ) -> SignalDataset:
     """Open one split of recordings or series as windows of shape (channels, size), on the scale [0, 1].
 
@@ -109,12 +109,8 @@ def open_signals(
         >>> dataset[0].shape
         torch.Size([1, 512])
     """
-    limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-    if limits is not None:
-        SignalScale(*limits)
-    source = find_signals(
-        os.fspath(path), Wanted(split, size, channels, column, split_fractions, limits, sample_rate)
-    )
+    wanted = Wanted(split, size, channels, column, split_fractions, value_range, sample_rate)
+    source = find_signals(os.fspath(path), wanted)
     augment = split == "train" if augment is None else augment
     return SignalDataset(source, size=size, channels=channels, augment=augment, seed=seed)
 
@@ -185,21 +181,19 @@ class DataRecipe:
             if not self.divided or len(whole) < len(SPLITS):
                 return {"all": whole}
         found: dict[str, TrainingSet] = {}
-        absent: NoSuchSplitError | None = None
         for split in SPLITS:
             try:
                 found[split] = self.open_one(split, undivided=not self.divided)
-            except NoSuchSplitError as error:
-                absent = error
-        if absent is not None and not found:
-            raise absent
+            except NoSuchSplitError:
+                if split == SPLITS[-1] and not found:
+                    raise
         return {"all": found["train"]} if list(found) == ["train"] else found
 
     def open_one(self, split: str, *, undivided: bool = False) -> TrainingSet:
         """Open "train", "validation" or "test", or with "all" everything that no folder or file name sets aside.
 
         A set that does not come divided is all train if it is to stay ``undivided``. Errors are those of
-        ``open_images`` and ``open_signals``; signals of another sample rate raise ValueError, too.
+        ``open_dataset``; signals of another sample rate raise ValueError, too.
         """
         scale = self.scale
         dataset = open_dataset(
