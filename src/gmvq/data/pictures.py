@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -30,8 +29,6 @@ Read = TypeVar("Read")
 Pixels = NDArray[np.uint8]
 Uniforms = NDArray[np.float64]
 """The chance of each draw, (B, 3) or more; None in eval."""
-#: As many pictures say how large those of a source are, where each has to be looked at.
-_SAMPLE = 256
 #: Training crops show between 1 / ZOOM and the whole of the shorter side.
 ZOOM = 1.25
 #: What the sides of the smaller copies are of a photograph's, where copies are asked for.
@@ -77,46 +74,29 @@ class Pictures:
         """Whether the pictures' sizes can be told before they are decoded."""
         return self.all_shapes is not None or self.shape_of is not None
 
-    @property
-    def known_shapes(self) -> NDArray[np.int64] | None:
-        """Height and width of every picture, (N, 2), where no file has to be looked at for them."""
-        return None if self.all_shapes is None else self.all_shapes[self.rows]
+    def shapes(self, most: int | None = None) -> NDArray[np.int64]:
+        """Height and width of every picture that is ``sized``, (N, 2), 0 of those without a header.
 
-    @cached_property
-    def shapes(self) -> NDArray[np.int64] | None:
-        """Height and width of every picture, (N, 2), 0 of those without a header, which are entered in ``skipped``.
-
-        With ``shape_of`` all headers are read, once.
+        Where headers have to be read, all are, and what has none is entered in ``skipped``; or those of ``most``
+        pictures, spread evenly, and nothing is entered.
         """
-        if self.shape_of is None:
-            return self.known_shapes
-        return self._headers(np.arange(len(self)))
-
-    @property
-    def some_shapes(self) -> NDArray[np.int64] | None:
-        """Those of all pictures, or of as many, spread evenly, as say how large the median one is."""
-        if self.shape_of is None:
-            return self.known_shapes
-        found = self._headers(np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(np.int64)), note=False)
-        return found[found.all(1)] if found.any() else None
-
-    def _headers(self, indices: NDArray[np.int64], *, note: bool = True) -> NDArray[np.int64]:
+        if self.all_shapes is not None:
+            return self.all_shapes[self.rows]
         assert self.shape_of is not None
+        count = len(self)
+        indices = np.unique(np.linspace(0, count - 1, most or count).astype(np.int64))
         found = np.zeros((len(indices), 2), dtype=np.int64)
         for place, index in enumerate(indices.tolist()):
             try:
                 found[place] = self.shape_of(int(self.rows[index]))
             except UnreadableError as error:
-                if note:
+                if most is None:
                     self.skipped.append((self.name(index), str(error)))
         return found
 
     def image(self, index: int, reduce: int = 1) -> NDArray[np.uint8] | Image:
         row = int(self.rows[index])
         return self.read(row) if reduce == 1 else self.read(row, reduce)
-
-    def stack(self, indices: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-        return self.read(self.rows[indices]) if self.decoded else None
 
     def name(self, index: int) -> str:
         row = int(self.rows[index])
@@ -189,13 +169,12 @@ class TileView:
 class PictureView:
     """One square per picture: centre crop in eval, a random scale and place in training if ``crops``.
 
-    A picture that turns out to be unreadable is replaced by the next readable one, always the same, entered
-    in ``source.skipped`` and warned about once.
+    A picture that turns out to be unreadable is replaced by the next, as ``first_readable`` says.
     """
 
     def __init__(self, source: Pictures, size: int, *, crops: bool) -> None:
         self._source, self._size, self._crops = source, size, crops
-        self._shapes = source.known_shapes
+        self._shapes = None if source.all_shapes is None else source.shapes()
         self._broken: set[int] = set()
         self.name, self.label = source.name, source.label
 
@@ -204,25 +183,24 @@ class PictureView:
 
     def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
-        stacked = self._source.stack(indices)
-        if stacked is not None and stacked.shape[1:3] == (self._size, self._size):
-            return stacked
+        source = self._source
+        if source.decoded:
+            stacked = source.read(source.rows[indices])
+            if stacked.shape[1:3] == (self._size, self._size):
+                return stacked
         uniforms = [None] * len(indices) if chance is None or not self._crops else chance
         squares = [frame(self._read(int(i)), self._size, u) for i, u in zip(indices, uniforms, strict=True)]
         return np.stack(squares)
 
     def _read(self, index: int) -> Pixels | Image:
         def read(candidate: int) -> Pixels | Image:
-            return self._source.image(candidate, self._reduce(candidate))
+            if self._shapes is None:
+                return self._source.image(candidate)
+            # A large picture is decoded smaller: twice the pixels that a crop needs are left.
+            spare = int(self._shapes[candidate].min() / (2 * ZOOM * self._size))
+            return self._source.image(candidate, min(8, 1 << max(0, spare.bit_length() - 1)))
 
         return first_readable(self._source, range(len(self._source)), index, self._broken, read)[1]
-
-    def _reduce(self, index: int) -> int:
-        """The factor that a large picture can be decoded smaller by: twice the pixels that a crop needs are left."""
-        if self._shapes is None:
-            return 1
-        spare = int(self._shapes[index].min() / (2 * ZOOM * self._size))
-        return min(8, 1 << max(0, spare.bit_length() - 1))
 
 
 def first_readable(

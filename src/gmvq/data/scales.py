@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
 from .decode import UnreadableImageError
-from .pictures import Pictures, Pixels, as_array, first_readable, resized
+from .pictures import Pictures, Pixels, Uniforms, as_array, first_readable, resized
 from .randomness import permutation
 from .skipping import TOO_SMALL
 
@@ -27,22 +27,23 @@ Taken = TypeVar("Taken")
 CACHE_BYTES = 1 << 30
 #: The most pixels of a picture that are read; a larger one is decoded at half or a quarter of its size.
 MOST_PIXELS = 1 << 25
-#: "auto" reads at random scales where the shorter side of the median picture has so many pixels and so many crops.
-_LARGE, _CROPS_LONG = 512, 4
+#: "auto" reads at random scales where the shorter side of the median picture has so many pixels and so many crops; of
+#: so many pictures, where each has to be looked at.
+_LARGE, _CROPS_LONG, _SAMPLE = 512, 4, 256
 
 
 def are_large(source: Pictures, size: int) -> bool:
     """Whether the pictures of a source are so much larger than the crop that a crop should not show all of one."""
-    shapes = source.some_shapes
-    return shapes is not None and float(np.median(shapes.min(1))) >= max(_LARGE, _CROPS_LONG * size)
+    shorter = source.shapes(_SAMPLE).min(1) if source.sized else np.array([])
+    shorter = shorter[shorter > 0]
+    return shorter.size > 0 and float(np.median(shorter)) >= max(_LARGE, _CROPS_LONG * size)
 
 
 class Slots:
     """Memory for some pictures; workers that are forked share it, workers that are spawned have their own.
 
-    The memory is anonymous: it takes room as it is written, nothing of it stays when the processes end, and the size of
-    /dev/shm does not matter. A slot has ``size`` bytes; ``layout`` gives the shapes of a picture's arrays by its
-    number.
+    It is anonymous: it takes room as it is written, nothing stays when the processes end, and the size of /dev/shm does
+    not matter. A slot has ``size`` bytes; ``layout`` gives the shapes of a picture's arrays by its number.
     """
 
     def __init__(self, count: int, size: int, layout: Callable[[int], Sequence[Shape]]) -> None:
@@ -56,9 +57,6 @@ class Slots:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def take(
         self,
         slot: int,
@@ -66,11 +64,10 @@ class Slots:
         load: Callable[[], tuple[int, list[Pixels]]],
         use: Callable[[int, list[Pixels]], Taken],
     ) -> Taken:
-        """Return what ``use`` makes of a picture, which is loaded if its slot does not hold it yet.
+        """Return what ``use`` makes of a picture's number and arrays, which ``load`` returns if the slot has them not.
 
         The picture follows from slot and ``stamp``, which is 1 or more and larger for a later picture of the slot.
-        ``load`` returns its number and its arrays; ``use``, given both, copies what is needed, as they may change
-        afterwards.
+        ``use`` copies what is needed, as the arrays may change afterwards.
         """
         with self._lock:
             held, picture = self._held[slot].tolist()
@@ -104,7 +101,7 @@ class ScaleView:
     the slots change one after the other: the picture of a slot at draw d follows from (seed, slot, d), each is decoded
     for as many crops as make up a 64th of its pixels (8 at least), and all have their turn.
 
-    A picture that turns out to be unreadable is replaced by the next readable one, as in ``PictureView``.
+    A picture that turns out to be unreadable is replaced by the next, as ``first_readable`` says.
     """
 
     def __init__(
@@ -117,15 +114,15 @@ class ScaleView:
         training: bool,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        assert source.shapes is not None
         self._source, self._size, self._seed = source, size, seed
-        shorter = source.shapes.min(1)
+        shapes = source.shapes()
+        shorter = shapes.min(1)
         small = np.flatnonzero((shorter > 0) & (shorter < size)).tolist()
         source.skipped.extend((source.name(i), f"{TOO_SMALL} {size} x {size}") for i in small)
         self._order = np.flatnonzero(shorter >= size)
         if not len(self._order):
             raise ValueError(f"no picture is as large as {size} x {size}; ask for a smaller size")
-        native = source.shapes[self._order]
+        native = shapes[self._order]
         halvings = np.ceil(np.log2(np.maximum(native.prod(1) / MOST_PIXELS, 1)) / 2).astype(np.int64)
         self._factors = 2**halvings
         self._shapes = -(-native // self._factors[:, None])
@@ -133,42 +130,31 @@ class ScaleView:
         self._tile_ends = np.cumsum(-(-self._shapes[:, 0] // size) * self._columns)
         self._broken: set[int] = set()
         self._last: tuple[int, int, Pixels] | None = None
-        self._length = int(self._tile_ends[-1])
+        self.tiles = self._length = int(self._tile_ends[-1])
+        self.pictures = len(self._order)
         self._slots: Slots | None = None
         self._crops_per_decode = max(8, round(float(self._shapes.prod(1).mean()) / (64 * size**2)))
         if training:
             layout = partial(_layout, self._shapes, channels, size)
-            largest = max(sum(int(np.prod(s)) for s in layout(i)) for i in range(len(self._order)))
-            count = min(len(self._order), max(1, cache_bytes // largest))
-            self._slots = Slots(count, largest, layout)
+            largest = max(sum(int(np.prod(s)) for s in layout(i)) for i in range(self.pictures))
+            self._slot_count = min(self.pictures, max(1, cache_bytes // largest))
+            self._slots = Slots(self._slot_count, largest, layout)
 
     def __len__(self) -> int:
         return self._length
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles cover all pictures."""
-        return int(self._tile_ends[-1])
 
     def keep(self, most: int) -> None:
         """Make so many tiles, spread evenly, the items of eval."""
         self._length = min(self.tiles, most)
 
-    @property
-    def pictures(self) -> int:
-        """How many pictures the squares are of."""
-        return len(self._order)
-
-    def batch(
-        self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: NDArray[np.float64] | None
-    ) -> Pixels:
+    def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
         if chance is None:
             return np.stack([self._tile(int(index)) for index in indices])
         assert self._slots is not None
         groups: dict[tuple[int, int], list[int]] = {}
         for place, (draw, first) in enumerate(zip(draws.tolist(), chance[:, 0], strict=True)):
-            slot = int(first * len(self._slots))
+            slot = int(first * self._slot_count)
             groups.setdefault((slot, self._turn(slot, draw)), []).append(place)
         squares: list[Any] = [None] * len(draws)
         # Workers begin at different pictures, so that they do not decode the same ones at the same time.
@@ -218,18 +204,14 @@ class ScaleView:
 
     def _turn(self, slot: int, draw: int) -> int:
         """How many pictures a slot has had before the one that it has at a draw."""
-        assert self._slots is not None
-        count = len(self._slots)
-        if count == len(self._order):
+        if self._slot_count == self.pictures:
             return 0
-        return (draw + slot * self._crops_per_decode) // (count * self._crops_per_decode)
+        return (draw + slot * self._crops_per_decode) // (self._slot_count * self._crops_per_decode)
 
     def _load(self, slot: int, turn: int) -> tuple[int, list[Pixels]]:
         """The picture of a slot at its turn, at full size, half, a quarter and so on."""
-        assert self._slots is not None
-        count = len(self._order)
-        epoch, place = divmod(turn * len(self._slots) + slot, count)
-        picture, image = self._decode(int(_permutation(self._seed, epoch, count)[place]))
+        epoch, place = divmod(turn * self._slot_count + slot, self.pictures)
+        picture, image = self._decode(int(_permutation(self._seed, epoch, self.pictures)[place]))
         arrays = [as_array(image)]
         for _ in range(_halvings(self._shapes[picture], self._size)):
             image = image.reduce(2)
