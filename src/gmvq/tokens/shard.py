@@ -63,28 +63,22 @@ class Columns:
         sha = hashlib.sha256(json.dumps([split, self.names, self.labels]).encode())
         for array in (self.ids, self.indices, self.log_variance):
             if array is not None:
-                sha.update(
-                    np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes()
-                )
+                little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+                sha.update(np.ascontiguousarray(little).tobytes())
         return sha.hexdigest()
 
 
 def schema_of(spec: IndexSpec) -> Any:
     """The Arrow schema of the columns."""
     arrow = require("pyarrow", "data")
-    value = {"int16": arrow.int16(), "int32": arrow.int32()}[spec.dtype]
     ragged = spec.scales > 1
-    fields = [
-        arrow.field("id", arrow.int64(), nullable=False),
-        arrow.field("name", arrow.string(), nullable=False),
-        arrow.field("split", arrow.string(), nullable=False),
-        arrow.field("indices", arrow.list_(value, -1 if ragged else spec.length), nullable=False),
-    ]
+    kinds = {"id": arrow.int64(), "name": arrow.string(), "split": arrow.string()}
+    kinds["indices"] = arrow.list_(arrow.from_numpy_dtype(spec.dtype), -1 if ragged else spec.length)
     if ragged:
-        blocks = sum(block_numbers(spec.shape, spec.scales))
-        fields.append(arrow.field("divided", arrow.list_(arrow.bool_(), blocks), nullable=False))
+        kinds["divided"] = arrow.list_(arrow.bool_(), sum(block_numbers(spec.shape, spec.scales)))
     if spec.log_variance:
-        fields.append(arrow.field("log_variance", arrow.list_(arrow.float32(), spec.length), nullable=False))
+        kinds["log_variance"] = arrow.list_(arrow.float32(), spec.length)
+    fields = [arrow.field(name, kind, nullable=False) for name, kind in kinds.items()]
     return arrow.schema([*fields, arrow.field("label", arrow.int64())])
 
 
@@ -92,32 +86,23 @@ def write_shard(
     plan: ShardPlan, columns: Columns, skipped: list[Skipped], spec: IndexSpec, run: str
 ) -> tuple[bytes, ShardRecord]:
     """Make the file of a shard in memory: its bytes, and the record for the manifest."""
-    arrow = require("pyarrow", "data")
-    parquet = require("pyarrow.parquet", "data")
-    content = columns.digest(plan.split)
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    content, count, left_out = columns.digest(plan.split), len(columns.ids), tuple(skipped)
     notes = Notes(
-        run,
-        plan.file,
-        plan.first_id,
-        plan.images,
-        len(columns.ids),
-        spec.shape,
-        spec.codebook_size,
-        content,
-        tuple(skipped),
+        run, plan.file, plan.first_id, plan.images, count, spec.shape, spec.codebook_size, content, left_out
     )
     schema = schema_of(spec).with_metadata({_METADATA: json.dumps(to_builtins(notes))})
-    arrays = _tokens(columns, schema, spec) | {
+    arrays = _tokens(columns, spec) | {
         "id": arrow.array(columns.ids),
         "name": arrow.array(columns.names, arrow.string()),
-        "split": arrow.array([plan.split] * len(columns.ids), arrow.string()),
+        "split": arrow.array([plan.split] * count, arrow.string()),
         "label": arrow.array(columns.labels, arrow.int64()),
     }
     table = arrow.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
     sink = arrow.BufferOutputStream()
     parquet.write_table(table, sink, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
     data = sink.getvalue().to_pybytes()
-    return data, _record(plan, data, content, tuple(skipped))
+    return data, _record(plan, data, content, left_out)
 
 
 def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, ...]) -> ShardRecord:
@@ -133,16 +118,18 @@ def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, 
 
 def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Columns:
     """Read the rows of a shard and check schema, split and the range of the indices."""
-    arrow = require("pyarrow", "data")
-    table, ragged = _table(data, where), spec.scales > 1
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
+    check_parquet(io.BytesIO(data), where)
     expected = schema_of(spec)
-    if not table.schema.equals(expected):
-        got = ", ".join(f"{one.name}: {one.type}" for one in table.schema)
-        wanted = ", ".join(f"{one.name}: {one.type}" for one in expected)
-        raise ValueError(f"{where}: expected the columns {wanted}; got {got}"[:2000])
     try:
+        source = arrow.BufferReader(data)
+        table = parquet.read_table(source, use_threads=False, page_checksum_verification=True)
+        if not table.schema.equals(expected):
+            got, wanted = (
+                ", ".join(f"{one.name}: {one.type}" for one in s) for s in (table.schema, expected)
+            )
+            raise ValueError(f"expected the columns {wanted}; got {got}")
         table.validate(full=True)
-        table = table.combine_chunks()
         nulls = [name for name in expected.names if name != "label" and table.column(name).null_count]
         if nulls:
             raise ValueError(f"the columns {', '.join(nulls)} hold nulls")
@@ -152,13 +139,11 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
             ids=table.column("id").to_numpy(),
             names=table.column("name").to_pylist(),
             labels=table.column("label").to_pylist(),
-            indices=_grids(table, spec, len(data))
-            if ragged
-            else _matrix(table.column("indices"), spec.length),
-            log_variance=_matrix(table.column("log_variance"), spec.length) if spec.log_variance else None,
+            indices=_grids(table, spec, len(data)) if spec.scales > 1 else _matrix(table, "indices", spec),
+            log_variance=_matrix(table, "log_variance", spec) if spec.log_variance else None,
         )
-    except (arrow.ArrowException, ValueError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is damaged: {one_line(error, 200)}") from error
+    except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
+        raise ValueError(f"{where} is damaged: {one_line(error, 2000)}") from error
     check_range(columns.indices, spec, where)
     return columns
 
@@ -203,19 +188,25 @@ def problems_of(columns: Columns, record: ShardRecord) -> list[str]:
     return problems
 
 
-def _tokens(columns: Columns, schema: Any, spec: IndexSpec) -> dict[str, Any]:
+def _tokens(columns: Columns, spec: IndexSpec) -> dict[str, Any]:
     """Indices and, where stored, divided and log_variance as Arrow arrays by name."""
-    arrow, lists = require("pyarrow", "data"), {}
+    arrow, found = require("pyarrow", "data"), dict[str, Any]()
     if columns.log_variance is not None:
-        lists["log_variance"] = columns.log_variance
+        found["log_variance"] = _lists(columns.log_variance)
     if spec.scales == 1:
-        lists["indices"] = columns.indices
-        return {name: _lists(rows, schema.field(name).type) for name, rows in lists.items()}
+        return found | {"indices": _lists(columns.indices)}
     grids = torch.from_numpy(np.ascontiguousarray(columns.indices)).view(-1, *spec.shape)
-    codes, counts, lists["divided"] = (part.numpy() for part in to_leaves(grids, spec.scales))
-    ends, kind = np.concatenate([[0], counts.cumsum()]).astype(np.int32), schema.field("indices").type
-    ragged = arrow.ListArray.from_arrays(ends, arrow.array(codes, kind.value_type), type=kind)
-    return {name: _lists(rows, schema.field(name).type) for name, rows in lists.items()} | {"indices": ragged}
+    codes, counts, divided = (part.numpy() for part in to_leaves(grids, spec.scales))
+    ends = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+    ragged = arrow.ListArray.from_arrays(ends, arrow.array(codes.astype(spec.dtype)))
+    return found | {"indices": ragged, "divided": _lists(divided)}
+
+
+def _lists(values: NDArray[Any]) -> Any:
+    """Rows (n, length) as an Arrow array of fixed-size lists."""
+    arrow = require("pyarrow", "data")
+    flat = arrow.array(np.ascontiguousarray(values).reshape(-1))
+    return arrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def _grids(table: Any, spec: IndexSpec, size: int) -> NDArray[Any]:
@@ -234,40 +225,17 @@ def _grids(table: Any, spec: IndexSpec, size: int) -> NDArray[Any]:
     return torch.cat(parts).numpy() if parts else np.empty((0, spec.length), spec.dtype)
 
 
-def _lists(values: NDArray[Any], kind: Any) -> Any:
-    """Rows (n, length) as an Arrow array of fixed-size lists of this type."""
-    arrow = require("pyarrow", "data")
-    flat = arrow.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
-    return arrow.FixedSizeListArray.from_arrays(flat, type=kind)
-
-
-def _matrix(column: Any, length: int) -> NDArray[Any]:
-    """A fixed-size list column as (n, length)."""
-    flat = [chunk.flatten() for chunk in column.chunks]
-    if any(part.null_count for part in flat):
+def _matrix(table: Any, name: str, spec: IndexSpec) -> NDArray[Any]:
+    """A column of fixed-size lists as (n, length)."""
+    flat = table.column(name).combine_chunks().flatten()
+    if flat.null_count:
         raise ValueError("a list holds nulls")
-    parts = [part.to_numpy(zero_copy_only=True).reshape(-1, length) for part in flat]
-    if not parts:
-        return np.empty((0, length), dtype=column.type.value_type.to_pandas_dtype())
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _table(data: bytes, where: str) -> Any:
-    arrow = require("pyarrow", "data")
-    parquet = require("pyarrow.parquet", "data")
-    check_parquet(io.BytesIO(data), where)
-    try:
-        return parquet.read_table(
-            arrow.BufferReader(data), use_threads=False, page_checksum_verification=True
-        )
-    except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
+    return flat.to_numpy().reshape(-1, spec.length)
 
 
 def notes_of(data: bytes, where: str) -> Notes:
     """What a shard says of itself."""
-    arrow = require("pyarrow", "data")
-    parquet = require("pyarrow.parquet", "data")
+    arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     try:
         metadata = parquet.read_schema(arrow.BufferReader(data)).metadata or {}
         return decode(metadata[_METADATA], Notes, "its notes")
