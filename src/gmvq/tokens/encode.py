@@ -134,14 +134,7 @@ def encode_dataset(
             shards = encode_on_ray(model, dataset, missing, run.manifest, on_shard=report, **cluster)
         else:
             shards = encode_shards(model, rows, missing, run.manifest, workers=workers, on_batch=report)
-        return run.finish(_without_skipped(shards) if strict else shards, rows.skipped)
-
-
-def _without_skipped(shards: Iterator[Encoded]) -> Iterator[Encoded]:
-    """Raise SkippedItemError for the first shard that lacks a row."""
-    for data, record in shards:
-        refuse_bad((one.name, one.reason) for one in record.skipped)
-        yield data, record
+        return run.finish(shards, rows.skipped, strict=strict)
 
 
 def _manifest(
@@ -169,8 +162,6 @@ class Run:
         self._folder = folder
         self._notes: list[str] = []
         check_own(folder)
-        shards = sorted(folder.glob("*.parquet"))
-        foreign = foreign_files(folder) + [path.name for path in shards if wanted.plan_of(path.name) is None]
         known = ()
         if (folder / MANIFEST).exists():
             old = read_manifest(folder)
@@ -179,20 +170,19 @@ class Run:
                 self._notes.append(f"the run began with the versions {old.versions}, now: {wanted.versions}")
             wanted, known = structs.replace(wanted, versions=old.versions), old.shards
         else:
-            for path in shards:
-                ours = path.name not in foreign and notes_of(reading.read_bytes(path), str(path))
+            for path in sorted(folder.glob("*.parquet")):
+                ours = wanted.plan_of(path.name) and notes_of(reading.read_bytes(path), str(path))
                 if ours and ours.run != wanted.fingerprint:
                     raise ValueError(
                         f"{folder} has no {MANIFEST}, and {path.name} belongs to another run; give another --out, or "
                         "delete the folder"
                     )
-        if foreign:
+        if foreign := foreign_files(folder, wanted):
             raise ValueError(
-                f"{folder} holds other files ({', '.join(sorted(set(foreign))[:5])}); give a folder that is new, "
-                "empty, or of this run"
+                f"{folder} holds other files ({', '.join(foreign[:5])}); give a folder that is new, empty, or of this "
+                "run"
             )
-        removed = remove_leftovers(folder)
-        if removed:
+        if removed := remove_leftovers(folder):
             self._notes.append(f"removed what a killed run left half-written: {', '.join(removed)}")
         self.manifest = wanted
         self.records: dict[str, ShardRecord] = {}
@@ -209,14 +199,17 @@ class Run:
         bits = max(1, (spec.codebook_size - 1).bit_length()) + 32 * spec.log_variance
         check_space(self._folder, images * spec.length * bits // 16, "the rest of the tokens")
 
-    def finish(self, shards: Iterator[Encoded], skipped: Sequence[Skipped] = ()) -> EncodeResult:
+    def finish(self, shards: Iterator[Encoded], skipped: Sequence[Skipped], *, strict: bool) -> EncodeResult:
         """Write every shard that comes, and the manifest once a second: a shard it has not heard of is taken over.
 
         ``skipped`` is what the data set left out when it was opened; with what has no row it goes to ``skipped.jsonl``.
+        If ``strict`` a shard that lacks a row raises SkippedItemError.
         """
         encoded, saved = 0, time.monotonic()
         try:
             for data, record in shards:
+                if strict:
+                    refuse_bad((one.name, one.reason) for one in record.skipped)
                 self._write(self._folder / record.file, data)
                 self.records[record.file] = record
                 encoded += record.images

@@ -20,8 +20,10 @@ from .manifest import MANIFEST, IndexSpec, Manifest, ShardRecord, looks_like_sha
 from .reading import read_manifest
 from .shard import Columns, problems_of, read_columns
 
-LOCK = ".lock"
 CACHE = ".cache"
+_LOCK = ".lock"
+#: What lies in the folder beside the shards.
+_OURS = {MANIFEST, _LOCK, CACHE, SKIPPED}
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def locked(folder: Path) -> Iterator[Path]:
     except ImportError:  # Windows: no lock
         yield folder
         return
-    path = folder / LOCK
+    path = folder / _LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -68,15 +70,10 @@ def remove_leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in found)
 
 
-def foreign_files(folder: Path) -> list[str]:
-    """Names in the folder that are none of ours."""
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in (MANIFEST, LOCK, CACHE, SKIPPED)
-        and not looks_like_shard(path.name)
-        and not _is_temporary(path.name)
-    )
+def foreign_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Names in the folder that are none of this run's."""
+    names = {path.name for path in folder.iterdir() if not _is_temporary(path.name)}
+    return sorted(name for name in names - _OURS if manifest.plan_of(name) is None)
 
 
 def shard_path(folder: Path, file: str) -> Path:
@@ -166,10 +163,9 @@ def verify(
             found.rows += 0 if wrong else len(columns.ids)
         if progress is not None:
             progress(number + 1, len(manifest.shards))
-    known = {MANIFEST, LOCK, CACHE, SKIPPED, *(record.file for record in manifest.shards)}
+    names = {entry.name for entry in path.iterdir()} - _OURS - {record.file for record in manifest.shards}
     found.problems += [
-        f"{entry.name} is not in the manifest; move it elsewhere, or, if a run was killed, run it again"
-        for entry in sorted(path.iterdir())
-        if entry.name not in known
+        f"{name} is not in the manifest; move it elsewhere, or, if a run was killed, run it again"
+        for name in sorted(names)
     ]
     return found
