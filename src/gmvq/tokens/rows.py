@@ -45,7 +45,7 @@ class Batch:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-class Rows:
+class Rows(Dataset[Batch]):
     """Images of one or several splits, numbered through; ``batch(ids)`` reads some of them.
 
     Args:
@@ -113,6 +113,10 @@ class Rows:
             ],
         )
 
+    def __getitem__(self, index: Any) -> Batch:
+        """For a loader with worker processes."""
+        return self.batch(index)
+
     def fingerprint(self) -> str:
         """SHA-256 over every name and label, and over the pixels of 64 images spread evenly over the set."""
         digest = hashlib.sha256()
@@ -161,8 +165,8 @@ def _fetch(part: Any, items: range) -> tuple[list[Any], dict[int, str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about unreadable images, which are reported
         try:
-            many = getattr(part, "__getitems__", lambda wanted: [part[item] for item in wanted])
-            return many(list(items)), {}
+            many = getattr(part, "__getitems__", None)
+            return (many(list(items)) if many else [part[item] for item in items]), {}
         except SkippedItemError:
             raise
         except (ValueError, OSError):
@@ -185,23 +189,13 @@ def open_rows(dataset: DataSets) -> Rows:
     return Rows(dataset if isinstance(dataset, Mapping) else {"all": dataset})
 
 
-class _Reader(Dataset[Batch]):
-    """Batches by their ids, for a loader with worker processes."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def __getitem__(self, index: Any) -> Batch:
-        return self._rows.batch(index)
-
-
 def _read_batches(rows: Rows, batches: Iterable[range], workers: int) -> Iterator[Batch]:
     """Batches in order, read here or by ``workers`` processes ahead, at most one per core."""
     if workers == 0:
         yield from map(rows.batch, batches)
         return
     loader = DataLoader(
-        _Reader(rows),
+        rows,
         batch_size=None,
         sampler=batches,  # pyright: ignore[reportArgumentType]
         num_workers=at_most_cores(workers, "processes that decode images"),
@@ -220,22 +214,21 @@ def encode_shards(
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Encoded]:
     """Encode shards and yield each one's bytes and record."""
-    plans = list(plans)
-    wanted = (ids for plan in plans for ids in plan.batches(manifest.options.batch_size))
-    batches = _read_batches(rows, wanted, workers)
+    plans, spec, options = list(plans), manifest.indices, manifest.options
+    batches = _read_batches(
+        rows, (ids for plan in plans for ids in plan.batches(options.batch_size)), workers
+    )
     for plan in plans:
         parts: list[tuple[Batch, Tensor, Tensor | None]] = []
-        for ids in plan.batches(manifest.options.batch_size):
+        for ids in plan.batches(options.batch_size):
             batch = next(batches)
-            wanted_too = {"log_variance": manifest.indices.log_variance, **manifest.options.spending}
-            found = _encode_batch(model, batch.pixels, **wanted_too)
+            found = _encode_batch(model, batch.pixels, log_variance=spec.log_variance, **options.spending)
             batch.pixels = torch.empty(0)  # else a whole shard of them would be held
             parts.append((batch, *found))
             if on_batch is not None:
                 on_batch(len(ids))
         skipped = [one for batch, _, _ in parts for one in batch.skipped]
-        columns = _columns(parts, manifest.indices)
-        yield write_shard(plan, columns, skipped, manifest.indices, manifest.fingerprint)
+        yield write_shard(plan, _columns(parts, spec), skipped, spec, manifest.fingerprint)
 
 
 def _encode_batch(
@@ -276,19 +269,17 @@ def index_spec(model: Any, shape: tuple[int, ...], *, log_variance: bool, **spen
 
 def _columns(parts: list[tuple[Batch, Tensor, Tensor | None]], spec: IndexSpec) -> Columns:
     """The batches of one shard as its columns; tensors stay on the device until the shard is whole."""
-    read = [part for part in parts if len(part[0].ids)]
-    for batch, codes, _ in read:
-        if tuple(codes.shape) != (len(batch.ids), *spec.shape):
-            raise ValueError(
-                f"expected indices of shape {(len(batch.ids), *spec.shape)}, got {tuple(codes.shape)}"
-            )
-    indices = _flat([codes for _, codes, _ in read], spec.length)
+    for batch, codes, _ in parts:
+        expected = (len(batch.ids), *spec.shape)
+        if len(batch.ids) and tuple(codes.shape) != expected:
+            raise ValueError(f"expected indices of shape {expected}, got {tuple(codes.shape)}")
+    indices = _flat([codes for _, codes, _ in parts if len(codes)], spec.length)
     check_range(indices, spec, "the model's codes")
-    unsure = _flat([part[2] for part in read if part[2] is not None], spec.length).astype(np.float32)
+    unsure = _flat([part[2] for part in parts if part[2] is not None], spec.length).astype(np.float32)
     return Columns(
-        ids=np.concatenate([part[0].ids for part in parts]),
-        names=[name for part in parts for name in part[0].names],
-        labels=[label for part in parts for label in part[0].labels],
+        ids=np.concatenate([batch.ids for batch, *_ in parts]),
+        names=[name for batch, *_ in parts for name in batch.names],
+        labels=[label for batch, *_ in parts for label in batch.labels],
         indices=indices.astype(spec.dtype),
         log_variance=unsure if spec.log_variance else None,
     )
