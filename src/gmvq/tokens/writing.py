@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ Progress = Callable[[int], None]
 #: A row group has at least so many rows, which the Hub's viewer and our own reader like, and goes on up to so many
 #: bytes of images or so many rows: the file's index, held until the end, is then small beside the images.
 _ROWS, _BYTES, _MOST_ROWS = 100, 4 << 20, 10_000
-_FEATURES = {
-    "id": {"dtype": "int64", "_type": "Value"},
-    "name": {"dtype": "string", "_type": "Value"},
-    "split": {"dtype": "string", "_type": "Value"},
-    "image": {"_type": "Image"},
-    "label": {"dtype": "int64", "_type": "Value"},
-}
 
 
 def write_images(
@@ -154,10 +146,10 @@ def _write(
 
 def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progress | None) -> int:
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    kinds = {"int64": arrow.int64(), "string": arrow.string()}
-    cell = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    columns = [(name, kinds[of["dtype"]] if "dtype" in of else cell) for name, of in _FEATURES.items()]
-    schema = arrow.schema(columns, {"huggingface": json.dumps({"info": {"features": _FEATURES}})})
+    features = require("datasets.features", "data")
+    number, text = features.Value("int64"), features.Value("string")
+    columns = {"id": number, "name": text, "split": text, "image": features.Image(), "label": number}
+    schema = features.Features(columns).arrow_schema
     with (
         atomic_write(target) as file,
         parquet.ParquetWriter(file, schema, compression="none") as writer,  # PNG is compressed
@@ -170,12 +162,10 @@ def _write_table(batches: Iterable[DecodedBatch], target: Path, progress: Progre
                 group.clear()
 
         def write(batch: DecodedBatch) -> None:
-            for i, name, image, label in zip(
-                batch.ids.tolist(), batch.names, batch.images, batch.labels, strict=True
-            ):
+            rows = zip(batch.ids.tolist(), batch.names, batch.images, batch.labels, strict=True)
+            for i, name, image, label in rows:
                 cell = {"bytes": image_file(image), "path": f"{i:08d}.png"}
-                row = {"id": i, "name": name, "split": batch.split, "image": cell, "label": label}
-                group.append(row)
+                group.append({"id": i, "name": name, "split": batch.split, "image": cell, "label": label})
             size = sum(len(row["image"]["bytes"]) for row in group)
             if len(group) >= _MOST_ROWS or (len(group) >= _ROWS and size >= _BYTES):
                 flush()
