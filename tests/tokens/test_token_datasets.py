@@ -29,7 +29,7 @@ def test_items(tokens: Path, model: Any, split_of: Callable[[str], ImageDataset]
         assert item["indices"].dtype == torch.int64
         assert (item["id"], item["label"]) == (50 + i, images.label(i))
     assert dataset[-1]["id"] == 72
-    with pytest.raises(IndexError, match="73 rows"):
+    with pytest.raises(IndexError, match="73 items"):
         dataset[73]
     part = TokenDataset(tokens, split="test")
     assert [row["id"] for row in part.__getitems__([0, 22])] == [50, 72]

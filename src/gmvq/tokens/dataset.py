@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.arrays import read_npy
+from ..data.dataset import position
 from ..files import atomic_write, inside, open_new, write_json
 from ..reading import open_input, read_json
 from .decode import check_split
@@ -95,13 +95,9 @@ class TokenDataset(Dataset[Item]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Fetch several items at once; the data loader calls this."""
-        batch = self.rows(np.array([self._position(index) for index in indices], dtype=np.int64))
-        keys = [key for key in ("indices", "log_variance") if key in batch]
-        labels, ids = batch["label"].tolist(), batch["id"].tolist()
-        return [
-            {**{key: batch[key][row] for key in keys}, "label": labels[row], "id": ids[row]}
-            for row in range(len(indices))
-        ]
+        batch: dict[str, Any] = self.rows(np.array([position(i, len(self)) for i in indices], dtype=np.int64))
+        batch |= {name: batch[name].tolist() for name in ("label", "id")}
+        return [{name: values[row] for name, values in batch.items()} for row in range(len(indices))]
 
     def rows(self, positions: NDArray[np.int64]) -> dict[str, Tensor]:
         """Many rows as one batch: indices (B, *index_shape), label (B,), id (B,), log_variance if asked for."""
@@ -117,21 +113,12 @@ class TokenDataset(Dataset[Item]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_records": None}
 
-    def _position(self, index: int) -> int:
-        position, length = operator.index(index), len(self)
-        if not -length <= position < length:
-            raise IndexError(f"index {position} is out of range for {length} rows of tokens")
-        return position % length
-
 
 def _range(manifest: Manifest, split: str | None) -> tuple[int, int]:
     """The rows of a split, first and behind the last; a shard is of one split."""
-    before = 0
-    for shard in manifest.shards:
-        if split is None or shard.split == split:
-            break
-        before += shard.rows
-    return before, before + sum(shard.rows for shard in manifest.shards if split in (None, shard.split))
+    ends = np.cumsum([0, *(shard.rows for shard in manifest.shards)]).tolist()
+    own = [i for i, shard in enumerate(manifest.shards) if split in (None, shard.split)]
+    return ends[own[0]], ends[own[-1] + 1]
 
 
 def _mapped_file(folder: Path, manifest: Manifest, cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -186,12 +173,8 @@ def _digest(path: Path) -> str:
 
 
 def _write(path: Path, folder: Path, manifest: Manifest, kind: np.dtype[Any]) -> None:
+    head = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (manifest.rows,)}
     with open_new(path) as stream:
-        head = {
-            "descr": np.lib.format.dtype_to_descr(kind),
-            "fortran_order": False,
-            "shape": (manifest.rows,),
-        }
         np.lib.format.write_array_header_1_0(stream, head)
         for record in manifest.shards:
             columns = read_shard(folder, record, manifest.indices)

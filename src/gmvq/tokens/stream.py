@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..data.randomness import uniforms
+from ..functional.distributed import world_size as processes
 from .dataset import Item, TokenDataset
 
 _BLOCK = 1024
@@ -58,14 +59,17 @@ class TokenStream(IterableDataset[Item]):
     ) -> None:
         if (rank is None) != (world_size is None):
             raise ValueError("give rank and world_size, or neither")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+        if rank is None or world_size is None:
+            world_size = processes()
+            rank = torch.distributed.get_rank() if world_size > 1 else 0
+        if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size - 1}], got {rank}")
         if isinstance(folder, TokenDataset):
             self.dataset = folder
         else:
             self.dataset = TokenDataset(folder, split=split, log_variance=log_variance, cache_dir=cache_dir)
         self._shuffle, self._seed, self._even = shuffle, seed, even
-        self._rank, self._world_size = _place() if rank is None or world_size is None else (rank, world_size)
+        self._rank, self._world_size = rank, world_size
         # Shared memory: workers that live on from epoch to epoch see what set_epoch sets.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -115,11 +119,3 @@ def _feistel(values: NDArray[np.int64], half: int, seed: int, epoch: int) -> NDA
         noise = uniforms(int.from_bytes(digest, "little"), right, 1)[:, 0]
         left, right = right, left ^ (noise * (1 << half)).astype(np.int64)
     return (left << half) | right
-
-
-def _place() -> tuple[int, int]:
-    """Rank and number of the processes that train together."""
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
