@@ -197,7 +197,7 @@ LIBRARIES = {
     "parquet.ParquetFile": {"gmvq/data/limits.py", "gmvq/data/stream.py"},
     "fsspec.url_to_fs": {"gmvq/data/stream.py"},
     "parquet.ParquetWriter": {"gmvq/tokens/writing.py"},
-    "arrow.memory_map": {"gmvq/data/limits.py"},
+    "arrow.memory_map": {"gmvq/data/limits.py", "gmvq/data/shards.py"},
     "torch.load": {
         "gmvq/training/checkpoint.py",
         "gmvq/evaluation/extractors.py",

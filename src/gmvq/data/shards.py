@@ -9,19 +9,19 @@ Nothing is unpacked. Of a member its size is compared with the file, and its nam
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import require
 from ..reading import check_plain, open_input
 from .decode import UnreadableImageError, decode, header_shape, image_suffixes, reason
 from .folders import summary
@@ -49,28 +49,27 @@ class Member(NamedTuple):
 
 @dataclass
 class Shards:
-    """The pictures of some shards, in the order of the files.
+    """The pictures of some shards, in the order of the files, and what cannot be used, with the reason.
 
-    Attributes:
-        files: the shards.
-        places: number of the shard, first byte and size of each picture, (N, 3).
-        keys: of each sample, its name without what comes after the first dot.
-        labels: the class of each sample, where every one has one.
-        skipped: what cannot be used, with the reason.
+    Of each picture ``places`` (N, 3) has the number of its shard, its first byte and its size; of its sample ``keys``
+    has the name up to the first dot, and ``labels`` the class, where every one has one.
     """
 
     files: list[Path]
     places: NDArray[np.int64]
     keys: list[str]
     labels: NDArray[np.int64] | None
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]]
 
     def shape(self, row: int) -> tuple[int, int]:
         """Height and width of a picture, of which its header alone is read."""
+        arrow = require("pyarrow", "data")
         shard, start, size = self.places[row].tolist()
         try:
-            with open_input(self.files[shard]) as file:
-                return header_shape(io.BufferedReader(_Part(file, start, size)))
+            check_plain(self.files[shard])
+            with arrow.memory_map(str(self.files[shard])) as file:
+                file.seek(start)
+                return header_shape(arrow.BufferReader(file.read_buffer(size)))
         except (OSError, ValueError) as error:
             raise UnreadableImageError(reason(error)) from error
 
@@ -86,30 +85,6 @@ class Shards:
         if len(data) < size:
             raise UnreadableImageError("the shard has become shorter since it was opened")
         return decode(data, channels, reduce)
-
-
-class _Part(io.RawIOBase):
-    """Some bytes of an open file, as a file."""
-
-    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        data = self._file.read(min(len(buffer), max(0, self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def open_shards(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
