@@ -136,7 +136,7 @@ def open_folder(root: Path, listing: Listing, wanted: Wanted) -> Pictures:
     kinds = "" if labels is None else f", {len(classes)} classes"
     description = f"{root.name} ({wanted.split}; {rule}{kinds})"
     return Pictures(
-        partial(_read, root, files, wanted.channels),
+        partial(read_file, root, files, wanted.channels),
         rows,
         files,
         description,
@@ -155,12 +155,12 @@ def open_image(path: Path, wanted: Wanted) -> Pictures:
             f"cannot use {path}: {error}; give an image, a folder of images, an .npy, .npz, .parquet, .ttf or "
             "IDX file"
         ) from error
-    read = partial(_read, path.parent, [path.name], wanted.channels)
+    read = partial(read_file, path.parent, [path.name], wanted.channels)
     title = f"{path.name} (one image, in every split)"
     return Pictures(read, np.arange(1), [path.name], title, all_shapes=np.array([shape], dtype=np.int64))
 
 
-def _read(root: Path, files: list[str], channels: int, row: int, reduce: int = 1) -> Image:
+def read_file(root: Path, files: list[str], channels: int, row: int, reduce: int = 1) -> Image:
     return decode(root / files[row], channels, reduce)
 
 

@@ -12,17 +12,14 @@ from __future__ import annotations
 import importlib.util
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import require
-from .decode import decode, header_shape
+from .decode import header_shape
+from .folders import read_file
 from .pictures import Pictures
 from .splits import Wanted
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 _SKIMAGE = ("skimage", "data")
 _SKLEARN = ("sklearn", "datasets/images")
@@ -56,17 +53,13 @@ def open_photos(wanted: Wanted, name: str = "photos") -> Pictures:
             )
     stems = ", ".join(path.stem for path in paths)
     return Pictures(
-        read=partial(_read, paths, wanted.channels),
+        read=partial(read_file, Path(), [str(path) for path in paths], wanted.channels),
         rows=np.arange(len(paths)),
         names=[path.name for path in paths],
         description=f"{name} ({wanted.split}; split by photograph: {stems})",
         framing="tiles",
         all_shapes=np.array([header_shape(path) for path in paths], dtype=np.int64),
     )
-
-
-def _read(paths: list[Path], channels: int, row: int, reduce: int = 1) -> Image:
-    return decode(paths[row], channels, reduce)
 
 
 def _wheel_folder(package: str) -> Path:
