@@ -147,22 +147,19 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     Files are divided as images are (see ``readable_files``); a single one is divided in time: its beginning is the
     train split, its end the test split.
     """
+    check = partial(_check, wanted)
     if path.is_file():
         try:
-            headers = {path.name: read_header(path)}
+            headers = {path.name: check(path)}
         except ValueError as error:
             raise ValueError(f"cannot use {path}: {error}") from error
         root, keys, skipped = path.parent, {"train": [path.name]}, []
     else:
         root = path
-        headers, keys, skipped = readable_files(path, listing, wanted.split, _check, "recording")
-    unusable = dict(_unusable(headers, wanted))
-    skipped = sorted([*skipped, *unusable.items()])
-    headers = {name: header for name, header in headers.items() if name not in unusable}
-    keys = {split: [name for name in files if name in headers] for split, files in keys.items()}
+        headers, keys, skipped = readable_files(path, listing, wanted.split, check, "recording")
     rate = _one_rate(headers)
-    frames = [header.frames for header in headers.values()]
     home = next(name for name, files in keys.items() if files)
+    frames = [header.frames for header in headers.values()]
     _, spans, rule = choose_spans(keys, {home: frames}, wanted, "recordings")
     return SignalSource(
         read_span=partial(_read, root, list(headers), wanted.channels),
@@ -180,27 +177,19 @@ def _read(
     return to_channels(read_samples(root / files[number], start, stop), channels)
 
 
-def _check(path: Path) -> AudioHeader:
+def _check(wanted: Wanted, path: Path) -> AudioHeader:
+    """Read what a recording holds; ValueError if it cannot be used."""
     if path.suffix.lower() not in AUDIO_SUFFIXES:
         raise ValueError(f"{OTHER_KIND}: {path.suffix}")
-    return read_header(path)
-
-
-def _unusable(headers: Mapping[str, AudioHeader], wanted: Wanted) -> list[tuple[str, str]]:
-    """Recordings that cannot be used beside the others, each with the reason; none where no recording fits."""
-    channels = [
-        (name, _wrong_channels("it", header.channels, wanted.channels))
-        for name, header in headers.items()
-        if wanted.channels not in (1, header.channels)
-    ]
-    if len(channels) == len(headers):
-        raise ValueError(f"{channels[0][0]}: {channels[0][1]}")
-    rates = [
-        (name, f"it is at {header.rate} Hz, and the others at {wanted.sample_rate} Hz; resample it")
-        for name, header in headers.items()
-        if wanted.sample_rate not in (None, header.rate)
-    ]
-    return channels + (rates if len(rates) < len(headers) else [])
+    header = read_header(path)
+    if wanted.channels not in (1, header.channels):
+        raise ValueError(_wrong_channels("it", header.channels, wanted.channels))
+    if wanted.sample_rate not in (None, header.rate):
+        raise ValueError(
+            f"the model was trained on signals at {wanted.sample_rate} Hz, and these are at {header.rate} Hz; resample "
+            "them"
+        )
+    return header
 
 
 def _one_rate(headers: Mapping[str, AudioHeader]) -> int:
