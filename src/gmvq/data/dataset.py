@@ -38,13 +38,8 @@ class ImageDataset(Dataset[Tensor]):
 
     Args:
         source: where the pictures come from, with ``channels`` channels.
-        size: height and width of every item, in pixels.
-        channels: 3 for RGB, 1 for luminance.
+        size, channels, flip, seed, crops, vary: as in ``open_images``.
         augment: draw random crops (where the source allows them) and flips.
-        flip: include mirror images in the augmentation; turn it off where left and right differ.
-        seed: of the augmentation.
-        crops: what a crop shows of a picture, as in ``open_images``.
-        vary: include quarter turns, changed colours and, of tiles, smaller copies in the augmentation.
 
     Attributes:
         watch: what happens besides when an item cannot be read.
@@ -69,10 +64,8 @@ class ImageDataset(Dataset[Tensor]):
         check_positive("size", size)
         check_channels(channels)
         check_choice("crops", crops, get_args(Crops))
-        self.size, self.channels = size, channels
-        self._source, self._augment, self._flip, self._seed = source, augment, flip, seed
-        self.watch = Watch()
-        self._vary = vary
+        self.size, self.channels, self.watch = size, channels, Watch()
+        self._source, self._augment, self._flip, self._vary, self._seed = source, augment, flip, vary, seed
         self._view: TileView | PictureView | ScaleView
         if crops == "scales" and not source.sized:
             raise ValueError(
@@ -117,10 +110,9 @@ class ImageDataset(Dataset[Tensor]):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Files that could not be used, each with the reason.
+        """Files that could not be used, each with the reason; one that breaks while it is decoded when it is met.
 
-        One found to be broken only while decoding is entered when it is met; in a loader with workers that
-        happens in the worker's copy of the dataset (see ``watch.notes``).
+        In a loader with workers that happens in the worker's copy of the dataset (see ``watch.notes``).
         """
         return self._source.skipped
 
@@ -130,9 +122,9 @@ class ImageDataset(Dataset[Tensor]):
         shape = f"{self.size}x{self.size}x{self.channels}"
         if isinstance(self._view, ScaleView):
             of = "" if len(self) == self._view.tiles else f" (of {self._view.tiles})"
-            kind = f"{self._view.pictures} pictures at random scales and places"
-            kind = kind if self._augment else f"tiles of {self._view.pictures} whole pictures{of}"
-            shape = f"{shape}, {kind}"
+            tiles = f"tiles of {self._view.pictures} whole pictures{of}"
+            random = f"{self._view.pictures} pictures at random scales and places"
+            shape = f"{shape}, {random if self._augment else tiles}"
         skipped = f", {len(self.skipped)} files skipped" if self.skipped else ""
         return f"{self._source.description}: {len(self)} items of {shape}{skipped}"
 
@@ -150,20 +142,13 @@ class ImageDataset(Dataset[Tensor]):
             self._view.keep(most)
 
     def whole_pictures(self, most: int, side: int) -> list[tuple[str, Tensor]]:
-        """Whole photographs, spread evenly over those that the items are cut from.
+        """Some photographs that items are cut from, spread evenly: name, and picture (channels, H, W) in [0, 1].
 
-        Args:
-            most: how many.
-            side: the longer side in pixels; larger ones are scaled down.
-
-        Returns:
-            Name and picture (channels, H, W) in [0, 1] of each; nothing where an item is a whole picture.
+        They are ``most`` at most, scaled down to ``side`` pixels or fewer; none where an item is a whole picture.
         """
         if isinstance(self._view, PictureView):
             return []
-        count = min(most, self._view.pictures)
-        pil = require("PIL.Image", "data")
-        found = []
+        pil, count, found = require("PIL.Image", "data"), min(most, self._view.pictures), []
         for number in range(count):
             name, picture = self._view.whole((2 * number + 1) * self._view.pictures // (2 * count))
             image = pil.fromarray(np.squeeze(np.asarray(picture)))

@@ -137,11 +137,9 @@ class SignalDataset(Dataset[Tensor]):
     A window that cannot be read is replaced by the next readable one, always the same, and entered in ``skipped``.
 
     Args:
-        source: where the signals come from.
-        size: samples of every item.
-        channels: of the source.
+        source: where the signals come from, with ``channels`` channels.
+        size, channels, seed: as in ``open_signals``.
         augment: draw windows that begin anywhere.
-        seed: of these draws.
 
     Attributes:
         scale: the map between the signals' own units and [0, 1], and their sample rate.
