@@ -62,7 +62,8 @@ class ImageDataset(Dataset[Tensor]):
         vary: bool = False,
     ) -> None:
         check_positive("size", size)
-        check_channels(channels)
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 3 (RGB) or 1 (luminance), got {channels}")
         check_choice("crops", crops, get_args(Crops))
         self.size, self.channels, self.watch = size, channels, Watch()
         self._source, self._augment, self._flip, self._vary, self._seed = source, augment, flip, vary, seed
@@ -156,12 +157,6 @@ class ImageDataset(Dataset[Tensor]):
             pixels = torch.from_numpy(np.array(image)).reshape(image.height, image.width, self.channels)
             found.append((name, pixels.permute(2, 0, 1).float() / 255))
         return found
-
-
-def check_channels(channels: int) -> None:
-    """Raise ValueError unless ``channels`` is 1 or 3."""
-    if channels not in (1, 3):
-        raise ValueError(f"channels must be 3 (RGB) or 1 (luminance), got {channels}")
 
 
 def items_and_draws(indices: Sequence[Index], length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .dataset import ImageDataset, check_channels
+from .dataset import ImageDataset
 from .finding import find_pictures, find_signals
 from .pictures import Crops
 from .signals import SignalDataset, SignalScale, TrainingSet, check_sample_rate
@@ -62,7 +62,6 @@ def open_images(
         >>> dataset[0].shape
         torch.Size([3, 64, 64])
     """
-    check_channels(channels)
     source = find_pictures(os.fspath(path), Wanted(split, size, channels, column, split_fractions))
     augment = split == "train" if augment is None else augment
     return ImageDataset(
@@ -195,20 +194,18 @@ class DataRecipe:
         A set that does not come divided is all train if it is to stay ``undivided``. Errors are those of
         ``open_dataset``; signals of another sample rate raise ValueError, too.
         """
+        options: dict[str, Any] = {
+            "split": "train" if split == "all" else split,
+            "split_fractions": (0.0, 0.0) if undivided or split == "all" else _FRACTIONS,
+            "size": self.size,
+            "channels": self.channels,
+            "augment": False,
+            "column": self.column,
+        }
         scale = self.scale
-        dataset = open_dataset(
-            self.path,
-            spatial_dims=2 if scale is None else 1,
-            value_range=None if scale is None else (scale.low, scale.high),
-            sample_rate=None if scale is None else scale.sample_rate,
-            split="train" if split == "all" else split,
-            split_fractions=(0.0, 0.0) if undivided or split == "all" else _FRACTIONS,
-            size=self.size,
-            channels=self.channels,
-            augment=False,
-            crops=self.crops,
-            column=self.column,
-        )
-        if isinstance(dataset, SignalDataset) and scale is not None:
-            check_sample_rate(dataset, scale.sample_rate)
+        if scale is None:
+            return open_images(self.path, crops=self.crops, **options)
+        limits = (scale.low, scale.high)
+        dataset = open_signals(self.path, value_range=limits, sample_rate=scale.sample_rate, **options)
+        check_sample_rate(dataset, scale.sample_rate)
         return dataset

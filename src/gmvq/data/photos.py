@@ -1,10 +1,7 @@
 """The built-in sets: photographs that come inside the scikit-image, scikit-learn and matplotlib wheels.
 
-They are divided by photograph, never by crop. In "photos", ten in colour, test is astronaut, china and flower;
-validation is coffee; train is chelsea, hubble_deep_field, ihc, motorcycle_left, retina and rocket. "all_photos" has
-the same test: to train come motorcycle_right, the stereo twin of motorcycle_left, and six in grey, to validation a
-portrait. Drawings, scanned text and blurred pictures of the wheels are not used. The files are read where pip put them;
-nothing is copied or downloaded.
+They are divided by photograph, never by crop; "all_photos" has the test photographs of "photos". Drawings, scanned text
+and blurred pictures of the wheels are not used. The files are read where pip put them; nothing is copied or downloaded.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ _SKLEARN = ("sklearn", "datasets/images")
 _TRAIN = (
     "chelsea.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
 )  # fmt: skip
+#: The first is the stereo twin of a photograph of train.
 _MORE = (
     "motorcycle_right.png", "brick.png", "camera.png", "coins.png", "grass.png", "gravel.png", "moon.png",
 )  # fmt: skip
