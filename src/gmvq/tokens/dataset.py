@@ -1,8 +1,8 @@
 """``TokenDataset``: tokens as a map-style torch data set in constant memory, by mapping a file of the folder.
 
-Parquet is compressed and cannot be mapped, so the shards, each compared with its SHA-256, are copied to one array of
-records on first use. The name of the file holds the digest of the shards' digests, and its own SHA-256 lies beside it
-and is compared at each opening: a file of other tokens, or one that was changed, is made anew.
+Parquet is compressed and cannot be mapped, so the shards are copied to one array of records. The name of the file holds
+the digest of the shards' digests, and its own SHA-256 lies beside it and is compared at each opening: a file of other
+tokens, or one that was changed, is made anew.
 """
 
 from __future__ import annotations

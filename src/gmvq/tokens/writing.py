@@ -70,17 +70,12 @@ def write_signals(
     (N, channels, T), in the order of the ids; it is held in memory.
 
     Args:
-        batches: of ``decode_tokens``.
+        batches, replace, progress: as of ``write_images``.
         out: a folder that is new or empty, or the name of an .npy file that does not exist.
         scale: of the model's training.
-        replace: write into a folder that has files, over those of the same names.
-        progress: called with the number of windows written so far.
 
     Returns:
-        The number of windows.
-
-    Raises:
-        ValueError: something is there already: nothing is overwritten.
+        The number of windows. Errors are those of ``write_images``.
     """
     target = check_target(out, signals=True, replace=replace)
     parts: list[NDArray[np.float32]] = []
