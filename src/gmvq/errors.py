@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +52,15 @@ def import_or_tell(module: str, command: str) -> ModuleType:
 def one_line(error: BaseException, most: int = 400) -> str:
     """The message of an error on one line, cut to ``most`` characters; the error's class where it has none."""
     return printable(" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
+@contextmanager
+def as_value_error(what: str, *kinds: type[Exception], advice: str = "") -> Generator[None]:
+    """Raise errors of these kinds as ValueError: ``what`` went wrong, the message on one line, and what to do."""
+    try:
+        yield
+    except kinds as error:
+        raise ValueError(f"{what}: {one_line(error)}{f'; {advice}' if advice else ''}") from error
 
 
 def check_size(name: str, value: int) -> None:

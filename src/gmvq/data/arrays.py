@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import one_line
+from ..errors import as_value_error
 from ..reading import open_input, open_zip, read_bytes, read_gzip
 from .decode import convert_channels
 from .pictures import Framing, Pictures
@@ -87,31 +87,24 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
 
 def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
     """Read an .npy file, or map it into memory."""
-    try:
-        with open_input(path) as file:
-            return _read_array(file, os.fstat(file.fileno()).st_size, mapped=mapped)
     # A damaged header is read as a literal of Python, which raises errors of its own.
-    except Exception as error:
-        raise ValueError(f"cannot read {path}: {one_line(error, 200)}; {expected}") from error
+    with as_value_error(f"cannot read {path}", Exception, advice=expected), open_input(path) as file:
+        return _read_array(file, os.fstat(file.fileno()).st_size, mapped=mapped)
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
     """Read for every split the array under the first of its keys that is there; return also all keys of the file."""
     arrays: Arrays = {}
-    try:
-        with open_zip(path) as (archive, _):
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            for part, some in keys.items():
-                key = next((key for key in some if key in names), None)
-                if key is not None:
-                    member = archive.getinfo(f"{key}.npy")
-                    with archive.open(member) as file:
-                        arrays[part] = _read_array(file, member.file_size)
     # A damaged archive makes zipfile, zlib and numpy raise almost anything.
-    except Exception as error:
-        raise ValueError(
-            f"cannot read {path}: {one_line(error, 200)}; expected an .npz of numeric arrays"
-        ) from error
+    told = as_value_error(f"cannot read {path}", Exception, advice="expected an .npz of numeric arrays")
+    with told, open_zip(path) as (archive, _):
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        for part, some in keys.items():
+            key = next((key for key in some if key in names), None)
+            if key is not None:
+                member = archive.getinfo(f"{key}.npy")
+                with archive.open(member) as file:
+                    arrays[part] = _read_array(file, member.file_size)
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided
@@ -158,10 +151,8 @@ def _read_idx_files(path: Path) -> tuple[Arrays, Arrays, str]:
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read an IDX file of unsigned bytes, plain or gzipped, of any shape."""
-    try:
+    with as_value_error(f"cannot read {path}", OSError, ValueError, advice="is the download complete?"):
         data = read_gzip(path) if path.suffix == ".gz" else read_bytes(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}; is the download complete?") from error
     if len(data) < 4 or data[:3] != b"\x00\x00\x08" or not 1 <= data[3] <= 4 or len(data) < 4 + 4 * data[3]:
         raise ValueError(
             f"{path} is no IDX file of unsigned bytes: it begins with {data[:4].hex(' ') or 'nothing'}"

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import require
+from ..errors import as_value_error, require
 from ..reading import check_plain, open_input
 from .folders import Listing, readable_files, walk
 from .signals import SignalScale, SignalSource, choose_spans
@@ -149,10 +149,8 @@ def open_audio(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     """
     check = partial(_check, wanted)
     if path.is_file():
-        try:
+        with as_value_error(f"cannot use {path}", ValueError):
             headers = {path.name: check(path)}
-        except ValueError as error:
-            raise ValueError(f"cannot use {path}: {error}") from error
         root, keys, skipped = path.parent, {"train": [path.name]}, []
     else:
         root = path

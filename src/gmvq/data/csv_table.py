@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import require
+from ..errors import as_value_error, require
 from ..reading import read_text
 
 #: Names of columns that number the rows or tell their time.
@@ -39,15 +39,13 @@ def read_csv(path: Path, column: str | None = None) -> NDArray[np.float32]:
         path: the file; separated by semicolons or tabs if the first row has one, else by commas.
         column: names of columns, separated by commas; default: all that hold numbers.
     """
-    try:
+    with as_value_error(f"cannot read {path} as .csv", UnicodeDecodeError, csv.Error):
         text = read_text(path).removeprefix("\ufeff")
         lines = [line for line in io.StringIO(text, newline="") if line.strip() and not line.startswith("#")]
         # A semicolon or tab outside of quotes separates cells: a comma may then be the decimal sign.
         bare = re.sub(r'"[^"]*"', "", lines[0]) if lines else ""
         delimiter = next((sign for sign in ";\t" if sign in bare), ",")
         first = next(csv.reader(lines, delimiter=delimiter), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read {path} as .csv: {error}") from error
     named = not any(_is_number(cell) or _DECIMAL_COMMA.fullmatch(cell) for cell in first)
     if len(lines) <= named:
         raise ValueError(

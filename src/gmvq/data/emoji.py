@@ -16,7 +16,7 @@ from struct import unpack_from
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import one_line, require
+from ..errors import as_value_error, require
 from ..reading import check_unpacked, read_bytes
 from .decode import UnreadableImageError, decode
 from .pictures import Pictures
@@ -63,7 +63,8 @@ def open_emoji(path: Path, wanted: Wanted) -> Pictures:
     picture always fall into the same split.
     """
     fonts = require("fontTools.ttLib", "data")
-    try:
+    # A damaged table makes fontTools raise almost anything.
+    with as_value_error(f"cannot read {path} as a font with colour bitmaps", Exception):
         data = read_bytes(path, _MOST_FONT)
         check_font(data)
         with fonts.TTFont(io.BytesIO(data), fontNumber=0, lazy=True) as font:
@@ -78,9 +79,6 @@ def open_emoji(path: Path, wanted: Wanted) -> Pictures:
                 if bitmap := getattr(glyph, "imageData", b""):
                     distinct.setdefault(bitmap, name)
             groups = _groups(font, list(distinct.values()))
-    # A damaged table makes fontTools raise almost anything.
-    except Exception as error:
-        raise ValueError(f"cannot read {path} as a font with colour bitmaps: {one_line(error)}") from error
     mode = "L" if wanted.channels == 1 else "RGB"
     return Pictures(
         read=partial(_glyph, list(distinct), mode, wanted.size, {}),

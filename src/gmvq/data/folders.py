@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..errors import as_value_error
 from .decode import UnreadableImageError, decode, header_shape, image_suffixes
 from .pictures import Pictures
 from .skipping import LISTED_ALREADY, OTHER_KIND
@@ -148,13 +149,9 @@ def open_folder(root: Path, listing: Listing, wanted: Wanted) -> Pictures:
 
 def open_image(path: Path, wanted: Wanted) -> Pictures:
     """Open one image file: the only item of every split."""
-    try:
+    advice = "give an image, a folder of images, an .npy, .npz, .parquet, .ttf or IDX file"
+    with as_value_error(f"cannot use {path}", UnreadableImageError, advice=advice):
         shape = header_shape(path)
-    except UnreadableImageError as error:
-        raise ValueError(
-            f"cannot use {path}: {error}; give an image, a folder of images, an .npy, .npz, .parquet, .ttf or "
-            "IDX file"
-        ) from error
     read = partial(read_file, path.parent, [path.name], wanted.channels)
     title = f"{path.name} (one image, in every split)"
     return Pictures(read, np.arange(1), [path.name], title, all_shapes=np.array([shape], dtype=np.int64))

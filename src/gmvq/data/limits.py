@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import one_line, require
+from ..errors import as_value_error, require
 from ..reading import allowance, check_plain, check_unpacked
 
 _MOST_PAGES = 200_000
@@ -38,10 +38,9 @@ def check_parquet(file: BinaryIO, where: object) -> None:
     """Raise unless a file's pages, read one after another, unpack to no more than ``allowance``."""
     parquet, arrow = require("pyarrow.parquet", "data"), require("pyarrow", "data")
     size = file.seek(0, os.SEEK_END)
-    try:
+    kinds = (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError)
+    with as_value_error(f"{where} is not a whole Parquet file", *kinds):
         metadata = parquet.read_metadata(file)
-    except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
     chunks = [
         metadata.row_group(group).column(i)
         for group in range(metadata.num_row_groups)
@@ -164,25 +163,20 @@ def _count_repeated(file: BinaryIO, columns: list[str], size: int, where: object
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     file.seek(0)
     total = 0
-    try:
+    with as_value_error(f"{where} is not a whole Parquet file", arrow.ArrowException, OSError, MemoryError):
         table = parquet.ParquetFile(file)
         for batch in table.iter_batches(batch_size=8, columns=columns, use_threads=False):
             total += batch.get_total_buffer_size()
             check_unpacked(where, total, size)
-    except (arrow.ArrowException, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is not a whole Parquet file: {one_line(error, 200)}") from error
 
 
 def check_arrow(path: Path) -> None:
     """Raise ValueError unless a file is a stream of Arrow of which no batch is compressed."""
     arrow = require("pyarrow", "data")
     check_plain(path)
-    try:
-        with arrow.memory_map(str(path)) as file:
-            reader = arrow.ipc.MessageReader.open_stream(file)
-            packed = any(map(_is_compressed, reader))
-    except (arrow.ArrowException, struct.error, OSError) as error:
-        raise ValueError(f"{path} is no whole Arrow file: {one_line(error, 200)}") from error
+    told = as_value_error(f"{path} is no whole Arrow file", arrow.ArrowException, struct.error, OSError)
+    with told, arrow.memory_map(str(path)) as file:
+        packed = any(map(_is_compressed, arrow.ipc.MessageReader.open_stream(file)))
     if packed:
         raise ValueError(f"{path} is compressed, which datasets does not write, against decompression bombs")
 

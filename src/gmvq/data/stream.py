@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import one_line, require
+from ..errors import as_value_error, one_line, require
 from ..reading import open_input
 from .decode import UnreadableImageError
 from .folders import walk
@@ -110,11 +110,9 @@ def _groups(files: tuple[str, ...]) -> tuple[list[Group], Any]:
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     groups, schema = list[Group](), None
     for file in files:
-        try:
-            with _open(file) as stream:
-                metadata = parquet.ParquetFile(stream).metadata
-        except (arrow.ArrowException, ValueError, OSError) as error:
-            raise ValueError(f"cannot read {file} as Parquet: {one_line(error)}") from error
+        told = as_value_error(f"cannot read {file} as Parquet", arrow.ArrowException, ValueError, OSError)
+        with told, _open(file) as stream:
+            metadata = parquet.ParquetFile(stream).metadata
         schema = schema or metadata.schema.to_arrow_schema()
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import one_line, require
+from ..errors import as_value_error, one_line, require
 from ..files import inside
 from ..reading import open_input, read_json
 from .decode import UnreadableImageError, decode, header_shape
@@ -35,15 +35,13 @@ _NO_BYTES = "the cell holds no bytes"
 def open_parquet(path: Path, files: Sequence[str], wanted: Wanted) -> Pictures:
     """Open one split of a Parquet file, or of ``files`` in a folder, whose names and folders may name their split."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    try:
+    with as_value_error(f"cannot read {path} as Parquet", arrow.ArrowException, ValueError, OSError):
         by_split = parquet_files(path, files)
         rows = {
             name: range(sum(parquet.read_metadata(file).num_rows for file in some))
             for name, some in by_split.items()
         }
         names = parquet.read_schema(next(iter(by_split.values()))[0]).names
-    except (arrow.ArrowException, ValueError, OSError) as error:
-        raise ValueError(f"cannot read {path} as Parquet: {error}") from error
     chosen = image_column(names, wanted.column, str(path))
     columns = [chosen, *filter(None, [label_column(names)])]
 
@@ -98,9 +96,8 @@ def open_saved(path: Path, wanted: Wanted) -> Pictures:
     for split, files in _saved_files(path).items():
         try:
             # By name, as load_from_disk does what the notes say: formats, and other file systems.
-            tables[split] = datasets.concatenate_datasets(
-                [datasets.Dataset.from_file(str(file.absolute())) for file in files]
-            )
+            parts = [datasets.Dataset.from_file(str(file.absolute())) for file in files]
+            tables[split] = datasets.concatenate_datasets(parts)
         except Exception as error:
             raise ValueError(
                 f"cannot read {path}, which looks like a data set saved by datasets: {type(error).__name__}: {error}"

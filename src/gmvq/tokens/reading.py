@@ -7,15 +7,16 @@ A shard's name is accepted only if it is the one that the run's plan gives it, s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from ..errors import check_version
+from ..errors import as_value_error, check_version
 from ..reading import MOST_TEXT, read_bytes
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 
 Kind = TypeVar("Kind")
+_WRONG = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -35,13 +36,15 @@ def read_manifest(folder: Path) -> Manifest:
 def parse_manifest(text: bytes, where: str) -> Manifest:
     """Check the text of a manifest; ``where`` names it in errors."""
     hint = "delete it and run the same gmvq encode again: it takes over the shards that are there"
-    data = _named(where, lambda: msgspec.json.decode(text), f"is not valid JSON; {hint}")
+    with as_value_error(f"{where} is not valid JSON; {hint}", *_WRONG):
+        data = msgspec.json.decode(text)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"{where} is no manifest of tokens: expected the entry 'format' to be {FORMAT!r}")
     check_version(where, data.get("format_version"), FORMAT_VERSION)
     if isinstance(data.get("indices"), dict) and "log_variance" in data:
         data["indices"]["log_variance"] = data["log_variance"]
-    manifest = _named(where, lambda: msgspec.convert(data, Manifest))
+    with as_value_error(where, *_WRONG):
+        manifest = msgspec.convert(data, Manifest)
     for problem in (_of_indices(manifest), _of_splits(manifest), _of_shards(manifest)):
         if problem:
             raise ValueError(f"{where}: {problem}")
@@ -55,14 +58,8 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
 
 def decode(text: bytes, kind: type[Kind], where: str) -> Kind:
     """Parse JSON as a struct."""
-    return _named(where, lambda: msgspec.json.decode(text, type=kind))
-
-
-def _named(where: str, parse: Any, what: str = "") -> Any:
-    try:
-        return parse()
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ValueError(f"{where}{f' {what}' if what else ''}: {error}") from error
+    with as_value_error(where, *_WRONG):
+        return msgspec.json.decode(text, type=kind)
 
 
 def _of_indices(manifest: Manifest) -> str:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data import DataRecipe, TrainingSet
 from ..data.skipping import SkippedItemError
 from ..environment import at_most_cores
-from ..errors import check_unit_range, one_line
+from ..errors import as_value_error, check_unit_range, one_line
 from ..files import unicode_text
 from ..models.interface import code_sizes, device_of
 from ..quantizers import PyramidGMVQ, RaggedGMVQ
@@ -245,12 +245,9 @@ def _encode_batch(
 
 def index_spec(model: Any, shape: tuple[int, ...], *, log_variance: bool, **spending: Any) -> IndexSpec:
     """What a model's indices of images of this shape are, by encoding one."""
-    try:
+    what = f"the model cannot encode images of shape {shape}"
+    with as_value_error(what, RuntimeError, advice="choose another --size"):
         indices, _ = _encode_batch(model, torch.zeros(1, *shape), log_variance=log_variance, **spending)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the model cannot encode images of shape {shape}: {one_line(error, 200)}; choose another --size"
-        ) from error
     if indices.is_floating_point() or indices.ndim < 2:
         raise TypeError(
             f"expected the model's indices to be integers (B, ...), got {indices.dtype} {indices.shape}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.limits import check_parquet
-from ..errors import one_line, require
+from ..errors import as_value_error, require
 from ..quantizers.leaves import block_numbers, from_leaves, to_leaves
 from ..reading import check_unpacked
 from .manifest import Count, Digest, IndexSpec, ShardPlan, ShardRecord, Size, Skipped
@@ -121,7 +121,8 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
     check_parquet(io.BytesIO(data), where)
     expected = schema_of(spec)
-    try:
+    kinds = (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError)
+    with as_value_error(f"{where} is damaged", *kinds):
         source = arrow.BufferReader(data)
         table = parquet.read_table(source, use_threads=False, page_checksum_verification=True)
         if not table.schema.equals(expected):
@@ -142,8 +143,6 @@ def read_columns(data: bytes, spec: IndexSpec, split: str, where: str) -> Column
             indices=_grids(table, spec, len(data)) if spec.scales > 1 else _matrix(table, "indices", spec),
             log_variance=_matrix(table, "log_variance", spec) if spec.log_variance else None,
         )
-    except (arrow.ArrowException, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is damaged: {one_line(error, 2000)}") from error
     check_range(columns.indices, spec, where)
     return columns
 
@@ -236,8 +235,7 @@ def _matrix(table: Any, name: str, spec: IndexSpec) -> NDArray[Any]:
 def notes_of(data: bytes, where: str) -> Notes:
     """What a shard says of itself."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    try:
+    kinds = (arrow.ArrowException, KeyError, ValueError, TypeError, OSError, MemoryError)
+    with as_value_error(f"{where} is no shard of tokens", *kinds):
         metadata = parquet.read_schema(arrow.BufferReader(data)).metadata or {}
         return decode(metadata[_METADATA], Notes, "its notes")
-    except (arrow.ArrowException, KeyError, ValueError, TypeError, OSError, MemoryError) as error:
-        raise ValueError(f"{where} is no shard of tokens: {one_line(error, 200)}") from error
