@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,13 +13,11 @@ import torch
 
 import gmvq
 from gmvq.cli.doctor import processor
-from gmvq.environment import version_of, versions
+from gmvq.environment import versions
 from gmvq.files import write_json
 from gmvq.reading import read_bytes, read_json
 
 _PACKAGES = ("vector-quantize-pytorch", "faiss-cpu", "triton", "numpy")
-#: Version of a package, or None.
-package_version = version_of
 #: What has to be the same for a file to be resumed.
 _SAME = ("device", "threads", "clock", "python", "torch", "gmvq", "source", *_PACKAGES)
 
@@ -98,10 +97,9 @@ def _source_digest() -> str:
 
 def rounded(value: Any) -> Any:
     """Plain data with every float rounded to five digits."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return value
+    return json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.5g}"))
+
+
+def failure(error: BaseException) -> str:
+    """An error as results files have it: its class and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from gmvq_bench.robust import data as robust_data
 from gmvq_bench.robust import train as robust_train
-from gmvq_bench.robust.ablations import ABLATIONS
-from gmvq_bench.robust.costs import seconds
-from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small
-from gmvq_bench.robust.losses import reconstruction_loss
-from gmvq_bench.robust.methods import DRESSED, METHODS, MORE, build_method, methods_of
+from gmvq_bench.robust.data import drawings, tones
+from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small, seconds
+from gmvq_bench.robust.methods import ABLATIONS, DRESSED, METHODS, MORE, build_method
 from gmvq_bench.robust.networks import build
 from gmvq_bench.robust.setting import ENDINGS, NETWORKS, Setting, from_dict
-from gmvq_bench.robust.suite import chosen_methods, select
-from gmvq_bench.robust.synthetic import drawings, tones
+from gmvq_bench.robust.suite import chosen_methods, runs_of, select
+from gmvq_bench.robust.train import reconstruction_loss
 
 SETTINGS = draw()
 TINY = replace(
@@ -163,16 +161,18 @@ class Layer(nn.Module):
 
 
 @pytest.mark.parametrize("wants", [True, False])
-def test_progress_is_told_only_to_a_layer_that_wants_it(wants: bool) -> None:
+def test_progress_is_told_only_to_a_layer_that_wants_it(wants: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = Layer(wants)
-    result = robust_train.train(TINY, lambda dim, size: layer, steps=4)
+    monkeypatch.setattr(robust_train, "build_method", lambda name, setting: layer)
+    result = robust_train.train(replace(TINY, steps=4), "own")
     assert layer.seen == ([0.0, 0.25, 0.5, 0.75] if wants else [])
     assert result["perplexity"] == pytest.approx(1.0)
     assert not torch.equal(layer.weight, torch.zeros(4))  # its parameters are in the one optimizer
 
 
-def test_divergence_is_a_result() -> None:
-    result = robust_train.train(TINY, lambda dim, size: Layer(False, bad=True))
+def test_divergence_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robust_train, "build_method", lambda name, setting: Layer(False, bad=True))
+    result = robust_train.train(TINY, "own")
     assert result["error"].startswith("DivergedError: the loss is no finite number at step 1")
     assert "mse" not in result
     assert result["mse_of_mean"] > 0
@@ -199,11 +199,11 @@ def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_star
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablated_layer_differs_from_the_layer_in_one_respect(name: str) -> None:
-    figures = [
-        robust_train.train(TINY, lambda dim, size, name=one: shortened(build_method(name, TINY)), steps=30)
-        for one in ("gm-vq", name)
-    ]
+def test_an_ablated_layer_differs_from_the_layer_in_one_respect(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robust_train, "build_method", lambda *args: shortened(build_method(*args)))
+    figures = [robust_train.train(replace(TINY, steps=30), one) for one in ("gm-vq", name)]
     assert all(one["error"] is None for one in figures)
     births: Any = build_method(name, TINY).births
     assert figures[0]["train_loss"] != figures[1]["train_loss"] or not births
@@ -218,8 +218,10 @@ def shortened(layer: Any) -> Any:
 
 
 def test_further_rivals_run_in_a_quarter_of_the_settings() -> None:
-    more = [s.number for s in SETTINGS if set(MORE) <= set(methods_of(s))]
-    assert more == [n for n in range(48) if n % 8 in (0, 1)]
+    found = [(run["design"]["number"], run["method"]) for run in runs_of(SETTINGS, METHODS, 1)]
+    assert [n for n, method in found if method in MORE] == [
+        n for n in range(48) if n % 8 in (0, 1) for _ in MORE
+    ]
 
 
 # Data

@@ -10,10 +10,9 @@ import pytest
 
 from gmvq_bench.commands import main
 from gmvq_bench.comparison.execute import Records, execute
-from gmvq_bench.robust import runs as robust_runs
 from gmvq_bench.robust.design import draw
 from gmvq_bench.robust.report import duels, render, scores, summary
-from gmvq_bench.robust.suite import KIND, assemble, chosen_methods, select
+from gmvq_bench.robust.suite import KIND, assemble, chosen_methods, key_of, runs_of, select
 
 SETTINGS = draw()
 
@@ -39,9 +38,9 @@ def never(run: dict[str, Any], device: str) -> dict[str, Any]:
 
 
 def test_runs_are_recorded_once(tmp_path: Path) -> None:
-    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
+    runs = runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
     assert len(runs) == 6
-    options: dict[str, Any] = {"devices": ["cpu"], "say": lambda line: None, "key": robust_runs.key_of}
+    options: dict[str, Any] = {"devices": ["cpu"], "say": lambda line: None, "key": key_of}
     done = execute(runs, Records(tmp_path), train_one=fake, **options)
     again = execute(runs, Records(tmp_path), train_one=never, **options)
     assert again == done
@@ -49,12 +48,12 @@ def test_runs_are_recorded_once(tmp_path: Path) -> None:
 
 
 def test_keys_depend_on_design_seed_and_method() -> None:
-    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema"], 2)
-    assert len({robust_runs.key_of(run) for run in runs}) == len(runs) == 8
+    runs = runs_of(SETTINGS[:2], ["gm-vq", "ema"], 2)
+    assert len({key_of(run) for run in runs}) == len(runs) == 8
 
 
 def made_up() -> dict[str, Any]:
-    runs = robust_runs.runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
+    runs = runs_of(SETTINGS[:2], ["gm-vq", "ema", "rotation"], 1)
     return {
         "kind": KIND,
         "suite": {"name": "robust", "description": "made up"},
@@ -122,8 +121,8 @@ def halved(run: dict[str, Any], device: str) -> dict[str, Any]:
 def test_ablations_are_reported_against_the_layer(tmp_path: Path) -> None:
     selection = select("robust-ablations", {})
     methods = chosen_methods("robust-ablations", ["no KL", "no births"])
-    runs = robust_runs.runs_of(selection.settings, methods, 1)
-    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": robust_runs.key_of}
+    runs = runs_of(selection.settings, methods, 1)
+    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": key_of}
     done = execute(runs, Records(tmp_path), train_one=halved, **options)
     text = render(assemble("robust-ablations", selection, done, command="", date=""))
     rows = [" ".join(line.split()) for line in text.splitlines() if line.startswith("| no ")]
@@ -135,8 +134,8 @@ def test_ablations_are_reported_against_the_layer(tmp_path: Path) -> None:
 def test_the_command_takes_runs_from_a_results_file(tmp_path: Path) -> None:
     number = str(next(s.number for s in SETTINGS if s.data == "drawings"))
     selection = select("robust", {}, names=[number])
-    runs = robust_runs.runs_of(selection.settings, ["gm-vq", "ema"], 1)
-    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": robust_runs.key_of}
+    runs = runs_of(selection.settings, ["gm-vq", "ema"], 1)
+    options: dict[str, Any] = {"devices": ["cpu"], "say": str, "key": key_of}
     done = execute(runs, Records(tmp_path), train_one=fake, **options)
     path, out = tmp_path / "robust.json", tmp_path / "out"
     path.write_text(json.dumps(assemble("robust", selection, done, command="", date="")))

@@ -20,8 +20,7 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
     from ..comparison.execute import Records, execute
     from ..results import read
     from ..robust.data import missing
-    from ..robust.runs import key_of, runs_of, train_one
-    from ..robust.suite import KIND, SUITES, assemble, chosen_methods, select
+    from ..robust.suite import KIND, SUITES, assemble, chosen_methods, key_of, runs_of, select, train_one
 
     methods = chosen_methods(options.suite, options.methods)
     selection = select(options.suite, missing(), options.parity, options.settings)
@@ -57,10 +56,9 @@ def run_robust(options: Namespace, argv: Sequence[str], workers: int) -> int:
 
 def list_robust() -> None:
     """Print the suites with their sizes."""
-    from ..robust.costs import seconds
+    from ..robust.design import seconds
     from ..robust.methods import RATES
-    from ..robust.runs import runs_of
-    from ..robust.suite import SUITES, chosen_methods, settings_of
+    from ..robust.suite import SUITES, chosen_methods, runs_of, settings_of
 
     for name in ROBUST:
         settings, methods = settings_of(name), chosen_methods(name, None)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from .costs import seconds
 from .setting import ENDINGS, LOSSES, NETWORKS, Setting
 
 IMAGES = {"photos": 3, "fashion_mnist": 1, "emoji": 3, "drawings": 1}
@@ -26,6 +25,22 @@ _LONG = (10, 11)
 _SECONDS = (15.0, 60.0)
 _MOST = 75.0
 _TRIES = 300
+#: Multiplications per second, and seconds that a step takes however small the network is.
+_PER_SECOND = 2.5e10
+_CALLS = {
+    "conv": 5e-3,
+    "conv-group": 7e-3,
+    "conv-batch": 7e-3,
+    "vit": 9e-3,
+    "mlp": 6e-3,
+    "tokenizer": 18e-3,
+    "sound": 10e-3,
+}
+#: Data by whether they are sound, and their weights.
+_DATA: dict[bool, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    False: (("photos", "fashion_mnist", "emoji", "drawings"), (35, 25, 20, 20)),
+    True: (("speech", "tones"), (65, 35)),
+}
 
 
 def draw(seed: int = 0, count: int = 48) -> list[Setting]:
@@ -33,20 +48,16 @@ def draw(seed: int = 0, count: int = 48) -> list[Setting]:
     return [_draw(seed, number) for number in range(count)]
 
 
-def draw_small(seed: int = 0, count: int = 48) -> list[Setting]:
+def draw_small() -> list[Setting]:
     """Six even and six odd settings of the design, the cheap ones, every network and every data set among them."""
-    settings = draw(seed, count)
-    chosen = [
-        *_spread([s for s in settings if s.number % 2 == 0]),
-        *_spread([s for s in settings if s.number % 2]),
-    ]
-    return sorted(chosen, key=lambda s: s.number)
+    settings = draw()
+    return sorted([*_spread(settings[::2]), *_spread(settings[1::2])], key=lambda s: s.number)
 
 
-def _spread(settings: list[Setting], wanted: int = 6) -> list[Setting]:
+def _spread(settings: list[Setting]) -> list[Setting]:
     """Cheap settings, each next one the one that shows most that is new: network first, then data."""
     chosen: list[Setting] = []
-    while len(chosen) < wanted:
+    while len(chosen) < 6:
         left = [s for s in settings if s not in chosen]
         seen = {value for s in chosen for value in _shown(s)}
 
@@ -123,12 +134,6 @@ def _sized(setting: Setting, random: Random) -> Setting:
     )
 
 
-_DATA: dict[bool, tuple[tuple[str, ...], tuple[int, ...]]] = {
-    False: (("photos", "fashion_mnist", "emoji", "drawings"), (35, 25, 20, 20)),
-    True: (("speech", "tones"), (65, 35)),
-}
-
-
 def _endings(seed: int, number: int, network: str, optimizer: str) -> tuple[str, ...]:
     """Each ending on its own, but for those with which a network does not train even without a quantizer."""
     deck = [True, *[False] * (_ENDING_EVERY - 1)]
@@ -136,3 +141,28 @@ def _endings(seed: int, number: int, network: str, optimizer: str) -> tuple[str,
     if optimizer == "sgd":  # no rate suits latents of zero or far from one
         return tuple(e for e in drawn if e in ("layernorm", "tanh"))
     return tuple(e for e in drawn if (network, e) != ("conv", "shift"))  # a norm is missing: its ReLUs die
+
+
+def seconds(setting: Setting) -> float:
+    """A guess of the seconds of a training on one core of a usual server: calls, products, distances to codes."""
+    rows = setting.batch * setting.positions
+    network = 3 * setting.batch * _multiplications(setting) / _PER_SECOND
+    quantizer = 5e-9 * rows * setting.codebook_size * (1 + setting.dim / 128)
+    return setting.steps * (_CALLS[setting.network] + network + quantizer)
+
+
+def _multiplications(setting: Setting) -> float:
+    """Of one example, forward through encoder and decoder."""
+    width, positions, channels = setting.width, setting.positions, setting.channels
+    values = setting.size**setting.spatial_dims
+    shrink = sum(4.0**-stage for stage in range(setting.stages))
+    if setting.network == "vit":
+        return 2 * positions * (16 * width**2 + 4 * width * positions)
+    if setting.network == "mlp":
+        ends = setting.dim + channels * setting.downsample**2
+        return 2 * positions * (16 * width**2 + 4 * width * ends)
+    if setting.network == "sound":
+        return 12 * values * width**2 + 14 * values * width
+    if setting.network == "tokenizer":
+        return values * (9 * width**2 * (shrink * 2.5 + 9 * 4.0**-setting.stages) + 18 * width * channels)
+    return values * (4 * width**2 * shrink + 9 * width * channels + 18 * width**2 * 4.0**-setting.stages)

@@ -1,20 +1,25 @@
-"""The methods by name: ours as it comes, and rivals with one sensible set of options for all settings."""
+"""The methods by name: ours as it comes, rivals with one sensible set of options for all settings, and ablations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+from gmvq import (
+    Constant,
+    GaussianMixtureVQ,
+    GumbelSoftmax,
+    Objective,
+    Precision,
+    StraightThroughGumbel,
+    Variance,
+)
+
 from ..peer import peer
 from ..rivals import build_baseline
 from ..rivals.dress import dress
-from .ablations import ABLATIONS, ablated
 from .setting import Setting
-
-Build = Callable[[int, int], nn.Module]
-"""(dim, codebook_size) -> a module that maps latents (..., D) to (quantized, indices, loss)."""
 
 OURS = ("gm-vq", "gm-vq+progress")
 PUBLISHED = ("ema", "rotation")
@@ -25,35 +30,52 @@ METHODS = (*OURS, *PUBLISHED, *DRESSED, *MORE)
 #: Rates that ``ema-best-rate`` tries, times the setting's.
 RATES = (1 / 3, 1.0, 3.0)
 
-
-def methods_of(setting: Setting) -> tuple[str, ...]:
-    """The methods that run in a setting."""
-    return METHODS if setting.more_rivals else METHODS[: -len(MORE)]
+#: One part of the layer taken away, or put back as the literature has it: options, and attributes set afterwards.
+ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no KL": ({"objective": Objective(beta=Constant(0.0))}, {}),
+    "ELBO": ({"objective": Objective(kind="elbo")}, {}),
+    "KL of weight 1": ({"objective": Objective(beta=Constant(1.0))}, {}),
+    "latent term and adaptive variance": (
+        {"objective": Objective(gamma=Constant(1.0)), "variance": Variance(noise=Constant(1.0))},
+        {},
+    ),
+    "no commitment": ({"objective": Objective(commitment=0.0)}, {}),
+    "no soft gradient (sharpening 100)": ({"precision": Precision(sharpening=Constant(100.0))}, {}),
+    "no straight-through gradient": ({}, {"straight_through": False}),
+    "codes drawn with Gumbel noise": ({"estimator": StraightThroughGumbel(noise=Constant(1.0))}, {}),
+    "decoder reads the mean codeword": ({"estimator": GumbelSoftmax()}, {}),
+    "posterior on all codes": ({"support": None}, {}),
+    "no births": ({}, {"births": False}),
+    "started at the first batch": ({"start_after": 0}, {}),
+}
 
 
 def build_method(name: str, setting: Setting) -> nn.Module:
-    """The untrained quantizer of a method.
+    """The untrained quantizer of a method: latents (..., D) to (quantized, indices, loss).
+
+    Where it has a true attribute ``wants_progress``, the loop calls its ``set_progress``.
 
     Raises:
         ValueError: an unknown name, or a size that the method does not have.
         MissingExtraError: its package is not installed.
     """
-    dim, size = setting.dim, setting.codebook_size
-    if name in OURS:
-        from gmvq.quantizers import GaussianMixtureVQ
-
-        layer = GaussianMixtureVQ(dim, size)
-        layer.wants_progress = name.endswith("+progress")  # pyright: ignore[reportArgumentType]
+    sizes = (setting.dim, setting.codebook_size)
+    if name in OURS or name in ABLATIONS:
+        options, attributes = ABLATIONS.get(name, ({}, {}))
+        layer = GaussianMixtureVQ(*sizes, **options)
+        for attribute, value in {**attributes, "wants_progress": name.endswith("+progress")}.items():
+            setattr(layer, attribute, value)
         return layer
-    if name in ABLATIONS:
-        return ablated(name, dim, size)
     if name in ("simvq", "cvq", "fsq"):
-        return build_baseline(name, dim, size)
+        return build_baseline(name, *sizes)
+    rotation = name.startswith("rotation")
     if name in DRESSED:
-        rival = "vq-ema-replace" if name == "ema-dressed" else "vq-rotation"
-        return dress(build_baseline(rival, dim, size, threshold_ema_dead_code=_dead(setting)))
-    if name in ("ema", "rotation", "ema-best-rate"):
-        return _package(setting, rotation_trick=name == "rotation")
+        rival = "vq-rotation" if rotation else "vq-ema-replace"
+        return dress(build_baseline(rival, *sizes, threshold_ema_dead_code=_dead(setting)))
+    if name in (*PUBLISHED, "ema-best-rate"):
+        # Moving averages, k-means start and replacement; the rest is the package's default.
+        options = {"kmeans_init": True, "threshold_ema_dead_code": _dead(setting), "rotation_trick": rotation}
+        return Rows(peer("vector_quantize_pytorch").VectorQuantize(sizes[0], sizes[1], **options))
     raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
 
 
@@ -67,19 +89,6 @@ class Rows(nn.Module):
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         quantized, indices, loss = self.layer(latents.reshape(1, -1, latents.shape[-1]))
         return quantized.view(latents.shape), indices.view(latents.shape[:-1]), loss.sum()
-
-
-def _package(setting: Setting, **options: Any) -> nn.Module:
-    """``VectorQuantize`` with moving averages, k-means start and replacement; the rest is the package's default."""
-    layer = peer("vector_quantize_pytorch").VectorQuantize
-    inner = layer(
-        dim=setting.dim,
-        codebook_size=setting.codebook_size,
-        kmeans_init=True,
-        threshold_ema_dead_code=_dead(setting),
-        **options,
-    )
-    return Rows(inner)
 
 
 def _dead(setting: Setting) -> float:

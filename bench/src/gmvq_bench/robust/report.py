@@ -11,8 +11,7 @@ import pandas as pd
 from ..markdown import render as filled
 from ..markdown import table
 from ..statistics import mean_interval
-from .ablations import ABLATIONS
-from .methods import DRESSED, METHODS, MORE, OURS, PUBLISHED
+from .methods import ABLATIONS, DRESSED, METHODS, MORE, OURS, PUBLISHED
 
 #: Groups of rivals: the best of a group is what ours is compared with.
 _GROUPS = {"as published": PUBLISHED, "in our dress": DRESSED, "further rivals": MORE}

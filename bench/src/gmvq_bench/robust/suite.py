@@ -1,17 +1,28 @@
-"""The suites, which settings of them this machine can run, and their results file."""
+"""The suites: their settings and methods, single runs with a key for their records, and the results file."""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import gmvq
+from gmvq.environment import version_of
+from gmvq.reading import read_text
 
 from ..comparison.results import environment_of
 from ..results import rounded
-from .ablations import ABLATIONS
 from .design import draw, draw_small
-from .methods import METHODS
-from .setting import Setting
+from .methods import ABLATIONS, METHODS, MORE, OURS
+from .setting import Setting, from_dict
+from .train import train
 
+Run = dict[str, Any]
 KIND = "gmvq compare robust"
 SUITES = {
     "robust": "48 networks and recipes drawn at random; the layer and rivals as they come, nothing tuned",
@@ -19,7 +30,8 @@ SUITES = {
     "robust-fresh": "48 others, of another seed, for confirming what was decided on the first",
     "robust-ablations": "one part of the layer taken away at a time, in the settings of robust-small",
 }
-PARITIES = ("even", "odd")
+#: Of networks, data and loop; another number makes every run anew.
+PROTOCOL = 1
 
 
 @dataclass(frozen=True)
@@ -31,44 +43,34 @@ class Selection:
     reasons: dict[str, str]
 
 
+def settings_of(suite: str) -> list[Setting]:
+    """All settings of a suite."""
+    small = suite in ("robust-small", "robust-ablations")
+    return draw_small() if small else draw(int(suite == "robust-fresh"))
+
+
 def select(
     suite: str, missing: dict[str, str], parity: str | None = None, names: list[str] | None = None
 ) -> Selection:
-    """The settings of a suite.
+    """The settings of a suite of a parity, "even" or "odd", and with these names or numbers; default: all.
 
-    Args:
-        missing: data sets that the machine does not have, with the reason.
-        parity: "even" or "odd"; default: both.
-        names: only these, by name or number.
+    ``missing`` are the data sets that the machine does not have, with the reason.
 
     Raises:
         ValueError: there is no such setting.
     """
     settings = settings_of(suite)
-    unknown = [n for n in names or () if not any(n in _called(s) for s in settings)]
+    called = {name: s for s in settings for name in (s.name, str(s.number), f"{s.number:02d}")}
+    unknown = [name for name in names or () if name not in called]
     if unknown:
         raise ValueError(
             f"suite {suite} has no setting {', '.join(unknown)}; it has {', '.join(s.name for s in settings)}"
         )
-    wanted = [
-        s
-        for s in settings
-        if parity in (None, s.parity) and (not names or any(n in _called(s) for n in names))
-    ]
-    there = [s for s in wanted if s.data not in missing]
+    named = [called[name] for name in names or called]
+    wanted = [s for s in settings if s in named and parity in (None, s.parity)]
     left_out = [s for s in wanted if s.data in missing]
-    return Selection(there, left_out, {s.data: missing[s.data] for s in left_out})
-
-
-def settings_of(suite: str) -> list[Setting]:
-    """All settings of a suite."""
-    return (
-        draw_small() if suite in ("robust-small", "robust-ablations") else draw(int(suite == "robust-fresh"))
-    )
-
-
-def _called(setting: Setting) -> tuple[str, ...]:
-    return setting.name, str(setting.number), f"{setting.number:02d}"
+    reasons = {s.data: missing[s.data] for s in left_out}
+    return Selection([s for s in wanted if s.data not in missing], left_out, reasons)
 
 
 def chosen_methods(suite: str, names: list[str] | None) -> list[str]:
@@ -84,11 +86,71 @@ def chosen_methods(suite: str, names: list[str] | None) -> list[str]:
     return [name for name in methods if not names or name in names or name == methods[0]]
 
 
+def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> list[Run]:
+    """Every run, setting by setting; the further rivals only where they run."""
+    wanted = list(methods)
+    return [
+        {
+            "setting": setting.name,
+            "method": method,
+            "phase": "final",
+            "options": {},
+            "lr": setting.lr,
+            "seed": seed,
+            "design": setting.to_dict(),
+            "protocol": PROTOCOL,
+        }
+        for setting in settings
+        for method in wanted
+        if setting.more_rivals or method not in MORE
+        for seed in range(seeds)
+    ]
+
+
+def key_of(run: Run) -> str:
+    """Digest of a run and of the code that it tries: our layer's source, or the version of the rivals' package."""
+    ours = run["method"] in OURS or run["method"] in ABLATIONS
+    code = _source_digest() if ours else version_of("vector-quantize-pytorch")
+    same = {name: value for name, value in run.items() if name not in ("setting", "options")}
+    text = json.dumps({**same, "code": code}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _source_digest() -> str:
+    """Of the code that the layer runs, without comments and docstrings."""
+    root = Path(gmvq.__file__).parent
+    digest = hashlib.sha256()
+    for part in ("functional", "quantizers"):
+        for file in sorted((root / part).rglob("*.py")):
+            digest.update(_without_words(read_text(file)).encode())
+    return digest.hexdigest()
+
+
+def _without_words(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        match node:
+            case ast.AST(body=[ast.Expr(value=ast.Constant(value=str())), *_]):
+                del node.body[0]  # pyright: ignore[reportAttributeAccessIssue]
+    return ast.dump(tree)
+
+
+def train_one(run: Run, device: str) -> dict[str, Any]:
+    """The figures of a run; networks this small train on the CPU."""
+    figures = train(from_dict(run["design"]), run["method"], run["seed"])
+    if figures["error"]:
+        return figures
+    test = {name: figures.pop(name) for name in ("mse", "perplexity", "usage", "positions")}
+    return {"test": test, "validation": {"mse": figures.pop("validation_mse")}, **figures}
+
+
 def assemble(
     suite: str, selection: Selection, records: list[dict[str, Any]], *, command: str, date: str
 ) -> dict[str, Any]:
-    """The content of a results file."""
+    """The content of a results file, in which settings stand once."""
     left_out = {"settings": [s.name for s in selection.left_out], "reasons": selection.reasons}
+    dropped = ("design", "protocol", "where", "options", "phase")
     return {
         "kind": KIND,
         "suite": {"name": suite, "description": SUITES[suite]},
@@ -97,11 +159,5 @@ def assemble(
         "environment": environment_of(records),
         "left_out": left_out,
         "settings": {s.name: s.to_dict() for s in selection.settings},
-        "runs": [_kept(record) for record in records],
+        "runs": [rounded({k: v for k, v in record.items() if k not in dropped}) for record in records],
     }
-
-
-def _kept(record: dict[str, Any]) -> dict[str, Any]:
-    """What the results file says of a run; the settings stand in it once."""
-    dropped = ("design", "protocol", "where", "options", "phase")
-    return rounded({name: value for name, value in record.items() if name not in dropped})

@@ -13,19 +13,24 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gmvq.errors import NotFiniteError
+
+from ..comparison import blocks
+from ..comparison.train import DivergedError
+from ..results import failure
 from .data import Data, load
 from .design import SGD_FACTOR
-from .losses import reconstruction_loss
-from .measure import measure, mse_of_mean
-from .methods import RATES, Build, build_method
+from .methods import RATES, build_method
 from .networks import build
 from .setting import Setting
 
-
-class DivergedError(RuntimeError):
-    """The loss became NaN or infinite."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+_PERCEPTUAL = 0.5
+#: Positions that are measured at least, in all and for each code, and how many examples at a time.
+_POSITIONS, _PER_CODE, _BATCH = 5000, 4, 64
 
 
 class Autoencoder(nn.Module):
@@ -36,80 +41,63 @@ class Autoencoder(nn.Module):
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        latents = self.encoder(x).movedim(1, -1).contiguous()
-        quantized, indices, *loss = self.quantizer(latents)
-        total = loss[0].sum() if loss else quantized.new_zeros(())
-        return self.decoder(quantized.movedim(-1, 1).contiguous()), indices, total
+        quantized, indices, loss = tuple(self.quantizer(self.encoder(x).movedim(1, -1).contiguous()))[:3]
+        return self.decoder(quantized.movedim(-1, 1).contiguous()), indices, loss
 
 
-def train(setting: Setting, method: str | Build, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
-    """Train and measure one run.
-
-    Args:
-        method: a name of ``methods.METHODS``, or (dim, codebook_size) -> a module of latents (..., D) that returns
-            (quantized, indices, loss). Has it a true attribute ``wants_progress``, ``set_progress(step / steps)`` is
-            called before each step.
-        seed: of weights, batches and noise.
-        steps: instead of the setting's.
+def train(setting: Setting, method: str, seed: int = 0) -> dict[str, Any]:
+    """Train and measure one run; ``seed`` is of weights, batches and noise.
 
     Returns:
         ``mse``, ``perplexity``, ``usage`` of the test part, ``validation_mse``, ``train_loss`` (mean over the last
-        twentieth of the steps), ``seconds`` of the training, ``steps``, ``mse_of_mean`` (what the mean training
-        example would have), ``error``: None, or why there are no figures.
+        twentieth of the steps), ``seconds`` of the training, ``steps``, ``mse_of_mean`` (that of the mean training
+        example, the least that any network reaches), ``error``: None, or why there are no figures.
     """
     data = load(setting.data, setting.size)
-    setting = setting if steps is None else replace(setting, steps=steps)
-    head = {"steps": setting.steps, "mse_of_mean": mse_of_mean(data)}
+    head = {
+        "steps": setting.steps,
+        "mse_of_mean": float((data.test - data.train.mean(0)).square().mean()),
+    }
+    run = _best_rate if method == "ema-best-rate" else _run
     try:
-        if method == "ema-best-rate":
-            return {**head, **_best_rate(setting, seed, data), "error": None}
-        return {**head, **_run(setting, method, seed, data), "error": None}
+        return {**head, **run(setting, method, seed, data), "error": None}
     except Exception as error:
-        return {**head, "error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        return {**head, "error": failure(error)}
 
 
-def _best_rate(setting: Setting, seed: int, data: Data) -> dict[str, Any]:
+def _best_rate(setting: Setting, method: str, seed: int, data: Data) -> dict[str, Any]:
     """The run of the rate with the lowest validation MSE; test figures have no part in the choice."""
     runs: list[dict[str, Any]] = []
     for factor in RATES:
-        tried = replace(setting, lr=setting.lr * factor)
         try:
-            runs.append({**_run(tried, "ema-best-rate", seed, data), "rate": factor})
+            run = _run(replace(setting, lr=setting.lr * factor), method, seed, data)
         except DivergedError:
             continue
+        runs.append({**run, "rate": factor})
     if not runs:
         raise DivergedError("the loss is no finite number at any rate")
     best = min(runs, key=lambda run: run["validation_mse"])
     return {**best, "seconds": sum(run["seconds"] for run in runs)}
 
 
-def _run(setting: Setting, method: str | Build, seed: int, data: Data) -> dict[str, Any]:
+def _run(setting: Setting, method: str, seed: int, data: Data) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
     encoder, decoder = build(setting)
     torch.manual_seed(seed + 1)
-    quantizer = (
-        build_method(method, setting)
-        if isinstance(method, str)
-        else method(setting.dim, setting.codebook_size)
-    )
-    model = Autoencoder(encoder, quantizer, decoder)
+    model = Autoencoder(encoder, build_method(method, setting), decoder)
     started = time.perf_counter()
-    loss = fit(model, setting, data.train, seed)
+    loss = _fit(model, setting, data.train, seed)
     seconds = time.perf_counter() - started
-    figures = measure(model, data.test, setting)
+    figures = _measure(model, data.test, setting)
     if not math.isfinite(figures["mse"]):
         raise DivergedError("the test MSE is no finite number")
-    validation = measure(model, data.validation, setting)["mse"]
+    validation = _measure(model, data.validation, setting)["mse"]
     return {**figures, "validation_mse": validation, "train_loss": loss, "seconds": seconds}
 
 
-def fit(model: Autoencoder, setting: Setting, examples: Tensor, seed: int) -> float:
-    """Train in place; the mean loss of the last twentieth of the steps.
-
-    Raises:
-        DivergedError: the loss is no finite number.
-    """
+def _fit(model: Autoencoder, setting: Setting, examples: Tensor, seed: int) -> float:
+    """Train in place; the mean loss of the last twentieth of the steps."""
     optimizer = _optimizer(model, setting)
     loss_of = reconstruction_loss(setting)
     generator = torch.Generator().manual_seed(seed)
@@ -121,31 +109,18 @@ def fit(model: Autoencoder, setting: Setting, examples: Tensor, seed: int) -> fl
         if progress:
             model.quantizer.set_progress(step / setting.steps)  # pyright: ignore[reportCallIssue]
         x = examples[torch.randint(len(examples), (setting.batch,), generator=generator)]
-        loss = _step(model, optimizer, loss_of, x)
-        if not math.isfinite(loss):
+        optimizer.zero_grad()
+        try:
+            reconstruction, _, quantizer_loss = model(x)
+        except NotFiniteError as error:
+            raise DivergedError(str(error)) from error
+        loss = loss_of(reconstruction, x) + quantizer_loss
+        loss.backward()
+        optimizer.step()
+        last = [*last, float(loss.detach())][-max(1, setting.steps // 20) :]
+        if not math.isfinite(last[-1]):
             raise DivergedError(f"the loss is no finite number at step {step + 1} of {setting.steps}")
-        if step >= setting.steps - max(1, setting.steps // 20):
-            last.append(loss)
     return sum(last) / len(last)
-
-
-def _step(
-    model: Autoencoder,
-    optimizer: torch.optim.Optimizer,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-) -> float:
-    from gmvq.errors import NotFiniteError
-
-    optimizer.zero_grad()
-    try:
-        reconstruction, _, quantizer_loss = model(x)
-    except NotFiniteError as error:
-        raise DivergedError(str(error)) from error
-    loss = loss_of(reconstruction, x) + quantizer_loss
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
 
 
 def _optimizer(model: nn.Module, setting: Setting) -> torch.optim.Optimizer:
@@ -154,3 +129,50 @@ def _optimizer(model: nn.Module, setting: Setting) -> torch.optim.Optimizer:
     if setting.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=setting.lr, weight_decay=0.05)
     return torch.optim.Adam(model.parameters(), lr=setting.lr)
+
+
+def reconstruction_loss(setting: Setting) -> Loss:
+    """(reconstruction, target) -> the loss: mean squared, summed over an example, absolute, or with features."""
+    if setting.loss == "mse":
+        return F.mse_loss
+    if setting.loss == "l1":
+        return F.l1_loss
+    if setting.loss == "sum":
+        return lambda x, y: F.mse_loss(x, y, reduction="sum") / len(y)
+    features = _features(setting.channels, setting.spatial_dims)
+    return lambda x, y: F.mse_loss(x, y) + _PERCEPTUAL * F.mse_loss(features(x), features(y))
+
+
+def _features(channels: int, dims: int) -> nn.Module:
+    """A fixed network with random weights: what it sees is all that a perceptual loss without a download has."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20_240_607)
+        kind = blocks.conv(dims)
+        first, second = kind(channels, 16, 3, padding=1), kind(16, 32, 3, stride=2, padding=1)
+        for layer in (first, second):
+            nn.init.kaiming_normal_(layer.weight)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU()).requires_grad_(False)
+
+
+@torch.no_grad()
+def _measure(model: nn.Module, examples: Tensor, setting: Setting) -> dict[str, float]:
+    """``mse``, and of the codes ``perplexity`` and ``usage``, the share of them that occurs, in eval mode.
+
+    The examples are spread over those given: enough for 5,000 positions, and for four per code.
+    """
+    wanted = -(-max(_POSITIONS, _PER_CODE * setting.codebook_size) // setting.positions)
+    wanted = min(len(examples), max(64, wanted))
+    chosen = examples[torch.arange(wanted) * len(examples) // wanted]
+    counts, squared = torch.zeros(setting.codebook_size, dtype=torch.int64), 0.0
+    model.eval()
+    for x in chosen.split(_BATCH):
+        reconstruction, indices, _ = model(x)
+        squared += float((reconstruction - x).double().square().sum())
+        counts += torch.bincount(indices.reshape(-1), minlength=setting.codebook_size)
+    share = counts.double() / counts.sum()
+    return {
+        "mse": squared / chosen.numel(),
+        "perplexity": float(torch.exp(torch.special.entr(share).sum())),
+        "usage": float((counts > 0).double().mean()),
+        "positions": int(counts.sum()),
+    }
