@@ -87,8 +87,8 @@ def row(text: str, start: str) -> list[str]:
 
 
 def test_head_says_command_device_versions_and_seeds():
-    text = render(make(), level="###")
-    assert text.startswith("### quick: small\n\n`gmvq compare --suite quick`\n")
+    text = render(make())
+    assert text.startswith("## quick: small\n\n`gmvq compare --suite quick`\n")
     assert "Device: a CPU" in text
     assert "torch 2.11, gmvq 0.1." in text
     assert "Seeds 0, 1, 2;" in text
@@ -160,8 +160,6 @@ def test_short_table_has_a_pair_of_columns_per_setting_and_bolds_the_best():
     assert row(text, "fsq")[2] == "**240**"
     assert row(text, "*ae*")[2] == "-"
     assert row(text, "new")[1:] == ["not yet run", "-"]
-    with pytest.raises(ValueError, match="no setting other"):
-        short_table(results, ["other"])
 
 
 def test_output_depends_on_the_records_alone():
@@ -175,7 +173,7 @@ def test_output_depends_on_the_records_alone():
 def test_an_empty_results_file_is_a_report_of_what_is_missing(tmp_path: Path):
     results = {**make(), "runs": []}
     assert "- k256, gm-vq: seeds 0, 1, 2 not yet run" in render(results)
-    assert "not yet run" in short_table(results)
+    assert "not yet run" in short_table(results, ["k256"])
     assert plot_all(results, tmp_path) == []
 
 

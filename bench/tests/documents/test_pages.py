@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gmvq.files import write_json
-from gmvq_bench.comparison.results import assemble
+from gmvq_bench.comparison.runs import assemble
 from gmvq_bench.comparison.suite import suite_from_dict
 from gmvq_bench.documents.pages import merged, write_pages
 

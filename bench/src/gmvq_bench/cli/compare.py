@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _run(options: Namespace, argv: Sequence[str]) -> int:
     from ..comparison.execute import Records, run_suite
-    from ..comparison.results import KIND, assemble
+    from ..comparison.runs import KIND, assemble
     from ..comparison.suite import load_suite
     from ..results import read
     from .skipped import list_skipped
@@ -120,7 +120,7 @@ def _workers(asked: int | None, threads: int) -> int:
 
 
 def _report(paths: list[Path], out: Path | None) -> int:
-    from ..comparison.results import KIND
+    from ..comparison.runs import KIND
     from ..results import read
     from ..robust.suite import KIND as ROBUST_KIND
 

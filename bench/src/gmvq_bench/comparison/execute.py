@@ -7,6 +7,8 @@ says so, and is replaced.
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
+import itertools
 import json
 import multiprocessing
 import threading
@@ -23,14 +25,13 @@ from gmvq.environment import versions
 from gmvq.files import inside, remove_leftovers, write_json
 from gmvq.reading import read_json
 
+from ..results import failure
 from .methods import build_quantizer
-from .suite import Run, Suite, run_key
+from .suite import Run, Suite, point_of
 
 Record = dict[str, Any]
 Say = Callable[[str], None]
 TrainOne = Callable[[Run, str], dict[str, Any]]
-
-
 #: Entries that every record has, and their kinds.
 _ENTRIES: dict[str, Any] = {
     **dict.fromkeys(("key", "setting", "method", "phase"), str),
@@ -75,13 +76,15 @@ class Records:
 
 
 def key_of(run: Run) -> str:
-    """Key of a run with the quantizer that it builds today; of an impossible one, with the reason."""
+    """Digest of a run with the quantizer that it builds today, whatever they are called; or why it cannot be built."""
     try:
         with torch.random.fork_rng(devices=[]):
             config: dict[str, Any] = build_quantizer(run).to_config()  # pyright: ignore[reportCallIssue]
     except (ValueError, ImportError) as error:
         config = {"impossible": str(error)}
-    return run_key(run, config)
+    same = {name: value for name, value in run.items() if name not in ("setting", "method", "options")}
+    text = json.dumps({**same, "config": config}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def execute(
@@ -102,57 +105,50 @@ def execute(
     """
     keys = [key(run) for run in runs]
     todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
-    queue, lock, done = list(todo.items()), threading.Lock(), [0]
-    failure, pools = list[BaseException](), list[_Worker]()
+    queue, lock, numbers = list(todo.items()), threading.Lock(), itertools.count(1)
+    failures, pools = list[BaseException](), list[_Worker]()
 
     def serve(device: str) -> None:
         pool = _Worker(threads)
         pools.append(pool)
         try:
-            while not failure:
+            while not failures:
                 with lock:
                     if not queue:
                         return
                     name, run = queue.pop(0)
                 figures = pool.run(train_one, run, device)
-                if failure:  # interrupted: this run did not fail, it was stopped
+                if failures:  # interrupted: this run did not fail, it was stopped
                     return
                 record = {**run, **figures, "key": name, "environment": _environment(device, threads)}
                 with lock:
                     records.put(record)
-                    done[0] += 1
-                    say(f"[{done[0]}/{len(todo)}] {_line(record)}")
+                    say(f"[{next(numbers)}/{len(todo)}] {_line(record)}")
         except BaseException as error:
-            failure.append(error)
+            failures.append(error)
         finally:
             pool.close()
 
-    threads_of = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
-    _together(threads_of, failure, pools)
-    found = [records.get(name) for name in keys]
-    return [{**record, **_names(run)} for record, run in zip(found, runs, strict=True) if record is not None]
-
-
-def _together(workers: list[threading.Thread], failure: list[BaseException], pools: list[_Worker]) -> None:
-    """Start all threads and wait for them; an interruption ends every run, a failure is raised."""
+    workers = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
     try:
         for worker in workers:
             worker.start()
         for worker in workers:
             while worker.is_alive():
                 worker.join(0.2)
-    except KeyboardInterrupt:
-        failure.append(KeyboardInterrupt())
+    except KeyboardInterrupt as error:
+        failures.append(error)
         for pool in pools:
             pool.close()
-        raise
-    if failure:
-        raise failure[0]
-
-
-def _names(run: Run) -> dict[str, Any]:
-    """What a run is called in this suite; an equal run of another suite may have other names."""
-    return {name: run[name] for name in ("setting", "method", "options")}
+    if failures:
+        raise failures[0]
+    # An equal run of another suite may have other names.
+    names = ("setting", "method", "options")
+    return [
+        {**record, **{name: run[name] for name in names}}
+        for record, run in zip(map(records.get, keys), runs, strict=True)
+        if record is not None
+    ]
 
 
 def _usable(record: Record | None) -> bool:
@@ -198,11 +194,7 @@ def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any
         return {"error": None, **train_one(run, device)}
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = (str(error).splitlines() or [""])[0]
-        return {
-            "error": f"{type(error).__name__}: {text}",
-            "where": f"{Path(where.filename).name}:{where.lineno}",
-        }
+        return {"error": failure(error), "where": f"{Path(where.filename).name}:{where.lineno}"}
 
 
 def _environment(device: str, threads: int) -> dict[str, Any]:
@@ -242,7 +234,9 @@ def run_suite(
     """Tune every method on the validation split, then make its final runs; return all records."""
     options: dict[str, Any] = {"devices": devices, "threads": threads, "say": say, "train_one": train_one}
     tuning = [run for setting, method in suite.pairs() for run in suite.grid_of(setting, method)]
-    tuned = execute(_unique(tuning), records, **options)
+    # Settings may share their tuning.
+    tuning = list({json.dumps(run, sort_keys=True): run for run in tuning}.values())
+    tuned = execute(tuning, records, **options)
     finals: list[Run] = []
     for setting, method in suite.pairs():
         choice = chosen(suite, tuned, setting, method)
@@ -257,14 +251,5 @@ def chosen(suite: Suite, tuned: list[Record], setting: str, method: str) -> dict
         return choices[0]
     place = suite.settings[setting].tuned_as or setting
     runs = [r for r in tuned if (r["setting"], r["method"]) == (place, method) and not r["error"]]
-    if not runs:
-        return None
-    best = min(runs, key=lambda r: r["validation"]["mse"])
-    return {
-        name: best["lr"] if name == "lr" else best["options"][name] for name in suite.methods[method].grid
-    }
-
-
-def _unique(runs: list[Run]) -> list[Run]:
-    """Runs without repetition: settings may share their tuning."""
-    return list({json.dumps(run, sort_keys=True): run for run in runs}.values())
+    best = min(runs, key=lambda r: r["validation"]["mse"], default=None)
+    return None if best is None else point_of(best, suite.methods[method].grid)

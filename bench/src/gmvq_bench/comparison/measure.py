@@ -43,8 +43,8 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
     latents: None for codes on a sphere, behind a projection or picked by logits (``codewords_are_latents``).
     """
     quality, codes = ImageMetrics(), CodebookMetrics(model.quantizer.codebook_size)
-    squared, values, pixels = 0.0, 0, 0
-    stride, seen, pairs = math.ceil(len(images) / _KID_IMAGES), 0, list[tuple[Tensor, Tensor]]()
+    squared, values, pixels, seen = 0.0, 0, 0, 0
+    stride, pairs = math.ceil(len(images) / _KID_IMAGES), list[tuple[Tensor, Tensor]]()
     read: Any = getattr(model.quantizer, "decoder_units", lambda latents: latents)
     with evaluating(model):
         for x in image_batches(images, batch_size=_BATCH, device=device_of(model)):
@@ -55,16 +55,13 @@ def measure_test(model: Any, images: Any) -> dict[str, Any]:
             codes.update(out.indices)
             squared += float((out.quantized - read(latents)).double().square().sum())
             values, pixels = values + latents.numel(), pixels + x.numel() // x.shape[1]
-            pairs.append(
-                (x[-seen % stride :: stride], reconstruction[-seen % stride :: stride].clamp(0.0, 1.0))
-            )
+            some = slice(-seen % stride, None, stride)
+            pairs.append((x[some], reconstruction[some].clamp(0.0, 1.0)))
             seen += len(x)
-    used = codes.compute()
-    size = codes.histogram.numel()
     kid = _kid(*(torch.cat(part) for part in zip(*pairs, strict=True)))
-    rate = rates(
-        positions=codes.positions, pixels=pixels, codebook_size=size, code_entropy=used["code_entropy"]
-    )
+    used = codes.compute()
+    sizes = {"positions": codes.positions, "pixels": pixels, "codebook_size": codes.histogram.numel()}
+    rate = rates(**sizes, code_entropy=used["code_entropy"])
     figures: dict[str, Any] = {
         **{name: value for name, value in quality.compute().items() if name != "psnr_per_image"},
         **{name: used[name] for name in ("perplexity", "usage", "codes_used")},
@@ -82,9 +79,8 @@ def _kid(images: Tensor, reconstructions: Tensor) -> float | None:
         extractor = EfficientNetLite()
     except MissingExtraError:
         return None
-    real, made = (
-        features(part, extractor, device=images.device).double() for part in (images, reconstructions)
-    )
+    parts = (images, reconstructions)
+    real, made = (features(part, extractor, device=images.device).double() for part in parts)
     whole = torch.ones(1, len(images), dtype=torch.bool)
     return float(kernel_distances(real, made, whole, whole))
 

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from gmvq.models import build_networks
 
-from .blocks import conv_norm
-
 #: Channels of ``conv`` (0.3 M parameters at downsample 4 and dim 64) and ``conv-large`` (1.0 M).
 _WIDTHS = {"conv": 64, "conv-large": 128}
 
@@ -51,10 +49,10 @@ def _published(channels: int, dim: int) -> tuple[nn.Module, nn.Module]:
         *conv_norm(channels, half, "batch", 2, stride=2),
         *conv_norm(half, dim, "batch", 2, stride=2),
         nn.Conv2d(dim, dim, 3, padding=1),
-        *(_ResidualBlock(dim) for _ in range(2)),
+        *(_residual(dim) for _ in range(2)),
     )
     decoder = nn.Sequential(
-        *(_ResidualBlock(dim) for _ in range(2)),
+        *(_residual(dim) for _ in range(2)),
         *conv_norm(dim, dim, "batch", 2),
         *conv_norm(dim, half, "batch", 2, stride=2, transposed=True),
         nn.ConvTranspose2d(half, channels, 4, stride=2, padding=1),
@@ -63,19 +61,47 @@ def _published(channels: int, dim: int) -> tuple[nn.Module, nn.Module]:
     return encoder, decoder
 
 
-class _ResidualBlock(nn.Module):
-    """x + norm(conv1(relu(norm(conv3(relu(x))))))."""
+def _residual(width: int) -> nn.Module:
+    return Residual(
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 1),
+        nn.BatchNorm2d(width),
+    )
 
-    def __init__(self, width: int) -> None:
+
+class Residual(nn.Module):
+    """x + layers(x)."""
+
+    def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 1),
-            nn.BatchNorm2d(width),
-        )
+        self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
+
+
+def conv(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:
+    """The convolution of 1 or 2 spatial dimensions."""
+    return nn.Conv1d if dims == 1 else nn.Conv2d
+
+
+def conv_norm(
+    inputs: int, outputs: int, norm: str, dims: int, *, stride: int = 1, transposed: bool = False
+) -> list[nn.Module]:
+    """A convolution, of kernel 3, or 4 when it changes the size, a norm ("none", "group", "batch") and ReLU."""
+    kind = conv(dims)
+    if transposed:
+        kind = nn.ConvTranspose1d if dims == 1 else nn.ConvTranspose2d
+    kernel = 3 if stride == 1 else 4
+    return [kind(inputs, outputs, kernel, stride=stride, padding=1), *_norm(norm, outputs, dims), nn.ReLU()]
+
+
+def _norm(norm: str, width: int, dims: int) -> list[nn.Module]:
+    if norm == "group":
+        return [nn.GroupNorm(8, width)]
+    if norm == "batch":
+        return [nn.BatchNorm1d(width) if dims == 1 else nn.BatchNorm2d(width)]
+    return []

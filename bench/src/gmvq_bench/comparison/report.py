@@ -26,8 +26,8 @@ from .runs import Finals, complete, figures, finals, mean_mse, problem, takes_pa
 _PACKAGES = ("torch", "gmvq", "vector-quantize-pytorch")
 
 
-def render(results: dict[str, Any], *, level: str = "##") -> str:
-    """The whole report; ``level`` is the heading of its title, parts are one deeper."""
+def render(results: dict[str, Any]) -> str:
+    """The whole report."""
     suite, env = results["suite"], results["environment"]
     environments = [run["environment"] for run in results["runs"] if run.get("environment")]
     found = {name: sorted({str(e.get(name)) for e in environments}) for name in ("device", *_PACKAGES)}
@@ -42,7 +42,6 @@ def render(results: dict[str, Any], *, level: str = "##") -> str:
     ]
     text = filled(
         "compare.md.j2",
-        level=level,
         results=results,
         suite=suite,
         env=env,
@@ -98,22 +97,16 @@ def _absent(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def short_table(results: dict[str, Any], settings: list[str] | None = None) -> str:
-    """For the README: one row a method, MSE and perplexity for each setting, best of the discrete ones in bold."""
+def short_table(results: dict[str, Any], settings: list[str]) -> str:
+    """One row a method, MSE and perplexity for each of the settings, best of the discrete ones in bold."""
     suite = results["suite"]
-    names = list(settings or suite["settings"])
-    unknown = [name for name in names if name not in suite["settings"]]
-    if unknown:
-        raise ValueError(
-            f"no setting {', '.join(unknown)} in these results; there are {', '.join(suite['settings'])}"
-        )
-    found = {name: finals(results, name) for name in names}
-    order = list(dict.fromkeys(method for name in names for method in ranking(suite, found[name])))
-    order.sort(key=lambda name: not suite["methods"][name].get("ceiling"))
-    order += [name for name in suite["methods"] if name not in order and any(name in found[s] for s in names)]
-    columns = [column for name in names for column in _short_columns(results, name, found[name], order)]
-    head = [text for name in names for text in (f"{label(name)}: MSE x 1e-3", "perplexity")]
-    ceilings = {name for name in order if suite["methods"][name].get("ceiling")}
+    ceilings = {name for name, method in suite["methods"].items() if method.get("ceiling")}
+    found = {name: finals(results, name) for name in settings}
+    ranked = dict.fromkeys(method for name in settings for method in ranking(suite, found[name]))
+    order = sorted(ranked, key=lambda name: name not in ceilings)
+    order += [m for m in suite["methods"] if m not in ranked and any(m in runs for runs in found.values())]
+    columns = [column for name in settings for column in _short_columns(results, name, found[name], order)]
+    head = [text for name in settings for text in (f"{label(name)}: MSE x 1e-3", "perplexity")]
     first = [f"*{label(name)}*" if name in ceilings else label(name) for name in order]
     return table(["method", *head], zip(first, *columns, strict=True))
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..markdown import escaped, label, table
 from ..statistics import Paired, holm, mean_interval, paired
 from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
+from .suite import point_of
 
 NONE = "-"
 #: Figures of the test split: heading, name, factor, significant digits, whether it is one of codes.
@@ -163,16 +164,11 @@ def _grid_line(results: dict[str, Any], setting: str, name: str) -> list[str]:
     run = used[0] if used else min(good, key=lambda run: run["validation"]["mse"], default=None)
     if run is None:
         return [label(name), label(text), NONE, NONE, NONE, note]
-    pick = _own(run, grid)
-    mse = [run["validation"]["mse"] for run in good if _own(run, grid) == pick]
+    pick = point_of(run, grid)
+    mse = [run["validation"]["mse"] for run in good if point_of(run, grid) == pick]
     chosen = "; ".join(f"{n} {_value(v)}" for n, v in pick.items())
     edge = NONE if points == 1 else _edges(grid, pick)
     return [label(name), label(text), label(chosen), f"{1e3 * mse[0]:.3f}" if mse else NONE, edge, note]
-
-
-def _own(run: dict[str, Any], grid: dict[str, list]) -> dict[str, Any]:
-    """The point of the grid that a run is of."""
-    return {name: run["lr"] if name == "lr" else run["options"].get(name) for name in grid}
 
 
 def _edges(grid: dict[str, list], pick: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The final runs of a results file: which count, what they measured, and who the best rival is."""
+"""The results file of a suite, and its final runs: which count, what they measured, and who is a rival."""
 
 from __future__ import annotations
 
@@ -6,11 +6,44 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from gmvq.environment import versions
+
+from ..results import rounded
 from ..statistics import mean_interval
+from .suite import Suite
+
+KIND = "gmvq compare"
 
 Record = dict[str, Any]
 #: Usable final runs of a setting: method -> seed -> record.
 Finals = dict[str, dict[int, Record]]
+
+
+def assemble(suite: Suite, records: list[Record], *, command: str, date: str) -> dict[str, Any]:
+    """The content of a results file: the suite as it was run, its records rounded, the command and the machines."""
+    # What the file of a record keeps, and the results file, which holds hundreds, says once or leaves out.
+    dropped = ("protocol", "where")
+    return {
+        "kind": KIND,
+        "suite": suite.to_dict(),
+        "command": command,
+        "date": date,
+        "environment": environment_of(records),
+        "runs": [{k: rounded(v) for k, v in r.items() if k not in dropped} for r in records],
+    }
+
+
+def environment_of(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Devices, threads and versions of the runs."""
+    devices = sorted({r["environment"]["device"] for r in records})
+    return {
+        "device": ", ".join(devices),
+        "threads": ", ".join(sorted({str(r["environment"]["threads"]) for r in records})),
+        "torch": torch.__version__,
+        **versions("python", "gmvq", "vector-quantize-pytorch"),
+    }
 
 
 def finals(results: dict[str, Any], setting: str) -> Finals:

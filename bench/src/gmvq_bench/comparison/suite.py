@@ -6,11 +6,8 @@ A run is a JSON-able dictionary that says everything its figures depend on, so t
 from __future__ import annotations
 
 import difflib
-import hashlib
 import itertools
-import json
 from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -26,6 +23,7 @@ Run = dict[str, Any]
 #: Raised when a change of the training protocol makes older results incomparable.
 PROTOCOL = 1
 _LONGEST_NAME = 60
+_SUITES = Path(__file__).parent / "suites"
 _NOT_OF_A_RUN = ("tuned_as", "tuning_steps", "needs")
 
 
@@ -108,8 +106,8 @@ class Method:
 
     def choices(self) -> list[dict[str, Any]]:
         """Every point of the grid."""
-        names = list(self.grid)
-        return [dict(zip(names, values, strict=True)) for values in itertools.product(*self.grid.values())]
+        values = itertools.product(*self.grid.values())
+        return [dict(zip(self.grid, one, strict=True)) for one in values]
 
 
 @dataclass(frozen=True)
@@ -164,9 +162,8 @@ class Suite:
         """The tuning runs of a method; a single point needs none."""
         choices = self.methods[method].choices()
         tuned = self.settings[setting].tuned_as or setting
-        if len(choices) == 1:
-            return []
-        return [self.run(tuned, method, choice, self.tuning_seed, "tune") for choice in choices]
+        runs = [self.run(tuned, method, choice, self.tuning_seed, "tune") for choice in choices]
+        return runs if len(runs) > 1 else []
 
     def finals(self, setting: str, method: str, choice: dict[str, Any]) -> list[Run]:
         return [self.run(setting, method, choice, seed, "final") for seed in self.seeds]
@@ -197,24 +194,21 @@ class Suite:
         }
 
 
-def run_key(run: Run, config: dict[str, Any]) -> str:
-    """Digest of a run and of the quantizer that its options build today; names of setting and method do not count."""
-    same = {name: value for name, value in run.items() if name not in ("setting", "method", "options")}
-    text = json.dumps({**same, "config": config}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def point_of(run: Run, grid: dict[str, list[Any]]) -> dict[str, Any]:
+    """The point of a grid that a run is of."""
+    return {name: run["lr"] if name == "lr" else run["options"].get(name) for name in grid}
 
 
 def suite_names() -> list[str]:
     """The suites that come with the package."""
-    folder = resources.files("gmvq_bench.comparison") / "suites"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(file.stem for file in _SUITES.glob("*.yaml"))
 
 
 def load_suite(name: str) -> Suite:
     """Read a suite by its name or from a YAML file."""
     path = Path(name).expanduser()
     if name in suite_names():
-        text = read_text(Path(__file__).parent / "suites" / f"{name}.yaml")
+        text = read_text(_SUITES / f"{name}.yaml")
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         check_config_file(path)
         text = read_text(path)
@@ -238,17 +232,10 @@ def suite_from_dict(data: Any, where: str) -> Suite:
         ValueError: a field is missing, unknown or out of range.
     """
     data = dict(_mapping(data, f"suite {where}"))
-    settings = {
-        name: _build(Setting, value, f"setting {name}")
-        for name, value in _mapping(data.pop("settings", {}), "settings").items()
-    }
-    methods = {}
-    for name, value in _mapping(data.pop("methods", {}), "methods").items():
-        value = dict(_mapping(value, f"method {name}"))
-        value["settings"] = tuple(value.get("settings") or ())
-        methods[name] = _build(Method, value, f"method {name}")
-    data["seeds"] = tuple(data.get("seeds", (0, 1, 2, 3, 4)))
-    return _build(Suite, {**data, "settings": settings, "methods": methods}, f"suite {where}")
+    for part, kind in (("settings", Setting), ("methods", Method)):
+        found = _mapping(data.get(part, {}), part)
+        data[part] = {name: _build(kind, value, f"{part[:-1]} {name}") for name, value in found.items()}
+    return _build(Suite, data, f"suite {where}")
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:
@@ -258,7 +245,7 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _build(kind: type, value: Any, what: str) -> Any:
-    value = _mapping(value, what)
+    value = dict(_mapping(value, what))
     known = [f.name for f in fields(kind)]
     for name in value:
         if name not in known:
@@ -269,7 +256,7 @@ def _build(kind: type, value: Any, what: str) -> Any:
         # What is built already, as the parts of a suite are, is of its type.
         if name in value and not (kind is Suite and name in ("settings", "methods")):
             try:
-                msgspec.convert(value[name], hint)
+                value[name] = msgspec.convert(value[name], hint)
             except (msgspec.ValidationError, UnicodeEncodeError) as error:
                 raise ValueError(f"{what}: the field {name!r} cannot be used: {error}") from error
     try:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from gmvq.errors import NotFiniteError
 from gmvq.functional.autocast import autocast_dtype
 from gmvq.models import VQAutoencoder
 from gmvq.objectives import GaussianLikelihood, negative_evidence
-from gmvq.training.optimizer import learning_rate_factor, seed_step
+from gmvq.training.optimizer import channels_last, in_fastest_format, learning_rate_factor, seed_step
 
 from .measure import measure_test, measure_validation
 from .methods import build_quantizer
@@ -40,131 +41,100 @@ class DivergedError(RuntimeError):
 def train_run(run: Run, device: str = "cpu") -> dict[str, Any]:
     """Train as ``run`` says; measure the validation split, and in a final run the test split: the record's figures.
 
-    They are validation, test, curve, training_seconds and seconds. A loss that is no finite number is a DivergedError.
+    They are validation, test, curve (the step and the mean training MSE of each of its points) and seconds.
+
+    Raises:
+        DivergedError: the loss is no finite number.
     """
     started = time.perf_counter()
-    model, curve, seconds = _fit(run, device)
-    result: dict[str, Any] = {
-        "validation": measure_validation(model, _open(run, "validation")),
-        "curve": curve,
-        "training_seconds": seconds,
-    }
+    model, curve = _fit(run, device)
+    result = {"validation": measure_validation(model, _open(run, "validation")), "curve": curve}
     if run["phase"] == "final":
         result |= measure_test(model, _open(run, "test"))
     return {**result, "seconds": time.perf_counter() - started}
 
 
 def train_model(run: Run, device: str = "cpu") -> VQAutoencoder:
-    """Train as ``run`` says; the model, in eval mode.
-
-    Raises:
-        DivergedError: the loss is no finite number.
-    """
+    """Train as ``run`` says; the model, in eval mode."""
     return _fit(run, device)[0].eval()
 
 
-def _fit(run: Run, device: str) -> tuple[VQAutoencoder, dict[str, list[Any]], float]:
+def _fit(run: Run, device: str) -> tuple[VQAutoencoder, dict[str, list[Any]]]:
     torch.set_flush_denormal(True)
-    model = _build(run).to(device)
-    return model, *_Trainer(model, run, torch.device(device)).fit()
-
-
-def _build(run: Run) -> VQAutoencoder:
     torch.manual_seed(run["seed"])
     encoder, decoder = build_pair(run["network"], run["channels"], run["dim"], run["downsample"])
     for net in (encoder, decoder):
-        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return VQAutoencoder(encoder, build_quantizer(run), decoder)
+        channels_last(net)
+    model = VQAutoencoder(encoder, build_quantizer(run), decoder).to(device)
+    return model, _train(model.train(), run, torch.device(device))
 
 
-class _Trainer:
-    """The training loop; see the head of this file."""
+def _train(model: VQAutoencoder, run: Run, device: torch.device) -> dict[str, list[Any]]:
+    """The training loop; returns the learning curve."""
+    steps, quantizer = run["steps"], model.quantizer
+    optimizer, schedule = _optimizer(model, run)
+    loader = make_loader(_open(run, "train"), batch_size=run["batch_size"], shuffle=True, seed=run["seed"])
+    batches, objective = _endless(loader), _objective(model, run, device)
+    curve: dict[str, list[Any]] = {"step": [], "mse": []}
+    every, total = max(1, steps // _POINTS), torch.zeros((), device=device)
+    for step in range(1, steps + 1):
+        x = in_fastest_format(next(batches).to(device))
+        seed_step(run["seed"], 0, step - 1, device)
+        if run.get("advance", True) and hasattr(quantizer, "set_progress"):
+            quantizer.set_progress((step - 1) / steps)  # pyright: ignore[reportCallIssue]
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            mse, loss = objective(x)
+            loss.backward()
+        except NotFiniteError as error:
+            raise DivergedError(f"{error} (step {step} of {steps})") from error
+        optimizer.step()
+        schedule.step()
+        total += mse.detach()
+        # Nothing waits for the device but the points of the curve.
+        if step % every == 0:
+            curve["step"].append(step)
+            curve["mse"].append(float(total) / every)
+            if not math.isfinite(curve["mse"][-1]):
+                raise DivergedError(f"the loss is no finite number at step {step} of {steps}")
+            total.zero_()
+    return curve
 
-    def __init__(self, model: VQAutoencoder, run: Run, device: torch.device) -> None:
-        self.model, self.run, self.device = model, run, device
-        self.quantizer: Any = model.quantizer
-        self.likelihood, self.dtype = GaussianLikelihood(), autocast_dtype(device)
-        networks = [*model.encoder.parameters(), *model.decoder.parameters()]
-        groups: list[dict[str, Any]] = [{"params": networks, "lr": run["lr"]}]
-        groups += [g for g in self.quantizer.parameter_groups(run["lr"]) if g["params"]]
-        self.optimizer, warmup, final = torch.optim.Adam(groups, betas=(0.9, 0.99)), 50, 0.02
-        if run.get("recipe") == "published":
-            parameters = [parameter for group in groups for parameter in group["params"]]
-            self.optimizer = torch.optim.AdamW(parameters, run["lr"], betas=(0.9, 0.95), weight_decay=1e-4)
-            warmup, final = run["steps"] // 9, 0.0
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda i: learning_rate_factor(i, total=run["steps"], warmup=warmup, final=final)
-        )
 
-    def fit(self) -> tuple[dict[str, list[Any]], float]:
-        """Train; return the learning curve and the seconds."""
-        run, steps = self.run, self.run["steps"]
-        images = _open(run, "train")
-        batches = _endless(make_loader(images, batch_size=run["batch_size"], shuffle=True, seed=run["seed"]))
-        curve = Curve(max(1, steps // _POINTS))
-        self.model.train()
-        started = time.perf_counter()
-        for step in range(steps):
-            x = next(batches).to(self.device).contiguous(memory_format=torch.channels_last)
-            seed_step(run["seed"], 0, step, self.device)
-            if run.get("advance", True) and hasattr(self.quantizer, "set_progress"):
-                self.quantizer.set_progress(step / steps)
-            try:
-                mse, terms = self.backward(x)
-            except NotFiniteError as error:
-                raise DivergedError(f"{error} (step {step + 1} of {steps})") from error
-            self.optimizer.step()
-            self.schedule.step()
-            curve.add(step + 1, mse, terms)
-            if curve.diverged:
-                raise DivergedError(f"the loss is no finite number at step {step + 1} of {steps}")
-        return curve.to_dict(), time.perf_counter() - started
+def _optimizer(
+    model: VQAutoencoder, run: Run
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimizer and its schedule; see the head of this file."""
+    networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+    groups: list[dict[str, Any]] = [{"params": networks, "lr": run["lr"]}]
+    groups += [g for g in model.quantizer.parameter_groups(run["lr"]) if g["params"]]  # pyright: ignore
+    optimizer, warmup, final = torch.optim.Adam(groups, betas=(0.9, 0.99)), 50, 0.02
+    if run.get("recipe") == "published":
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        optimizer = torch.optim.AdamW(parameters, run["lr"], betas=(0.9, 0.95), weight_decay=1e-4)
+        warmup, final = run["steps"] // 9, 0.0
+    factor = partial(learning_rate_factor, total=run["steps"], warmup=warmup, final=final)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-    def backward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the objective on a batch; its MSE and the quantizer's terms."""
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            out = self.model(x)
+
+def _objective(
+    model: VQAutoencoder, run: Run, device: torch.device
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """A batch -> its MSE, and the objective."""
+    likelihood, dtype, kind = GaussianLikelihood(), autocast_dtype(device), run["loss"]
+    in_nats = kind == "own" and getattr(model.quantizer, "units", "nats") != "mse"
+
+    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            out = model(x)
         reconstruction = out.reconstruction.float()
         mse = (reconstruction - x).square().mean()
-        kind = self.run["loss"]
-        if kind == "own" and getattr(self.quantizer, "units", "nats") != "mse":
-            loss = negative_evidence(self.likelihood, reconstruction, x, out.quantizer) / x[0].numel()
-        else:
-            loss = mse + (out.quantizer.nats if kind == "naive" else out.quantizer.loss)
-            if kind == "relative":
-                loss = loss / mse.detach()
-        loss.backward()
-        return mse.detach(), out.quantizer.terms
+        if in_nats:
+            return mse, negative_evidence(likelihood, reconstruction, x, out.quantizer) / x[0].numel()
+        loss = mse + (out.quantizer.nats if kind == "naive" else out.quantizer.loss)
+        return mse, loss / mse.detach() if kind == "relative" else loss
 
-
-class Curve:
-    """Means of the training MSE and of the quantizer's terms over ``every`` steps."""
-
-    _TERMS = ("perplexity", "conditional_entropy")
-
-    def __init__(self, every: int) -> None:
-        self._every, self._sums, self._steps = every, {}, 0
-        self._points: dict[str, list[Any]] = {"step": [], "mse": [], **{name: [] for name in self._TERMS}}
-        self.diverged = False
-
-    def add(self, step: int, mse: Tensor, terms: dict[str, Tensor]) -> None:
-        """Add one step; nothing waits for the device but the last of each ``every`` steps."""
-        values = {"mse": mse, **{name: terms[name] for name in self._TERMS if name in terms}}
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach()
-        self._steps += 1
-        if step % self._every:
-            return
-        means = {name: float(value) / self._steps for name, value in self._sums.items()}
-        self.diverged = not math.isfinite(means["mse"])
-        self._points["step"].append(step)
-        for name in ("mse", *self._TERMS):
-            self._points[name].append(means.get(name))
-        self._sums, self._steps = {}, 0
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        return self._points
+    return objective
 
 
 def _open(run: Run, split: str) -> Any:

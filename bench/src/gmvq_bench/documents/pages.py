@@ -17,7 +17,7 @@ from gmvq.reading import read_json, read_text
 from ..comparison.plots import plot_all
 from ..comparison.report import render as report
 from ..comparison.report import short_table
-from ..comparison.results import KIND
+from ..comparison.runs import KIND
 from ..comparison.suite import load_suite, suite_names
 from ..gradients.study import table
 from ..markdown import render

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..comparison import blocks
+from ..comparison.networks import Residual, conv, conv_norm
 from .setting import Setting
 
 #: Heads and blocks of the transformers.
@@ -52,13 +52,13 @@ def _conv(norm: str) -> Callable[[Setting], Parts]:
         width, dims = setting.width, setting.spatial_dims
         down: list[nn.Module] = []
         for stage in range(setting.stages):
-            down += blocks.conv_norm(setting.channels if stage == 0 else width, width, norm, dims, stride=2)
-        down += blocks.conv_norm(width, width, norm, dims)
-        last = blocks.conv(dims)(width, setting.dim, 1)
-        up = blocks.conv_norm(setting.dim, width, norm, dims)
+            down += conv_norm(setting.channels if stage == 0 else width, width, norm, dims, stride=2)
+        down += conv_norm(width, width, norm, dims)
+        last = conv(dims)(width, setting.dim, 1)
+        up = conv_norm(setting.dim, width, norm, dims)
         for _ in range(setting.stages):
-            up += blocks.conv_norm(width, width, norm, dims, stride=2, transposed=True)
-        up.append(blocks.conv(dims)(width, setting.channels, 3, padding=1))
+            up += conv_norm(width, width, norm, dims, stride=2, transposed=True)
+        up.append(conv(dims)(width, setting.channels, 3, padding=1))
         return nn.Sequential(*down, last), last, nn.Sequential(*up)
 
     return build_conv
@@ -70,26 +70,60 @@ def _sound(setting: Setting) -> Parts:
     down: list[nn.Module] = [nn.Conv1d(setting.channels, width, 7, padding=3)]
     up: list[nn.Module] = [nn.Conv1d(setting.dim, width, 7, padding=3)]
     for stage in range(setting.stages):
-        down += [blocks.SoundUnit(width, 3**stage), nn.ELU(), nn.Conv1d(width, width, 4, stride=2, padding=1)]
+        down += [_sound_unit(width, 3**stage), nn.ELU(), nn.Conv1d(width, width, 4, stride=2, padding=1)]
         up += [nn.ELU(), nn.ConvTranspose1d(width, width, 4, stride=2, padding=1)]
-        up.append(blocks.SoundUnit(width, 3**stage))
+        up.append(_sound_unit(width, 3**stage))
     last = nn.Conv1d(width, setting.dim, 3, padding=1)
     up += [nn.ELU(), nn.Conv1d(width, setting.channels, 7, padding=3)]
     return nn.Sequential(*down, nn.ELU(), last), last, nn.Sequential(*up)
+
+
+def _sound_unit(width: int, dilation: int) -> nn.Module:
+    dilated = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+    return Residual(nn.ELU(), dilated, nn.ELU(), nn.Conv1d(width, width, 1))
 
 
 def _tokenizer(setting: Setting) -> Parts:
     """Residual blocks, GroupNorm, SiLU, attention in the middle: the kind of image tokenizers, small."""
     width, channels = setting.width, setting.channels
     down: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
-    up: list[nn.Module] = [nn.Conv2d(setting.dim, width, 3, padding=1), *blocks.middle(width)]
+    up: list[nn.Module] = [nn.Conv2d(setting.dim, width, 3, padding=1), *_middle(width)]
     for _ in range(setting.stages):
-        down += [nn.Conv2d(width, width, 3, stride=2, padding=1), blocks.Residual(width)]
-        up += [blocks.Residual(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
+        down += [nn.Conv2d(width, width, 3, stride=2, padding=1), _residual(width)]
+        up += [_residual(width), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
     last = nn.Conv2d(width, setting.dim, 3, padding=1)
-    encoder = nn.Sequential(*down, *blocks.middle(width), *blocks.norm_silu(width), last)
-    up += [*blocks.norm_silu(width), nn.Conv2d(width, channels, 3, padding=1)]
+    encoder = nn.Sequential(*down, *_middle(width), *_norm_silu(width), last)
+    up += [*_norm_silu(width), nn.Conv2d(width, channels, 3, padding=1)]
     return encoder, last, nn.Sequential(*up)
+
+
+def _norm_silu(width: int) -> list[nn.Module]:
+    return [nn.GroupNorm(8, width), nn.SiLU()]
+
+
+def _residual(width: int) -> nn.Module:
+    convs = [nn.Conv2d(width, width, 3, padding=1) for _ in range(2)]
+    return Residual(*_norm_silu(width), convs[0], *_norm_silu(width), convs[1])
+
+
+def _middle(width: int) -> list[nn.Module]:
+    """Residual block, attention, residual block."""
+    return [_residual(width), Attention(width), _residual(width)]
+
+
+class Attention(nn.Module):
+    """x + self-attention of one head over all places of the normalised x."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.inputs = nn.Conv2d(width, 3 * width, 1)
+        self.output = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.inputs(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, -1)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return x + self.output(mixed.transpose(1, 2).reshape(x.shape))
 
 
 def _mlp(setting: Setting) -> Parts:

@@ -15,7 +15,7 @@ import gmvq
 from gmvq.environment import version_of
 from gmvq.reading import read_text
 
-from ..comparison.results import environment_of
+from ..comparison.runs import environment_of
 from ..results import rounded
 from .design import draw, draw_small
 from .methods import ABLATIONS, METHODS, MORE, OURS

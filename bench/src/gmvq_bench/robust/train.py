@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gmvq.errors import NotFiniteError
 
-from ..comparison import blocks
+from ..comparison.networks import conv
 from ..comparison.train import DivergedError
 from ..results import failure
 from .data import Data, load
@@ -147,7 +147,7 @@ def _features(channels: int, dims: int) -> nn.Module:
     """A fixed network with random weights: what it sees is all that a perceptual loss without a download has."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(20_240_607)
-        kind = blocks.conv(dims)
+        kind = conv(dims)
         first, second = kind(channels, 16, 3, padding=1), kind(16, 32, 3, stride=2, padding=1)
         for layer in (first, second):
             nn.init.kaiming_normal_(layer.weight)

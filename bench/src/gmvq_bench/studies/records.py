@@ -20,7 +20,7 @@ from gmvq.files import write_json
 from gmvq.prior import TokenPrior
 
 from ..comparison.execute import chosen
-from ..comparison.results import KIND
+from ..comparison.runs import KIND
 from ..comparison.suite import Run, suite_from_dict
 from ..results import environment, read
 
