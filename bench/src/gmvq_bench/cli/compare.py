@@ -14,10 +14,14 @@ from gmvq.cli.common import Parser, add_strict, chosen_device, parser_of, positi
 from gmvq.environment import at_most_cores, cores
 from gmvq.files import inside, write_json, write_text
 
-from .compare_robust import ROBUST, list_robust, run_robust, show_robust
+from .skipped import list_skipped
 
 if TYPE_CHECKING:
     from ..comparison.suite import Suite
+
+ROBUST = ("robust", "robust-small", "robust-fresh", "robust-ablations")
+#: A results file, and the records of its runs.
+Made = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,49 +34,75 @@ def run(argv: Sequence[str]) -> int:
         return _report(options.report, options.out)
     if options.suite is None:
         raise ValueError("give --suite NAME to run, --report FILE... to show results, or --list")
-    if options.suite in ROBUST:
-        if options.devices:
-            raise ValueError(
-                "the robust suites run on the CPU; leave --devices out, --workers says how many at a time"
-            )
-        return run_robust(options, argv, _workers(options.workers, options.threads))
-    if options.parity:
+    robust, out = options.suite in ROBUST, options.out or Path("runs/compare")
+    if robust and options.devices:
+        raise ValueError(
+            "the robust suites run on the CPU; leave --devices out, --workers says how many at a time"
+        )
+    if options.parity and not robust:
         raise ValueError(f"--parity is for the suites {', '.join(ROBUST)}")
-    return _run(options, argv)
+    about = {
+        "command": shlex.join(["gmvq", "compare", *argv]),
+        "date": datetime.now().astimezone().date().isoformat(),
+    }
+    bad = 0
+    if robust:
+        results, done = _run_robust(options, out, about)
+    else:
+        from ..comparison.suite import load_suite
+
+        suite = narrowed(load_suite(options.suite), options)
+        if not options.assemble:
+            places = [(one.data, one.size, one.channels) for one in suite.settings.values()]
+            bad = list_skipped(out, places, strict=options.strict)
+        results, done = _run(suite, options, out, about)
+    file = inside(out, f"{results['suite']['name']}.json")
+    write_json(file, results)
+    say(f"written to {file}")
+    _show(results, out)
+    # In networks drawn at random, divergence is a result.
+    errors = [record["error"] for record in done if record["error"]]
+    failed = [error for error in errors if not (robust and error.startswith("DivergedError"))]
+    if failed:
+        say(
+            f"{len(failed)} of {len(done)} runs failed; the report says which, and the same command tries them again"
+        )
+    return tell_skipped(out, bad) or int(bool(failed))
 
 
-def _run(options: Namespace, argv: Sequence[str]) -> int:
+def _run(suite: Suite, options: Namespace, out: Path, about: dict[str, str]) -> Made:
     from ..comparison.execute import Records, run_suite
     from ..comparison.runs import KIND, assemble
-    from ..comparison.suite import load_suite
     from ..results import read
-    from .skipped import list_skipped
 
-    suite = narrowed(load_suite(options.suite), options)
-    out = options.out or Path("runs/compare")
-    places = [(one.data, one.size, one.channels) for one in suite.settings.values()]
-    bad = 0 if options.assemble else list_skipped(out, places, strict=options.strict)
     records = Records(out / "runs")
     for path in options.known:
         records.add_known(read(path, KIND).get("runs"))
     devices = [] if options.assemble else _devices(options)
     say(f"{suite.name}: {suite.description}\nresults in {out}; a run that was stopped goes on where it was")
     done = run_suite(suite, records, devices=devices, threads=options.threads, say=say)
-    results = assemble(
-        suite,
-        done,
-        command=shlex.join(["gmvq", "compare", *argv]),
-        date=datetime.now().astimezone().date().isoformat(),
-    )
-    write_json(inside(out, f"{suite.name}.json"), results)
-    say(f"written to {out / suite.name}.json")
-    _show(results, out)
-    failed = sum(bool(record["error"]) for record in done)
-    if failed:
-        say(
-            f"{failed} of {len(done)} runs failed; the report says which, and the same command tries them again"
-        )
-    return tell_skipped(out, bad) or int(failed > 0)
+    return assemble(suite, done, **about), done
+
+
+def _run_robust(options: Namespace, out: Path, about: dict[str, str]) -> Made:
+    from ..comparison.execute import Records, execute
+    from ..results import read
+    from ..robust.data import missing
+    from ..robust.suite import KIND, SUITES, assemble, chosen_methods, key_of, runs_of, select, train_one
+
+    name = options.suite
+    selection = select(name, missing(), options.parity, options.settings)
+    runs = runs_of(selection.settings, chosen_methods(name, options.methods), options.seeds or 1)
+    records = Records(out / "robust")
+    for path in options.known:
+        records.add_known([{"phase": "final", "options": {}, **run} for run in read(path, KIND)["runs"]])
+    devices = [] if options.assemble else ["cpu"] * _workers(options.workers, options.threads)
+    say(f"{name}: {SUITES[name]}\n{len(runs)} runs, results in {out}; a stopped run goes on")
+    for data, reason in selection.reasons.items():
+        say(f"left out, for want of data: settings of {data}: {reason}")
+    how = {"devices": devices, "threads": options.threads, "say": say}
+    done = execute(runs, records, **how, train_one=train_one, key=key_of)
+    return assemble(name, selection, done, **about), done
 
 
 def narrowed(suite: Suite, options: Namespace) -> Suite:
@@ -124,28 +154,33 @@ def _report(paths: list[Path], out: Path | None) -> int:
     from ..results import read
     from ..robust.suite import KIND as ROBUST_KIND
 
-    shows = {KIND: _show, ROBUST_KIND: show_robust}
     for path in paths:
-        results = read(path, *shows)
-        shows[results["kind"]](results, out)
+        _show(read(path, KIND, ROBUST_KIND), out)
     return 0
 
 
 def _show(results: dict[str, Any], out: Path | None) -> None:
-    """Print the report, and with a folder write it there with its plots."""
+    """Print the report, and with a folder write it there, of a tuned suite with its plots."""
     from ..comparison.plots import plot_all
     from ..comparison.report import render
+    from ..comparison.runs import KIND
+    from ..robust.report import render as render_robust
 
-    text = render(results)
+    tuned = results["kind"] == KIND
+    text = (render if tuned else render_robust)(results)
     tell(text)
     if out is not None:
         write_text(inside(out, f"{results['suite']['name']}.md"), text)
-        for file in plot_all(results, out):
+        for file in plot_all(results, out) if tuned else ():
             say(f"drawn to {file}")
 
 
 def _list() -> int:
+    """Print the suites with their sizes."""
     from ..comparison.suite import load_suite, suite_names
+    from ..robust.design import seconds
+    from ..robust.methods import RATES
+    from ..robust.suite import SUITES, chosen_methods, runs_of, settings_of
 
     for name in suite_names():
         suite = load_suite(name)
@@ -154,7 +189,17 @@ def _list() -> int:
             f"    {len(suite.settings)} settings, {len(suite.methods)} methods, {len(suite.seeds)} seeds, "
             f"{len(suite.pairs()) * len(suite.seeds)} final runs"
         )
-    list_robust()
+    for name in ROBUST:
+        settings = {setting.name: setting for setting in settings_of(name)}
+        runs = runs_of(settings.values(), chosen_methods(name, None), 1)
+        hours = sum(
+            seconds(settings[run["setting"]]) * (len(RATES) if run["method"] == "ema-best-rate" else 1) / 3600
+            for run in runs
+        )
+        print(f"{name}: {SUITES[name]}")
+        print(
+            f"    {len(settings)} settings, {len(runs)} runs for each seed, about {hours:.1f} hours of one core"
+        )
     return 0
 
 
