@@ -90,7 +90,7 @@ def _source_digest() -> str:
     digest = hashlib.sha256()
     for part in (ours / "functional", ours / "quantizers", Path(__file__).parent / "speed"):
         for file in sorted(part.rglob("*.py")):
-            if file.name not in ("table.py", "plots.py", "step.py"):
+            if file.name not in ("table.py", "plots.py"):
                 digest.update(read_bytes(file))
     return digest.hexdigest()[:12]
 

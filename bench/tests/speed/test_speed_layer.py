@@ -16,7 +16,7 @@ from gmvq_bench.speed import layer
 from gmvq_bench.speed.contestants import CONTESTANTS, Case
 from gmvq_bench.speed.gate import check_all, deviation
 from gmvq_bench.speed.grid import Entry
-from gmvq_bench.speed.layer import IncorrectError, Limits, measure, run
+from gmvq_bench.speed.layer import IncorrectError, Limits, measure
 
 CPU = torch.device("cpu")
 SMALL = ((61, 37, 5),)
@@ -37,7 +37,9 @@ def entries() -> list[Entry]:
     ]
 
 
-def silent(_: str) -> None: ...
+def run(path: Path, entries: list[Entry], command: str = "") -> dict[str, Any]:
+    options: dict[str, Any] = {"which": "default", "device": CPU, "threads": None, "limits": LIMITS}
+    return layer.run(path, entries, **options, command=command, say=lambda _: None)
 
 
 def test_every_contestant_of_ours_passes_at_the_sizes_of_the_bench() -> None:
@@ -71,7 +73,7 @@ def test_the_gate_stops_a_broken_implementation(
     monkeypatch.setattr(module, name, lambda *args, **options: broken(working(*args, **options)))
     target = tmp_path / "r.json"
     with pytest.raises(IncorrectError, match=complaint):
-        run(target, limits=LIMITS, entries=entries(), say=silent)
+        run(target, entries())
     assert not target.exists(), "nothing was timed"
 
 
@@ -86,7 +88,7 @@ def test_deviation_is_relative_to_the_largest_value() -> None:
 
 def test_a_run_records_figures_reasons_and_provenance(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "r.json"
-    results = run(target, limits=LIMITS, entries=entries(), command="gmvq bench", say=silent)
+    results = run(target, entries(), "gmvq bench")
     assert json.loads(target.read_text()) == results
     assert list(target.parent.iterdir()) == [target], "no temporary file stays"
     assert results["environment"]["torch"] == torch.__version__
@@ -126,16 +128,14 @@ def test_a_run_goes_on_with_the_cases_that_are_missing(
 
     monkeypatch.setattr(layer, "measure", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run(target, limits=LIMITS, entries=two, say=silent)
+        run(target, two)
     kept = read(target, layer.KIND)["cases"]
     assert [case["name"] for case in kept] == [two[0].case.name]
-    results = run(target, limits=LIMITS, entries=two, say=silent)
+    results = run(target, two)
     assert asked == [two[0].case.name, two[1].case.name, two[1].case.name]
     assert results["cases"][0] == kept[0], "not measured again"
     wider = [Entry(two[0].case, ("gm-vq", "gm-vq support=8"))]
-    assert (
-        "gm-vq support=8" in run(target, limits=LIMITS, entries=wider, say=silent)["cases"][-1]["contestants"]
-    )
+    assert "gm-vq support=8" in run(target, wider)["cases"][-1]["contestants"]
 
 
 def test_cases_of_another_machine_are_not_mixed(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_the_options_reach_the_run(
 
     got: dict[str, Any] = {}
 
-    def measured(path: Path, **options: Any) -> dict[str, Any]:
+    def measured(path: Path, entries: Any, **options: Any) -> dict[str, Any]:
         got.update(options, path=path)
         return results
 

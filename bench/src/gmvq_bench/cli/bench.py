@@ -49,14 +49,16 @@ def _layer(argv: Sequence[str]) -> int:
 
 
 def _measure(options: Namespace, argv: Sequence[str]) -> dict:
+    from ..speed.grid import grid
     from ..speed.layer import Limits, memory_of, run
 
     device = chosen_device(options.device)
     memory = memory_of(device) if options.memory is None else 1e9 * options.memory
-
+    which = "quick" if options.quick else "cells" if options.cells else "default"
     results = run(
         options.json,
-        which="quick" if options.quick else "cells" if options.cells else "default",
+        grid(which, device),
+        which=which,
         device=device,
         threads=options.threads and at_most_cores(options.threads, "threads"),
         limits=Limits(memory, cpu_time=options.cpu_time),

@@ -8,7 +8,7 @@ from gmvq.quantizers import GaussianMixtureVQ, PyramidGMVQ, Quantizer, RaggedGMV
 from gmvq.quantizers.config import part_from_dict
 
 from ..rivals import build_baseline
-from ..rivals.dress import dress
+from ..rivals.base import dress
 
 OURS = "gm-vq"
 #: The layer and its compositions by the names that runs have for them.

@@ -80,7 +80,7 @@ class Method:
         advance: ``False`` never calls ``set_progress``: schedules keep their idle values.
         dim: features of a latent, in place of the setting's: the encoder's last and the decoder's first layer have that
             many channels, and nothing else of the network changes.
-        dress: give a rival the start of our layer (``rivals.dress``).
+        dress: give a rival the start of our layer (``rivals.base.dress``).
         ceiling: has no codes, so it is no rival.
         settings: names of the settings it takes part in; empty: all.
         note: for the report.

@@ -1,4 +1,4 @@
-"""What the baselines share: training on valid rows alone, eval as a look-up of the indices, terms, options."""
+"""What the baselines share: training on valid rows alone, eval as a look-up of the indices, terms, options, starts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from gmvq.functional.divergences import code_counts, perplexity
 from gmvq.functional.kmeans import kmeans, nearest_code
 from gmvq.functional.schedules import Exponential, Linear
 from gmvq.quantizers.base import Quantizer
+from gmvq.quantizers.start import Pool, held
 from gmvq.types import QuantizerOutput
 
 Units = Literal["mse", "nats"]
+#: Training batches without codes of a rival that starts as our layer does.
+_AFTER = 50
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,28 @@ def start_by_kmeans(codebook: Tensor, rows: Tensor, started: Tensor) -> None:
     if codebook.requires_grad and not bool(started):
         codebook.copy_(kmeans(rows.detach().to(codebook.dtype), codebook.shape[0]))
         started.fill_(True)
+
+
+def dress(quantizer: BaselineQuantizer) -> BaselineQuantizer:
+    """Give a rival the start of our layer, which is no Gaussian mixture, so that a table shows its worth; return it.
+
+    The first 50 training batches run without codes, in the frame of a running Gaussian (``gmvq.quantizers.start``);
+    then the rival starts, by k-means or as it does, on the latents of the last batches.
+    """
+    pool, step, batches = Pool(quantizer.codebook_size), quantizer._step, 0
+
+    def dressed(rows: Tensor) -> Step:
+        nonlocal batches
+        if batches == _AFTER:
+            return step(rows)
+        batches += 1
+        pool.add(rows)
+        latest = pool.rows()
+        if batches == _AFTER and latest is not None:
+            with torch.no_grad():
+                step(latest)
+        nothing = rows.new_zeros(len(rows), dtype=torch.int64)
+        return Step(held(rows, None, pool), nothing, rows.new_zeros(()))
+
+    quantizer._step = dressed
+    return quantizer

@@ -11,15 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gmvq.errors import import_or_tell
 from gmvq.functional.search import best_code
 
-from ..peer import peer
 from .base import BaselineQuantizer, Step
 from .bridge import VQBridge
 
@@ -27,8 +28,30 @@ from .bridge import VQBridge
 _OWN = ("sync_update_v", "alternated_lr", "patch", "width", "regularization_weight")
 
 
+#: Packages that ``pip install ./bench`` does not bring, as they are of no use without a GPU.
+_APART = {"flash_kmeans": "pip install flash-kmeans"}
+
+
+def peer(module: str) -> ModuleType:
+    """Import a module of a rival's package; MissingExtraError where a bare machine lacks it."""
+    return import_or_tell(module, _APART.get(module.split(".")[0], "pip install ./bench"))
+
+
 def _layer(name: str, *args: Any, **settings: Any) -> Any:
     return getattr(peer("vector_quantize_pytorch"), name)(*args, **settings)
+
+
+class Rows(nn.Module):
+    """A layer of rows (1, n, D) for latents of any leading shape: quantized, indices, the sum of its losses."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
+        quantized, indices, *losses = self.layer(latents.reshape(1, -1, latents.shape[-1]))
+        shapes = quantized.view(latents.shape), indices.view(latents.shape[:-1])
+        return *shapes, *(loss.sum() for loss in losses)
 
 
 class PackageQuantizer(BaselineQuantizer):

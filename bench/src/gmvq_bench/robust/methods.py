@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gmvq import (
     Constant,
@@ -16,9 +16,9 @@ from gmvq import (
     Variance,
 )
 
-from ..peer import peer
 from ..rivals import build_baseline
-from ..rivals.dress import dress
+from ..rivals.base import dress
+from ..rivals.peers import Rows, peer
 from .setting import Setting
 
 OURS = ("gm-vq", "gm-vq+progress")
@@ -77,18 +77,6 @@ def build_method(name: str, setting: Setting) -> nn.Module:
         options = {"kmeans_init": True, "threshold_ema_dead_code": _dead(setting), "rotation_trick": rotation}
         return Rows(peer("vector_quantize_pytorch").VectorQuantize(sizes[0], sizes[1], **options))
     raise ValueError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
-
-
-class Rows(nn.Module):
-    """A layer of rows (1, n, D) for latents of any leading shape."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        quantized, indices, loss = self.layer(latents.reshape(1, -1, latents.shape[-1]))
-        return quantized.view(latents.shape), indices.view(latents.shape[:-1]), loss.sum()
 
 
 def _dead(setting: Setting) -> float:

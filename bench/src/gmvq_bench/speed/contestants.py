@@ -15,9 +15,8 @@ from gmvq.functional.search import best_code
 from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.quantizers.start import fit_log_precision
 
-from ..peer import peer
 from ..rivals import build_baseline
-from ..rivals.peers import fsq_levels, power_of_two
+from ..rivals.peers import Rows, fsq_levels, peer, power_of_two
 
 #: The search without cells.
 ALL_PRODUCTS = "gm-vq search, all products"
@@ -28,10 +27,6 @@ MODES = ("forward", "train", "eval", "search")
 _CLUSTERS, _WIDTH = 1024, 0.1
 LAYER_MODES = ("forward", "train", "eval")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class NotPossibleError(ValueError):
-    """The contestant has no form of this size; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,7 @@ class Contestant:
 
     Attributes:
         build: case -> a layer, ``layer(latents)`` -> quantized, indices, losses; for ``search`` a function of latents.
+            ValueError: the contestant has no form of this size.
         n_by_k: how many N x K float32 tensors it holds at its peak, by mode; 0 where it works in blocks.
         modes: what it can do.
         ours: a quantizer of gmvq, which is compared with the reference before anything is timed.
@@ -127,42 +123,19 @@ def gm_vq(**options: Any) -> Callable[[Case], GaussianMixtureVQ]:
 
 
 def _peer(name: str, **options: Any) -> Callable[[Case], nn.Module]:
-    """A layer of vector-quantize-pytorch, which wants a batch axis."""
+    """A layer of vector-quantize-pytorch."""
 
     def build(case: Case) -> nn.Module:
+        if name == "FSQ":
+            sizes: dict[str, Any] = {"levels": fsq_levels(case.k)}
+        else:
+            sizes = {"codebook_size": case.k}
+        if name == "LFQ":
+            power_of_two(case.k, 2, "lfq")
         cls = getattr(peer("vector_quantize_pytorch"), name)
-        return Batched(cls(dim=case.d, codebook_size=case.k, **options)).to(case.device)
+        return Rows(cls(dim=case.d, **sizes, **options)).to(case.device)
 
     return build
-
-
-class Batched(nn.Module):
-    """Gives a layer for (B, N, D) rows (N, D)."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, latents: Tensor) -> tuple[Any, ...]:
-        return tuple(self.layer(latents[None]))
-
-
-def _fsq(case: Case) -> nn.Module:
-    levels = _possible(lambda: fsq_levels(case.k))
-    return Batched(peer("vector_quantize_pytorch").FSQ(levels=levels, dim=case.d)).to(case.device)
-
-
-def _lfq(case: Case) -> nn.Module:
-    _possible(lambda: power_of_two(case.k, 2, "lfq"))
-    return _peer("LFQ")(case)
-
-
-def _possible(check: Callable[[], Any]) -> Any:
-    """What a check returns; its ValueError as the reason why the contestant has no form of this size."""
-    try:
-        return check()
-    except ValueError as error:
-        raise NotPossibleError(str(error)) from error
 
 
 def _functional_search(case: Case) -> Callable[[Tensor], Tensor]:
@@ -177,16 +150,12 @@ def _all_products(case: Case) -> Callable[[Tensor], Tensor]:
     return lambda latents: torch.cat([search(part) for part in latents.split(LEAST_ROWS - 1)])
 
 
-def _encode(case: Case) -> Callable[[Tensor], Tensor]:
-    return gm_vq()(case).eval().encode
-
-
 def _faiss(inner_product: bool) -> Callable[[Case], Callable[[Tensor], Tensor]]:
     """A flat index; the inner product finds the nearest code with |mu|^2 as one more feature."""
 
     def build(case: Case) -> Callable[[Tensor], Tensor]:
         if case.device.type != "cpu" or case.dtype != "fp32":
-            raise NotPossibleError("faiss takes part on the CPU in float32")
+            raise ValueError("faiss takes part on the CPU in float32")
         faiss = peer("faiss")
         faiss.omp_set_num_threads(torch.get_num_threads())
         codes = case.codes()
@@ -217,7 +186,9 @@ def _flash_kmeans(case: Case) -> Callable[[Tensor], Tensor]:
     return search
 
 
-def _package(name: str, layer: str, n_by_k: tuple[float, float, float], **options: Any) -> Contestant:
+def _package(
+    name: str, layer: str, n_by_k: tuple[float, float, float] = (0.0, 0.0, 0.0), **options: Any
+) -> Contestant:
     tensors: dict[str, float] = dict(zip(LAYER_MODES, n_by_k, strict=True))
     return Contestant(name, _peer(layer, **options), tensors, module="vector_quantize_pytorch")
 
@@ -239,10 +210,8 @@ CONTESTANTS: dict[str, Contestant] = {
         _package("VectorQuantize cosine", *_VQ, use_cosine_sim=True),
         _package("SimVQ", "SimVQ", (2.0, 2.0, 2.0)),
         # The next two have no codebook: levels of 8 and 4 with the product K, and log2 K signs.
-        Contestant("FSQ", _fsq, module="vector_quantize_pytorch"),
-        Contestant(
-            "LFQ", _lfq, {"forward": 7.0, "train": 8.0, "eval": 2.0}, module="vector_quantize_pytorch"
-        ),
+        _package("FSQ", "FSQ"),
+        _package("LFQ", "LFQ", (7.0, 8.0, 2.0)),
         Contestant(
             "SQ-VAE",
             lambda case: build_baseline("sq-vae", case.d, case.k).to(case.device),
@@ -251,7 +220,7 @@ CONTESTANTS: dict[str, Contestant] = {
         Contestant("gm-vq search", _functional_search, modes=("search",)),
         Contestant(ALL_PRODUCTS, _all_products, modes=("search",)),
         # All checks included.
-        Contestant("gm-vq encode", _encode, modes=("search",)),
+        Contestant("gm-vq encode", lambda case: gm_vq()(case).eval().encode, modes=("search",)),
         Contestant("faiss IndexFlatL2", _faiss(False), **_FAISS),
         # D + 1 features, the last -|mu|^2 / 2.
         Contestant("faiss IndexFlatIP", _faiss(True), **_FAISS),

@@ -5,14 +5,12 @@ The default grid takes about ten minutes on a CPU of two cores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from .contestants import ALL_PRODUCTS, CONTESTANTS, FLASH, Case
 
-GRIDS = ("default", "quick", "cells")
 #: The size of the comparison with the peer.
 MAIN: dict[str, Any] = {"n": 8192, "k": 1024, "d": 64}
 #: The sweep over K.
@@ -44,8 +42,7 @@ _OURS = ("gm-vq", "gm-vq support=8", "gm-vq support=32", "gm-vq all codes")
 _PEERS = ("VectorQuantize", "VectorQuantize learnable", "SimVQ")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A case, and the names of those that take part."""
 
     case: Case
@@ -67,45 +64,42 @@ _SEARCHES = tuple(name for name in searches() if name not in (ALL_PRODUCTS, FLAS
 
 
 def grid(which: str, device: torch.device) -> list[Entry]:
-    """The cases of a grid, the smallest first."""
-    if which not in GRIDS:
-        raise ValueError(f"grid must be one of {', '.join(GRIDS)}, got {which!r}")
-    if which == "quick":
-        return _quick(device)
-    if which == "cells":
-        names = ("gm-vq search", ALL_PRODUCTS)
-        found = [Entry(Case("search", **size, device=device), names) for size in CELLS]
-        found.append(Entry(Case("search", **STEPS[-1], device=device), names[:1]))
-        return found + [Entry(Case("train", **size, device=device), ("gm-vq",)) for size in STEPS]
-    return _default(device)
+    """The cases of a grid of ``GRIDS``, the smallest first."""
+    return [Entry(Case(**case, device=device), names) for case, names in GRIDS[which](device.type)]
 
 
-def _default(device: torch.device) -> list[Entry]:
-    entries = [Entry(Case(mode, **MAIN, device=device), layers()) for mode in ("train", "eval", "forward")]
-    entries.append(Entry(Case("train", **MAIN, dtype="bf16", device=device), (*_OURS, *_PEERS)))
-    entries += [Entry(Case("search", **size, device=device), _SEARCHES) for size in SEARCH]
+_Cases = list[tuple[dict[str, Any], tuple[str, ...]]]
+
+
+def _default(kind: str) -> _Cases:
+    train, several = {"mode": "train"}, (*_OURS, *_PEERS)
+    cases: _Cases = [({"mode": mode, **MAIN}, layers()) for mode in ("train", "eval", "forward")]
+    cases.append(({**train, **MAIN, "dtype": "bf16"}, several))
+    cases += [({"mode": "search", **size}, _SEARCHES) for size in SEARCH]
     few = (*_OURS[:2], "gm-vq all codes", "VectorQuantize")
-    entries += [Entry(Case("train", n, MAIN["k"], MAIN["d"], device=device), few) for n in ROWS]
-    swept = (*_OURS, *_PEERS, "FSQ", "LFQ", "SQ-VAE")
-    entries += [Entry(Case("train", k=k, **SWEEP, device=device), swept) for k in CODES]
-    entries.append(Entry(Case("train", **LARGE, device=device), (*_OURS[:2], *_OURS[3:])))
-    if device.type == "cuda":
-        entries += [
-            Entry(Case("train", **GPU_TARGET, dtype=dtype, device=device), (*_OURS, *_PEERS))
-            for dtype in ("bf16", "fp32")
-        ]
-        entries += [
-            Entry(Case("search", **size, device=device), ("gm-vq search", FLASH)) for size in GPU_SEARCH
-        ]
-    return entries
+    cases += [({**train, **MAIN, "n": n}, few) for n in ROWS]
+    cases += [({**train, **SWEEP, "k": k}, (*several, "FSQ", "LFQ", "SQ-VAE")) for k in CODES]
+    cases.append(({**train, **LARGE}, (*_OURS[:2], *_OURS[3:])))
+    if kind == "cuda":
+        cases += [({**train, **GPU_TARGET, "dtype": dtype}, several) for dtype in ("bf16", "fp32")]
+        cases += [({"mode": "search", **size}, ("gm-vq search", FLASH)) for size in GPU_SEARCH]
+    return cases
 
 
-def _quick(device: torch.device) -> list[Entry]:
-    main = (*_OURS, *_PEERS, "SQ-VAE")
+def _quick(kind: str) -> _Cases:
     few = ("gm-vq", "gm-vq support=8", "VectorQuantize")
     return [
-        *(Entry(Case(mode, **MAIN, device=device), main) for mode in ("train", "eval")),
-        Entry(Case("search", **SEARCH[0], device=device), _SEARCHES),
-        Entry(Case("train", 2048, MAIN["k"], MAIN["d"], device=device), few),
-        *(Entry(Case("train", 1024, k, SWEEP["d"], device=device), few) for k in CODES[:3]),
+        *(({"mode": mode, **MAIN}, (*_OURS, *_PEERS, "SQ-VAE")) for mode in ("train", "eval")),
+        ({"mode": "search", **SEARCH[0]}, _SEARCHES),
+        ({"mode": "train", **MAIN, "n": 2048}, few),
+        *(({"mode": "train", **SWEEP, "n": 1024, "k": k}, few) for k in CODES[:3]),
     ]
+
+
+def _cells(kind: str) -> _Cases:
+    searches: _Cases = [({"mode": "search", **size}, ("gm-vq search", ALL_PRODUCTS)) for size in CELLS]
+    searches.append(({"mode": "search", **STEPS[-1]}, ("gm-vq search",)))
+    return searches + [({"mode": "train", **size}, ("gm-vq",)) for size in STEPS]
+
+
+GRIDS = {"default": _default, "quick": _quick, "cells": _cells}

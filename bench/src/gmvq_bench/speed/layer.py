@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..results import Results, environment
-from .calls import products_of, step_of
-from .contestants import CONTESTANTS, Case, NotPossibleError
+from ..results import Results, environment, failure
+from .contestants import CONTESTANTS, Case
 from .floors import bandwidth, bytes_to_move, floor_calls
 from .gate import check_all
-from .grid import Entry, grid
-from .measure import Call, busy, cores_of_others, extra_memory, interleaved
+from .grid import Entry
+from .measure import EXPECTED, Call, busy, cores_of_others, extra_memory, interleaved
 
 KIND = "gmvq bench layer"
-_EXPECTED = (RuntimeError, ValueError, TypeError, AssertionError, MemoryError)
+#: Weight of the sum of the quantized latents in the loss of a training step.
+SMALL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,18 @@ class IncorrectError(Exception):
 
 def run(
     path: Path,
+    entries: list[Entry],
     *,
-    which: str = "default",
-    device: torch.device = torch.device("cpu"),
-    threads: int | None = None,
-    limits: Limits | None = None,
-    command: str = "",
-    entries: list[Entry] | None = None,
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    which: str,
+    device: torch.device,
+    threads: int | None,
+    limits: Limits,
+    command: str,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Run what ``path`` does not hold yet of a grid and return all it then holds.
+    """Run the entries that the results file ``path`` does not hold yet, and return all it then holds.
 
-    Args:
-        path: results file, JSON.
-        which: ``"default"``, ``"quick"`` or ``"cells"``; ``entries`` in its place.
-        threads: of torch and faiss; default: torch's.
-        limits: default 6 GB on a CPU, 80 % of the memory of a GPU.
-        command: for the head of the file.
+    ``which`` grid they are, and the ``command``, are for the head of the file; ``threads`` are of torch and faiss.
 
     Raises:
         IncorrectError: a contestant of ours is wrong.
@@ -71,8 +65,6 @@ def run(
     torch.set_flush_denormal(True)  # for everybody, and before torch's threads exist, which inherit it
     if threads is not None:
         torch.set_num_threads(threads)
-    limits = limits or Limits(memory_of(device))
-    entries = grid(which, device) if entries is None else entries
     where = {**environment(device), "clock": "CPU time" if limits.cpu_time else "wall time"}
     head = {"kind": KIND, "command": command, "environment": where, "grid": which}
     results = Results(path, head)
@@ -80,7 +72,13 @@ def run(
     results.data["correctness"] = check_all(device)
     wrong = [check for check in results.data["correctness"] if not check["passed"]]
     if wrong:
-        raise IncorrectError("\n".join(map(_complaint, wrong)))
+        raise IncorrectError(
+            "\n".join(
+                "{contestant}, {size}: {worst} is off the reference by {error:.2g} of its largest value, "
+                "{allowed:.2g} is allowed".format(**check)
+                for check in wrong
+            )
+        )
     if "bandwidth" not in results.data:
         results.data["bandwidth"] = bandwidth(device)
     best = max(results.data["bandwidth"].values())
@@ -130,7 +128,8 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
         if name not in failures:
             entrants[name] |= asdict(timings[name])
             if case.mode != "search":
-                entrants[name] |= extra_memory(call, device).to_json()
+                memory = asdict(extra_memory(call, device))
+                entrants[name] |= {f"{part}_bytes": value for part, value in memory.items()}
     moved = bytes_to_move(case)
     result: dict[str, Any] = {
         "name": case.name, "mode": case.mode, "n": case.n, "k": case.k, "d": case.d, "dtype": case.dtype,
@@ -145,6 +144,51 @@ def measure(entry: Entry, limits: Limits, bytes_per_second: float) -> dict[str, 
     if case.mode == "search":
         result["identity"] = _identity(case, latents, {n: c for n, c in calls.items() if n not in failures})
     return result
+
+
+def products_of(built: Any, case: Case) -> int:
+    """N x K x D matrix products that no implementation of this layer avoids: 3 for a training step that gives every
+    code a gradient (logits, and the gradients of both sides), 1 if all but a search is on few codes.
+    """
+    support = getattr(built, "support", None)
+    return 3 if case.mode == "train" and (support is None or support >= case.k) else 1
+
+
+def step_of(built: Any, case: Case, latents: Tensor) -> Callable[[], list[Any]]:
+    """The callable that is measured, from latents to what the step leaves to its user: outputs, in training gradients.
+
+    * ``forward``: training mode, the graph of the backward is built;
+    * ``train``: forward and backward of ``quantized.sum() * small + loss``, gradients of latents and parameters made
+      new, moving averages updated where the layer has them;
+    * ``eval``: eval mode without gradients;
+    * ``search``: from latents to indices alone.
+
+    bfloat16 latents come as they do in mixed precision: within autocast.
+    """
+    if case.mode == "search":
+        return lambda: [built(latents)]
+
+    def context() -> Any:
+        mixed = case.dtype == "bf16"
+        return torch.autocast(case.device.type, torch.bfloat16) if mixed else nullcontext()
+
+    built.train(case.mode != "eval")
+    source = latents.detach().requires_grad_()
+    parameters = [source, *(p for p in built.parameters() if p.requires_grad)]
+
+    def step() -> list[Any]:
+        if case.mode == "eval":
+            with torch.no_grad(), context():
+                return [built(latents)]
+        with context():
+            out = built(source)
+            quantized, *rest = out
+            losses = [x.float().sum() for x in rest if isinstance(x, Tensor) and x.is_floating_point()]
+            loss = sum(losses, start=quantized.new_zeros((), dtype=torch.float32)) + quantized.sum() * SMALL
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True) if case.mode == "train" else ()
+        return [out, *gradients]
+
+    return step
 
 
 def _enter(
@@ -162,11 +206,11 @@ def _enter(
             continue
         try:
             built = contestant.build(case)
-        except NotPossibleError as error:
+        except ValueError as error:
             entrants[name] = {"skipped": str(error)}
             continue
-        except _EXPECTED as error:
-            entrants[name] = {"failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        except EXPECTED as error:
+            entrants[name] = {"failed": failure(error)}
             continue
         entrants[name] = {"products": products_of(built, case)}
         if contestant.ours:
@@ -192,13 +236,6 @@ def _identity(case: Case, latents: Tensor, calls: dict[str, Call]) -> dict[str, 
         mine, other = ((z[rows] - codes[index[rows]]).square().sum(-1) for index in (ours, theirs))
         report[name] = {"differing": len(rows), "theirs_closer": int((other < mine).sum())}
     return report
-
-
-def _complaint(check: dict[str, Any]) -> str:
-    return (
-        "{contestant}, {size}: {worst} is off the reference by {error:.2g} of its largest value, "
-        "{allowed:.2g} is allowed"
-    ).format(**check)
 
 
 def _line(case: dict[str, Any]) -> str:

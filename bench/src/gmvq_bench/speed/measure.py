@@ -12,9 +12,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,11 @@ import torch
 
 from gmvq.reading import read_json, read_text
 
+from ..results import failure
+
 Call = Callable[[], Any]
+#: What a call may raise: out of memory, say.
+EXPECTED = (RuntimeError, ValueError, TypeError, AssertionError, MemoryError)
 
 #: Pause before a timed call: idle threads of another library's pool spin for a while and would take its cores.
 _PAUSE = 0.005
@@ -58,9 +61,6 @@ class Memory:
     kept: int
     transient: int
 
-    def to_json(self) -> dict[str, int]:
-        return {f"{name}_bytes": value for name, value in asdict(self).items()}
-
 
 def interleaved(
     calls: dict[str, Call],
@@ -74,8 +74,8 @@ def interleaved(
     """Time calls in turn, each once a round, after one round of warm-up that does not count.
 
     Every round has an order of its own, so that none always follows the same one. Rounds end when they took
-    ``seconds``, between ``at_least`` and ``at_most`` rounds. ``clock`` tells the time of a call. For calls that raised
-    RuntimeError (out of memory, say) or similar the second result has the first line of it.
+    ``seconds``, between ``at_least`` and ``at_most`` rounds. ``clock`` tells the time of a call. The second result has
+    the errors of calls that failed.
     """
     failures: dict[str, str] = {}
     for name, call in calls.items():
@@ -84,31 +84,20 @@ def interleaved(
                 first = timed(call, device, clock)
                 if first > 0.5:  # long enough for one to warm up
                     break
-        except (RuntimeError, ValueError, TypeError, AssertionError, MemoryError) as error:
-            failures[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        except EXPECTED as error:
+            failures[name] = failure(error)
     names = [name for name in calls if name not in failures]
     taken: dict[str, list[float]] = {name: [] for name in names}
     order, started = random.Random(0), time.perf_counter()
     for round_ in range(at_most if names else 0):
         if round_ >= at_least and time.perf_counter() - started > seconds:
             break
-        with _no_garbage_collection():
-            for name in order.sample(names, len(names)):
-                taken[name].append(timed(calls[name], device, clock))
+        gc.collect()
+        gc.disable()
+        for name in order.sample(names, len(names)):
+            taken[name].append(timed(calls[name], device, clock))
+        gc.enable()
     return {name: Timing.of(values) for name, values in taken.items()}, failures
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now, and none while figures are taken."""
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def timed(call: Call, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:

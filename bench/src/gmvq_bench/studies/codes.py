@@ -11,7 +11,6 @@ latents of that network and trained for 15 steps: how many of them 327,680 laten
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,10 +26,10 @@ from gmvq.functional.kmeans import nearest_code
 from gmvq.quantizers import resize_codebook
 
 from ..comparison.train import train_model
-from ..peer import peer
+from ..rivals.peers import peer
 from ..speed.contestants import Case, gm_vq
 from ..speed.measure import extra_memory, interleaved
-from .records import images_of, make_records, study_parser, tuned_run
+from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 CPU = torch.device("cpu")
 #: (N, K, D) of ``access``, and sizes of ``resize``.
@@ -47,9 +46,9 @@ def run(argv: Sequence[str]) -> int:
         list(argv)
     )
     cells = [
-        {"method": method, "seed": seed}
-        for method, seed in itertools.product(options.methods, options.seeds)
-        if method != "access" or seed == options.seeds[0]
+        cell
+        for cell in cells_of(method=options.methods, seed=options.seeds)
+        if cell["method"] != "access" or cell["seed"] == options.seeds[0]
     ]
     return make_records("codes", argv, options, ("steps",), cells, measure)
 

@@ -8,7 +8,6 @@ eval on all latents, in batches.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from torch import Tensor
 
 from gmvq.convert import from_vector_quantize
 
-from ..peer import peer
-from .records import make_records, study_parser
+from ..rivals.peers import peer
+from .records import cells_of, make_records, study_parser
 
 DIM, BATCH = 16, 20_000
 #: kind -> class of theirs and its arguments.
@@ -41,9 +40,7 @@ def run(argv: Sequence[str]) -> int:
     parser = study_parser("convert", "Converted modules beside their originals.", list(KINDS), [0])
     parser.add_argument("--latents", type=int, default=1_000_000, help="how many are compared")
     options = parser.parse_args(list(argv))
-    cells = [
-        {"method": kind, "seed": seed} for seed, kind in itertools.product(options.seeds, options.methods)
-    ]
+    cells = cells_of(seed=options.seeds, method=options.methods)
     return make_records("convert", argv, options, ("latents",), cells, measure)
 
 

@@ -11,7 +11,6 @@ drawn around the codewords (``noise``), codes from the mixture without a prior (
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from gmvq.prior import decode, fit_prior, mixture_indices
 
 from ..comparison.train import train_model
 from ..rate_distortion.points import encode
-from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
 SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"
@@ -42,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--prior_steps", type=int, default=600)
     parser.add_argument("--prior_size", default="tiny")
     options = parser.parse_args(list(argv))
-    cells = [{"method": m, "seed": s} for s, m in itertools.product(options.seeds, options.methods)]
+    cells = cells_of(seed=options.seeds, method=options.methods)
     settings = ("images", "resamples", "prior_steps", "prior_size")
     return make_records("generation", argv, options, settings, cells, measure)
 

@@ -11,7 +11,6 @@ parameters. What a level leaves is the mean squared error of the test split's la
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +21,8 @@ from torch import Tensor
 from gmvq import ResidualGMVQ
 from gmvq.data import open_images
 
-from ..peer import peer
-from .records import make_records, study_parser
+from ..rivals.peers import peer
+from .records import cells_of, make_records, study_parser
 
 DATA: dict[str, dict[str, Any]] = {
     "photos": {"size": 32},
@@ -42,8 +41,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=512, help="latents per step (default: 512)")
     parser.set_defaults(steps=300)
     options = parser.parse_args(list(argv))
-    order = itertools.product(options.seeds, options.data, options.methods)
-    cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in order]
+    cells = cells_of(seed=options.seeds, data=options.data, method=options.methods)
     return make_records("levels", argv, options, ("steps", "batch"), cells, measure)
 
 

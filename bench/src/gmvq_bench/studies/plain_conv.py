@@ -3,19 +3,18 @@
     OMP_NUM_THREADS=1 gmvq study plain_conv
 
 For every method the same rates of Adam, 600 steps, one validation seed; then three seeds at the best of them, for 600
-and for 3,000 steps, on the test split. ``-dressed`` rivals start as our layer does (``rivals.dress``).
+and for 3,000 steps, on the test split. ``-dressed`` rivals start as our layer does (``rivals.base.dress``).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from ..results import read
 from ..robust.setting import Setting
 from ..robust.train import train
-from .records import make_records, study_parser
+from .records import cells_of, make_records, study_parser
 
 METHODS = ("gm-vq", "ema", "rotation", "ema-dressed", "simvq")
 CODES, STEPS, RATES = (256, 1024), (600, 3000), (3e-4, 6e-4, 1.2e-3, 2.4e-3)
@@ -29,16 +28,9 @@ def run(argv: Sequence[str]) -> int:
         list(argv)
     )
     lengths = STEPS if options.steps is None else (options.steps,)
-    pairs: list[tuple[int, str]] = list(itertools.product(CODES, options.methods))
-    cells = [
-        {"phase": "tune", "codes": codes, "method": method, "steps": lengths[0], "seed": TUNING, "lr": lr}
-        for (codes, method), lr in itertools.product(pairs, RATES)
-    ]
-    cells += [
-        {"phase": "final", "codes": codes, "method": method, "steps": steps, "seed": seed}
-        for steps, seed in itertools.product(lengths, options.seeds)
-        for codes, method in pairs
-    ]
+    methods = {"codes": CODES, "method": options.methods}
+    cells = cells_of(phase=["tune"], steps=lengths[:1], seed=[TUNING], **methods, lr=RATES)
+    cells += cells_of(phase=["final"], steps=lengths, seed=options.seeds, **methods)
     return make_records("plain_conv", argv, options, ("steps",), cells, measure)
 
 

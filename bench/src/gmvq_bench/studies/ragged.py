@@ -13,7 +13,6 @@ entropy coded, the histograms of codes and, at each scale, of these answers.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +30,7 @@ from gmvq.quantizers.blocks import grown
 from gmvq.quantizers.leaves import divided_blocks, to_leaves
 
 from ..comparison.train import train_model
-from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
 
 #: method -> its codebook sizes.
 SIZES = {"fixed grid": (64, 128, 256, 512), "ragged": (512,), "fixed grid, 4 x 4": (256,)}
@@ -59,9 +58,9 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--prior_seeds", type=int, nargs="*", default=[0], help="seeds that get one")
     options = parser.parse_args(list(argv))
     cells = [
-        {"method": method, "codebook_size": size, "seed": seed}
-        for seed, method in itertools.product(options.seeds, options.methods)
-        for size in SIZES[method]
+        {**cell, "codebook_size": size}
+        for cell in cells_of(seed=options.seeds, method=options.methods)
+        for size in SIZES[cell["method"]]
     ]
     settings = ("steps", "limit", "prior_images", "prior_steps")
     return make_records("ragged", argv, options, settings, cells, measure)

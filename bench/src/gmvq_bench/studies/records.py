@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import shlex
@@ -62,6 +63,11 @@ def study_parser(name: str, description: str, methods: Sequence[str], seeds: Seq
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--steps", type=positive, help="of training, in place of the suite's, to try it out")
     return parser
+
+
+def cells_of(**axes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination of the values of the axes, the last of which moves fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def make_records(

@@ -11,7 +11,6 @@ which is trained on images of the train split and measured on the test split.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from gmvq.quantizers.blocks import scale_places
 
 from ..comparison.train import train_model
 from ..rate_distortion.points import encode
-from .records import bits_of_prior, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
 
 #: data -> suite and setting of the tuned run.
 DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
@@ -43,8 +42,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--prior_steps", type=int, default=300, help="of a prior; 0: none")
     parser.add_argument("--prior_seeds", type=int, nargs="*", default=[0], help="seeds that get one")
     options = parser.parse_args(list(argv))
-    order = itertools.product(options.seeds, options.data, options.methods, options.rates)
-    cells = [{"data": data, "method": method, "seed": seed, "lr": lr} for seed, data, method, lr in order]
+    cells = cells_of(seed=options.seeds, data=options.data, method=options.methods, lr=options.rates)
     settings = ("steps", "limit", "prior_images", "prior_steps")
     return make_records("scales", argv, options, settings, cells, measure)
 

@@ -9,7 +9,6 @@ models of the first seed make them stand side by side in docs/figures/stage.webp
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,13 @@ from PIL import Image
 from gmvq.cli.training_run import quieten
 from gmvq.data import ImageDataset
 from gmvq.data.decode import decode
-from gmvq.evaluation.batches import image_batches
-from gmvq.evaluation.distances import frechet_distance, kernel_distances
+from gmvq.evaluation import evaluate, reconstruction_metrics
 from gmvq.evaluation.extractors import EfficientNetLite
-from gmvq.evaluation.generation import features
 from gmvq.evaluation.maps import look
-from gmvq.evaluation.metrics import CodebookMetrics, ImageMetrics
 from gmvq.evaluation.pictures import Picture, save_png, sheet, to_picture
 from gmvq.training import ImageDataModule, TokenizerModule
 
-from .records import make_records, study_parser
+from .records import cells_of, make_records, study_parser
 
 DATA: dict[str, dict[str, Any]] = {
     "photographs, 32 px": {"path": "all_photos", "size": 32, "batch_size": 64, "vary": True},
@@ -55,8 +51,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=1000, help="images at most that are measured")
     parser.set_defaults(steps=200)
     options = parser.parse_args(list(argv))
-    names = itertools.product(options.seeds, options.data, options.methods)
-    cells = [{"data": data, "method": method, "seed": seed} for seed, data, method in names]
+    cells = cells_of(seed=options.seeds, data=options.data, method=options.methods)
     settings = ("steps", "split", "images")
     quieten()
     code = make_records("stage", argv, options, settings, cells, measure)
@@ -84,38 +79,25 @@ def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any
         enable_model_summary=False,
     )
     trainer.fit(module, images)
-    model = module.model.eval()
-    test = images.dataset(options.split)
+    model, test = module.model.eval(), images.dataset(options.split)
     assert isinstance(test, ImageDataset)
-    quality, codes = ImageMetrics(ssim=True), CodebookMetrics(model.quantizer.codebook_size)
-    pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for x in image_batches(test, batch_size=128, device=torch.device("cpu"), limit=options.images):
-        tokens = model.encode(x)
-        pairs.append((x, model.decode(tokens).clamp(0.0, 1.0)))
-        quality.update(pairs[-1][1], x)
-        codes.update(tokens)
-    real, copies = (torch.cat(part) for part in zip(*pairs, strict=True))
-    found = quality.compute()
     if seed == options.seeds[0]:
         seen = [look(model, *one) for one in test.whole_pictures(3, 256)]
         for name, column in (("original", "image"), (method, "reconstruction")) if seen else ():
             save_png(COLUMNS / f"{name}.png", _column([getattr(one, column) for one in seen]))
-    distances = {size: _distances(real, copies, EfficientNetLite(size=size)) for size in (0, 2)}
+    some = {"batch_size": 128, "limit": options.images}
+    figures = evaluate(model, test, **some)
+    distances = {
+        size: reconstruction_metrics(model, test, EfficientNetLite(size=size), resamples=2, **some)
+        for size in (0, 2)
+    }
     return {
         "settings": module.settings,
-        "images": len(real),
-        **{name: found[name] for name in ("mse", "ssim")},
-        "perplexity": codes.compute()["perplexity"],
-        **{kind: {size: found[kind] for size, found in distances.items()} for kind in ("kid", "fid")},
+        "images": figures.images,
+        **{name: getattr(figures, name) for name in ("mse", "ssim", "perplexity")},
+        "kid": {size: found.kid.value for size, found in distances.items()},
+        "fid": {size: found.fid.value for size, found in distances.items()},
     }
-
-
-def _distances(real: torch.Tensor, copies: torch.Tensor, extractor: EfficientNetLite) -> dict[str, float]:
-    extractor.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    first, second = (features(x, extractor, 128).double() for x in (real, copies))
-    parts = torch.ones(1, len(first), dtype=torch.bool)
-    kid = kernel_distances(first, second, parts, parts, paired=True)
-    return {"kid": float(kid), "fid": frechet_distance(first, second)}
 
 
 def _column(images: list[torch.Tensor]) -> Picture:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from gmvq.models import VQAutoencoder, build_networks
 from gmvq.models.interface import evaluating
 
 from ..comparison.methods import build_quantizer
-from .records import make_records, study_parser
+from .records import cells_of, make_records, study_parser
 
 #: What ``build_quantizer`` needs. EMA VQ replaces codes of less than 2 latents a step; 0.1 was no better.
 METHODS: dict[str, dict[str, Any]] = {
@@ -45,10 +44,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--lr", type=float, default=1e-3, help="of codes and decoder (default: 0.001)")
     parser.set_defaults(steps=1500)
     options = parser.parse_args(list(argv))
-    cells = [
-        {"method": method, "decoder": decoder, "seed": seed}
-        for seed, method, decoder in itertools.product(options.seeds, options.methods, AFTER)
-    ]
+    cells = cells_of(seed=options.seeds, method=options.methods, decoder=AFTER)
     return make_records("transplant", argv, options, ("steps", "codes", "batch", "lr"), cells, measure)
 
 

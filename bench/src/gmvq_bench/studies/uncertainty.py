@@ -10,7 +10,6 @@ train split. About 20 s a run on one core.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..rate_distortion.points import likelihood_of
 from ..uncertainty.digits import Digits
 from ..uncertainty.measure import measure_uncertainty
 from ..uncertainty.scores import image_scores
-from .records import images_of, make_records, study_parser, tuned_run
+from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 #: Setting -> its suite, and the images that are new to its models.
 PAIRS = {"fashion_mnist-k256": ("fashion_mnist", "digits"), "photos32-k256": ("photos32", "emoji")}
@@ -34,10 +33,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=2000, help="of either set, at most")
     parser.add_argument("--resamples", type=int, default=200)
     options = parser.parse_args(list(argv))
-    cells = [
-        {"setting": setting, "method": method, "seed": seed}
-        for seed, setting, method in itertools.product(options.seeds, PAIRS, options.methods)
-    ]
+    cells = cells_of(seed=options.seeds, setting=PAIRS, method=options.methods)
     settings = ("images", "resamples", "steps")
     return make_records("uncertainty", argv, options, settings, cells, measure)
 
