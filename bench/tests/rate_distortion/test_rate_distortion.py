@@ -21,10 +21,10 @@ from gmvq import VQAutoencoder
 from gmvq.evaluation.metrics import per_image_ssim
 from gmvq_bench.commands import main
 from gmvq_bench.comparison.train import train_model
-from gmvq_bench.rate_distortion import Point, Study, codec_curve, measure_point, run_study
-from gmvq_bench.rate_distortion.codecs import QUALITIES, _cut, _mosaic
-from gmvq_bench.rate_distortion.points import describe, encode
+from gmvq_bench.rate_distortion.codecs import QUALITIES, _cut, _mosaic, codec_curve
+from gmvq_bench.rate_distortion.points import Point, Study, describe, encode, measure_point
 from gmvq_bench.rate_distortion.report import tables
+from gmvq_bench.rate_distortion.sweep import run_study
 
 pytestmark = pytest.mark.xdist_group("rate-distortion")  # one study, on one worker
 

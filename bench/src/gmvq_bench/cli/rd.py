@@ -9,24 +9,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from gmvq.cli.common import add_strict, parser_of, positive, say, tell, tell_skipped
+from gmvq.cli.common import add_strict, option, parser_of, positive, say, tell, tell_skipped
 from gmvq.files import write_text
-
-#: What the fields of a study are.
-_TEXTS = {
-    "data": "images, as --data.path of gmvq fit",
-    "size": "height and width in pixels",
-    "channels": "3 (RGB) or 1 (grey)",
-    "downsample": "pixels per latent position along each axis",
-    "dim": "features per latent position",
-    "network": "tiny, small or base",
-    "steps": "of the tokenizer's training",
-    "batch_size": "images per step",
-    "lr": "learning rate of the tokenizer",
-    "prior_steps": "of the prior's training",
-    "prior_size": "tiny, small or base",
-    "images": "test images at most, spread over the test split",
-}
 
 
 def run(argv: Sequence[str]) -> int:
@@ -57,13 +41,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _measure(options: argparse.Namespace, argv: Sequence[str]) -> dict:
-    from ..rate_distortion import Point, Study, run_study
+    from ..rate_distortion.points import Point, Study
+    from ..rate_distortion.sweep import run_study
 
-    fields = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(Study)
-        if field.name != "flip"
-    }
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(Study)[:-1]}
     study = Study(**fields, flip=not options.no_flip)
     pairs: list[tuple[int, float | None]] = [(size, None) for size in options.codebook_sizes]
     pairs += list(itertools.product(options.beta_sizes or options.codebook_sizes[-1:], options.betas))
@@ -95,10 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no_flip", action="store_true", help="do not show mirror images while training")
     add("--device", default="cpu", help="where to train (default: cpu)")
     add_strict(parser)
-    for field in dataclasses.fields(Study):
-        if field.name != "flip":
-            default = field.default
-            kind = positive if isinstance(default, int) else type(default)
-            help_text = f"{_TEXTS[field.name]} (default: {default})"
-            add(f"--{field.name}", type=kind, default=default, help=help_text)  # pyright: ignore
+    for field in dataclasses.fields(Study)[:-1]:
+        kind = positive if isinstance(field.default, int) else type(field.default)
+        option(parser, f"--{field.name}", field.metadata["help"], kind, field.default)
     return parser

@@ -14,7 +14,7 @@ Rates are in bits per pixel (a pixel is one place, whatever its channels), P pos
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -36,36 +36,28 @@ from .codecs import most_images
 _SAMPLES = 8  # of the importance-weighted bound
 
 
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class Study:
-    """What all points share.
+    """What all points share; every field but the last is an option of ``gmvq rd``."""
 
-    Args:
-        data: path or name of ``gmvq.data.open_images``.
-        size, channels: of the images.
-        downsample, dim, network: of the tokenizer's networks.
-        steps, batch_size, lr: of the tokenizer's training.
-        prior_steps, prior_size: of the causal transformer on its tokens.
-        flip: mirror images while training, tokenizer and prior.
-        images: test images at most, spread over the test split; every figure is of these.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    data: str = "photos"
-    size: int = 32
-    channels: int = 3
-    downsample: int = 4
-    dim: int = 4
-    network: str = "tiny"
-    steps: int = 400
-    batch_size: int = 64
-    lr: float = 0.012
-    prior_steps: int = 500
-    prior_size: str = "tiny"
+    data: str = _option("photos", "images, as --data.path of gmvq fit")
+    size: int = _option(32, "height and width in pixels")
+    channels: int = _option(3, "3 (RGB) or 1 (grey)")
+    downsample: int = _option(4, "pixels per latent position along each axis")
+    dim: int = _option(4, "features per latent position")
+    network: str = _option("tiny", "tiny, small or base")
+    steps: int = _option(400, "of the tokenizer's training")
+    batch_size: int = _option(64, "images per step")
+    lr: float = _option(0.012, "learning rate of the tokenizer")
+    prior_steps: int = _option(500, "of the prior's training")
+    prior_size: str = _option("tiny", "tiny, small or base")
+    images: int = _option(2000, "test images at most, spread over the test split")
+    #: Mirror images while training, tokenizer and prior.
     flip: bool = True
-    images: int = 2000
 
     def __post_init__(self) -> None:
         for name in ("size", "channels", "downsample", "dim", "steps", "batch_size", "prior_steps", "images"):
@@ -86,10 +78,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Point:
-    """K and beta (None: the default schedule), with a seed.
-
-    ``beta`` is the weight of KL(qbar || pi) over the whole of training, a number.
-    """
+    """K, a constant beta, the weight of KL(qbar || pi) (None: the default schedule), and a seed."""
 
     codebook_size: int
     beta: float | None = None
@@ -102,65 +91,48 @@ class Point:
 
 
 def measure_point(study: Study, point: Point, device: str = "cpu") -> dict[str, Any]:
-    """Train, encode, fit the prior, code the test images' tokens and decode them again.
+    """Train, encode, fit the prior, code the test images' tokens and decode them again; the figures, fit for JSON.
 
     ``bits_per_dimension`` are the negative bounds on log p(x) of ``gmvq.evaluation.evaluate`` over the test images, at
-    the likelihood's scale that is best for training images.
-
-    Returns:
-        The figures, fit for JSON: point, mse, psnr, ssim, perplexity, information, bits_per_dimension, rates, exact
-        (the coded tokens came back unchanged), images.
-
-    Raises:
-        DivergedError: the tokenizer's training failed.
+    the likelihood's scale that is best for training images; ``exact``: the coded tokens came back unchanged.
     """
-    run = describe(study, point)
-    model = train_model(run, device)
+    model = train_model(describe(study, point), device)
     test, train = study.test_images(), study.open("train")
-    figures = evaluate(
-        model,
-        test,
-        batch_size=256,
-        likelihood=likelihood_of(model, train),
-        bound_samples=_SAMPLES,
-        seed=point.seed,
-    )
-    tokens = encode(model, train, flip=study.flip)
-    prior, prior_steps = _best_prior(tokens, study, point, device)
+    bound = {"likelihood": likelihood_of(model, train), "bound_samples": _SAMPLES, "seed": point.seed}
+    figures = evaluate(model, test, batch_size=256, **bound)
+    prior, prior_steps = _best_prior(encode(model, train, flip=study.flip), study, point, device)
     held = encode(model, test)
-    nats = torch.cat([prior.nats(part).cpu() for part in held.split(256)]).double()
     data = compress(prior, held)
+    bounds = ("elbo", "elbo_discrete", "importance_weighted")
+    kept = ("images", "mse", "psnr", "ssim", "perplexity", "information")
     return {
         "point": asdict(point),
-        "images": figures.images,
-        "mse": figures.mse,
-        "psnr": figures.psnr,
-        "ssim": figures.ssim,
-        "perplexity": figures.perplexity,
-        "information": figures.information,
-        "bits_per_dimension": {
-            "elbo": figures.elbo,
-            "elbo_discrete": figures.elbo_discrete,
-            "importance_weighted": figures.importance_weighted,
-        },
+        **{name: getattr(figures, name) for name in kept},
+        "bits_per_dimension": {name: getattr(figures, name) for name in bounds},
         "prior_steps": prior_steps,
         "exact": torch.equal(decompress(prior, data), held),
         "coded_bytes": len(data),
-        "rates": _rates(figures, float(nats.mean()), payload_bits(data) / len(held)),
+        "rates": _rates(figures, bits_of_prior(prior, held), payload_bits(data) / len(held)),
     }
 
 
-def _rates(figures: Evaluation, nats: float, bits: float) -> dict[str, float | None]:
-    """Every rate in bits per pixel, from the prior's nats and the coder's bits per image."""
+def _rates(figures: Evaluation, prior: float, coded: float) -> dict[str, float | None]:
+    """Every rate in bits per pixel, from the prior's and the coder's bits per image."""
     pixels, aggregate = math.prod(figures.image_shape[1:]), figures.aggregate_entropy
     per_image = None if aggregate is None else figures.positions_per_image * aggregate / math.log(2)
     return {
         "fixed": figures.bits_per_pixel_fixed,
         "aggregate": None if per_image is None else per_image / pixels,
         "entropy": figures.bits_per_pixel_entropy,
-        "prior": nats / math.log(2) / pixels,
-        "coded": bits / pixels,
+        "prior": prior / pixels,
+        "coded": coded / pixels,
     }
+
+
+def bits_of_prior(prior: TokenPrior, indices: Tensor) -> float:
+    """Mean of -log2 p of images under a prior on their tokens."""
+    nats = torch.cat([prior.nats(part).cpu() for part in indices.split(256)])
+    return float(nats.double().mean()) / math.log(2)
 
 
 def likelihood_of(model: Any, train: Any) -> GaussianLikelihood:
@@ -173,18 +145,9 @@ def likelihood_of(model: Any, train: Any) -> GaussianLikelihood:
 
 def describe(study: Study, point: Point) -> Run:
     """The tokenizer's training as a run of ``gmvq compare``."""
-    setting = Setting(
-        study.data,
-        study.size,
-        point.codebook_size,
-        study.steps,
-        channels=study.channels,
-        network=study.network,
-        downsample=study.downsample,
-        dim=study.dim,
-        batch_size=study.batch_size,
-        flip=study.flip,
-    )
+    shared = ("data", "size", "steps", "channels", "network", "downsample", "dim", "batch_size", "flip")
+    own = {name: getattr(study, name) for name in shared}
+    setting = Setting(codebook_size=point.codebook_size, **own)
     beta = {"type": "Constant", "value": float(point.beta)} if point.beta is not None else None
     options = {} if beta is None else {"objective": {"type": "Objective", "beta": beta}}
     method = Method("gm-vq", {"lr": [study.lr]}, options=options)
@@ -195,11 +158,8 @@ def describe(study: Study, point: Point) -> Run:
 def encode(model: Any, images: Any, *, flip: bool = False, limit: int | None = None) -> Tensor:
     """The tokens of images, (N, *shape), on the CPU; with ``flip`` then those of the mirror images, (2 N, *shape)."""
     views = (lambda x: x, lambda x: x.flip(-1)) if flip else (lambda x: x,)
-    parts = []
-    for view in views:
-        for x in image_batches(images, batch_size=256, device=device_of(model), limit=limit):
-            parts.append(model.encode(view(x)).cpu())
-    return torch.cat(parts)
+    every = {"batch_size": 256, "device": device_of(model), "limit": limit}
+    return torch.cat([model.encode(view(x)).cpu() for view in views for x in image_batches(images, **every)])
 
 
 def _best_prior(tokens: Tensor, study: Study, point: Point, device: str) -> tuple[TokenPrior, int]:
@@ -221,7 +181,6 @@ def _best_prior(tokens: Tensor, study: Study, point: Point, device: str) -> tupl
         seen, held = images[:, :cut].flatten(0, 1), images[:, cut:].flatten(0, 1)
         found = {}
         for number in sorted({max(1, steps // divisor) for divisor in (8, 4, 2, 1)}):
-            prior = fit_prior(seen, point.codebook_size, steps=number, **options)
-            found[number] = float(torch.cat([prior.nats(part) for part in held.split(256)]).mean())
+            found[number] = bits_of_prior(fit_prior(seen, point.codebook_size, steps=number, **options), held)
         steps = min(found, key=lambda number: found[number])
     return fit_prior(tokens, point.codebook_size, steps=steps, **options).to(device), steps

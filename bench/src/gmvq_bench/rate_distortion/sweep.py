@@ -33,13 +33,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Measure all points and the codecs; write ``out/rd.json`` and return what is in it.
 
-    Args:
-        study: what the points share.
-        points: K, beta, seed of each.
-        out: folder; finished points in ``out/points`` are kept and not measured again.
-        command: for the results file.
-        device: where to train.
-        say: told about every finished point.
+    Finished points in ``out/points`` are kept and not measured again; ``say`` is told about every one.
     """
     listed = list(points)
     for place in (out, out / "points"):

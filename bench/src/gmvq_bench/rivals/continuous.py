@@ -67,7 +67,6 @@ class GaussianVAE(Continuous):
     """``gaussian-vae``: trained on the ELBO in nats; eval takes the mean, which is the latent.
 
     Args:
-        dim: D.
         codebook_size: not used.
         initial_log_variance: b at the start; W starts at zero.
     """

@@ -41,7 +41,6 @@ class ClusteredVQ(BaselineQuantizer):
     contrastive loss of the paper's appendix is left out, and distances are Euclidean (its repository offers both).
 
     Args:
-        dim: D.
         codebook_size: K; codewords start uniform in +-1/K, as published.
         commitment_weight: beta.
         decay: gamma.

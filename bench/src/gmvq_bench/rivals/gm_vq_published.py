@@ -31,7 +31,6 @@ class PublishedGMVQ(AnnealedQuantizer):
     """The layer of the paper in dense eager autograd; it holds several N x K tensors.
 
     Args:
-        dim: D.
         codebook_size: K; codewords start standard normal.
         temperature: tau while ``set_progress`` was never called.
         final_temperature: tau at the end of training.

@@ -38,7 +38,6 @@ class GaussianQuant(BaselineQuantizer):
     The variances are a map of the latent, as in ``gaussian-vae``, and no further output of the encoder.
 
     Args:
-        dim: D.
         codebook_size: K.
         initial_weight: lambda at the start, in units of a mean squared error per nat.
         outward_weight: omega.

@@ -28,7 +28,6 @@ class GumbelVQ(AnnealedQuantizer):
     The code is the argmax of the logits, not the nearest codeword: codewords are tied to latents by training alone.
 
     Args:
-        dim: D.
         codebook_size: K.
         kl_weight: lambda, in units of a mean squared error per nat.
         straight_through: a one-hot sample forward; False: the relaxed one (the dVAE).

@@ -30,7 +30,6 @@ class IndexBackpropagationVQ(BaselineQuantizer):
     """The code of the largest dot product, with gradients of the full softmax; several N x K tensors.
 
     Args:
-        dim: D.
         codebook_size: K; codewords start uniform in +-1/K, as published.
         commitment_weight: beta; in the authors' code it weighs the codebook's term, and the encoder's has weight 1.
         entropy_weight: lambda, in units of a mean squared error per nat.

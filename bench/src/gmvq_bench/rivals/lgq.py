@@ -30,7 +30,6 @@ class LearnableGeometricVQ(AnnealedQuantizer):
     """The nearest codeword forward, the gradient of the soft mean; several N x K tensors.
 
     Args:
-        dim: D.
         codebook_size: K; codewords start by k-means of the first training batch, until then standard normal.
         peak_weight, usage_weight: lambda, in units of a mean squared error.
         temperature: tau while ``set_progress`` was never called, in squared units of the latents.

@@ -44,7 +44,6 @@ class OptimalTransportVQ(BaselineQuantizer):
     map of the codebook that the public code may add, and several heads, are left out.
 
     Args:
-        dim: D.
         codebook_size: K; codewords start by k-means of the first training batch, until then standard normal.
         commitment_weight: beta; as published it weighs the codebook's term, and the encoder's has weight 1.
         epsilon: inverse temperature of the plan, for distances of standard deviation 1.

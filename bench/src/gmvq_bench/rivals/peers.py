@@ -187,45 +187,7 @@ class Peer:
 
 
 def _vq(defaults: dict[str, Any], **settings: Any) -> Peer:
-    return Peer(partial(VectorQuantizePeer, **settings), defaults)
-
-
-_EMA = {"ema_update": True, "learnable_codebook": False}
-_LEARNED = {"ema_update": False, "learnable_codebook": True}
-_COMMITMENT = {"commitment_weight": 1.0}
-_REPLACED = {"kmeans_init": True, "threshold_ema_dead_code": 2}
-_MOVING = {**_COMMITMENT, "decay": 0.8}
-_AFFINE = {"sync_update_v": 0.2, "affine_param_batch_decay": 0.99, "affine_param_codebook_decay": 0.9}
-
-#: A learnable codebook, straight-through. The package gives the codebook's term the same weight as the encoder's;
-#: under Adam the codebook, which has no other gradient, does not notice.
-vq = _vq(_COMMITMENT, rotation_trick=False, **_LEARNED)
-#: A codebook of moving averages, straight-through.
-vq_ema = _vq(_MOVING, rotation_trick=False, **_EMA)
-#: Moving averages, k-means start, dead codes replaced by latents of the batch.
-vq_ema_replace = _vq(_MOVING | _REPLACED, rotation_trick=False, **_EMA)
-#: The same on the unit sphere; the decoder gets unit vectors.
-vq_cosine = _vq(_MOVING | _REPLACED, rotation_trick=False, use_cosine_sim=True, **_EMA)
-#: The same with the rotation trick in the place of straight-through.
-vq_rotation = _vq(_MOVING | _REPLACED, rotation_trick=True, **_EMA)
-#: A learnable codebook moved with the latents' mean and spread (running statistics), synchronous update.
-vq_affine = _vq(_COMMITMENT | _AFFINE | _REPLACED, affine_param=True, rotation_trick=False, **_LEARNED)
-#: The same, optimised in turn with the networks.
-vq_affine_alternated = _vq(
-    {**_COMMITMENT, **_AFFINE, **_REPLACED, "alternated_lr": 1e-3},
-    affine_param=True,
-    rotation_trick=False,
-    **_LEARNED,
-)
-#: The code reached along a noisy direction at the exact distance; no loss of its own.
-diveq = _vq(
-    {"directional_reparam_variance": 5e-3, **_REPLACED},
-    directional_reparam=True,
-    rotation_trick=False,
-    **_LEARNED,
-)
-#: A frozen random codebook through a learned linear map.
-_SIMVQ = {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True}
+    return Peer(partial(VectorQuantizePeer, **{"rotation_trick": False, **settings}), defaults)
 
 
 def _simvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
@@ -238,18 +200,9 @@ def _simvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuan
     return built
 
 
-simvq = Peer(_simvq, _SIMVQ)
-#: SimVQ, its codebook kept from collapsing to a subspace.
-dimvq = Peer(_simvq, {**_SIMVQ, "regularization_weight": 1e-3})
-
-
 def _fvq(dim: int, codebook_size: int, options: dict[str, Any]) -> PackageQuantizer:
     bridge = VQBridge(dim, codebook_size, patch=options["patch"], width=options["width"])
     return VectorQuantizePeer(dim, codebook_size, options, vq_bridge=bridge, rotation_trick=False, **_LEARNED)
-
-
-#: A learnable codebook through a small transformer.
-fvq = Peer(_fvq, {**_COMMITMENT, "patch": 4, "width": 64})
 
 
 def power_of_two(codebook_size: int, least: int, what: str) -> int:
@@ -285,13 +238,50 @@ def _binary(dim: int, codebook_size: int, options: dict[str, Any], **settings: A
     return ImplicitPeer(dim, codebook_size, layer)
 
 
-#: Rounding of a few bounded features; ``levels`` (default ``fsq_levels``) must have the product K.
-fsq = Peer(partial(_scalar, "FSQ"), {"levels": None})
-#: Features made nearly uniform, then put to the middle of their bin with probability ``quantize_rate``, else moved by
-#: half a bin at most. The package draws for each feature, the paper for a whole forward pass.
-fsp = Peer(partial(_scalar, "FSP"), {"levels": None, "quantize_rate": 0.5})
+_EMA = {"ema_update": True, "learnable_codebook": False}
+_LEARNED = {"ema_update": False, "learnable_codebook": True}
+_COMMITMENT = {"commitment_weight": 1.0}
+_REPLACED = {"kmeans_init": True, "threshold_ema_dead_code": 2}
+_MOVING = {**_COMMITMENT, "decay": 0.8}
+_AFFINE = {"sync_update_v": 0.2, "affine_param_batch_decay": 0.99, "affine_param_codebook_decay": 0.9}
+_SIMVQ = {**_COMMITMENT, "input_to_quantize_commit_loss_weight": 0.25, "rotation_trick": True}
 _SIGNS = {"entropy_loss_weight": 0.1, "commitment_loss_weight": 0.0, "diversity_gamma": 1.0}
-#: The signs of log2 K features, with an entropy penalty.
-lfq = Peer(_binary, _SIGNS)
-#: The same on the unit sphere, whose corners the codes are.
-bsq = Peer(partial(_binary, spherical=True), _SIGNS)
+
+#: By name, with the paper that each comes from.
+PEERS: dict[str, Peer] = {
+    # van den Oord et al., arXiv 1711.00937: a learnable codebook, straight-through. The package gives the codebook's
+    # term the same weight as the encoder's; under Adam the codebook, which has no other gradient, does not notice.
+    "vq": _vq(_COMMITMENT, **_LEARNED),
+    # Appendix A.1: a codebook of moving averages.
+    "vq-ema": _vq(_MOVING, **_EMA),
+    # Zeghidour et al., arXiv 2107.03312: moving averages, k-means start, dead codes replaced by latents of the batch.
+    "vq-ema-replace": _vq(_MOVING | _REPLACED, **_EMA),
+    # Yu et al., arXiv 2110.04627: the same on the unit sphere; the decoder gets unit vectors.
+    "vq-cosine": _vq(_MOVING | _REPLACED, use_cosine_sim=True, **_EMA),
+    # Fifty et al., arXiv 2410.06424: the rotation trick in the place of straight-through.
+    "vq-rotation": _vq(_MOVING | _REPLACED, rotation_trick=True, **_EMA),
+    # Huh et al., arXiv 2305.08842: a learnable codebook moved with the latents' mean and spread (running statistics),
+    # synchronous update; replaced codes are not mapped back through the affine parameters.
+    "vq-affine": _vq(_COMMITMENT | _AFFINE | _REPLACED, affine_param=True, **_LEARNED),
+    # The same, optimised in turn with the networks.
+    "vq-affine-alternated": _vq(
+        {**_COMMITMENT, **_AFFINE, **_REPLACED, "alternated_lr": 1e-3}, affine_param=True, **_LEARNED
+    ),
+    # Vali et al., arXiv 2509.26469: the code reached along a noisy direction at the exact distance; no loss of its own.
+    "diveq": _vq({"directional_reparam_variance": 5e-3, **_REPLACED}, directional_reparam=True, **_LEARNED),
+    # Zhu et al., arXiv 2411.02038: a frozen random codebook through a learned linear map.
+    "simvq": Peer(_simvq, _SIMVQ),
+    # Zhang et al., ICML 2026 (jackD/DimVQ): SimVQ, its codebook kept from collapsing to a subspace.
+    "dimvq": Peer(_simvq, {**_SIMVQ, "regularization_weight": 1e-3}),
+    # Chang et al., arXiv 2509.10140: a learnable codebook through a small transformer, which is written here.
+    "fvq": Peer(_fvq, {**_COMMITMENT, "patch": 4, "width": 64}),
+    # Mentzer et al., arXiv 2309.15505: rounding of a few bounded features; ``levels`` must have the product K.
+    "fsq": Peer(partial(_scalar, "FSQ"), {"levels": None}),
+    # Zhai et al., arXiv 2602.17133: features made nearly uniform, then put to the middle of their bin with probability
+    # ``quantize_rate``, else moved by half a bin at most. The package draws for each feature, the paper for a pass.
+    "fsp": Peer(partial(_scalar, "FSP"), {"levels": None, "quantize_rate": 0.5}),
+    # Yu et al., arXiv 2310.05737: the signs of log2 K features, with an entropy penalty.
+    "lfq": Peer(_binary, _SIGNS),
+    # Zhao et al., arXiv 2406.07548: the same on the unit sphere, whose corners the codes are.
+    "bsq": Peer(partial(_binary, spherical=True), _SIGNS),
+}

@@ -14,7 +14,6 @@ from typing import Any
 
 from gmvq.errors import check_size
 
-from . import peers
 from .base import BaselineQuantizer
 from .continuous import GaussianVAE, Identity
 from .cvq import ClusteredVQ
@@ -24,38 +23,12 @@ from .gumbel import GumbelVQ
 from .ibq import IndexBackpropagationVQ
 from .lgq import LearnableGeometricVQ
 from .opt_vq import OptimalTransportVQ
+from .peers import PEERS, Peer
 from .sq_vae import GaussianSQ
 
 #: name -> (dim, codebook_size, **options) -> an untrained quantizer; in the order of the tables.
 BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
-    # van den Oord et al., arXiv 1711.00937; moving averages: appendix A.1
-    "vq": peers.vq,
-    "vq-ema": peers.vq_ema,
-    # Zeghidour et al., arXiv 2107.03312
-    "vq-ema-replace": peers.vq_ema_replace,
-    # Yu et al., arXiv 2110.04627
-    "vq-cosine": peers.vq_cosine,
-    # Fifty et al., arXiv 2410.06424
-    "vq-rotation": peers.vq_rotation,
-    # Huh et al., arXiv 2305.08842; replaced codes are not mapped back through the affine parameters
-    "vq-affine": peers.vq_affine,
-    "vq-affine-alternated": peers.vq_affine_alternated,
-    # Vali et al., arXiv 2509.26469
-    "diveq": peers.diveq,
-    # Zhu et al., arXiv 2411.02038
-    "simvq": peers.simvq,
-    # Zhang et al., ICML 2026 (jackD/DimVQ): SimVQ with a penalty on the codebook
-    "dimvq": peers.dimvq,
-    # Chang et al., arXiv 2509.10140: the projector is written here
-    "fvq": peers.fvq,
-    # Mentzer et al., arXiv 2309.15505
-    "fsq": peers.fsq,
-    # Zhai et al., arXiv 2602.17133
-    "fsp": peers.fsp,
-    # Yu et al., arXiv 2310.05737
-    "lfq": peers.lfq,
-    # Zhao et al., arXiv 2406.07548
-    "bsq": peers.bsq,
+    **PEERS,
     # Takida et al., arXiv 2205.07547
     "sq-vae": GaussianSQ,
     # Yan et al., arXiv 2410.10180: the method of our layer, as its paper has it
@@ -81,20 +54,14 @@ BASELINES: dict[str, Callable[..., BaselineQuantizer]] = {
 def options_of(name: str) -> dict[str, Any]:
     """Names of a baseline's options, with their defaults."""
     build = BASELINES[name]
-    if isinstance(build, peers.Peer):
+    if isinstance(build, Peer):
         return dict(build.defaults)
     parameters = inspect.signature(build).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def build_baseline(name: str, dim: int, codebook_size: int, **options: Any) -> BaselineQuantizer:
-    """The untrained quantizer of a baseline.
-
-    Args:
-        name: of ``BASELINES``.
-        dim: D.
-        codebook_size: K.
-        options: of the method, see ``options_of(name)``.
+    """The untrained quantizer of a baseline, with options of ``options_of(name)``.
 
     Raises:
         ValueError: an unknown name or option, or a size that the method does not have.

@@ -34,7 +34,6 @@ class GaussianSQ(AnnealedQuantizer):
     cannot fall below 1; here it is exp(``log_variance``), the s^2 of the paper.
 
     Args:
-        dim: D.
         codebook_size: K; codewords start standard normal, as published.
         temperature: tau while ``set_progress`` was never called.
         final_temperature: tau at the end of training.

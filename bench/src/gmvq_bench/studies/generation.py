@@ -23,8 +23,8 @@ from gmvq.evaluation.generation import features, generation_metrics
 from gmvq.prior import decode, fit_prior, mixture_indices
 
 from ..comparison.train import train_model
-from ..rate_distortion.points import encode
-from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
+from ..rate_distortion.points import bits_of_prior, encode
+from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
 SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"

@@ -30,7 +30,8 @@ from gmvq.quantizers.blocks import grown
 from gmvq.quantizers.leaves import divided_blocks, to_leaves
 
 from ..comparison.train import train_model
-from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
+from ..rate_distortion.points import bits_of_prior
+from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 #: method -> its codebook sizes.
 SIZES = {"fixed grid": (64, 128, 256, 512), "ragged": (512,), "fixed grid, 4 x 4": (256,)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gmvq.cli.common import Parser, parser_of, positive
 from gmvq.data import ImageDataset, open_images
 from gmvq.files import write_json
-from gmvq.prior import TokenPrior
 
 from ..comparison.execute import chosen
 from ..comparison.runs import KIND
@@ -46,12 +43,6 @@ def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int 
 def images_of(run: Run, split: str, *, augment: bool = False) -> ImageDataset:
     """A split of the data of a run."""
     return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=augment)
-
-
-def bits_of_prior(prior: TokenPrior, indices: Tensor) -> float:
-    """Mean of -log2 p of images under a prior on their tokens."""
-    nats = torch.cat([prior.nats(part) for part in indices.split(256)])
-    return float(nats.double().mean()) / math.log(2)
 
 
 def study_parser(name: str, description: str, methods: Sequence[str], seeds: Sequence[int]) -> Parser:

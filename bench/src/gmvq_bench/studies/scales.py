@@ -22,8 +22,8 @@ from gmvq.prior import TokenSpec, fit_prior
 from gmvq.quantizers.blocks import scale_places
 
 from ..comparison.train import train_model
-from ..rate_distortion.points import encode
-from .records import bits_of_prior, cells_of, images_of, make_records, study_parser, tuned_run
+from ..rate_distortion.points import bits_of_prior, encode
+from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 #: data -> suite and setting of the tuned run.
 DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
