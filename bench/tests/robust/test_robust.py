@@ -13,10 +13,19 @@ from torch import Tensor, nn
 from gmvq_bench.robust import data as robust_data
 from gmvq_bench.robust import train as robust_train
 from gmvq_bench.robust.data import drawings, tones
-from gmvq_bench.robust.design import IMAGES, SOUNDS, draw, draw_small, seconds
+from gmvq_bench.robust.design import (
+    ENDINGS,
+    IMAGES,
+    NETWORKS,
+    SOUNDS,
+    Setting,
+    draw,
+    draw_small,
+    from_dict,
+    seconds,
+)
 from gmvq_bench.robust.methods import ABLATIONS, DRESSED, METHODS, MORE, build_method
 from gmvq_bench.robust.networks import build
-from gmvq_bench.robust.setting import ENDINGS, NETWORKS, Setting, from_dict
 from gmvq_bench.robust.suite import chosen_methods, runs_of, select
 from gmvq_bench.robust.train import reconstruction_loss
 

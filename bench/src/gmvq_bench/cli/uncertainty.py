@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     found = measure_uncertainty(scores, out, bins=options.bins, resamples=options.resamples)
     tell(format_uncertainty(found))
     if options.json:
-        say(f"written to {write_metrics(options.json, found.to_dict())}")
+        say(f"written to {write_metrics(options.json, dataclasses.asdict(found))}")
     if options.plot:
         from ..uncertainty.plot import plot_uncertainty
 

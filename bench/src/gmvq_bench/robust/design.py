@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any
 
-from .setting import ENDINGS, LOSSES, NETWORKS, Setting
-
+#: Network -> seconds that a step takes however small it is.
+NETWORKS = {
+    **{"conv": 5e-3, "conv-group": 7e-3, "conv-batch": 7e-3},
+    **{"vit": 9e-3, "mlp": 6e-3, "tokenizer": 18e-3, "sound": 10e-3},
+}
+#: In the order in which they apply: a zero-initialised last layer, LayerNorm, tanh, times 100, plus 10.
+ENDINGS = ("zero", "layernorm", "tanh", "scale", "shift")
+LOSSES = ("mse", "sum", "l1", "perceptual")
 IMAGES = {"photos": 3, "fashion_mnist": 1, "emoji": 3, "drawings": 1}
 SOUNDS = {"speech": 1, "tones": 1}
 #: Each ending, drawn on its own, comes in one setting of so many.
@@ -25,22 +31,74 @@ _LONG = (10, 11)
 _SECONDS = (15.0, 60.0)
 _MOST = 75.0
 _TRIES = 300
-#: Multiplications per second, and seconds that a step takes however small the network is.
+#: Multiplications per second.
 _PER_SECOND = 2.5e10
-_CALLS = {
-    "conv": 5e-3,
-    "conv-group": 7e-3,
-    "conv-batch": 7e-3,
-    "vit": 9e-3,
-    "mlp": 6e-3,
-    "tokenizer": 18e-3,
-    "sound": 10e-3,
-}
 #: Data by whether they are sound, and their weights.
 _DATA: dict[bool, tuple[tuple[str, ...], tuple[int, ...]]] = {
     False: (("photos", "fashion_mnist", "emoji", "drawings"), (35, 25, 20, 20)),
     True: (("speech", "tones"), (65, 35)),
 }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One network and recipe; the quantizer is what is compared.
+
+    ``endings`` is what the encoder ends in, ``downsample`` pixels (or samples) per latent position along each side,
+    ``width`` channels of the network, ``size`` the side of the data in pixels or their length in samples; ``optimizer``
+    "adam", "adamw" (weight decay of 0.05 on everything) or "sgd" (momentum of 0.9).
+    """
+
+    number: int
+    network: str
+    endings: tuple[str, ...]
+    dim: int
+    codebook_size: int
+    downsample: int
+    width: int
+    data: str
+    size: int
+    channels: int
+    batch: int
+    steps: int
+    lr: float
+    optimizer: str
+    loss: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:02d}-{self.network}-{self.data}"
+
+    @property
+    def parity(self) -> str:
+        return "odd" if self.number % 2 else "even"
+
+    @property
+    def spatial_dims(self) -> int:
+        return 1 if self.network == "sound" else 2
+
+    @property
+    def stages(self) -> int:
+        """How often the size is halved."""
+        return round(math.log2(self.downsample))
+
+    @property
+    def positions(self) -> int:
+        """Latent positions of an example."""
+        return (self.size // self.downsample) ** self.spatial_dims
+
+    @property
+    def more_rivals(self) -> bool:
+        """Whether further rivals run here: a quarter of the settings."""
+        return self.number % 8 in (0, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "endings": list(self.endings)}
+
+
+def from_dict(values: dict[str, Any]) -> Setting:
+    """The inverse of ``Setting.to_dict``."""
+    return Setting(**{**values, "endings": tuple(values["endings"])})
 
 
 def draw(seed: int = 0, count: int = 48) -> list[Setting]:
@@ -102,7 +160,7 @@ def _card(seed: int, number: int, what: str, values: Sequence[Any]) -> Any:
 
 def _recipe(seed: int, number: int, random: Random) -> Setting:
     """A setting whose size, width, batch are not drawn yet."""
-    network = _card(seed, number, "network", NETWORKS if number not in _LONG else ("mlp", "vit"))
+    network = _card(seed, number, "network", tuple(NETWORKS) if number not in _LONG else ("mlp", "vit"))
     data = random.choices(*_DATA[network == "sound"])[0]
     optimizer = random.choices(("adam", "adamw", "sgd"), (6, 2, 0 if network == "conv" else 2))[0]
     return Setting(
@@ -148,7 +206,7 @@ def seconds(setting: Setting) -> float:
     rows = setting.batch * setting.positions
     network = 3 * setting.batch * _multiplications(setting) / _PER_SECOND
     quantizer = 5e-9 * rows * setting.codebook_size * (1 + setting.dim / 128)
-    return setting.steps * (_CALLS[setting.network] + network + quantizer)
+    return setting.steps * (NETWORKS[setting.network] + network + quantizer)
 
 
 def _multiplications(setting: Setting) -> float:

@@ -19,7 +19,7 @@ from gmvq import (
 from ..rivals import build_baseline
 from ..rivals.base import dress
 from ..rivals.peers import Rows, peer
-from .setting import Setting
+from .design import Setting
 
 OURS = ("gm-vq", "gm-vq+progress")
 PUBLISHED = ("ema", "rotation")

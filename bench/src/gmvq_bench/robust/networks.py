@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..comparison.networks import Residual, conv, conv_norm
-from .setting import Setting
+from .design import Setting
 
 #: Heads and blocks of the transformers.
 _HEADS, _BLOCKS = 4, 2

@@ -17,9 +17,8 @@ from gmvq.reading import read_text
 
 from ..comparison.runs import environment_of
 from ..results import rounded
-from .design import draw, draw_small
+from .design import Setting, draw, draw_small, from_dict
 from .methods import ABLATIONS, METHODS, MORE, OURS
-from .setting import Setting, from_dict
 from .train import train
 
 Run = dict[str, Any]

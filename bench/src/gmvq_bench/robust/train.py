@@ -22,10 +22,9 @@ from ..comparison.networks import conv
 from ..comparison.train import DivergedError
 from ..results import failure
 from .data import Data, load
-from .design import SGD_FACTOR
+from .design import SGD_FACTOR, Setting
 from .methods import RATES, build_method
 from .networks import build
-from .setting import Setting
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 _PERCEPTUAL = 0.5

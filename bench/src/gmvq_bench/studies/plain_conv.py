@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..results import read
-from ..robust.setting import Setting
+from ..robust.design import Setting
 from ..robust.train import train
 from .records import cells_of, make_records, study_parser
 

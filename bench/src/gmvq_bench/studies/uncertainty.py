@@ -11,6 +11,7 @@ train split. About 20 s a run on one core.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from gmvq.data import open_images
@@ -56,5 +57,5 @@ def measure(*, setting: str, method: str, seed: int, options: Any) -> dict[str, 
         "mse": float(inside.mse.mean()),
         "mse_other": float(outside.mse.mean()),
         "scale": float(likelihood.log_scale.exp()),
-        "uncertainty": found.to_dict(),
+        "uncertainty": asdict(found),
     }

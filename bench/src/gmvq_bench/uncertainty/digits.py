@@ -12,21 +12,15 @@ from torch.utils.data import Dataset
 
 from gmvq.errors import check_choice, check_positive
 
-NAME = "digits"
-
 
 class Digits(Dataset[Tensor]):
     """1,797 digits of 8 x 8 pixels, 17 levels, as images (channels, size, size) in [0, 1].
 
     They are enlarged bilinearly, so they are smoother than pictures taken at that size: what tells them apart may be
     that, and not what they show.
-
-    Raises:
-        ValueError: size is not positive, or channels is neither 1 nor 3.
-        MissingExtraError: scikit-learn is not installed.
     """
 
-    def __init__(self, size: int = 28, channels: int = 1) -> None:
+    def __init__(self, size: int, channels: int) -> None:
         check_positive("size", size)
         check_choice("channels", str(channels), ("1", "3"))
         found: Any = load_digits()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 from gmvq.errors import check_size
 from gmvq.evaluation.generation import Estimate
 
+from ..markdown import estimate
 from .scores import Scores
 
 Values = NDArray[np.float64]
@@ -41,19 +42,15 @@ class Bin:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What the scores of a set of images say of the error, and of other images. Intervals are 95 %.
+    """What the scores of a set of images say of the error, and of other images (``out``). Intervals are 95 %.
 
     Attributes:
-        images, positions: of the set.
         local: score -> Spearman correlation over latent positions with the squared error around the position.
         partial: of log s^2 and that error, over positions, given the contrast of the image there: what log s^2 adds
             to knowing that busy places are hard.
         whole: score -> the same over images, with the MSE of the image.
         bins: error by quantile of log s^2, over positions.
         slope: of log error against log s^2 over the bins: 1 where the error is proportional to s^2.
-        dataset: description of the set.
-        out_images: number of the other images; 0 without any.
-        out_dataset: their description.
         auroc: score -> odds that an image of the other set scores higher than one of this set.
         advantage: score -> its AUROC less that of the reconstruction's MSE, over the same resamples.
     """
@@ -70,10 +67,6 @@ class Uncertainty:
     out_dataset: str = ""
     auroc: dict[str, Estimate] | None = None
     advantage: dict[str, Estimate] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, of types that JSON has."""
-        return asdict(self)
 
 
 def measure_uncertainty(
@@ -214,30 +207,29 @@ def format_uncertainty(found: Uncertainty) -> str:
     head = ("rank correlation with the error", "per position", "per image")
     lines += ["", _row(*head)]
     lines += [
-        _row(f"  {LABELS[name]}", _interval(found.local[name]), _interval(found.whole[name]))
+        _row(
+            f"  {LABELS[name]}",
+            estimate(vars(found.local[name]), ".3f"),
+            estimate(vars(found.whole[name]), ".3f"),
+        )
         for name in found.local
     ]
-    lines.append(_row("  log s², given the contrast", _interval(found.partial)))
+    lines.append(_row("  log s², given the contrast", estimate(vars(found.partial), ".3f")))
     lines += ["", _row("error by quantile of log s²", "mean log s²", "error x 1e3")]
     lines += [
-        _row(f"  {number} of {len(found.bins)}", f"{b.log_variance:.2f}", _interval(b.error, 1e3, ".2f"))
+        _row(f"  {number} of {len(found.bins)}", f"{b.log_variance:.2f}", estimate(vars(b.error), ".2f", 1e3))
         for number, b in enumerate(found.bins, 1)
     ]
     lines.append(f"  slope of log error on log s²: {found.slope:.2f} (1: proportional)")
     if found.auroc is not None and found.advantage is not None:
         lines += ["", f"against {found.out_dataset or 'other images'} ({found.out_images:,} of them)"]
         lines.append(_row("", "AUROC", "less that of the MSE"))
-        for name, estimate in found.auroc.items():
+        for name, area in found.auroc.items():
             gain = found.advantage.get(name)
-            less = "" if gain is None else _interval(gain, style="+.3f")
-            lines.append(_row(f"  {LABELS[name]}", _interval(estimate), less))
+            less = "" if gain is None else estimate(vars(gain), "+.3f")
+            lines.append(_row(f"  {LABELS[name]}", estimate(vars(area), ".3f"), less))
     return "\n".join(lines)
 
 
 def _row(label: str, *cells: str) -> str:
     return (f"{label:<36}" + "".join(f"{cell:>26}" for cell in cells)).rstrip()
-
-
-def _interval(estimate: Estimate, scale: float = 1.0, style: str = ".3f") -> str:
-    value, low, high = (format(scale * v, style) for v in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
