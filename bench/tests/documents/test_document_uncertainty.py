@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gmvq_bench.documents import uncertainty
 from gmvq_bench.documents.pages import write_parts
+from gmvq_bench.documents.values import PROBES
 
 ENVIRONMENT = {"device": "a CPU", "threads": 1, "torch": "2"}
 
@@ -55,7 +55,7 @@ def probed(method: str, seed: int, accuracy: float) -> dict[str, Any]:
         "bits": 392.0,
         "bits_entropy": 380.0 + seed,
         "features": 196,
-        "probe": dict.fromkeys(uncertainty.PROBES, accuracy + 0.01 * seed),
+        "probe": dict.fromkeys(PROBES, accuracy + 0.01 * seed),
         "rfid": {**fid, "extractor": "Blocks"} if seed == 0 else None,
     }
 

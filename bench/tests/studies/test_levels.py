@@ -36,12 +36,12 @@ def test_a_short_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_what_levels_add_sums_to_what_is_read() -> None:
     x = torch.randn(200, levels.DIM)
-    layer = levels._ours()
+    layer = levels.layer_of("gm-vq")
     layer.init_codebook(x)
     layer.eval()
     read = levels._codes(layer, x, 1).sum(0)
     torch.testing.assert_close(read, layer.get_codes_from_indices(layer.encode(x)))
-    theirs = levels._theirs(beam=False)
+    theirs = levels.layer_of("ResidualVQ")
     theirs(x[None])
     theirs.eval()
     torch.testing.assert_close(levels._codes(theirs, x, 1).sum(0), theirs(x)[0])

@@ -12,7 +12,7 @@ import torch
 from gmvq import RaggedGMVQ, build_autoencoder
 from gmvq.quantizers.leaves import tree_bits
 from gmvq_bench.comparison.methods import build_quantizer
-from gmvq_bench.documents import ragged
+from gmvq_bench.documents import values
 from gmvq_bench.studies import records
 from gmvq_bench.studies.ragged import SIZES, described, encoded, point
 
@@ -24,7 +24,7 @@ FIXED = [{"psnr": 20.0, "bits": 100.0}, {"psnr": 24.0, "bits": 300.0}, {"psnr": 
     [(23.0, 125.0, 0.5), (22.0, 200.0, 0.0), (20.0, 120.0, -0.2), (24.1, 1.0, None)],
 )
 def test_saved_is_against_the_curve_at_the_same_psnr(psnr: float, bits: float, share: float | None) -> None:
-    assert ragged.saved(FIXED, {"psnr": psnr, "bits": bits}) == (
+    assert values.saved(FIXED, {"psnr": psnr, "bits": bits}) == (
         share if share is None else pytest.approx(share)
     )
 
@@ -74,6 +74,8 @@ def test_the_rows_of_the_table() -> None:
         record("fixed grid", size, psnr, bits, {})
         for size, psnr, bits in ((2, 20.0, 100.0), (4, 22.0, 200.0))
     ]
-    made = ragged.values({"records": [*fixed, record("ragged", 4, 21.0, 75.0, {"budget": 8})]})["rows"]
+    made = values.ragged({"records": [*fixed, record("ragged", 4, 21.0, 75.0, {"budget": 8})]}, Path())[
+        "rows"
+    ]
     assert [row["saved"] for row in made] == [None, None, [0.5]]
     assert made[-1]["spending"] == "budget 8"

@@ -136,13 +136,3 @@ def test_digits_have_the_size_and_channels_asked_for() -> None:
     assert 0.0 <= float(digits[0].min()) < float(digits[0].max()) <= 1.0
     with pytest.raises(ValueError, match="channels"):
         Digits(28, 2)
-
-
-def test_the_picture_is_written_whole(tmp_path) -> None:
-    pytest.importorskip("matplotlib")
-    from gmvq_bench.uncertainty.plot import plot_uncertainty
-
-    found = measure_uncertainty(made(30, 0), made(20, 1), resamples=5)
-    path = plot_uncertainty(tmp_path / "deep" / "plot.png", found)
-    assert path.read_bytes()[:4] == b"\x89PNG"
-    assert [p.name for p in path.parent.iterdir()] == ["plot.png"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def _layer(argv: Sequence[str]) -> int:
     except IncorrectError as error:
         print(f"gmvq bench: nothing was timed, a result is wrong:\n{error}", file=sys.stderr)
         return 1
-    tell(render(results, provenance=options.markdown))
+    tell(render(results))
     if options.plot is not None:
         from ..speed.plots import plot
 
@@ -53,7 +53,6 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
     from ..speed.layer import Limits, memory_of, run
 
     device = chosen_device(options.device)
-    memory = memory_of(device) if options.memory is None else 1e9 * options.memory
     which = "quick" if options.quick else "cells" if options.cells else "default"
     results = run(
         options.json,
@@ -61,7 +60,7 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
         which=which,
         device=device,
         threads=options.threads and at_most_cores(options.threads, "threads"),
-        limits=Limits(memory, cpu_time=options.cpu_time),
+        limits=Limits(memory_of(device), cpu_time=options.cpu_time),
         command=shlex.join(["gmvq", "bench", "layer", *argv]),
         say=say,
     )
@@ -85,19 +84,6 @@ def _parser() -> Parser:
     text = "measure the CPU time of all threads, not the wall time: for a machine with other work"
     add("--cpu_time", action="store_true", help=text)
     add("--threads", type=positive, metavar="N", help="CPU threads (default: torch's)")
-    memory = "contestants that would take more are skipped (default: 6 on a CPU, 80 %% of a GPU's)"
-    add("--memory", type=_gigabytes, metavar="GB", help=memory)
     add("--plot", type=Path, metavar="FILE", help="draw cost against K, as .png, .svg or .pdf")
     add("--report", type=Path, metavar="FILE", help="show what a results file holds, measure nothing")
-    add("--markdown", action="store_true", help="put device, versions and command in front, for docs")
     return parser
-
-
-def _gigabytes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not number > 0:
-        raise ArgumentTypeError(f"expected a positive number of GB, got {text!r}")
-    return number

@@ -20,8 +20,6 @@ _DIGITS = "digits"
 def run(argv: Sequence[str]) -> int:
     """Measure; return 0, or 1 if an item could not be read."""
     options = _parser().parse_args(list(argv))
-    if options.plot and Path(options.plot).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot is a file .png, .svg or .pdf, got {options.plot!r}")
     loaded = load(options)
 
     from gmvq.evaluation.tables import write_metrics
@@ -36,10 +34,6 @@ def run(argv: Sequence[str]) -> int:
     tell(format_uncertainty(found))
     if options.json:
         say(f"written to {write_metrics(options.json, dataclasses.asdict(found))}")
-    if options.plot:
-        from ..uncertainty.plot import plot_uncertainty
-
-        say(f"written to {plot_uncertainty(options.plot, found)}")
     return _tell_skipped(options, [*images.skipped, *getattr(other, "skipped", ())])
 
 
@@ -76,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
         "--resamples", type=positive, default=200, metavar="N", help="of the bootstrap (default: 200)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    parser.add_argument("--plot", metavar="FILE", help="draw them: .png, .svg or .pdf")
     return parser
 
 

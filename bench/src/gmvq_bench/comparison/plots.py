@@ -29,14 +29,11 @@ _WIDTH, _HEIGHT = 6.0, 4.3  # inches, of a panel
 def plot_all(results: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what the results hold to ``folder`` as PNG, of long trainings learning curves too; return the files."""
     suite = results["suite"]
-    found = {name: finals(results, name) for name in suite["settings"]}
-    by_setting = {
-        s: {name: r for name, r in runs.items() if r} for s, runs in found.items() if any(runs.values())
-    }
-    if not by_setting:
-        return []
-    kinds = {"mse_perplexity": _mse_perplexity}
-    if min(setting["steps"] for setting in suite["settings"].values()) >= _LONG:
+    found = {setting: finals(results, setting) for setting in suite["settings"]}
+    found = {setting: {name: r for name, r in runs.items() if r} for setting, runs in found.items()}
+    by_setting = {setting: runs for setting, runs in found.items() if runs}
+    kinds = {"mse_perplexity": _mse_perplexity} if by_setting else {}
+    if by_setting and min(setting["steps"] for setting in suite["settings"].values()) >= _LONG:
         kinds["curves"] = _curves
     return [_plot(results, by_setting, kind, draw, folder) for kind, draw in kinds.items()]
 
@@ -45,30 +42,27 @@ def _plot(
     results: dict[str, Any], by_setting: dict[str, Finals], kind: str, draw: Callable[..., Any], folder: Path
 ) -> Path:
     """One figure with a panel for each setting and a legend for all."""
-    suite, env = results["suite"], results["environment"]
+    suite, device = results["suite"], results["environment"]["device"]
     columns = min(len(by_setting), 3)
     rows = math.ceil(len(by_setting) / columns)
     figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     looks, shown = _looks(suite, by_setting), {}
     for ax, (setting, runs) in zip(axes, by_setting.items(), strict=False):
-        shown |= draw(ax, runs, looks)
+        drawn, heights = draw(ax, runs, looks)
+        shown |= drawn
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+        _log_ticks(ax, [height for height in heights if height > 0 and math.isfinite(height)])
         ax.set_title(setting, fontsize=10, parse_math=False)
     for spare in axes[len(by_setting) :]:
         spare.remove()
-    names = [name for name in looks if name in shown]
-    handles = [shown[name] for name in names]
-    figure.legend(
-        handles,
-        [name.replace("$", r"\$") for name in names],
-        loc="outside right upper",
-        fontsize=7.5,
-        frameon=False,
-    )
+    handles = {name.replace("$", r"\$"): shown[name] for name in looks if name in shown}
+    place = {"loc": "outside right upper", "fontsize": 7.5, "frameon": False}
+    figure.legend(list(handles.values()), list(handles), **place)
     seeds = len(suite["seeds"])
-    figure.suptitle(
-        f"{suite['name']}: {seeds} seed{'s' * (seeds != 1)}, {env['device']}", fontsize=9, parse_math=False
-    )
+    title = f"{suite['name']}: {seeds} seed{'s' * (seeds != 1)}, {device}"
+    figure.suptitle(title, fontsize=9, parse_math=False)
     path = folder / (re.sub(r"[^\w.-]+", "_", suite["name"]) + f"_{kind}.png")
     save_figure(path, figure)
     return path
@@ -88,28 +82,20 @@ def _looks(suite: dict[str, Any], by_setting: dict[str, Finals]) -> dict[str, di
 
     ceilings = sorted(name for name, method in suite["methods"].items() if method.get("ceiling"))
     others = sorted((n for n in suite["methods"] if n != suite["ours"] and n not in ceilings), key=height)
-    looks = {
-        suite["ours"]: {
-            "color": _OURS,
-            "marker": "o",
-            "markersize": 10,
-            "markeredgecolor": "black",
-            "zorder": 30,
-        }
-    }
+    own = {"color": _OURS, "marker": "o", "markersize": 10, "markeredgecolor": "black", "zorder": 30}
+    looks = {suite["ours"]: own}
     for i, name in enumerate(others):
-        color = _BEST[i] if i < len(_BEST) else _GREY
-        looks[name] = {
-            "color": color,
-            "marker": _SHAPES[i % len(_SHAPES)],
-            "markersize": 6,
-            "zorder": 29 - min(i, 19),
-        }
+        color, marker = _BEST[i] if i < len(_BEST) else _GREY, _SHAPES[i % len(_SHAPES)]
+        looks[name] = {"color": color, "marker": marker, "markersize": 6, "zorder": 29 - min(i, 19)}
     return looks | {name: {"color": "black"} for name in ceilings}
 
 
-def _mse_perplexity(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A marker for each method with 95 % intervals, of methods without codes a line; what was drawn, by name."""
+#: What was drawn, by name, and its heights.
+_Drawn = tuple[dict[str, Any], list[float]]
+
+
+def _mse_perplexity(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> _Drawn:
+    """A marker for each method with 95 % intervals, of methods without codes a line."""
     drawn, heights = {}, []
     for name, found in runs.items():
         y, dy = mean_interval(1e3 * v for v in figures(found, "mse").values())
@@ -124,13 +110,10 @@ def _mse_perplexity(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> 
         drawn[name] = ax.errorbar(x, y, error, dx, linestyle="none", elinewidth=1, capsize=2, **looks[name])
     ax.set(xlabel="perplexity of the codes, test", ylabel="MSE x 1e-3, test (log)")
     ax.margins(x=0.06)
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    _log_ticks(ax, [h for h in heights if h > 0 and math.isfinite(h)])
-    return drawn
+    return drawn, heights
 
 
-def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> _Drawn:
     """The training MSE over steps, mean over seeds, each point over the steps since the one before."""
     drawn, heights = {}, []
     for name, found in runs.items():
@@ -146,10 +129,7 @@ def _curves(ax: Any, runs: Finals, looks: dict[str, dict[str, Any]]) -> dict[str
         ax.xaxis.set_minor_locator(ticker.LogLocator(subs=(2, 5)))
         for which in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
             which(ticker.FuncFormatter(lambda x, _: f"{x:,g}"))
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    _log_ticks(ax, heights)
-    return drawn
+    return drawn, heights
 
 
 def _log_ticks(ax: Any, heights: list[float]) -> None:

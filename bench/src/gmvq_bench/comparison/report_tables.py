@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..markdown import escaped, label, table
-from ..statistics import Paired, holm, mean_interval, paired
+from ..statistics import holm, mean_interval, paired
 from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
 from .suite import point_of
 
@@ -84,11 +84,9 @@ def _column(suite: dict[str, Any], runs: Finals, order: list[str], column: tuple
 
 
 def _remark(suite: dict[str, Any], runs: dict[int, Any], name: str) -> str:
-    marks = []
-    if name == suite["ours"]:
-        marks.append("ours")
-    elif not is_rival(suite, name):
-        marks.append("ceiling" if suite["methods"][name].get("ceiling") else "variant of ours")
+    ceiling = suite["methods"][name].get("ceiling")
+    kind = "ours" if name == suite["ours"] else "ceiling" if ceiling else "variant of ours"
+    marks = [] if is_rival(suite, name) else [kind]
     if runs and not complete(suite, runs):
         marks.append(f"{len(runs)} of {len(suite['seeds'])} seeds")
     return f" ({', '.join(marks)})" if marks else ""
@@ -115,25 +113,17 @@ def rivals_table(suite: dict[str, Any], runs: Finals) -> str:
     ours = figures(runs[suite["ours"]], "mse")
     names = [n for n in ranking(suite, runs) if is_rival(suite, n) and runs[n].keys() & ours.keys()]
     tests = {name: paired(ours, figures(runs[name], "mse")) for name in names}
-    corrected = _corrected(tests)
-    rows = [[label(n), percent(t), corrected.get(n, NONE), str(len(t.seeds))] for n, t in tests.items()]
+    known = {name: test.p for name, test in tests.items() if test.p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    rows = []
+    for name, test in tests.items():
+        low, high = test.percent_interval or (None, None)
+        interval = "(no interval)" if low is None else f"[{low:+.1f}, {high:+.1f}]"
+        p = corrected.get(name)
+        text = NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+        rows.append([label(name), f"{test.percent:+.1f} {interval}", text, str(len(test.seeds))])
     head = ("against", f"MSE of {label(suite['ours'])}, % [95 % interval]", "p (Holm)", "seeds")
     return table(head, rows) if rows else ""
-
-
-def percent(test: Paired) -> str:
-    """Difference in percent with its interval: -12.3 [-14.0, -10.6]."""
-    if test.percent_interval is None:
-        return f"{test.percent:+.1f} (no interval)"
-    low, high = test.percent_interval
-    return f"{test.percent:+.1f} [{low:+.1f}, {high:+.1f}]"
-
-
-def _corrected(tests: dict[str, Paired]) -> dict[str, str]:
-    """Holm's p of every test that has one, as text."""
-    known = {name: test.p for name, test in tests.items() if test.p is not None}
-    corrected = zip(known, holm(list(known.values())), strict=True)
-    return {name: "< 0.001" if p < 0.001 else f"{p:.3f}" for name, p in corrected}
 
 
 def tuned_in(suite: dict[str, Any], setting: str) -> str:

@@ -71,7 +71,8 @@ def _fit(run: Run, device: str) -> tuple[VQAutoencoder, dict[str, list[Any]]]:
 
 def _train(model: VQAutoencoder, run: Run, device: torch.device) -> dict[str, list[Any]]:
     """The training loop; returns the learning curve."""
-    steps, quantizer = run["steps"], model.quantizer
+    steps: int = run["steps"]
+    quantizer: Any = model.quantizer
     optimizer, schedule = _optimizer(model, run)
     loader = make_loader(_open(run, "train"), batch_size=run["batch_size"], shuffle=True, seed=run["seed"])
     batches, objective = _endless(loader), _objective(model, run, device)
@@ -81,7 +82,7 @@ def _train(model: VQAutoencoder, run: Run, device: torch.device) -> dict[str, li
         x = in_fastest_format(next(batches).to(device))
         seed_step(run["seed"], 0, step - 1, device)
         if run.get("advance", True) and hasattr(quantizer, "set_progress"):
-            quantizer.set_progress((step - 1) / steps)  # pyright: ignore[reportCallIssue]
+            quantizer.set_progress((step - 1) / steps)
         optimizer.zero_grad(set_to_none=True)
         try:
             mse, loss = objective(x)

@@ -26,7 +26,7 @@ from ..rate_distortion.report import tables
 from ..results import read
 from ..robust.report import ablation_table
 from ..speed.table import render as speed_tables
-from . import ragged, uncertainty
+from . import values
 from .verdict import APART, verdict
 
 #: Page -> part -> the results files that its template needs.
@@ -46,6 +46,8 @@ _PARTS = {
     "training": {"stage": ("stage",)},
     "uncertainty": {"uncertainty": ("uncertainty",), "bottleneck": ("bottleneck",)},
 }
+#: Parts whose templates need ``values``.
+_MORE = ("ragged", "uncertainty", "bottleneck")
 #: Part of the page on performance -> its results file.
 _SPEED = {"cells": "cells", "layer": "layer_cpu"}
 _FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64")
@@ -64,15 +66,12 @@ def write_parts(root: Path) -> None:
     for page, parts in _PARTS.items():
         for part, files in parts.items():
             if all(file in found for file in files):
-                values: dict[str, Any] = {file: found[file] for file in files}
-                if page == "uncertainty":
-                    values |= uncertainty.values(part, found[part], docs / "uncertainty")
-                if part == "ragged":
-                    values |= ragged.values(found[part])
-                write_between(docs / f"{page}.md", part, render(f"{files[0]}.md.j2", **values))
+                more = getattr(values, part)(found[part], docs / page) if part in _MORE else {}
+                text = render(f"{files[0]}.md.j2", **{file: found[file] for file in files}, **more)
+                write_between(docs / f"{page}.md", part, text)
     for part, file in _SPEED.items():
         if file in found:
-            write_between(docs / "performance.md", part, speed_tables(found[file], provenance=True))
+            write_between(docs / "performance.md", part, speed_tables(found[file]))
     studies = [found[name] for name in sorted(found) if name.startswith("rd_")]
     if studies:
         write_between(docs / "rate_distortion.md", "rate-distortion", _rates(studies, docs))
@@ -104,33 +103,27 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     order = [name for name in _FIRST if name in files] + sorted(set(files) - set(_FIRST))
     results = [read(files[name], KIND) for name in order]
     shutil.rmtree(docs / "results", ignore_errors=True)
-    missing = [load_suite(name) for name in suite_names() if name not in order]
-    suites = [_suite(result, docs / "results") for result in results]
     apart = [result for result in results if result["suite"]["name"] in APART]
     shown = merged([result for result in results if result not in apart])
     studies = {path.stem: read_json(path) for path in folder.glob("*.json")}
     first = verdict(studies, [*apart, shown])
-    parts = ablation_table(studies["robust_ablations"]) if "robust_ablations" in studies else ""
-    gradients = table(studies["gradients"]) if "gradients" in studies else ""
+    ablations, gradients = studies.get("robust_ablations"), studies.get("gradients")
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
-    own = short_table(shown, settings)
-    write_text(
-        docs / "results.md",
-        render(
-            "results.md.j2",
-            verdict=first,
-            own=own,
-            suites=suites,
-            missing=missing,
-            ablations=parts,
-            gradients=gradients,
-        ),
+    text = render(
+        "results.md.j2",
+        verdict=first,
+        own=short_table(shown, settings),
+        suites=[_suite(result, docs / "results") for result in results],
+        missing=[load_suite(name) for name in suite_names() if name not in order],
+        ablations=ablation_table(ablations) if ablations else "",
+        gradients=table(gradients) if gradients else "",
     )
+    write_text(docs / "results.md", text)
     write_between(readme, "results", first)
 
 
 def _suite(result: dict[str, Any], pictures: Path) -> str:
-    """One suite: its report, its study of gradients, its plots."""
+    """One suite: its report and its plots."""
     drawn = plot_all(result, pictures)
     images = [f"![{path.stem.replace('_', ' ')}](results/{path.name})" for path in drawn]
     return "\n\n".join([report(result), *images]) + "\n"

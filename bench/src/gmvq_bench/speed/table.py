@@ -57,8 +57,8 @@ def sweep(results: Row, name: str, figure: str = "median_ms") -> list[tuple[int,
     return [(k, row[figure]) for k, row in rows.items() if figure in row]
 
 
-def render(results: Row, *, provenance: bool = False) -> str:
-    """All tables of a results file; ``provenance`` puts command, device and versions in front, for the docs."""
+def render(results: Row) -> str:
+    """All tables of a results file, below the command that made it, device and versions."""
     main = f"N = {MAIN['n']}, K = {MAIN['k']}, D = {MAIN['d']}"
     sections = {
         f"The layer at {main}, float32": _main(results, "fp32"),
@@ -72,10 +72,8 @@ def render(results: Row, *, provenance: bool = False) -> str:
         "Who took no part": _absent(results),
         "Noise": _noise(results),
     }
-    parts = [_provenance(results)] if provenance else []
-    return (
-        "\n\n".join([*parts, *(f"### {title}\n\n{body}" for title, body in sections.items() if body)]) + "\n"
-    )
+    parts = [f"### {title}\n\n{body}" for title, body in sections.items() if body]
+    return "\n\n".join([_provenance(results), *parts]) + "\n"
 
 
 def _provenance(results: Row) -> str:

@@ -70,13 +70,12 @@ def access(n: int, k: int, d: int) -> dict[str, Any]:
     theirs: Any = peer("vector_quantize_pytorch").VectorQuantize(dim=d, codebook_size=k).eval()
     codes = ours.encode(x)
     source = x.clone().requires_grad_()
+    gradient = torch.autograd.grad
     calls: dict[str, Callable[[], Any]] = {
         "topk, gm-vq": torch.no_grad()(lambda: ours.posterior(x).topk(LIKELIEST)),
         "topk, VectorQuantize": torch.no_grad()(lambda: theirs(x[None], topk=LIKELIEST)),
-        "cross-entropy, gm-vq": lambda: torch.autograd.grad(
-            ours.posterior(source).cross_entropy(codes), source
-        ),
-        "cross-entropy, VectorQuantize": lambda: torch.autograd.grad(
+        "cross-entropy, gm-vq": lambda: gradient(ours.posterior(source).cross_entropy(codes), source),
+        "cross-entropy, VectorQuantize": lambda: gradient(
             theirs(source[None], indices=codes[None])[1], source
         ),
     }

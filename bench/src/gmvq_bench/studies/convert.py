@@ -48,19 +48,23 @@ def run(argv: Sequence[str]) -> int:
 def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     """Train one of theirs for a few batches, convert it, and compare indices and values."""
     torch.manual_seed(seed)
-    name, arguments = KINDS[method]
-    theirs = getattr(peer("vector_quantize_pytorch"), name)(dim=DIM, **arguments).train()
+    kind, arguments = KINDS[method]
+    theirs = getattr(peer("vector_quantize_pytorch"), kind)(dim=DIM, **arguments).train()
     for _ in range(3):
         theirs(_latents(2048))
-    ours: Any = from_vector_quantize(theirs.eval())
+    ours: Any = from_vector_quantize(theirs.eval()).eval()
     single = method in ("EMA", "cosine")
     counts = dict.fromkeys(("latents", "differing", "ours_nearer", "theirs_nearer", "unequal_values"), 0)
     seconds = {"gm-vq": 0.0, "vector-quantize-pytorch": 0.0}
     while counts["latents"] < options.latents:
         x = _latents(min(BATCH, options.latents - counts["latents"]))
-        expected = _timed(theirs, x, seconds, "vector-quantize-pytorch")
-        out = _timed(ours.eval(), x, seconds, "gm-vq")
-        indices = expected[1].movedim(0, -1).flatten(-2) if name == "GroupedResidualVQ" else expected[1]
+        found = []
+        for name, layer in (("vector-quantize-pytorch", theirs), ("gm-vq", ours)):
+            started = time.process_time()
+            found.append(tuple(layer(x)))
+            seconds[name] += time.process_time() - started
+        expected, out = found
+        indices = expected[1].movedim(0, -1).flatten(-2) if kind == "GroupedResidualVQ" else expected[1]
         same = (out[1] == indices).flatten(2).all(-1) if indices.ndim > 2 else out[1] == indices
         counts["latents"] += x.shape[1]
         counts["differing"] += int((~same).sum())
@@ -76,13 +80,6 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
 
 def _latents(count: int) -> Tensor:
     return 0.3 + 2.0 * torch.randn(1, count, DIM)
-
-
-def _timed(layer: Any, x: Tensor, seconds: dict[str, float], name: str) -> tuple[Any, ...]:
-    started = time.process_time()
-    out = tuple(layer(x))
-    seconds[name] += time.process_time() - started
-    return out
 
 
 def _distance(x: Tensor, codes: Tensor, cosine: bool) -> Tensor:

@@ -54,15 +54,9 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     model: Any = train_model(run)
     tokens, held = (encode(model, images_of(run, split)) for split in ("train", "test"))
     codes: int = run["codebook_size"]
-    prior = fit_prior(
-        tokens,
-        codes,
-        steps=options.prior_steps,
-        size=options.prior_size,
-        seed=seed,
-        accelerator="cpu",
-        kind="masked" if method == MASKED else "causal",
-    )
+    fitted = {"steps": options.prior_steps, "size": options.prior_size, "accelerator": "cpu"}
+    kind = "masked" if method == MASKED else "causal"
+    prior = fit_prior(tokens, codes, **fitted, seed=seed, kind=kind)
     share = torch.bincount(held.flatten(), minlength=codes).double() / held.numel()
     entropy = float(torch.special.entr(share).sum()) * held[0].numel()
     indices = prior.sample(options.images, seed=seed)
@@ -74,21 +68,15 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
             kinds[f"prior, noise {noise:g}"] = decode(model, indices, noise=noise, seed=seed)
         floor = mixture_indices(model, options.images, tuple(held.shape[1:]), seed=seed)
         kinds["floor"] = decode(model, floor)
+    extractor, real = _real(options.images)
+    how = {"extractor_name": extractor_name(extractor), "resamples": options.resamples, "seed": seed}
     return {
         "bits_per_image": {"prior": bits_of_prior(prior, held), "entropy": entropy / math.log(2)},
-        "samples": {kind: _figures(images, options, seed) for kind, images in kinds.items()},
+        "samples": {
+            kind: generation_metrics(real, features(images, extractor), **how).to_dict()
+            for kind, images in kinds.items()
+        },
     }
-
-
-def _figures(images: Tensor, options: Any, seed: int) -> dict[str, Any]:
-    extractor, real = _real(options.images)
-    return generation_metrics(
-        real,
-        features(images, extractor),
-        extractor_name=extractor_name(extractor),
-        resamples=options.resamples,
-        seed=seed,
-    ).to_dict()
 
 
 @functools.cache

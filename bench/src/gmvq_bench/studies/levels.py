@@ -49,7 +49,7 @@ def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any
     """Train one; the error after each level by greedy search, and by a beam."""
     torch.manual_seed(seed)
     train, test = latents(data)
-    layer: Any = _ours() if method == "gm-vq" else _theirs(beam="beam" in method)
+    layer = layer_of(method)
     # Theirs has moving averages alone.
     optimizer = torch.optim.Adam(layer.parameters(), RATE) if method == "gm-vq" else None
     for _ in range(options.steps):
@@ -68,22 +68,13 @@ def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any
         }
 
 
-def _ours() -> ResidualGMVQ:
-    return ResidualGMVQ(DIM, CODES, LEVELS, beam=BEAM, units="latents")
-
-
-def _theirs(*, beam: bool) -> Any:
-    """With what its documentation recommends against codes that nothing uses."""
-    options = {"beam_size": BEAM} if beam else {}
-    cls = peer("vector_quantize_pytorch").ResidualVQ
-    return cls(
-        dim=DIM,
-        codebook_size=CODES,
-        num_quantizers=LEVELS,
-        kmeans_init=True,
-        threshold_ema_dead_code=2,
-        **options,
-    )
+def layer_of(method: str) -> Any:
+    """Ours, or theirs with what its documentation recommends against codes that nothing uses."""
+    if method == "gm-vq":
+        return ResidualGMVQ(DIM, CODES, LEVELS, beam=BEAM, units="latents")
+    settings = {"num_quantizers": LEVELS, "kmeans_init": True, "threshold_ema_dead_code": 2}
+    settings |= {"beam_size": BEAM} if "beam" in method else {}
+    return peer("vector_quantize_pytorch").ResidualVQ(dim=DIM, codebook_size=CODES, **settings)
 
 
 def _codes(layer: Any, x: Tensor, width: int) -> Tensor:

@@ -14,7 +14,7 @@ entropy coded, the histograms of codes and, at each scale, of these answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from gmvq.evaluation.batches import image_batches
 from gmvq.evaluation.metrics import psnr
 from gmvq.models import VQAutoencoder
 from gmvq.models.interface import evaluating
-from gmvq.prior import TokenPrior, fit_prior
+from gmvq.prior import fit_prior
 from gmvq.quantizers.blocks import grown
 from gmvq.quantizers.leaves import divided_blocks, to_leaves
 
@@ -105,7 +105,10 @@ def point(model: VQAutoencoder, images: list[Tensor], spending: dict[str, Any]) 
         answers = _answers(indices, scales)
     metrics = CodebookMetrics(size)
     metrics.update(codes)
-    entropy = sum(asked * _bits_of(yes / asked) for asked, yes in answers if asked)
+    entropy = 0.0
+    for asked, yes in answers:
+        shares = (yes / asked, 1 - yes / asked) if asked else ()
+        entropy -= asked * sum(p * math.log2(p) for p in shares if p > 0)
     mean, tree = float(counts.double().mean()), sum(asked for asked, _ in answers) / len(indices)
     return {
         "codes": mean,
@@ -151,10 +154,6 @@ def _answers(indices: Tensor, scales: int) -> list[tuple[int, int]]:
     return found
 
 
-def _bits_of(share: float) -> float:
-    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)
-
-
 def _batches(run: dict[str, Any], split: str, limit: int) -> Any:
     images = images_of(run, split, augment=split == "train")
     return image_batches(images, batch_size=256, device=torch.device("cpu"), limit=limit)
@@ -168,8 +167,8 @@ def _bits_of_prior(
     def tokens(split: str, limit: int) -> Tensor:
         return torch.cat([model.encode(x, **spending) for x in _batches(run, split, limit)])
 
-    fit: Callable[..., TokenPrior] = fit_prior
-    steps = {"steps": options.prior_steps, "batch_size": 32, "seed": run["seed"], "accelerator": "cpu"}
+    steps: dict[str, Any] = {"steps": options.prior_steps, "batch_size": 32, "seed": run["seed"]}
     scales = getattr(model.quantizer, "scales", 1)
-    prior = fit(tokens("train", options.prior_images), run["codebook_size"], scales=scales, **steps)
+    train = tokens("train", options.prior_images)
+    prior = fit_prior(train, run["codebook_size"], scales=scales, accelerator="cpu", **steps)
     return bits_of_prior(prior, tokens("test", options.limit))

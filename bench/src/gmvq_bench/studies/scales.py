@@ -80,12 +80,9 @@ def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> di
     record = {
         "run": run,
         "validation_mse": validation.mse,
-        "mse": figures.mse,
-        "psnr": figures.psnr,
-        "ssim": figures.ssim,
+        **{name: getattr(figures, name) for name in ("mse", "psnr", "ssim", "usage")},
         "bits": spec.length * math.log2(spec.codebook_size),
         "bits_entropy": sum(entropy),
-        "usage": figures.usage,
         "bits_prior": None,
     }
     if options.prior_steps and seed in options.prior_seeds:
@@ -99,12 +96,8 @@ def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> di
 def _spec(model: Any, indices: Tensor) -> TokenSpec:
     quantizer = model.quantizer
     levels = getattr(quantizer, "index_shape", (1,))[0]
-    return TokenSpec(
-        tuple(indices.shape[1:]),
-        quantizer.codebook_size,
-        levels,
-        pyramid=hasattr(quantizer, "codes_per_item"),
-    )
+    pyramid = hasattr(quantizer, "codes_per_item")
+    return TokenSpec(tuple(indices.shape[1:]), quantizer.codebook_size, levels, pyramid=pyramid)
 
 
 def _bits(codebook_size: int, codes: Tensor) -> float:

@@ -68,17 +68,10 @@ def measure(*, data: str, method: str, seed: int, options: Any) -> dict[str, Any
     downsample = {32: 4, 64: 8}[images.size]
     settings: dict[str, Any] = METHODS[method]
     module = TokenizerModule(downsample=downsample, seed=seed, **settings)
-    trainer = Trainer(
-        max_steps=options.steps,
-        accelerator="cpu",
-        limit_val_batches=0,
-        logger=False,
-        use_distributed_sampler=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, images)
+    unused = ("logger", "use_distributed_sampler", "enable_checkpointing")
+    unused += ("enable_progress_bar", "enable_model_summary")
+    how = {"max_steps": options.steps, "accelerator": "cpu", "limit_val_batches": 0}
+    Trainer(**how, **dict.fromkeys(unused, False)).fit(module, images)
     model, test = module.model.eval(), images.dataset(options.split)
     assert isinstance(test, ImageDataset)
     if seed == options.seeds[0]:
