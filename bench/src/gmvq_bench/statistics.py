@@ -22,16 +22,14 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float | None]:
 
 @dataclass(frozen=True)
 class Paired:
-    """How far a is from b, seed by seed.
+    """How far a is from b over the seeds that both have; what one seed cannot tell is None.
 
-    Args:
-        difference: mean of a - b.
-        half_width: of its 95 % t-interval; None with one seed.
+    Attributes:
+        difference, half_width: mean of a - b, and half of its 95 % t-interval.
         percent: 100 (mean a / mean b - 1).
         percent_interval: 95 %, by Fieller: the ratios r that a paired t test of a - r b does not reject, so it
-            leaves out 0 exactly where p < 0.05. None with one seed, or when the mean of b may be zero.
-        p: of the two-sided paired t test of a = b, not corrected; None with one seed.
-        seeds: that both have.
+            leaves out 0 exactly where p < 0.05. None as well when the mean of b may be zero.
+        p: of the two-sided paired t test of a = b, not corrected.
     """
 
     difference: float

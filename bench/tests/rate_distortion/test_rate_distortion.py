@@ -22,9 +22,8 @@ from gmvq.evaluation.metrics import per_image_ssim
 from gmvq_bench.commands import main
 from gmvq_bench.comparison.train import train_model
 from gmvq_bench.rate_distortion.codecs import QUALITIES, _cut, _mosaic, codec_curve
-from gmvq_bench.rate_distortion.points import Point, Study, describe, encode, measure_point
+from gmvq_bench.rate_distortion.points import Point, Study, describe, encode, measure_point, run_study
 from gmvq_bench.rate_distortion.report import tables
-from gmvq_bench.rate_distortion.sweep import run_study
 
 pytestmark = pytest.mark.xdist_group("rate-distortion")  # one study, on one worker
 
@@ -151,7 +150,7 @@ def test_jpegs_figures_are_those_of_the_file() -> None:
 def test_a_stopped_study_goes_on(
     study: Study, figures: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import gmvq_bench.rate_distortion.sweep as sweep
+    import gmvq_bench.rate_distortion.points as sweep
 
     asked = []
 
@@ -164,15 +163,15 @@ def test_a_stopped_study_goes_on(
     monkeypatch.setattr(sweep, "measure_point", measure)
     points = [Point(8), Point(16)]
     with pytest.raises(KeyboardInterrupt):
-        run_study(study, points, tmp_path, command="x", say=lambda text: None)
-    results = run_study(study, points, tmp_path, command="x", say=lambda text: None)
+        run_study(study, points, tmp_path, command="x", device="cpu", say=lambda text: None)
+    results = run_study(study, points, tmp_path, command="x", device="cpu", say=lambda text: None)
     assert asked == [Point(8), Point(16), Point(16)]
     assert [p["point"]["codebook_size"] for p in results["points"]] == [8, 16]
     assert results == json.loads((tmp_path / "rd.json").read_text())
     (tmp_path / "points").rename(tmp_path / "elsewhere")
     (tmp_path / "points").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="is a symbolic link, through which nothing is written"):
-        run_study(study, [Point(4)], tmp_path, command="x", say=lambda text: None)
+        run_study(study, [Point(4)], tmp_path, command="x", device="cpu", say=lambda text: None)
     text = tables(results)
     assert "2 of 2 points" in text
     assert text.partition("`x`")[0].count("\n| ") == 3

@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
         bad = list_skipped(options.out, [place], strict=options.strict)
         results = _measure(options, argv)
     else:
-        from ..rate_distortion.sweep import KIND
+        from ..rate_distortion.points import KIND
         from ..results import read
 
         if not options.report.is_file():
@@ -41,8 +41,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _measure(options: argparse.Namespace, argv: Sequence[str]) -> dict:
-    from ..rate_distortion.points import Point, Study
-    from ..rate_distortion.sweep import run_study
+    from ..rate_distortion.points import Point, Study, run_study
 
     fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(Study)[:-1]}
     study = Study(**fields, flip=not options.no_flip)

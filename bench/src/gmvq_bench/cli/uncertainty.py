@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gmvq.cli.common import positive, say, tell, tell_skipped
+from gmvq.cli.common import option, positive, say, tell, tell_skipped
 from gmvq.cli.loaded import Loaded, add_data_options, load, open_data, parser_for_model
 
 if TYPE_CHECKING:
@@ -56,20 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         "images of another kind.",
     )
     add_data_options(parser, default="what the model was trained on")
-    parser.add_argument(
-        "--ood",
-        metavar="PATH",
-        help="images of another kind, as --data, or digits (those of scikit-learn, enlarged): also how well each "
-        "score tells them apart",
-    )
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="use only the first N images of either set"
-    )
-    parser.add_argument("--bins", type=positive, default=10, help="quantile bins of log s^2 (default: 10)")
-    parser.add_argument(
-        "--resamples", type=positive, default=200, metavar="N", help="of the bootstrap (default: 200)"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    ood = "images of another kind, as --data, or digits (scikit-learn, enlarged): how well each score tells them apart"
+    option(parser, "--ood", ood, metavar="PATH")
+    option(parser, "--limit", "use only the first N images of either set", positive, metavar="N")
+    option(parser, "--bins", "quantile bins of log s^2", positive, 10)
+    option(parser, "--resamples", "of the bootstrap", positive, 200, metavar="N")
+    option(parser, "--json", "write the figures", metavar="FILE")
     return parser
 
 
@@ -79,13 +71,8 @@ def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
     from ..uncertainty.scores import image_scores
 
     say(images.description)
-    return image_scores(
-        loaded.model,
-        images,
-        likelihood=likelihood_of(loaded.notes),
-        batch_size=options.batch_size,
-        limit=options.limit,
-    )
+    some = {"batch_size": options.batch_size, "limit": options.limit}
+    return image_scores(loaded.model, images, likelihood=likelihood_of(loaded.notes), **some)
 
 
 def _other(options: argparse.Namespace, loaded: Loaded, shape: tuple[int, ...]) -> Any:

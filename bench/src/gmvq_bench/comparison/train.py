@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def _train(model: VQAutoencoder, run: Run, device: torch.device) -> dict[str, li
     quantizer: Any = model.quantizer
     optimizer, schedule = _optimizer(model, run)
     loader = make_loader(_open(run, "train"), batch_size=run["batch_size"], shuffle=True, seed=run["seed"])
-    batches, objective = _endless(loader), _objective(model, run, device)
+    batches, objective = chain.from_iterable(repeat(loader)), _objective(model, run, device)
     curve: dict[str, list[Any]] = {"step": [], "mse": []}
     every, total = max(1, steps // _POINTS), torch.zeros((), device=device)
     for step in range(1, steps + 1):
@@ -140,8 +141,3 @@ def _objective(
 
 def _open(run: Run, split: str) -> Any:
     return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], flip=run["flip"])
-
-
-def _endless(loader: Iterable[Tensor]) -> Iterator[Tensor]:
-    while True:
-        yield from loader

@@ -26,17 +26,10 @@ DecodeLoss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class GradientError:
-    r"""How far single samples g of an estimator lie from the exact gradient e, per image.
+    r"""How far single samples g of an estimator lie from the exact gradient e, (B, P, K), for each of B images.
 
-    Norms are Euclidean in the logits, or with ``metric`` in the parameters behind them.
-
-    Attributes:
-        bias: squared bias \|E g - e\|^2, (B,), without the part that Monte Carlo noise adds; so it may be negative.
-        variance: E \|g - E g\|^2, (B,).
-        exact_norm: \|e\|, (B,).
-        exact: e, (B, P, K).
-        difference: E g - e as estimated, (B, P, K).
-        monte_carlo: variance of that estimate, (B,): what was taken off ``bias``.
+    ``bias`` is the squared \|E g - e\|^2 without ``monte_carlo``, the part that noise adds, so it may be negative;
+    ``difference`` E g - e as estimated. Norms are Euclidean in the logits, or with ``metric`` in the parameters.
     """
 
     bias: Tensor
@@ -90,14 +83,11 @@ def estimator_error(
     *,
     metric: Tensor | None = None,
 ) -> GradientError:
-    """Moments of ``estimator`` about the exact gradient, for a batch of images; use float64.
+    """Moments of ``estimator``, with standard Gumbel noise at tau, about ``exact_gradient``; use float64.
 
-    Args:
-        logits, codebook, decode_loss: of ``exact_gradient``; logits of at least two codes.
-        estimator: with standard Gumbel noise, whatever its schedule says, at ``temperature`` tau.
-        samples: draws of the noise per image, spread over joint codes in proportion to q(c|x), besides two for each.
-        metric: J J^T, (B, P, K, P, K), J the Jacobian of an image's logits with respect to some parameters: norms
-            are then those of the gradient with respect to these. None for the logits themselves.
+    ``samples`` draws of the noise per image are spread over joint codes in proportion to q(c|x), besides two for each.
+    ``metric`` is J J^T, (B, P, K, P, K), J the Jacobian of an image's logits with respect to the parameters whose
+    gradient is meant; None for the logits themselves.
     """
     logits = logits.detach().log_softmax(-1)
     exact = exact_gradient(logits, codebook, decode_loss)[1]

@@ -1,4 +1,4 @@
-"""One point of the curve: a tokenizer with some K and beta, a prior on its tokens, and the bytes that these take.
+"""Points of the curve: a tokenizer with some K and beta, a prior on its tokens, and the bytes that these take.
 
 Rates are in bits per pixel (a pixel is one place, whatever its channels), P positions on n pixels:
 
@@ -13,8 +13,12 @@ Rates are in bits per pixel (a pixel is one place, whatever its channels), P pos
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,14 +28,20 @@ from gmvq.data import open_images
 from gmvq.errors import check_choice, check_positive, check_size
 from gmvq.evaluation import Evaluation, evaluate
 from gmvq.evaluation.batches import image_batches
+from gmvq.files import inside, remove_leftovers, write_json
 from gmvq.models.interface import device_of
 from gmvq.objectives import GaussianLikelihood
 from gmvq.prior import TokenPrior, compress, decompress, fit_prior
 from gmvq.prior.coding import payload_bits
 
+from ..comparison.methods import build_quantizer
 from ..comparison.suite import Method, Run, Setting, Suite
 from ..comparison.train import train_model
-from .codecs import most_images
+from ..results import environment, read
+from .codecs import QUALITIES, codec_curve, most_images
+
+KIND = "gmvq rd"
+_POINT = "gmvq rd point"
 
 _SAMPLES = 8  # of the importance-weighted bound
 
@@ -184,3 +194,56 @@ def _best_prior(tokens: Tensor, study: Study, point: Point, device: str) -> tupl
             found[number] = bits_of_prior(fit_prior(seen, point.codebook_size, steps=number, **options), held)
         steps = min(found, key=lambda number: found[number])
     return fit_prior(tokens, point.codebook_size, steps=steps, **options).to(device), steps
+
+
+def run_study(
+    study: Study,
+    points: Sequence[Point],
+    out: Path,
+    *,
+    command: str,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure all points and the codecs; write ``out/rd.json`` and return what is in it.
+
+    Finished points in ``out/points`` are kept and not measured again; ``say`` is told about every one.
+    """
+    for place in (out, out / "points"):
+        remove_leftovers(place)
+    images = study.test_images()
+    curves = {codec: codec_curve(images, codec) for codec in QUALITIES}
+    found = []
+    for number, point in enumerate(points, 1):
+        file = inside(out, "points", f"{_key(study, point)}.json")
+        if file.is_file():
+            figures = read(file, _POINT)["figures"]
+        else:
+            figures = measure_point(study, point, device)
+            write_json(file, {"kind": _POINT, "study": asdict(study), "figures": figures})
+        found.append(figures)
+        beta = "default beta" if point.beta is None else f"beta {point.beta:g}"
+        rates = [f"{figures['rates'][name]:.4f} {name}" for name in ("entropy", "prior", "coded")]
+        say(
+            f"[{number}/{len(points)}] K {point.codebook_size}, {beta}, seed {point.seed}: "
+            f"PSNR {figures['psnr']:.2f} dB, bits per pixel: {', '.join(rates)}"
+        )
+    results = {
+        "kind": KIND,
+        "command": command,
+        "study": asdict(study),
+        "data": study.open("test").description,
+        "environment": environment(torch.device(device)),
+        "points": found,
+        "codecs": curves,
+        "images": len(images),
+    }
+    write_json(out / "rd.json", results)
+    return results
+
+
+def _key(study: Study, point: Point) -> str:
+    """Digest of what a point's figures depend on, the layer's defaults of today included."""
+    quantizer: Any = build_quantizer(describe(study, point))
+    text = json.dumps([asdict(study), asdict(point), quantizer.to_config()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -92,14 +92,8 @@ def bandwidth(device: torch.device, megabytes: int = 256, repetitions: int = 5) 
 
 
 def bytes_to_move(case: Case) -> int:
-    """Bytes that a step reads and writes at least: latents, codebook, outputs, and in training gradients.
-
-    ==========  ==========================================================================
-    search      latents and codebook in, indices out
-    forward     the same, and quantized latents out
-    eval        the same
-    train       also the gradient of the quantized latents in, of latents and codebook out
-    ==========  ==========================================================================
+    """Bytes that a step reads and writes at least: latents and codebook in, indices out; but for a search, quantized
+    latents out; in training the gradient of these in, of latents and codebook out.
     """
     rows = case.n * case.d * torch.empty(0, dtype=DTYPES[case.dtype]).element_size()
     codebook, indices = 4 * case.k * case.d, 8 * case.n

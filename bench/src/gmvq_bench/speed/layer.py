@@ -26,12 +26,8 @@ SMALL = 1e-3
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may take.
-
-    Attributes:
-        memory: bytes; a contestant whose estimate is above takes no part.
-        seconds: of the repetitions of one case, beyond the first three.
-        cpu_time: measure the CPU time of the process, which other work of the machine changes less, not the wall time.
+    """Bytes, above which a contestant takes no part by its estimate; seconds of the repetitions of one case, beyond the
+    first three; and whether to measure CPU time, which other work of the machine changes less, not the wall time.
     """
 
     memory: float
@@ -88,7 +84,9 @@ def run(
         with _number_type(entry.case):
             measured = measure(entry, limits, best)
         results.add(measured)
-        say(f"[{number}/{len(entries)}] {_line(measured)}")
+        rows = measured["contestants"].items()
+        times = [f"{name} {row['median_ms']:.1f} ms" for name, row in rows if "median_ms" in row]
+        say(f"[{number}/{len(entries)}] {entry.case.name}: {', '.join(times)}")
     return results.data
 
 
@@ -236,11 +234,3 @@ def _identity(case: Case, latents: Tensor, calls: dict[str, Call]) -> dict[str, 
         mine, other = ((z[rows] - codes[index[rows]]).square().sum(-1) for index in (ours, theirs))
         report[name] = {"differing": len(rows), "theirs_closer": int((other < mine).sum())}
     return report
-
-
-def _line(case: dict[str, Any]) -> str:
-    """A case as one line of progress."""
-    parts = [
-        f"{name} {row['median_ms']:.1f} ms" for name, row in case["contestants"].items() if "median_ms" in row
-    ]
-    return f"{case['name']}: {', '.join(parts)}"

@@ -48,13 +48,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a call adds to its inputs.
-
-    Attributes:
-        peak: the most that was allocated at once, beyond what was allocated before the call.
-        kept: what is still allocated when the call has returned: outputs and gradients.
-        transient: the most that was allocated at once of what does not stay. From single allocations on a CPU;
-            peak - kept on an accelerator.
+    """Bytes that a call adds to its inputs: the most at once; what stays when it has returned, outputs and gradients;
+    the most at once of what does not stay, from single allocations on a CPU, peak - kept on an accelerator.
     """
 
     peak: int
