@@ -13,11 +13,8 @@ _WIDTHS = {"conv": 64, "conv-large": 128}
 def build_pair(name: str, channels: int, dim: int, downsample: int) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder of a name.
 
-    Args:
-        name: ``conv`` or ``conv-large``: strided convolutions, GroupNorm and ReLU, no path from patch to latent beside
-            them; ``published``: of the paper's source; else of ``gmvq.models.build_networks``, which have such a path.
-        channels, dim: of images and of latents.
-        downsample: pixels per latent position along each axis; a power of two, and 4 for ``published``.
+    ``conv`` and ``conv-large``: strided convolutions, GroupNorm and ReLU, no path from patch to latent beside them;
+    ``published``: of the paper's source; else of ``gmvq.models.build_networks``, which have such a path.
 
     Raises:
         ValueError: an unknown name, or a size that the network does not have.

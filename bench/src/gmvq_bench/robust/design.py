@@ -140,9 +140,15 @@ def _draw(seed: int, number: int) -> Setting:
     least = 4.0 if number not in _LONG else 20.0
     most = random.uniform(*_SECONDS) if number not in _LONG else _MOST
     setting = _recipe(seed, number, random)
+    sizes = (512, 1024, 2048) if setting.network == "sound" else (16, 32, 32, 32)
     while True:
         for _ in range(_TRIES):
-            setting = _sized(setting, random)
+            setting = replace(
+                setting,
+                width=random.choice((32, 48, 64)),
+                size=random.choice(sizes),
+                batch=random.choice((4, 8, 16, 32, 64, 128)),
+            )
             enough = setting.batch * setting.positions >= setting.codebook_size
             if enough and least <= seconds(setting) <= most:
                 return setting
@@ -179,16 +185,6 @@ def _recipe(seed: int, number: int, random: Random) -> Setting:
         lr=float(f"{math.exp(random.uniform(math.log(3e-4), math.log(4e-3))):.2g}"),
         optimizer=optimizer,
         loss=random.choices(LOSSES, (6, 0, 2, 2) if optimizer == "sgd" else (6, 2, 1, 2))[0],
-    )
-
-
-def _sized(setting: Setting, random: Random) -> Setting:
-    sound = setting.network == "sound"
-    return replace(
-        setting,
-        width=random.choice((32, 48, 64)),
-        size=random.choice((512, 1024, 2048)) if sound else random.choice((16, 32, 32, 32)),
-        batch=random.choice((4, 8, 16, 32, 64, 128)),
     )
 
 

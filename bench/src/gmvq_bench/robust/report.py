@@ -74,8 +74,8 @@ def render(results: dict[str, Any]) -> str:
     ours, methods = ([name for name in names if name in there] for names in (OURS, (*METHODS, *ABLATIONS)))
     number = {name: setting["number"] for name, setting in results["settings"].items()}
     parities = {
-        "even": [name for name in number if number[name] % 2 == 0],
-        "odd": [name for name in number if number[name] % 2],
+        parity: [name for name in number if number[name] % 2 == rest]
+        for rest, parity in enumerate(("even", "odd"))
     }
     lines = [
         [one, group, parity, *summary(fought)]

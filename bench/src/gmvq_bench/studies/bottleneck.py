@@ -24,12 +24,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor, nn
 
-from gmvq.evaluation import CodebookMetrics, reconstruction_metrics
+from gmvq.evaluation import reconstruction_metrics
 from gmvq.evaluation.batches import check_codes, image_batches
 from gmvq.models.interface import device_of, evaluating
 
 from ..comparison.train import train_model
-from .records import cells_of, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_histogram, cells_of, images_of, make_records, study_parser, tuned_run
 
 SUITE, SETTING = "fashion_mnist", "fashion_mnist-k256"
 METHODS = ("gm-vq", "gm-vq, D = 16", "vq-ema-replace, relative", "cvq", "vq-ema-replace")
@@ -58,15 +58,12 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     """Train one model and measure it; for the pixels any model does."""
     pixels = method == PIXELS
     run = tuned_run(SUITE, SETTING, METHODS[0] if pixels else method, max(seed, 0), options.steps)
-    model = train_model(run)
+    model, size = train_model(run), run["codebook_size"]
     images = images_of(run, "test")
     train = encode_labelled(model, images_of(run, "train"), limit=options.train)
     test = encode_labelled(model, images, limit=options.test)
     if pixels:
         return {"probe": probe_pixels(train, test)}
-    codes = CodebookMetrics(run["codebook_size"])
-    codes.update(test.indices)
-    positions, entropy = test.indices.shape[1], codes.compute()["code_entropy"]
     rfid = None
     if seed in options.fid_seeds:
         wanted = {"batch_size": 256, "limit": options.fid, "resamples": options.resamples}
@@ -74,10 +71,9 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     return {
         "run": run,
         "features": train.latents.shape[1],
-        "bits": positions * math.log2(run["codebook_size"]),
-        "code_entropy": entropy,
-        "bits_entropy": positions * entropy / math.log(2),
-        "probe": probe(train, test, run["codebook_size"]),
+        "bits": test.indices.shape[1] * math.log2(size),
+        "bits_entropy": bits_of_histogram(size, test.indices),
+        "probe": probe(train, test, size),
         "rfid": rfid,
     }
 

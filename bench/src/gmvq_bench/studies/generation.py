@@ -11,7 +11,6 @@ drawn around the codewords (``noise``), codes from the mixture without a prior (
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from gmvq.prior import decode, fit_prior, mixture_indices
 
 from ..comparison.train import train_model
 from ..rate_distortion.points import bits_of_prior, encode
-from .records import cells_of, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_histogram, cells_of, images_of, make_records, study_parser, tuned_run
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
 SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"
@@ -57,8 +56,6 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     fitted = {"steps": options.prior_steps, "size": options.prior_size, "accelerator": "cpu"}
     kind = "masked" if method == MASKED else "causal"
     prior = fit_prior(tokens, codes, **fitted, seed=seed, kind=kind)
-    share = torch.bincount(held.flatten(), minlength=codes).double() / held.numel()
-    entropy = float(torch.special.entr(share).sum()) * held[0].numel()
     indices = prior.sample(options.images, seed=seed)
     kinds = {"prior": decode(model, indices)}
     if method != MASKED:
@@ -71,7 +68,10 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     extractor, real = _real(options.images)
     how = {"extractor_name": extractor_name(extractor), "resamples": options.resamples, "seed": seed}
     return {
-        "bits_per_image": {"prior": bits_of_prior(prior, held), "entropy": entropy / math.log(2)},
+        "bits_per_image": {
+            "prior": bits_of_prior(prior, held),
+            "entropy": bits_of_histogram(codes, held.flatten(1)),
+        },
         "samples": {
             kind: generation_metrics(real, features(images, extractor), **how).to_dict()
             for kind, images in kinds.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gmvq.cli.common import Parser, parser_of, positive
 from gmvq.data import ImageDataset, open_images
+from gmvq.evaluation import CodebookMetrics
 from gmvq.files import write_json
 
 from ..comparison.execute import chosen
@@ -43,6 +46,13 @@ def tuned_run(suite_name: str, setting: str, method: str, seed: int, steps: int 
 def images_of(run: Run, split: str, *, augment: bool = False) -> ImageDataset:
     """A split of the data of a run."""
     return open_images(run["data"], split=split, size=run["size"], channels=run["channels"], augment=augment)
+
+
+def bits_of_histogram(codebook_size: int, codes: Tensor) -> float:
+    """Bits of the codes (N, P) of an image by their histogram."""
+    metrics = CodebookMetrics(codebook_size)
+    metrics.update(codes)
+    return codes.shape[1] * metrics.compute()["code_entropy"] / math.log(2)
 
 
 def study_parser(name: str, description: str, methods: Sequence[str], seeds: Sequence[int]) -> Parser:

@@ -17,13 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
-from gmvq.evaluation import CodebookMetrics, evaluate
+from gmvq.evaluation import evaluate
 from gmvq.prior import TokenSpec, fit_prior
 from gmvq.quantizers.blocks import scale_places
 
 from ..comparison.train import train_model
 from ..rate_distortion.points import bits_of_prior, encode
-from .records import cells_of, images_of, make_records, study_parser, tuned_run
+from .records import bits_of_histogram, cells_of, images_of, make_records, study_parser, tuned_run
 
 #: data -> suite and setting of the tuned run.
 DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
@@ -76,7 +76,10 @@ def measure(*, data: str, method: str, seed: int, lr: float, options: Any) -> di
     test = encode(model, images, limit=options.limit)
     spec = _spec(model, test)
     codes = spec.codes(test)
-    entropy = [_bits(spec.codebook_size, codes[:, spec.levels_of == level]) for level in range(spec.levels)]
+    entropy = [
+        bits_of_histogram(spec.codebook_size, codes[:, spec.levels_of == level])
+        for level in range(spec.levels)
+    ]
     record = {
         "run": run,
         "validation_mse": validation.mse,
@@ -98,10 +101,3 @@ def _spec(model: Any, indices: Tensor) -> TokenSpec:
     levels = getattr(quantizer, "index_shape", (1,))[0]
     pyramid = hasattr(quantizer, "codes_per_item")
     return TokenSpec(tuple(indices.shape[1:]), quantizer.codebook_size, levels, pyramid=pyramid)
-
-
-def _bits(codebook_size: int, codes: Tensor) -> float:
-    """Bits of the codes (N, P) of an image by their histogram."""
-    metrics = CodebookMetrics(codebook_size)
-    metrics.update(codes)
-    return codes.shape[1] * metrics.compute()["code_entropy"] / math.log(2)

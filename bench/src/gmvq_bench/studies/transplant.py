@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from gmvq.data import open_images
-from gmvq.functional.divergences import perplexity
 from gmvq.models import VQAutoencoder, build_networks
-from gmvq.models.interface import evaluating
 
+from ..comparison.measure import measure_validation
 from ..comparison.methods import build_quantizer
 from .records import cells_of, make_records, study_parser
 
@@ -57,7 +56,7 @@ def measure(*, method: str, decoder: str, seed: int, options: Any) -> dict[str, 
     model = VQAutoencoder(encoder.requires_grad_(False), quantizer, decoder_net)
     start(model, seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-    points = {0: errors(model, options.codes)}
+    points = {0: measure_validation(model, images("test"))}
     for step, x in zip(range(POINTS[-1]), batches(seed + 1, options.batch), strict=False):
         if method == "gm-vq":
             quantizer.set_progress(step / POINTS[-1])
@@ -72,7 +71,7 @@ def measure(*, method: str, decoder: str, seed: int, options: Any) -> dict[str, 
                 parameter.grad = None
         optimizer.step()
         if step + 1 in POINTS:
-            points[step + 1] = errors(model, options.codes)
+            points[step + 1] = measure_validation(model, images("test"))
     return {"continuous": continuous["mse"], "points": points}
 
 
@@ -111,13 +110,3 @@ def batches(seed: int, size: int) -> Iterator[Tensor]:
 def images(split: str) -> Tensor:
     found = open_images("photos", split=split, size=32, augment=False)
     return torch.stack([found[i] for i in range(len(found))])
-
-
-def errors(model: Any, codes: int) -> dict[str, float]:
-    """Test error, and perplexity and usage of the codes."""
-    with evaluating(model):
-        outs = [model(x) for x in images("test").split(64)]
-    mse = (torch.cat([out.reconstruction for out in outs]).clamp(0, 1) - images("test")).square().mean()
-    counts = torch.cat([out.quantizer.indices for out in outs]).flatten().bincount(minlength=codes)
-    usage = (counts > 0).float().mean()
-    return {"mse": float(mse), "perplexity": float(perplexity(counts)), "usage": float(usage)}

@@ -121,14 +121,8 @@ def bootstrap(statistic: Callable[..., float], sizes: list[int], drawn: tuple[in
             warnings.simplefilter("ignore")
             return statistic(*(n.astype(int) for n in numbers))
 
-    found = stats.bootstrap(
-        sets,
-        of,
-        n_resamples=drawn[0],
-        vectorized=False,
-        method="percentile",
-        rng=np.random.default_rng(drawn[1]),
-    ).bootstrap_distribution
+    how: Any = {"n_resamples": drawn[0], "vectorized": False, "method": "percentile"}
+    found = stats.bootstrap(sets, of, rng=np.random.default_rng(drawn[1]), **how).bootstrap_distribution
     low, high = np.nanquantile(found, [0.025, 0.975]) if np.isfinite(found).any() else (np.nan, np.nan)
     return Estimate(of(*sets), float(low), float(high))
 
