@@ -127,7 +127,7 @@ def test_what_cannot_be_measured_is_named(plain_tokenizer, dataset) -> None:
 
 def test_digits_have_the_size_and_channels_asked_for() -> None:
     pytest.importorskip("sklearn")
-    from gmvq_bench.uncertainty.digits import Digits
+    from gmvq_bench.uncertainty.scores import Digits
 
     digits = Digits(28, 3)
     assert len(digits) == 1797

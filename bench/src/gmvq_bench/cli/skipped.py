@@ -7,6 +7,7 @@ done. So all items are read once before. In the place of a bad one the runs show
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,25 +23,18 @@ def list_skipped(out: Path, places: Iterable[Place], *, strict: bool) -> int:
     Built-in data and those of the Hub are not looked at. ``strict`` raises SkippedItemError at the first bad item.
     Returns how many there are.
     """
+    from gmvq.data import open_images
     from gmvq.data.skipping import write_skipped
 
     here = [place for place in dict.fromkeys(places) if Path(place[0]).exists()]
-    found = [one for place in here for one in _unreadable(*place, strict)]
-    if found:
-        out.mkdir(parents=True, exist_ok=True)
-    return write_skipped(out, ", ".join(dict.fromkeys(data for data, _, _ in here)), found)
-
-
-def _unreadable(data: str, size: int, channels: int, strict: bool) -> list[tuple[str, str]]:
-    """The items of all splits that are left out, each with the reason."""
-    from gmvq.data import open_images
-
     found: list[tuple[str, str]] = []
-    for split in ("train", "validation", "test"):
+    for (data, size, channels), split in itertools.product(here, ("train", "validation", "test")):
         images = open_images(data, split=split, size=size, channels=channels, augment=False)
         images.watch.strict = strict
         images.watch.look(images.skipped)
         for start in range(0, len(images), _TOGETHER):
             images.__getitems__(range(start, min(start + _TOGETHER, len(images))))
         found += images.skipped
-    return found
+    if found:
+        out.mkdir(parents=True, exist_ok=True)
+    return write_skipped(out, ", ".join(dict.fromkeys(data for data, _, _ in here)), found)

@@ -78,7 +78,7 @@ def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
 def _other(options: argparse.Namespace, loaded: Loaded, shape: tuple[int, ...]) -> Any:
     """The images of --ood, in the size and channels of the others; their own test split where they have one."""
     if options.ood == _DIGITS:
-        from ..uncertainty.digits import Digits
+        from ..uncertainty.scores import Digits
 
         if len(shape) != 3:
             raise ValueError("--ood digits are images, and the model is of signals; give --ood PATH")

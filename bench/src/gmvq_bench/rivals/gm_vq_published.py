@@ -32,8 +32,6 @@ class PublishedGMVQ(AnnealedQuantizer):
 
     Args:
         codebook_size: K; codewords start standard normal.
-        temperature: tau while ``set_progress`` was never called.
-        final_temperature: tau at the end of training.
         sigma: see there.
         beta: weight of the aggregated categorical KL; more than 1 is the paper's "+ Entropy".
     """

@@ -31,7 +31,6 @@ class GumbelVQ(AnnealedQuantizer):
         codebook_size: K.
         kl_weight: lambda, in units of a mean squared error per nat.
         straight_through: a one-hot sample forward; False: the relaxed one (the dVAE).
-        temperature: tau while ``set_progress`` was never called.
         final_temperature: tau at the end of training, reached exponentially from 1.
     """
 

@@ -65,10 +65,6 @@ class LearnableGeometricVQ(AnnealedQuantizer):
         peak = 1.0 - weights.square().sum(-1).mean()
         uneven = self.codebook_size * usage.square().sum()
         loss = F.mse_loss(quantized, z) + self.peak_weight * peak + self.usage_weight * uneven
-        terms = {
-            "conditional_entropy": entropy(weights).mean(),
-            "peak": peak,
-            "uneven": uneven,
-            "temperature": self.temperature,
-        }
+        terms = {"conditional_entropy": entropy(weights).mean(), "peak": peak, "uneven": uneven}
+        terms["temperature"] = self.temperature
         return Step(quantized, indices, loss, terms)

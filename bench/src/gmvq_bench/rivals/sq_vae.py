@@ -35,8 +35,6 @@ class GaussianSQ(AnnealedQuantizer):
 
     Args:
         codebook_size: K; codewords start standard normal, as published.
-        temperature: tau while ``set_progress`` was never called.
-        final_temperature: tau at the end of training.
         initial_variance: s^2 at the start. At 0.1, for latents with a spread of 0.1 to 0.5, most codes are lost;
             from 1 to 5 little changes.
     """
@@ -66,9 +64,6 @@ class GaussianSQ(AnnealedQuantizer):
         quantized = weights @ codebook
         conditional_entropy = entropy_from_logits(logits).mean()
         nats = weight * (rows - quantized).square().sum(-1).mean() - conditional_entropy
-        terms = {
-            "conditional_entropy": conditional_entropy,
-            "variance": self.log_variance.exp(),
-            "temperature": self.temperature,
-        }
+        terms = {"conditional_entropy": conditional_entropy, "variance": self.log_variance.exp()}
+        terms["temperature"] = self.temperature
         return Step(quantized, logits.argmax(-1), nats, terms)

@@ -130,23 +130,13 @@ def _mlp(setting: Setting) -> Parts:
     """The same MLP on every patch: no patch knows of another."""
     patch, width = setting.downsample, 4 * setting.width
     values = setting.channels * patch * patch
+
+    def layers(inputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, width, 1), nn.GELU(), nn.Conv2d(width, width, 1), nn.GELU()]
+
     last = nn.Conv2d(width, setting.dim, 1)
-    encoder = nn.Sequential(
-        nn.PixelUnshuffle(patch),
-        nn.Conv2d(values, width, 1),
-        nn.GELU(),
-        nn.Conv2d(width, width, 1),
-        nn.GELU(),
-        last,
-    )
-    decoder = nn.Sequential(
-        nn.Conv2d(setting.dim, width, 1),
-        nn.GELU(),
-        nn.Conv2d(width, width, 1),
-        nn.GELU(),
-        nn.Conv2d(width, values, 1),
-        nn.PixelShuffle(patch),
-    )
+    encoder = nn.Sequential(nn.PixelUnshuffle(patch), *layers(values), last)
+    decoder = nn.Sequential(*layers(setting.dim), nn.Conv2d(width, values, 1), nn.PixelShuffle(patch))
     return encoder, last, decoder
 
 

@@ -1,7 +1,5 @@
 """How much of the class of a picture survives the bottleneck: GM-VQ beside its best rivals, at equal rate.
 
-    OMP_NUM_THREADS=1 gmvq study bottleneck
-
 The runs of fashion_mnist-k256 of ``gmvq compare``, with the options chosen there: one network, 400 steps, K = 256 and
 P = 49 positions for all, so P log2 K = 392 bits an image. Linear probes and neighbours on the labels of Fashion-MNIST,
 fitted to images of the train split and tested on the first of the test split; and rFID by the packaged extractor.

@@ -1,7 +1,5 @@
 """What docs/codes.md promises, beside what one would do without it.
 
-    OMP_NUM_THREADS=1 gmvq study codes
-
 ``access``: CPU time and memory of the five likeliest codes, and of a cross-entropy on given codes with its gradient,
 beside ``VectorQuantize``. ``resize``: a codebook of 256 codes, trained in a network on photographs, at other sizes: the
 error that the codes leave of latents of the test split, beside k-means anew, and beside a change by hand (grown: codes

@@ -1,7 +1,5 @@
 """Trained modules of vector-quantize-pytorch beside what ``from_vector_quantize`` makes of them: a million latents.
 
-    OMP_NUM_THREADS=1 gmvq study convert
-
 Where a single codebook is searched, positions that differ are decided by distances in float64. The time is that of
 eval on all latents, in batches.
 """

@@ -1,7 +1,5 @@
 """Samples from GM-VQ's tokens and from its best rival's: the same networks, prior and budget, with seeds.
 
-    OMP_NUM_THREADS=1 gmvq study generation
-
 Tokenizers as in ``gmvq compare`` (fashion_mnist-k256, each with the rate and weights chosen there), a causal prior
 without labels on the tokens of the training images, samples at temperature 1 against test images. GM-VQ also with an
 estimator whose temperature ends at 0.1 (chosen by the KID of validation images, docs/experiments.md); there also z

@@ -1,7 +1,4 @@
-"""The error of the gradient estimators, with and without the aggregated KL (``gradients.study``): about five minutes.
-
-OMP_NUM_THREADS=1 gmvq study gradients
-"""
+"""The error of the gradient estimators, with and without the aggregated KL (``gradients.study``): five minutes."""
 
 from __future__ import annotations
 

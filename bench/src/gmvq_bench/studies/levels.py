@@ -1,7 +1,5 @@
 """Eight residual levels beside ``ResidualVQ``: the error that every level leaves, on three data sets.
 
-    OMP_NUM_THREADS=1 gmvq study levels
-
 Latents are the first 8 principal components of patches of 4 x 4 pixels, divided by the deviation of the first; the
 quantizers alone are trained, on the same batches: with Adam on mean squared error plus its own loss where one has
 parameters. What a level leaves is the mean squared error of the test split's latents, read from the levels up to it.

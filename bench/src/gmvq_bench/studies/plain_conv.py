@@ -1,7 +1,5 @@
 """A plain convolutional network, without normalisation and without a path from patch to latent: the best of four rates.
 
-    OMP_NUM_THREADS=1 gmvq study plain_conv
-
 For every method the same rates of Adam, 600 steps, one validation seed; then three seeds at the best of them, for 600
 and for 3,000 steps, on the test split. ``-dressed`` rivals start as our layer does (``rivals.base.dress``).
 """

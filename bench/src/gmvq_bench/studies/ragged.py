@@ -1,7 +1,5 @@
 """Codes for blocks and positions beside a code for every position: bits at equal PSNR.
 
-    OMP_NUM_THREADS=1 gmvq study ragged
-
 Networks, data and order are those of GM-VQ's tuned run of ``gmvq compare`` at K = 256 on photographs. The fixed grid is
 trained at several K, and with half the positions along each axis; ``RaggedGMVQ`` once at each of its K, and measured at
 several distortions and budgets, and with one error for all images: the lambda of each image is the largest that leaves

@@ -1,4 +1,7 @@
-"""What the studies share: tuned runs of ``gmvq compare``, and records in one file that are made once."""
+"""What the studies share: tuned runs of ``gmvq compare``, and records in one file that are made once.
+
+``OMP_NUM_THREADS=1 gmvq study NAME``, in a clone, makes those that are missing.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """A pyramid of three scales beside a single scale and two residual levels, at equal rate.
 
-    OMP_NUM_THREADS=1 gmvq study scales
-
 Networks, data and order are those of GM-VQ's tuned runs of ``gmvq compare`` at K = 256; every method has the same grid
 of learning rates, of which the validation split chooses. With P positions and L codes in a pyramid of K = 256, the
 single scale has K = 256^(L/P) codes, and each of two residual levels the root of that: all spend L log2 256 bits on an

@@ -1,7 +1,5 @@
 """The perceptual and adversarial stage against the bound alone, at the same number of steps.
 
-    OMP_NUM_THREADS=1 gmvq study stage
-
 KID by EfficientNet-Lite2, which the stage is not trained on (it has Lite0), of the reconstructions of the test split
 against its images (pairs), and rFID by the same, both also by Lite0; MSE and perplexity. Whole test photographs as the
 models of the first seed make them stand side by side in docs/figures/stage.webp.

@@ -1,7 +1,5 @@
 """Codes in a trained autoencoder: its error without codes, with GM-VQ and with EMA VQ in the same place.
 
-    OMP_NUM_THREADS=1 gmvq study transplant
-
 An autoencoder of photographs is trained without codes. Then its encoder stands still, both quantizers start by k-means
 on the same latents, and train on mean squared error plus their own loss, with Adam at one constant rate: with the
 decoder ``frozen``, ``adapted`` from the first step on, or ``later``, from step 100 on.

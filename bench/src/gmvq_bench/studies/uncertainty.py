@@ -1,7 +1,5 @@
 """Does the adaptive variance know where GM-VQ errs, and which images are new to it? Trained anew for each seed.
 
-    OMP_NUM_THREADS=1 gmvq study uncertainty
-
 GM-VQ as in ``gmvq compare`` (the runs of fashion_mnist-k256 and photos32-k256, with the learning rate chosen there):
 Fashion-MNIST against enlarged digits, photographs against emoji. Beside it GM-VQ in 16 dimensions, as its rivals are,
 and the best of them, by the distance of its latents to their codewords. The likelihood's scale is that of images of the
@@ -18,9 +16,8 @@ from gmvq.data import open_images
 
 from ..comparison.train import train_model
 from ..rate_distortion.points import likelihood_of
-from ..uncertainty.digits import Digits
 from ..uncertainty.measure import measure_uncertainty
-from ..uncertainty.scores import image_scores
+from ..uncertainty.scores import Digits, image_scores
 from .records import cells_of, images_of, make_records, study_parser, tuned_run
 
 #: Setting -> its suite, and the images that are new to its models.

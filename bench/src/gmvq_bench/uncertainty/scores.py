@@ -1,4 +1,4 @@
-"""What a tokenizer says of each image, and of each latent position, about how sure it is; and the error it makes."""
+"""How sure a tokenizer is of each image and latent position, and the error it makes; images that it has never seen."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from gmvq.errors import check_choice, check_positive
 from gmvq.evaluation.batches import Images, check_codes, description_of, image_batches
 from gmvq.evaluation.evaluate import latents_of
 from gmvq.evaluation.metrics import per_image_mse
@@ -146,3 +149,26 @@ def _cells(values: Tensor, grid: torch.Size) -> Tensor:
             f"of {tuple(grid)}"
         )
     return pools[len(grid)](values, list(grid) if len(grid) > 1 else grid[0])
+
+
+class Digits(Dataset[Tensor]):
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, as images (channels, size, size) in [0, 1].
+
+    They are enlarged bilinearly, so they are smoother than pictures taken at that size: what tells them apart may be
+    that, and not what they show.
+    """
+
+    def __init__(self, size: int, channels: int) -> None:
+        check_positive("size", size)
+        check_choice("channels", str(channels), ("1", "3"))
+        found: Any = load_digits()
+        images = torch.from_numpy(found.images).float()[:, None] / 16.0
+        images = F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+        self._images = images.expand(-1, channels, -1, -1)
+        self.description = f"digits of scikit-learn, 8x8 enlarged to {size}x{size}: {len(self)} images"
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._images[index]
