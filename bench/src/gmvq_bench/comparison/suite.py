@@ -116,7 +116,7 @@ class Suite:
 
     Args:
         name, description: for files and the report.
-        settings, methods: by name.
+        settings, methods: by name; in YAML ``methods`` may name another suite of the package, whose they are.
         seeds: of the final runs.
         tuning_seed: of the runs that choose from a grid; none of ``seeds``.
         ours: the method that is compared with every other.
@@ -232,6 +232,8 @@ def suite_from_dict(data: Any, where: str) -> Suite:
         ValueError: a field is missing, unknown or out of range.
     """
     data = dict(_mapping(data, f"suite {where}"))
+    if data.get("methods") in suite_names():
+        data["methods"] = yaml.safe_load(read_text(_SUITES / f"{data['methods']}.yaml"))["methods"]
     for part, kind in (("settings", Setting), ("methods", Method)):
         found = _mapping(data.get(part, {}), part)
         data[part] = {name: _build(kind, value, f"{part[:-1]} {name}") for name, value in found.items()}

@@ -16,6 +16,7 @@ from ..comparison.runs import complete, figures, finals, is_rival
 from ..markdown import table
 from ..robust.methods import DRESSED, PUBLISHED
 from ..robust.report import duels, geometric_mean, scores
+from ..statistics import mean_interval
 
 _HEAD = "compared in|settings|seeds|MSE over the best rival's|worst|above it in|perplexity over its"
 #: Suites with a line of their own; all others are of our own networks.
@@ -74,9 +75,8 @@ def _cells(pairs: list[_Pair], seeds: int) -> list[str]:
 
 def _robust(results: dict[str, Any], rivals: Iterable[str]) -> tuple[list[_Pair], list[_Pair]]:
     """The even and the odd settings against the best of the rivals."""
-    figures_ = scores(results)
     parts: tuple[list[_Pair], list[_Pair]] = ([], [])
-    fought: Any = duels(figures_, "gm-vq", rivals, results["settings"])
+    fought: Any = duels(scores(results), "gm-vq", rivals, results["settings"])
     for setting, row in fought.iterrows():
         number = results["settings"][setting]["number"]
         parts[number % 2].append((float(row["ratio"]), float(row["perplexity_ratio"])))
@@ -112,10 +112,8 @@ def _suite(results: dict[str, Any], setting: str) -> _Pair | None:
     rivals = [name for name in ranking(suite, runs) if is_rival(suite, name) and complete(suite, runs[name])]
     if not rivals or not runs.get(ours):
         return None
-    pairs = [[_mean(runs[name], figure) for name in (ours, rivals[0])] for figure in ("mse", "perplexity")]
-    return pairs[0][0] / pairs[0][1], pairs[1][0] / pairs[1][1]
-
-
-def _mean(runs: Any, figure: str) -> float:
-    values = figures(runs, figure).values()
-    return sum(values) / len(values)
+    ratios = []
+    for figure in ("mse", "perplexity"):
+        mine, theirs = (mean_interval(figures(runs[n], figure).values())[0] for n in (ours, rivals[0]))
+        ratios.append(mine / theirs)
+    return ratios[0], ratios[1]

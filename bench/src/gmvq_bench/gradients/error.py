@@ -49,9 +49,9 @@ class GradientError:
         return torch.where(squared == 0, 0.0, squared / self.exact_norm.square())
 
 
-def joint_codes(positions: int, codes: int, device: torch.device | None = None) -> Tensor:
+def joint_codes(positions: int, codes: int) -> Tensor:
     """All K^P joint codes, (K^P, P)."""
-    return torch.cartesian_prod(*[torch.arange(codes, device=device)] * positions).reshape(-1, positions)
+    return torch.cartesian_prod(*[torch.arange(codes)] * positions).reshape(-1, positions)
 
 
 def exact_gradient(logits: Tensor, codebook: Tensor, decode_loss: DecodeLoss) -> tuple[Tensor, Tensor]:
@@ -60,10 +60,11 @@ def exact_gradient(logits: Tensor, codebook: Tensor, decode_loss: DecodeLoss) ->
     ``logits`` are l, (B, P, K), normalised or not; the codebook is (K, D), or (B, P, K, D) where positions have their
     own.
     """
-    codes = joint_codes(logits.shape[1], logits.shape[2], logits.device)
+    codes = joint_codes(logits.shape[1], logits.shape[2])
     weights = _weights(logits, codes)
     with torch.no_grad():
-        losses = decode_loss(_select(codebook, codes, logits.shape[0]))
+        words = codebook.expand(*logits.shape, -1)
+        losses = decode_loss(words[:, torch.arange(codes.shape[1]), codes].movedim(1, 0))
     value = (weights * losses).sum(0)
     shares = weights * (losses - value)
     gradient = torch.stack(
@@ -91,7 +92,7 @@ def estimator_error(
     """
     logits = logits.detach().log_softmax(-1)
     exact = exact_gradient(logits, codebook, decode_loss)[1]
-    codes = joint_codes(logits.shape[1], logits.shape[2], logits.device)
+    codes = joint_codes(logits.shape[1], logits.shape[2])
     weights = _weights(logits, codes)
     count, first = torch.zeros_like(weights), torch.zeros_like(weights[..., None, None] * logits)
     second = torch.zeros_like(weights)
@@ -109,13 +110,6 @@ def estimator_error(
     exact_norm = _dot(exact, exact, metric).clamp_min(0.0).sqrt()
     variance = (weights * second).sum(0) - bias
     return GradientError(bias, variance, exact_norm, exact, difference, monte_carlo)
-
-
-def _select(codebook: Tensor, codes: Tensor, images: int) -> Tensor:
-    """Codewords of joint codes, (M, B, P, D)."""
-    if codebook.ndim == 2:
-        return codebook[codes][:, None].expand(-1, images, -1, -1)
-    return codebook[:, torch.arange(codes.shape[1], device=codes.device), codes].movedim(1, 0)
 
 
 def _weights(logits: Tensor, codes: Tensor) -> Tensor:
@@ -163,8 +157,8 @@ def _gradient(
     tau = torch.tensor(temperature, dtype=logits.dtype, device=logits.device)
     with torch.enable_grad():
         sample = estimator.sample(leaf, tau, gumbel.reshape(leaf.shape)).reshape(gumbel.shape)
-        equation = "mbpk,kd->mbpd" if codebook.ndim == 2 else "mbpk,bpkd->mbpd"
-        loss = decode_loss(torch.einsum(equation, sample, codebook)).sum()
+        words = torch.einsum("mbpk,bpkd->mbpd", sample, codebook.expand(*logits.shape, -1))
+        loss = decode_loss(words).sum()
         return torch.autograd.grad(loss, leaf)[0].reshape(gumbel.shape)
 
 
