@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..markdown import escaped, label, table
@@ -11,7 +10,7 @@ from ..statistics import mean_interval
 from .report_tables import (
     NONE,
     best_discrete,
-    decimals,
+    column,
     grid_table,
     problems,
     ranking,
@@ -19,9 +18,8 @@ from .report_tables import (
     setting_table,
     tuned_in,
     why_missing,
-    with_interval,
 )
-from .runs import Finals, complete, figures, finals, mean_mse, problem, takes_part
+from .runs import Finals, complete, figures, finals, problem, takes_part
 
 _PACKAGES = ("torch", "gmvq", "vector-quantize-pytorch")
 
@@ -105,7 +103,7 @@ def short_table(results: dict[str, Any], settings: list[str]) -> str:
     ranked = dict.fromkeys(method for name in settings for method in ranking(suite, found[name]))
     order = sorted(ranked, key=lambda name: name not in ceilings)
     order += [m for m in suite["methods"] if m not in ranked and any(m in runs for runs in found.values())]
-    columns = [column for name in settings for column in _short_columns(results, name, found[name], order)]
+    columns = [one for name in settings for one in _short_columns(results, name, found[name], order)]
     head = [text for name in settings for text in (f"{label(name)}: MSE x 1e-3", "perplexity")]
     first = [f"*{label(name)}*" if name in ceilings else label(name) for name in order]
     return table(["method", *head], zip(first, *columns, strict=True))
@@ -113,24 +111,20 @@ def short_table(results: dict[str, Any], settings: list[str]) -> str:
 
 def _short_columns(results: dict[str, Any], setting: str, runs: Finals, order: list[str]) -> list[list[str]]:
     """The cells of MSE and of perplexity."""
-    suite = results["suite"]
+    suite, seeds = results["suite"], len(results["suite"]["seeds"])
     known = [name for name in order if runs.get(name)]
-    digits = decimals((1e3 * mean_mse(runs[name]) for name in known), 3)
-    errors, codes = [], []
-    best = best_discrete(suite, runs)
-    discrete = [n for n in known if not suite["methods"][n].get("ceiling")]
-    widths = {n: figures(runs[n], "perplexity").values() for n in discrete}
-    means = {n: mean_interval(found)[0] if found else math.nan for n, found in widths.items()}
-    widest = max((n for n in discrete if complete(suite, runs[n])), key=lambda n: means[n], default=None)
+    errors = column(suite, runs, known, ("", "mse", 1e3, 3, False))
+    discrete = [name for name in known if not suite["methods"][name].get("ceiling")]
+    found = {name: figures(runs[name], "perplexity").values() for name in discrete}
+    means = {name: mean_interval(values)[0] for name, values in found.items() if values}
+    codes = {name: f"{mean:.0f}" for name, mean in means.items()}
+    whole = [name for name in known if complete(suite, runs[name])]
+    widest = max((name for name in whole if name in means), key=lambda name: means[name], default=None)
     for name in order:
-        if not runs.get(name):
-            errors.append(why_missing(results, setting, name).split(":")[0] if name in runs else NONE)
-            codes.append(NONE)
-            continue
-        text = with_interval(*mean_interval(1e3 * v for v in figures(runs[name], "mse").values()), digits)
-        if not complete(suite, runs[name]):
-            text += f" ({len(runs[name])} of {len(suite['seeds'])} seeds)"
-        width = f"{means[name]:.0f}" if name in means else NONE
-        errors.append(f"**{text}**" if name == best else text)
-        codes.append(f"**{width}**" if name == widest else width)
-    return [errors, codes]
+        if name in runs and not runs[name]:
+            errors[name] = why_missing(results, setting, name).split(":")[0]
+        elif name in known and name not in whole:
+            errors[name] += f" ({len(runs[name])} of {seeds} seeds)"
+    for cells, bold in ((errors, best_discrete(suite, runs)), (codes, widest)):
+        cells |= {bold: f"**{cells[bold]}**"} if bold in cells else {}
+    return [[cells.get(name, NONE) for name in order] for cells in (errors, codes)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
 from typing import Any
 
 from ..markdown import escaped, label, table
@@ -32,11 +31,11 @@ def setting_table(results: dict[str, Any], setting: str) -> str:
     suite, runs = results["suite"], finals(results, setting)
     order, best = ranking(suite, runs), best_discrete(suite, runs)
     columns = [c for c in _COLUMNS if any(figures(runs[name], c[1]) for name in order)]
-    cells = [_column(suite, runs, order, c) for c in columns]
+    cells = [column(suite, runs, order, c) for c in columns]
     lines = []
     for name in [*order, *(name for name in runs if name not in order)]:
         known = name in order
-        line = [label(name) + _remark(suite, runs[name], name), *(column.get(name, NONE) for column in cells)]
+        line = [label(name) + _remark(suite, runs[name], name), *(one.get(name, NONE) for one in cells)]
         if not known:
             line[1:2] = [why_missing(results, setting, name)]
         elif suite["methods"][name].get("ceiling"):
@@ -59,28 +58,23 @@ def best_discrete(suite: dict[str, Any], runs: Finals) -> str | None:
     return min(names, key=lambda name: mean_mse(runs[name]), default=None)
 
 
-def with_interval(mean: float, half: float | None, digits: int) -> str:
-    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
-
-
-def decimals(values: Iterable[float], significant: int) -> int:
-    """Decimals that show a typical value of a column with so many significant digits."""
-    sizes = [abs(v) for v in values if v]
-    if not sizes:
-        return significant - 1
-    return max(0, min(6, significant - 1 - math.floor(math.log10(statistics.median_low(sizes)))))
-
-
-def _column(suite: dict[str, Any], runs: Finals, order: list[str], column: tuple) -> dict[str, str]:
-    """Cells of a column by method."""
-    _, field, factor, significant, of_codes = column
+def column(suite: dict[str, Any], runs: Finals, order: list[str], what: tuple) -> dict[str, str]:
+    """Cells of a column by method, of a figure as in ``_COLUMNS``."""
+    _, field, factor, significant, of_codes = what
     means: dict[str, tuple[float, float | None]] = {}
     for name in order:
         values = figures(runs[name], field)
         if values and not (of_codes and suite["methods"][name].get("ceiling")):
             means[name] = mean_interval(factor * v for v in values.values())
-    digits = decimals((mean for mean, _ in means.values()), significant)
-    return {name: with_interval(*means[name], digits) if name in means else NONE for name in order}
+    # Decimals that show a typical value of the column with so many significant digits.
+    sizes = [abs(mean) for mean, _ in means.values() if mean]
+    first = math.floor(math.log10(statistics.median_low(sizes))) if sizes else 0
+    digits = max(0, min(6, significant - 1 - first))
+    texts = {
+        name: f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+        for name, (mean, half) in means.items()
+    }
+    return {name: texts.get(name, NONE) for name in order}
 
 
 def _remark(suite: dict[str, Any], runs: dict[int, Any], name: str) -> str:
