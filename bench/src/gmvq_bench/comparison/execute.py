@@ -39,14 +39,14 @@ _ENTRIES: dict[str, Any] = {
 }
 
 
-class Records:
+class Records(dict[str, Record]):
     """Records by key, in a folder of JSON files; those of a results file may be added."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         # Refuses a link in its place.
         inside(folder.parent, folder.name, "any.json")
         self.folder = folder
-        self._known: dict[str, Record] = {}
         for place in (folder, folder.parent):
             remove_leftovers(place)
         for file in sorted(folder.glob("*.json")):
@@ -64,15 +64,12 @@ class Records:
             wrong = [name for name, kind in _ENTRIES.items() if not isinstance(kinds.get(name), kind)]
             if wrong:
                 raise ValueError(f"the entry {wrong[0]!r} is missing or of another kind")
-            self._known[record["key"]] = record
-
-    def get(self, key: str) -> Record | None:
-        return self._known.get(key)
+            self[record["key"]] = record
 
     def put(self, record: Record) -> None:
         name = f"{record['setting']}--{record['method']}--{record['phase']}-{record['seed']}-{record['key']}.json"
         write_json(inside(self.folder, name.replace("/", "_").replace(" ", "_")), record)
-        self._known[record["key"]] = record
+        self[record["key"]] = record
 
 
 def key_of(run: Run) -> str:
@@ -222,17 +219,8 @@ def _line(record: Record) -> str:
     )
 
 
-def run_suite(
-    suite: Suite,
-    records: Records,
-    *,
-    devices: list[str],
-    threads: int = 1,
-    say: Say = print,
-    train_one: TrainOne | None = None,
-) -> list[Record]:
-    """Tune every method on the validation split, then make its final runs; return all records."""
-    options: dict[str, Any] = {"devices": devices, "threads": threads, "say": say, "train_one": train_one}
+def run_suite(suite: Suite, records: Records, **options: Any) -> list[Record]:
+    """Tune every method on the validation split, then make its final runs, with options of ``execute``; all records."""
     tuning = [run for setting, method in suite.pairs() for run in suite.grid_of(setting, method)]
     # Settings may share their tuning.
     tuning = list({json.dumps(run, sort_keys=True): run for run in tuning}.values())
