@@ -20,14 +20,9 @@ def run(argv: Sequence[str]) -> int:
         print("usage: gmvq bench TARGET [OPTIONS]\n\ntargets:")
         print("\n".join(f"  {name:<7}{summary}" for name, summary in TARGETS.items()))
         return 0 if argv else 2
-    target, *rest = argv
-    if target not in TARGETS:
-        raise ValueError(f"there is no benchmark {target!r}; there are {', '.join(TARGETS)}")
-    return _layer(rest)
-
-
-def _layer(argv: Sequence[str]) -> int:
-    options = _parser().parse_args(list(argv))
+    if argv[0] not in TARGETS:
+        raise ValueError(f"there is no benchmark {argv[0]!r}; there are {', '.join(TARGETS)}")
+    options = _parser().parse_args(list(argv[1:]))
     if (options.json is None) == (options.report is None):
         raise ValueError("give --json FILE to measure, or --report FILE to show what one holds")
     from ..results import read
@@ -61,7 +56,7 @@ def _measure(options: Namespace, argv: Sequence[str]) -> dict:
         device=device,
         threads=options.threads and at_most_cores(options.threads, "threads"),
         limits=Limits(memory_of(device), cpu_time=options.cpu_time),
-        command=shlex.join(["gmvq", "bench", "layer", *argv]),
+        command=shlex.join(["gmvq", "bench", *argv]),
         say=say,
     )
     say(f"written to {options.json}")

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory: of the layer against its peers (``layer``), of the training step (``step``)."""
+"""Measurements of speed and memory of the layer, beside its peers and the machine's floors."""
