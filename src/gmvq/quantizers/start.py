@@ -1,13 +1,14 @@
 r"""Where a mixture starts: the latents of the last batches, and mean, scale, codebook and precision fitted to them.
 
 Before the start the mixture is one Gaussian N(m, s^2 I / D), which follows the batches as w does later, and the decoder
-reads a batch of mean m_B and deviation s_B in its frame:
+reads a batch of mean m_B and deviation s_B partly in its frame:
 
 .. math::
-    m + \min(1, s / s_B) (z_n - m_B), \qquad s_B^2 = \overline{|z_n - m_B|^2}
+    z_n + a \left(m + \min(1, s / s_B) (z_n - m_B) - z_n\right), \qquad s_B^2 = \overline{|z_n - m_B|^2}
 
 Codes hold latents in place by standing still, and so does this: without it, the latents of an untrained encoder grow
-twentyfold within ten steps of a high learning rate and fall back to a line.
+twentyfold within ten steps of a high learning rate and fall back to a line. The share a falls from 1 at the first batch
+to 0 at the start: what the frame alone held in place would leave it all at once when codes come.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -86,8 +87,8 @@ class Pool:
         self.mean, self.variance = here["mean"], here["variance"]
 
 
-def held(latents: Tensor, mask: Tensor | None, pool: Pool | None) -> Tensor:
-    """Latents, (N, D), in the frame of the pool's Gaussian (see above); moments are of the mask, (N,), on all ranks."""
+def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, share: Tensor) -> Tensor:
+    """Latents, (N, D), in the pool's Gaussian's frame by a share, 0-d; moments are of the mask, (N,), on all ranks."""
     if pool is None or pool.mean is None or pool.variance is None or not latents.requires_grad:
         return latents
     offset = latents.to(pool.mean.dtype) - pool.mean
@@ -98,7 +99,7 @@ def held(latents: Tensor, mask: Tensor | None, pool: Pool | None) -> Tensor:
     variance = all_reduce_sum(valid @ offset.square().sum(-1)) / count
     grown = variance > pool.variance
     ratio = torch.where(grown, pool.variance / torch.where(grown, variance, 1.0), 1.0).sqrt()
-    return (pool.mean + ratio * offset).to(latents.dtype)
+    return latents.lerp((pool.mean + ratio * offset).to(latents.dtype), share.to(latents.dtype))
 
 
 @torch.no_grad()
