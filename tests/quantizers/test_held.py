@@ -52,18 +52,18 @@ def test_a_share_of_the_frame(seen: Tensor) -> None:
 
 
 def test_the_share_falls_to_nothing_at_the_start() -> None:
-    """Batches far from the first one: wholly in its frame, then half, and as they are in the last before the start."""
-    quantizer, latents = GaussianMixtureVQ(3, 4, start_after=4), torch.randn(16, 3)
+    """Half of the batches are read wholly in the frame of the first one, which is far from them."""
+    quantizer, latents = GaussianMixtureVQ(3, 4, start_after=8), torch.randn(16, 3)
     far = (5.0 * latents + 100.0).requires_grad_()
     quantizer(latents.requires_grad_())
-    offsets = []
-    for _ in range(3):
+    shares = []
+    for _ in range(7):
         out = quantizer(far)
         pool = quantizer._pool
         assert pool is not None
         assert pool.mean is not None
-        offsets.append(float(((out.quantized - far).mean() / (pool.mean - far.mean(0)).mean()).detach()))
-    assert offsets == pytest.approx([0.75, 0.5, 0.25], abs=1e-4)
+        shares.append(float(((out.quantized - far).mean() / (pool.mean - far.mean(0)).mean()).detach()))
+    assert shares == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25], abs=1e-4)
 
 
 def test_the_gradient_neither_moves_nor_scales_the_batch(seen: Tensor) -> None:

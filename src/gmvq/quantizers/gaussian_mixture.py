@@ -192,7 +192,7 @@ class GaussianMixtureVQ(MixtureState):
         steps = learns and not in_backward()
         started = self._before_step(latents, mask) if steps else self._has_codebook()
         if not started:
-            share = 1.0 - (self.batches - 1) / max(self.start_after, 1)
+            share = 2.0 - 2.0 * (self.batches - 1) / max(self.start_after, 1)
             pool = self._pool if self.training else None
             return self._without_codes(self.standardized(held(latents, mask, pool, share.clamp(0.0, 1.0))))
         z = self.standardized(latents)

@@ -7,8 +7,9 @@ reads a batch of mean m_B and deviation s_B partly in its frame:
     z_n + a \left(m + \min(1, s / s_B) (z_n - m_B) - z_n\right), \qquad s_B^2 = \overline{|z_n - m_B|^2}
 
 Codes hold latents in place by standing still, and so does this: without it, the latents of an untrained encoder grow
-twentyfold within ten steps of a high learning rate and fall back to a line. The share a falls from 1 at the first batch
-to 0 at the start: what the frame alone held in place would leave it all at once when codes come.
+twentyfold within ten steps of a high learning rate and fall back to a line. The share a is 1 in
+the first half of these batches and falls to 0 at the start: what the frame alone held in place would leave it all at once
+when codes come.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
