@@ -21,7 +21,8 @@ def pool_of(latents: Tensor) -> Pool:
     return pool
 
 
-WHOLLY = torch.ones(())
+#: At the first batch, which is wholly in the frame.
+FIRST = 0.0
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def seen() -> Tensor:
 
 def test_a_batch_that_has_grown_is_read_with_the_moments_of_the_gaussian(seen: Tensor) -> None:
     batch = (9.0 * torch.randn(32, 3, dtype=torch.float64) - 7.0).requires_grad_()
-    read = held(batch, None, pool_of(seen), WHOLLY)
+    read = held(batch, None, pool_of(seen), FIRST)
     for found, expected in zip(moments(read), moments(seen), strict=True):
         torch.testing.assert_close(found, expected)
     mean, deviation = moments(batch)
@@ -41,14 +42,14 @@ def test_a_batch_that_has_grown_is_read_with_the_moments_of_the_gaussian(seen: T
 
 def test_a_batch_that_has_not_grown_is_moved_alone(seen: Tensor) -> None:
     batch = (0.1 * torch.randn(32, 3, dtype=torch.float64)).requires_grad_()
-    read = held(batch, None, pool_of(seen), WHOLLY)
+    read = held(batch, None, pool_of(seen), FIRST)
     torch.testing.assert_close(read, batch - batch.mean(0) + seen.mean(0))
 
 
 def test_a_share_of_the_frame(seen: Tensor) -> None:
     batch = (9.0 * torch.randn(32, 3, dtype=torch.float64)).requires_grad_()
-    read = held(batch, None, pool_of(seen), torch.tensor(0.25))
-    torch.testing.assert_close(read, 0.75 * batch + 0.25 * held(batch, None, pool_of(seen), WHOLLY))
+    read = held(batch, None, pool_of(seen), torch.tensor(7 / 8))
+    torch.testing.assert_close(read, 0.75 * batch + 0.25 * held(batch, None, pool_of(seen), FIRST))
 
 
 def test_the_share_falls_to_nothing_at_the_start() -> None:
@@ -69,7 +70,7 @@ def test_the_share_falls_to_nothing_at_the_start() -> None:
 def test_the_gradient_neither_moves_nor_scales_the_batch(seen: Tensor) -> None:
     batch = (9.0 * torch.randn(32, 3, dtype=torch.float64)).requires_grad_()
     (grad,) = torch.autograd.grad(
-        (held(batch, None, pool_of(seen), WHOLLY) * torch.randn_like(batch)).sum(), batch
+        (held(batch, None, pool_of(seen), FIRST) * torch.randn_like(batch)).sum(), batch
     )
     assert grad.abs().max() > 0.01
     torch.testing.assert_close(grad.sum(0), torch.zeros(3, dtype=torch.float64))
@@ -81,7 +82,7 @@ def test_masked_latents_do_not_count(seen: Tensor) -> None:
     batch = (9.0 * torch.randn(6, 3, dtype=torch.float64)).requires_grad_()
     alone = batch[mask].detach().requires_grad_()
     weight = torch.randn(4, 3, dtype=torch.float64)
-    read, expected = held(batch, mask, pool_of(seen), WHOLLY)[mask], held(alone, None, pool_of(seen), WHOLLY)
+    read, expected = held(batch, mask, pool_of(seen), FIRST)[mask], held(alone, None, pool_of(seen), FIRST)
     torch.testing.assert_close(read, expected)
     (grad,) = torch.autograd.grad((read * weight).sum(), batch)
     torch.testing.assert_close(grad[mask], torch.autograd.grad((expected * weight).sum(), alone)[0])
@@ -91,8 +92,8 @@ def test_masked_latents_do_not_count(seen: Tensor) -> None:
 @pytest.mark.parametrize("unit", [1e-6, 1e4])
 def test_any_units(unit: float, seen: Tensor) -> None:
     batch = (9.0 * torch.randn(32, 3, dtype=torch.float64)).requires_grad_()
-    read = held(batch, None, pool_of(seen), WHOLLY)
-    torch.testing.assert_close(held(batch * unit, None, pool_of(seen * unit), WHOLLY), read * unit)
+    read = held(batch, None, pool_of(seen), FIRST)
+    torch.testing.assert_close(held(batch * unit, None, pool_of(seen * unit), FIRST), read * unit)
 
 
 def test_the_gaussian_forgets_a_twentieth_with_each_batch() -> None:
@@ -106,16 +107,16 @@ def test_the_gaussian_forgets_a_twentieth_with_each_batch() -> None:
 def test_latents_without_spread_and_half_precision() -> None:
     same = torch.ones(8, 2, requires_grad=True)
     pool = pool_of(torch.ones(8, 2))
-    read = held(same, None, pool, WHOLLY)
+    read = held(same, None, pool, FIRST)
     assert read.equal(torch.ones(8, 2))
     (grad,) = torch.autograd.grad(read[0].sum(), same)
     assert grad.isfinite().all()
     spread = torch.randn(8, 2, requires_grad=True)
     pool.add(spread)
-    (grad,) = torch.autograd.grad(held(spread, None, pool, WHOLLY).square().sum(), spread)
+    (grad,) = torch.autograd.grad(held(spread, None, pool, FIRST).square().sum(), spread)
     assert grad.isfinite().all()
     half = (9.0 * torch.randn(8, 2)).bfloat16().requires_grad_()
-    assert held(half, None, pool, WHOLLY).dtype == torch.bfloat16
+    assert held(half, None, pool, FIRST).dtype == torch.bfloat16
 
 
 def test_a_pool_goes_on_from_its_state() -> None:

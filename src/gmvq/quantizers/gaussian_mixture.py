@@ -192,9 +192,11 @@ class GaussianMixtureVQ(MixtureState):
         steps = learns and not in_backward()
         started = self._before_step(latents, mask) if steps else self._has_codebook()
         if not started:
-            share = 2.0 - 2.0 * (self.batches - 1) / max(self.start_after, 1)
-            pool = self._pool if self.training else None
-            return self._without_codes(self.standardized(held(latents, mask, pool, share.clamp(0.0, 1.0))))
+            pool, elapsed = (
+                self._pool if self.training else None,
+                (self.batches - 1) / max(self.start_after, 1),
+            )
+            return self._without_codes(self.standardized(held(latents, mask, pool, elapsed)))
         z = self.standardized(latents)
         counted = masked(z.detach(), mask, 0.0)
         mask = latents.new_ones(latents.shape[0]) if mask is None else mask.to(latents.dtype)

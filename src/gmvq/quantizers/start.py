@@ -7,9 +7,8 @@ reads a batch of mean m_B and deviation s_B partly in its frame:
     z_n + a \left(m + \min(1, s / s_B) (z_n - m_B) - z_n\right), \qquad s_B^2 = \overline{|z_n - m_B|^2}
 
 Codes hold latents in place by standing still, and so does this: without it, the latents of an untrained encoder grow
-twentyfold within ten steps of a high learning rate and fall back to a line. The share a is 1 in
-the first half of these batches and falls to 0 at the start: what the frame alone held in place would leave it all at once
-when codes come.
+twentyfold within ten steps of a high learning rate and fall back to a line. The share a is 1 in the first half of these
+batches and falls to 0 at the start: what the frame alone held would leave it all at once when codes come.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -88,8 +87,11 @@ class Pool:
         self.mean, self.variance = here["mean"], here["variance"]
 
 
-def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, share: Tensor) -> Tensor:
-    """Latents, (N, D), in the pool's Gaussian's frame by a share, 0-d; moments are of the mask, (N,), on all ranks."""
+def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, elapsed: Tensor | float) -> Tensor:
+    """Latents, (N, D), partly in the frame of the pool's Gaussian (see above); moments are of all ranks' latents.
+
+    ``mask``, (N,), says which count; ``elapsed``, 0-d, which part of the batches before the start is over.
+    """
     if pool is None or pool.mean is None or pool.variance is None or not latents.requires_grad:
         return latents
     offset = latents.to(pool.mean.dtype) - pool.mean
@@ -100,6 +102,7 @@ def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, share: Tensor)
     variance = all_reduce_sum(valid @ offset.square().sum(-1)) / count
     grown = variance > pool.variance
     ratio = torch.where(grown, pool.variance / torch.where(grown, variance, 1.0), 1.0).sqrt()
+    share = (2.0 - 2.0 * torch.as_tensor(elapsed, device=latents.device)).clamp(0.0, 1.0)
     return latents.lerp((pool.mean + ratio * offset).to(latents.dtype), share.to(latents.dtype))
 
 

@@ -165,7 +165,7 @@ def dress(quantizer: BaselineQuantizer) -> BaselineQuantizer:
             with torch.no_grad():
                 step(latest)
         nothing = rows.new_zeros(len(rows), dtype=torch.int64)
-        return Step(held(rows, None, pool), nothing, rows.new_zeros(()))
+        return Step(held(rows, None, pool, (batches - 1) / _AFTER), nothing, rows.new_zeros(()))
 
     quantizer._step = dressed
     return quantizer
