@@ -192,10 +192,8 @@ class GaussianMixtureVQ(MixtureState):
         steps = learns and not in_backward()
         started = self._before_step(latents, mask) if steps else self._has_codebook()
         if not started:
-            pool, elapsed = (
-                self._pool if self.training else None,
-                (self.batches - 1) / max(self.start_after, 1),
-            )
+            pool = self._pool if self.training else None
+            elapsed = (self.batches - 1) / max(self.start_after, 1)
             return self._without_codes(self.standardized(held(latents, mask, pool, elapsed)))
         z = self.standardized(latents)
         counted = masked(z.detach(), mask, 0.0)
