@@ -89,9 +89,11 @@ def interleaved(
             break
         gc.collect()
         gc.disable()
-        for name in order.sample(names, len(names)):
-            taken[name].append(timed(calls[name], device, clock))
-        gc.enable()
+        try:
+            for name in order.sample(names, len(names)):
+                taken[name].append(timed(calls[name], device, clock))
+        finally:
+            gc.enable()
     return {name: Timing.of(values) for name, values in taken.items()}, failures
 
 
