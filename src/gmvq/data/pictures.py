@@ -137,16 +137,15 @@ class TileView:
     def batch(self, indices: NDArray[np.int64], draws: NDArray[np.int64], chance: Uniforms | None) -> Pixels:
         """The items, a new array of shape (B, size, size, C)."""
         size = self._size
-        places = (
-            [(self._photos[i], y, x) for i, y, x in (self._grid[i] for i in indices)]
-            if chance is None
-            else []
-        )
-        for first, down, right, scale in () if chance is None else chance[:, :4]:
-            scales = self._scales[self._order[int(first * len(self._order))]]
-            photo = scales[int(scale * len(scales))]
-            height, width = (side - size + 1 for side in photo.shape[:2])
-            places.append((photo, int(down * height), int(right * width)))
+        if chance is None:
+            places = [(self._photos[i], y, x) for i, y, x in (self._grid[j] for j in indices)]
+        else:
+            places = []
+            for first, down, right, scale in chance[:, :4]:
+                scales = self._scales[self._order[int(first * len(self._order))]]
+                photo = scales[int(scale * len(scales))]
+                height, width = (side - size + 1 for side in photo.shape[:2])
+                places.append((photo, int(down * height), int(right * width)))
         return np.stack([photo[y : y + size, x : x + size] for photo, y, x in places])
 
     def name(self, index: int) -> str:
