@@ -7,8 +7,8 @@ reads a batch of mean m_B and deviation s_B partly in its frame:
     z_n + a \left(m + \min(1, s / s_B) (z_n - m_B) - z_n\right), \qquad s_B^2 = \overline{|z_n - m_B|^2}
 
 Codes hold latents in place by standing still, and so does this: without it, the latents of an untrained encoder grow
-twentyfold within ten steps of a high learning rate and fall back to a line. The share a is 1 in the first half of these
-batches and falls to 0 at the start: what the frame alone held would leave it all at once when codes come.
+twentyfold within ten steps of a high learning rate and fall back to a line. The share a is 1 until the last fifth of
+these batches and falls to 0 at the start: what the frame alone held would leave it all at once when codes come.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _PER_CODE, _MOST = 8, 1 << 16
 #: Lloyd steps, and the largest codebook that gets them all; a larger one takes points of the data.
 _ITERATIONS, _LARGE = 10, 1 << 14
+#: Part of the batches before the start in which the frame lets go.
+_FALL = 0.2
 #: Weight of one batch in what runs along: m and s^2 before the start, 1/w and shares after it.
 RATE = 0.05
 #: Least deviation of codes drawn at random, in standardised units.
@@ -102,7 +104,7 @@ def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, elapsed: Tenso
     variance = all_reduce_sum(valid @ offset.square().sum(-1)) / count
     grown = variance > pool.variance
     ratio = torch.where(grown, pool.variance / torch.where(grown, variance, 1.0), 1.0).sqrt()
-    share = (2.0 - 2.0 * torch.as_tensor(elapsed, device=latents.device)).clamp(0.0, 1.0)
+    share = ((1.0 - torch.as_tensor(elapsed, device=latents.device)) / _FALL).clamp(0.0, 1.0)
     return latents.lerp((pool.mean + ratio * offset).to(latents.dtype), share.to(latents.dtype))
 
 
