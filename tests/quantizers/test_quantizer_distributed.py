@@ -12,13 +12,13 @@ import torch.multiprocessing as mp
 from quantizer_cases import assert_same, latents, layer
 from two_ranks import (
     CASES,
+    COMPOSITIONS,
     MASK,
     MASKS,
     ROWS,
     SPLIT,
     WORLD,
-    ragged,
-    scales,
+    composition,
     several,
     starts,
     steps,
@@ -51,7 +51,9 @@ def alone() -> dict[Any, Any]:
     return steps(slice(None), 1)
 
 
-@pytest.mark.parametrize("start", ["lazy", "masked", "one rank empty", "explicit"])
+@pytest.mark.parametrize(
+    "start", ["lazy", "masked", "one rank empty", "explicit", "resized to 2", "resized to 6", "given"]
+)
 def test_start_is_that_of_the_whole_batch_and_bit_equal_on_both_ranks(ranks, start) -> None:
     first, second = (rank["starts"][start] for rank in ranks)
     assert_same(second, first, rtol=0.0, atol=0.0)
@@ -111,9 +113,9 @@ def test_data_parallel_wrapper_trains_as_one_process(ranks) -> None:
     torch.testing.assert_close(torch.cat([result["latents"] for result in results]), whole["latents"])
 
 
-@pytest.mark.parametrize(("name", "case"), [("scales", scales), ("ragged", ragged)])
-def test_step_of_blocks_equals_that_of_one_process(ranks, name, case) -> None:
-    results, whole = [rank[name] for rank in ranks], case(slice(None), 1)
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_step_of_a_composition_equals_that_of_one_process(ranks, name) -> None:
+    results, whole = [rank[name] for rank in ranks], composition(name, slice(None), 1)
     assert_same(averaged(results, "grads"), whole["grads"])
     assert_same(averaged(results, "terms"), whole["terms"])
     torch.testing.assert_close(torch.cat([result["latents"] for result in results]), whole["latents"])

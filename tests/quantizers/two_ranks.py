@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from quantizer_cases import D, latents, layer, move
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gmvq import GaussianMixtureVQ, PyramidGMVQ, RaggedGMVQ
+from gmvq import GaussianMixtureVQ, GroupedGMVQ, PyramidGMVQ, RaggedGMVQ, ResidualGMVQ
+from gmvq.quantizers import resize_codebook
 
 WORLD = 2
 ROWS = 24
@@ -84,23 +86,26 @@ def _started(options: dict[str, Any]) -> GaussianMixtureVQ:
     return built
 
 
-def scales(part: slice, world: int) -> dict[str, Any]:
-    """A pyramid on one's own of six items of four positions, of which some are masked, and the state that it leaves."""
-    return blocks(PyramidGMVQ(D, 4, 2, support=None), part, world)
+#: Compositions of a few small mixtures.
+COMPOSITIONS: dict[str, Callable[[], torch.nn.Module]] = {
+    "residual": lambda: ResidualGMVQ(D, 4, 2, support=None),
+    "residual, shared": lambda: ResidualGMVQ(D, 4, 2, shared_codebook=True, support=None),
+    "grouped": lambda: GroupedGMVQ(D, 4, groups=D, support=None),
+    "grouped, shared": lambda: GroupedGMVQ(D, 4, groups=D, shared_codebook=True, support=None),
+    "grouped residual": lambda: GroupedGMVQ(D, 4, groups=D, num_quantizers=2, support=None),
+    "scales": lambda: PyramidGMVQ(D, 4, 2, support=None),
+    "ragged": lambda: RaggedGMVQ(D, 4, 2, support=None),
+}
 
 
-def ragged(part: slice, world: int) -> dict[str, Any]:
-    """The same of ragged codes; each item has a lambda of its own."""
-    return blocks(
-        RaggedGMVQ(D, 4, 2, support=None), part, world, distortion=torch.linspace(0.0, 2.0, 6)[part]
-    )
-
-
-def blocks(built: PyramidGMVQ | RaggedGMVQ, part: slice, world: int, **spending: Tensor) -> dict[str, Any]:
+def composition(name: str, part: slice, world: int) -> dict[str, Any]:
+    """One step on one's own of six items of four positions, of which some are masked, and the state that it leaves."""
     torch.manual_seed(1)
-    built = built.double()
+    built = COMPOSITIONS[name]().double()
+    # Each item of ragged codes has a lambda of its own.
+    spending = {"distortion": torch.linspace(0.0, 2.0, 6)[part]} if name == "ragged" else {}
     for level, parameter in enumerate(p for p in built.parameters() if p.ndim == 2):
-        parameter.data.copy_(latents(len(parameter), seed=level))
+        parameter.data.copy_(latents(*parameter.shape, seed=level))
     for mixture in [part for part in built.modules() if isinstance(part, GaussianMixtureVQ)]:
         mixture.scale.data.fill_(0.9)
         mixture.log_precision.data.fill_(0.5)
@@ -122,7 +127,7 @@ def blocks(built: PyramidGMVQ | RaggedGMVQ, part: slice, world: int, **spending:
 
 
 def starts(part: slice) -> dict[str, dict[str, Tensor]]:
-    """State after a lazy, a masked lazy and an explicit start."""
+    """State after a lazy, a masked lazy and an explicit start, with other numbers of codes, and with given ones."""
     results = {}
     for name, mask in {"lazy": None, "masked": MASK, "one rank empty": EMPTY_SECOND}.items():
         built, (x, own, _) = layer(started=False), batch(mask, part)
@@ -131,6 +136,11 @@ def starts(part: slice) -> dict[str, dict[str, Tensor]]:
     built = layer(started=False)
     built.init_codebook(latents(ROWS)[part], seed=3)
     results["explicit"] = copy.deepcopy(built.state_dict())
+    for size in (2, 6):
+        resized = resize_codebook(built, latents(ROWS, seed=5)[part], size)
+        results[f"resized to {size}"] = copy.deepcopy(resized.layer.state_dict())
+    built.set_codebook(latents(len(built.codebook), seed=6), latents=latents(ROWS, seed=5)[part], frozen=True)
+    results["given"] = copy.deepcopy(built.state_dict())
     return results
 
 
@@ -190,8 +200,7 @@ def work(rank: int, folder: str) -> None:
     results["several"] = several(SPLIT[rank], WORLD)
     results["waiting"] = waiting(SPLIT[rank], WORLD)
     results["wrapped"] = wrapped(SPLIT[rank], WORLD)
-    results["scales"] = scales(ITEMS[rank], WORLD)
-    results["ragged"] = ragged(ITEMS[rank], WORLD)
+    results |= {name: composition(name, ITEMS[rank], WORLD) for name in COMPOSITIONS}
     if rank == 0:  # alone: any collective would wait for rank 1 until the timeout
         built = _started({}).eval()
         x = latents(ROWS).requires_grad_()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_size
+from ..functional.distributed import gather_rows
 from ..functional.divergences import code_counts
 from ..functional.kmeans import lloyd, nearest_code
 from ..functional.search import rows_per_tile
@@ -77,7 +78,7 @@ def resize_codebook(
 
     Args:
         layer: trained, with codes that may all move.
-        latents: (..., D), what the codes should fit; more than ``codebook_size`` vectors.
+        latents: (..., D), what the codes should fit, those of all ranks; more than ``codebook_size`` vectors.
         codebook_size: the new K.
         optimizer: in training, the one with the layer's parameters: it gets the new layer's in their place, and keeps
             what it knows of those whose shape stays.
@@ -97,7 +98,7 @@ def resize_codebook(
     if not isinstance(layer, GaussianMixtureVQ):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"resize_codebook takes one GaussianMixtureVQ, got {type(layer).__name__}")
     check_size("codebook_size", codebook_size)
-    rows, _ = layer._flat(latents, None)
+    rows = gather_rows(layer._flat(latents, None)[0])
     if not layer.started or layer.frozen is not None:
         why = "has frozen codes" if layer.started else "has no codebook yet; train it first"
         raise ValueError(f"this layer {why}")
