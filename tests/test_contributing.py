@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -47,6 +48,20 @@ def test_the_map_of_rooms_is_that_of_the_contracts(contract: str) -> None:
     lines = both[contract == "bench_layers"].splitlines()
     shown = [re.split(r"\s{2,}", line[14:].strip())[0].split(" | ") for line in lines]
     assert [sorted(line) for line in shown] == [sorted(line) for line in wanted]
+
+
+def test_no_file_has_more_than_300_lines_and_no_function_more_than_50() -> None:
+    """Without docstring and signature; branches, statements and returns are ruff's matter."""
+    large = []
+    for file in [*ROOT.glob("src/gmvq/**/*.py"), *ROOT.glob("bench/src/**/*.py")]:
+        text = _text(file)
+        large += [str(file)] if text.count("\n") > 300 else []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+                large += [f"{file}:{node.lineno}"] if lines > 50 else []
+    assert large == []
 
 
 def test_the_strict_files_exist() -> None:

@@ -34,12 +34,8 @@ _told_apart: set[str] = set()
 def find_pictures(name: str, wanted: Wanted) -> Pictures:
     """The pictures that a name or a path means."""
     _tell_apart(name, _IMAGES)
-    if name in ("photos", "all_photos"):
-        return open_photos(wanted, name)
-    if name == "fashion_mnist":
-        return open_fashion_mnist(wanted)
-    if name == "emoji":
-        return open_emoji(find_font(), wanted)
+    if name in _IMAGES:
+        return _builtin(name, wanted)
     if name.startswith(STREAM):
         inner = name.removeprefix(STREAM)
         return open_stream(
@@ -47,15 +43,23 @@ def find_pictures(name: str, wanted: Wanted) -> Pictures:
         )
     if name.startswith("hf:"):
         return open_hub(name.removeprefix("hf:"), wanted)
-    suffix = Path(name).suffix.lower()
-    if name in _SIGNALS or suffix in (*AUDIO_SUFFIXES, ".csv"):
+    if name in _SIGNALS or Path(name).suffix.lower() in (*AUDIO_SUFFIXES, ".csv"):
         raise ValueError(_these_are_signals(name))
     path = _existing(name, (*_IMAGES, "hf:NAME"), "images")
-    if path.is_dir():
-        return _folder_of_pictures(path, wanted)
+    return _folder_of_pictures(path, wanted) if path.is_dir() else _file_of_pictures(path, wanted)
+
+
+def _builtin(name: str, wanted: Wanted) -> Pictures:
+    if name == "fashion_mnist":
+        return open_fashion_mnist(wanted)
+    return open_emoji(find_font(), wanted) if name == "emoji" else open_photos(wanted, name)
+
+
+def _file_of_pictures(path: Path, wanted: Wanted) -> Pictures:
+    suffix = path.suffix.lower()
     if suffix == ".parquet":
         return open_parquet(path, [], wanted)
-    if name.lower().endswith(SHARD_SUFFIXES):
+    if path.name.lower().endswith(SHARD_SUFFIXES):
         return open_shards(path, [], wanted)
     if suffix in _FONTS:
         return open_emoji(path, wanted)

@@ -18,6 +18,8 @@ from ..reading import allowance, check_plain, check_unpacked
 
 _MOST_PAGES = 200_000
 _MOST_HEADER = 1 << 16
+#: Bytes of the kinds of values of which no header needs any: a byte, and a number with a point.
+_WIDTHS = {3: 1, 7: 8}
 #: Bytes that a value and its levels take in memory, where it is no text.
 _VALUE = 16
 _DICTIONARY = 2
@@ -134,28 +136,30 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         raise RecursionError
     if kind in (1, 2):
         return kind == 1, at
-    if kind == 3:
-        return data[at], at + 1
     if kind in (4, 5, 6):
         return _zigzag(data, at)
-    if kind == 7:
-        return None, at + 8
+    if kind in _WIDTHS:
+        return None, at + _WIDTHS[kind]
     if kind == 8:
         length, at = _varint(data, at)
         return None, at + length
     if kind in (9, 10):
-        count, inner, at = data[at] >> 4, data[at] & 15, at + 1
-        if count == 15:
-            count, at = _varint(data, at)
-        for _ in range(count):
-            # In a list a truth value takes a byte.
-            _, at = (None, at + 1) if inner in (1, 2) else _value(data, at, inner, depth + 1)
-            if at > len(data):
-                raise IndexError
-        return None, at
+        return None, _end_of_list(data, at, depth)
     if kind == 12:
         return _struct(data, at, depth + 1)
     raise IndexError
+
+
+def _end_of_list(data: bytes, at: int, depth: int) -> int:
+    count, inner, at = data[at] >> 4, data[at] & 15, at + 1
+    if count == 15:
+        count, at = _varint(data, at)
+    for _ in range(count):
+        # In a list a truth value takes a byte.
+        _, at = (None, at + 1) if inner in (1, 2) else _value(data, at, inner, depth + 1)
+        if at > len(data):
+            raise IndexError
+    return at
 
 
 def _count_repeated(file: BinaryIO, columns: list[str], size: int, where: object) -> None:

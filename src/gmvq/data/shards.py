@@ -154,18 +154,7 @@ def _members(file: BinaryIO, size: int) -> Iterator[Member]:
     for what headers announce.
     """
     at, name, announced = 0, None, None
-    while True:
-        file.seek(at)
-        block = file.read(_BLOCK)
-        if at == 0 and block[:2] == b"\x1f\x8b":
-            raise ValueError("a compressed archive has no places to read from; unpack it to .tar with gunzip")
-        if len(block) == _BLOCK and not any(block):
-            return
-        try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.TarError, ValueError) as error:
-            what = "is no header of a tar archive" if block else "is the end of the file: it is cut short"
-            raise ValueError(f"byte {at:,} {what}") from error
+    while (header := _header(file, at)) is not None:
         start, length = at + _BLOCK, header.size if announced is None else announced
         if not 0 <= length <= size - start:
             raise ValueError(f"the member at byte {at:,} is larger than the file: it is cut short or damaged")
@@ -189,6 +178,21 @@ def _members(file: BinaryIO, size: int) -> Iterator[Member]:
         else:
             at = start  # a link, folder or device: nothing lies behind its header
         name = announced = None
+
+
+def _header(file: BinaryIO, at: int) -> tarfile.TarInfo | None:
+    """The header at byte ``at``; None where the archive ends."""
+    file.seek(at)
+    block = file.read(_BLOCK)
+    if at == 0 and block[:2] == b"\x1f\x8b":
+        raise ValueError("a compressed archive has no places to read from; unpack it to .tar with gunzip")
+    if len(block) == _BLOCK and not any(block):
+        return None
+    try:
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError) as error:
+        what = "is no header of a tar archive" if block else "is the end of the file: it is cut short"
+        raise ValueError(f"byte {at:,} {what}") from error
 
 
 def _records(note: bytes) -> dict[str, str]:

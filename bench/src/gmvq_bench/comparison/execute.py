@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -128,24 +128,29 @@ def execute(
 
     workers = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
     try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            while worker.is_alive():
-                worker.join(0.2)
+        _work(workers)
     except KeyboardInterrupt as error:
         failures.append(error)
         for pool in pools:
             pool.close()
     if failures:
         raise failures[0]
-    # An equal run of another suite may have other names.
+    return _named(runs, map(records.get, keys))
+
+
+def _work(workers: list[threading.Thread]) -> None:
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        while worker.is_alive():  # a join without an end would not hear of an interrupt
+            worker.join(0.2)
+
+
+def _named(runs: list[Run], records: Iterable[Record | None]) -> list[Record]:
+    """Records with the names of their runs, as an equal run of another suite may have others."""
     names = ("setting", "method", "options")
-    return [
-        {**record, **{name: run[name] for name in names}}
-        for record, run in zip(map(records.get, keys), runs, strict=True)
-        if record is not None
-    ]
+    pairs = zip(records, runs, strict=True)
+    return [{**record, **{name: run[name] for name in names}} for record, run in pairs if record is not None]
 
 
 def _usable(record: Record | None) -> bool:

@@ -6,7 +6,7 @@ then the geometric mean over settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -30,24 +30,29 @@ _Pair = tuple[float, float]
 
 def verdict(found: dict[str, Any], suites: Iterable[dict[str, Any]]) -> str:
     """The table, of the results files by name and the suites of ``gmvq compare``."""
-    lines = []
+    lines = [*_of_random_networks(found), *_of_suites(suites)]
+    return table(_HEAD.split("|"), lines)
+
+
+def _of_random_networks(found: dict[str, Any]) -> Iterator[list[str]]:
     for name, what in (
         ("robust", "random networks and data, nothing tuned"),
         ("robust_fresh", "the same, a later draw"),
     ):
         if name in found:
             pairs = _robust(found[name], PUBLISHED)
-            lines.append([what, *_cells([pair for number in (0, 1) for pair in pairs[number]], 1)])
+            yield [what, *_cells([pair for number in (0, 1) for pair in pairs[number]], 1)]
             names = ("on which defaults were chosen", "only reported")
-            lines += [[f"– {names[n]}", *_cells(pairs[n], 1)] for n in (0, 1) if pairs[0] and pairs[1]]
+            yield from ([f"– {names[n]}", *_cells(pairs[n], 1)] for n in (0, 1) if pairs[0] and pairs[1])
             dressed = [pair for part in _robust(found[name], DRESSED) for pair in part]
             if dressed:
-                lines.append(["– against rivals started as our layer is", *_cells(dressed, 1)])
+                yield ["– against rivals started as our layer is", *_cells(dressed, 1)]
     if "plain_conv" in found:
         for steps, (pairs, seeds) in _plain_conv(found["plain_conv"]).items():
-            lines.append(
-                [f"a plain conv network, {steps:,} steps, the best of four rates", *_cells(pairs, seeds)]
-            )
+            yield [f"a plain conv network, {steps:,} steps, the best of four rates", *_cells(pairs, seeds)]
+
+
+def _of_suites(suites: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
     by_size: dict[int, list[_Pair]] = {}
     seeds = 0
     for suite in suites:
@@ -55,15 +60,14 @@ def verdict(found: dict[str, Any], suites: Iterable[dict[str, Any]]) -> str:
         if name in APART:
             fought = [pair for setting in suite["suite"]["settings"] if (pair := _suite(suite, setting))]
             if fought:
-                lines.append([APART[name], *_cells(fought, len(suite["suite"]["seeds"]))])
+                yield [APART[name], *_cells(fought, len(suite["suite"]["seeds"]))]
             continue
         for setting, options in suite["suite"]["settings"].items():
             pair, seeds = _suite(suite, setting), max(seeds, len(suite["suite"]["seeds"]))
             by_size.setdefault(options["codebook_size"], []).extend([] if pair is None else [pair])
     for size, pairs in sorted(by_size.items()):
         if pairs:
-            lines.append([f"our own networks, tuned, K = {size:,}", *_cells(pairs, seeds)])
-    return table(_HEAD.split("|"), lines)
+            yield [f"our own networks, tuned, K = {size:,}", *_cells(pairs, seeds)]
 
 
 def _cells(pairs: list[_Pair], seeds: int) -> list[str]:
