@@ -135,7 +135,7 @@ def test_headers_that_promise_more_than_the_file_holds(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"announces 4,096,000,000,000 bytes of numbers, and 64 follow"):
             use(tmp_path / "a.npy")
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", 90 << 20) + b"{}")
-    with pytest.raises(ValueError, match=r"announces 94,371,840 bytes, and the file has 10"):
+    with pytest.raises(ValueError, match=r"not a whole safetensors file.*header length"):
         read_weights(tmp_path / "m.safetensors")
     entry = {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
     text = json.dumps(entry).encode()

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from gmvq.data import ImageDataset
 from gmvq.tokens import DataRecipe, TokenDataset, TokenStream, encode_dataset
-from gmvq.tokens.stream import shuffled
 
 
 def test_items(tokens: Path, model: Any, split_of: Callable[[str], ImageDataset]) -> None:
@@ -127,23 +125,6 @@ def test_persistent_workers_see_the_epoch(tokens: Path) -> None:
         orders.append(next(iter(loader))["id"].tolist())
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
     assert orders[0] != orders[1]
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 16, 17, 1000, 4097])
-def test_a_permutation_without_a_table(length: int) -> None:
-    order = shuffled(np.arange(length), length, 0, 0)
-    assert sorted(order.tolist()) == list(range(length))
-    parts = [shuffled(np.arange(i, length, 3), length, 0, 0) for i in range(min(3, length))]
-    assert sorted(np.concatenate(parts).tolist()) == list(range(length))
-
-
-def test_a_permutation_is_even() -> None:
-    """Every place receives every value alike: chi-squared of 12 x 12 cells over 4,000 seeds, 121 degrees of freedom."""
-    counts = np.zeros((12, 12))
-    for seed in range(4000):
-        counts[np.arange(12), shuffled(np.arange(12), 12, seed, 0)] += 1
-    expected = 4000 / 12
-    assert ((counts - expected) ** 2 / expected).sum() < 200
 
 
 def test_load_dataset_reads_the_shards(tokens: Path, tmp_path: Path) -> None:

@@ -16,14 +16,11 @@ from torch import Tensor, nn
 
 from ..errors import one_line
 from ..quantizers.migrate import GONE
-from ..reading import open_input
 from .interface import Tokenizer
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
 Module = TypeVar("Module", bound=nn.Module)
-#: Most bytes of a header; that of 100,000 tensors has about 10 MB.
-_MOST_HEADER = 100 << 20
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -71,7 +68,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Read all tensors, and compare them with the digest that they were saved with (files of 0.1 have none)."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; was the save or the download interrupted?")
-    check_header(file)
     try:
         with safe_open(file, "pt") as stored:
             header = stored.metadata() or {}
@@ -83,32 +79,6 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} is damaged: its tensors are not those that were saved (their SHA-256 differs); copy it again"
         )
     return weights
-
-
-def check_header(file: Path) -> None:
-    """Compare the sizes that a safetensors file announces with its own, before a library believes them."""
-    with open_input(file) as stream:
-        size, start = file.stat().st_size, stream.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or not 2 <= length <= min(size - 8, _MOST_HEADER):
-            raise ValueError(
-                f"{file} is not a whole safetensors file; copy or save it again: its header announces {length:,} "
-                f"bytes, and the file has {size:,}"
-            )
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            whole = all(type(end) is int and 0 <= end <= size - 8 - length for end in ends)
-        # Of a header that is no JSON, or of another structure.
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{file} is not a whole safetensors file; copy or save it again: {one_line(error)}"
-            ) from error
-    if not whole or max(ends, default=0) != size - 8 - length:
-        raise ValueError(
-            f"{file} is not a whole safetensors file; copy or save it again: its tensors end at "
-            f"{max(ends, default=0)!s:.40}, and {size - 8 - length:,} bytes follow the header"
-        )
 
 
 #: Tensors that keep a row for each code, NaN where a code has none.

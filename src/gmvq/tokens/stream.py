@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..data.randomness import uniforms
+from ..data.randomness import permutation
 from ..functional.distributed import world_size as processes
 from .dataset import Item, TokenDataset
 
 _BLOCK = 1024
-_ROUNDS = 6
 
 
 class TokenStream(IterableDataset[Item]):
     """Every row of a finished run once per epoch, each to one process and one of its loader's workers.
 
     Items are those of ``TokenDataset``. The order of an epoch is a function of (seed, epoch) and the number of rows
-    alone: a permutation computed place by place, without a table, so that memory does not grow with the rows.
-    Process r of W takes the places r, r + W, ... of it, worker w of n every n-th of those.
+    alone. Process r of W takes the places r, r + W, ... of it, worker w of n every n-th of those.
 
     Args:
         folder: where ``encode_dataset`` wrote to, or a ``TokenDataset``.
@@ -87,35 +83,9 @@ class TokenStream(IterableDataset[Item]):
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         epoch = int(self._epoch)
         mine = range(number, len(self), workers)
+        order = permutation(self._seed, epoch, len(self.dataset)) if self._shuffle else None
         for start in range(0, len(mine), _BLOCK):
             chosen = mine[start : start + _BLOCK]
             places = np.arange(chosen.start, chosen.stop, chosen.step, dtype=np.int64)
             places = places * self._world_size + self._rank
-            if self._shuffle:
-                places = shuffled(places, len(self.dataset), self._seed, epoch)
-            yield from self.dataset.__getitems__(places.tolist())
-
-
-def shuffled(places: NDArray[np.int64], length: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return what lies at these places of a permutation of range(length), without making the whole of it.
-
-    A Feistel network over pairs of half-words permutes range(4^h) >= length; a value outside range(length) is put
-    through again until it falls inside (cycle walking: Black and Rogaway, "Ciphers with arbitrary finite domains",
-    2002), which keeps it a permutation.
-    """
-    half = max(1, ((length - 1).bit_length() + 1) // 2)
-    out = _feistel(places, half, seed, epoch)
-    outside = np.flatnonzero(out >= length)
-    while outside.size:
-        out[outside] = _feistel(out[outside], half, seed, epoch)
-        outside = outside[out[outside] >= length]
-    return out
-
-
-def _feistel(values: NDArray[np.int64], half: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    left, right = values >> half, values & ((1 << half) - 1)
-    for number in range(_ROUNDS):
-        digest = hashlib.blake2b(repr((seed, epoch, number)).encode(), digest_size=8).digest()
-        noise = uniforms(int.from_bytes(digest, "little"), right, 1)[:, 0]
-        left, right = right, left ^ (noise * (1 << half)).astype(np.int64)
-    return (left << half) | right
+            yield from self.dataset.__getitems__((places if order is None else order[places]).tolist())

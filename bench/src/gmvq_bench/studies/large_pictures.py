@@ -1,8 +1,8 @@
 """How long training on 25 photographs of 8 megapixels waits for its data.
 
-Three photographs of scikit-image, enlarged to 3264 x 2448 with noise of the sensor's kind, as JPEG; ``gmvq fit`` with its
-defaults, in a process of its own. The share is that of ``run.json``: seconds in which the training loop waited for its
-loader over those of training.
+Three photographs of scikit-image, enlarged to 3264 x 2448 with noise of the sensor's kind, as JPEG; ``gmvq fit`` with
+its defaults, in a process of its own. The share is that of ``run.json``: seconds in which the training loop waited for
+its loader over those of training.
 """
 
 from __future__ import annotations
