@@ -140,7 +140,7 @@ def test_headers_that_promise_more_than_the_file_holds(tmp_path: Path) -> None:
     entry = {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
     text = json.dumps(entry).encode()
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 12)
-    with pytest.raises(ValueError, match="tensors end at 16, and 12 bytes follow"):
+    with pytest.raises(ValueError, match=r"not a whole safetensors file.*incomplete metadata"):
         read_weights(tmp_path / "m.safetensors")
 
 
