@@ -47,6 +47,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     # The state at the end is the average.
     "averaged": {"average": 0.5},
 }
+#: The same training in half precision.
+HALF: dict[str, dict[str, Any]] = {kind: {"precision": kind} for kind in ("bf16-mixed", "bf16-true")}
 
 
 class Stop(Callback):
@@ -64,17 +66,22 @@ class Stop(Callback):
 
 
 class Losses(Callback):
-    """The loss of every step, as the mean over processes of what each returned; how many parameters are divided."""
+    """Of every step the loss (mean over processes) and the sum of each image; how many parameters are divided."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
+        self.seen: list[list[float]] = []
         self.divided = 0
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        sums = [round(float(image.double().sum()), 6) for image in batch]
+        parts: list[Any] = [sums] * trainer.world_size
         loss = outputs["loss"].detach().double().clone()
         if trainer.world_size > 1:
             dist.all_reduce(loss)
+            dist.all_gather_object(parts, sums)
         self.values.append(float(loss) / trainer.world_size)
+        self.seen.append(sorted(value for part in parts for value in part))
         self.divided = sum(isinstance(value, DTensor) for value in module.parameters())
 
 
@@ -86,6 +93,7 @@ def train(
     strategy: str = "ddp",
     clip: float | None = None,
     average: float = 0.0,
+    precision: str | None = None,
     stop: Stop | None = None,
     resume: str | None = None,
     **options: Any,
@@ -120,15 +128,21 @@ def train(
         enable_model_summary=False,
         logger=False,
         limit_val_batches=0,
+        precision=precision,
         # As precision="64-true", which a strategy that divides networks does not know.
-        plugins=[DoublePrecision()],
+        plugins=None if precision else [DoublePrecision()],
     )
     data = ImageDataModule(images, size=8, batch_size=per_step // world, flip=False)
     # One graph without breaks, which is run as it is: compiling it takes minutes.
     with mock.patch.object(torch, "compile", partial(torch.compile, backend="eager")):
         trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     state = {name: value.double().flatten().tolist() for name, value in module.model.state_dict().items()}
-    found = {"losses": losses.values, "divided": losses.divided, "world": trainer.world_size}
+    found = {
+        "losses": losses.values,
+        "seen": losses.seen,
+        "divided": losses.divided,
+        "world": trainer.world_size,
+    }
     return {**found, "compiled": module._compiled is not None, "state": state}
 
 
@@ -137,7 +151,7 @@ def train_all(images: str, names: list[str]) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for name in names:
         how, _, file = name.partition("=")
-        options = CONFIGURATIONS.get(name, {})
+        options = {**CONFIGURATIONS, **HALF}.get(name, {})
         if file:
             options = {
                 "stop": {"stop": Stop(file)},

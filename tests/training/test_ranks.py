@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ranks import CONFIGURATIONS, KILL, STEPS, STOP, train_all
+from ranks import CONFIGURATIONS, HALF, KILL, STEPS, STOP, train_all
 
 SCRIPT = str(Path(__file__).with_name("ranks.py"))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -91,7 +91,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one(images: str, checkpoints: Path) -> dict[str, dict[str, Any]]:
     """Every configuration on one process."""
     return train_all(
-        images, [*CONFIGURATIONS, *(f"{how}stop={checkpoints / f'{how}1.ckpt'}" for how in WAYS)]
+        images, [*CONFIGURATIONS, *HALF, *(f"{how}stop={checkpoints / f'{how}1.ckpt'}" for how in WAYS)]
     )
 
 
@@ -102,6 +102,7 @@ def two(
     """Every configuration on two processes, and what one process began."""
     names = [
         *CONFIGURATIONS,
+        *HALF,
         *(f"{how}stop={checkpoints / f'{how}2.ckpt'}" for how in WAYS),
         *(f"{how}resume={checkpoints / f'{how}1.ckpt'}" for how in WAYS),
     ]
@@ -124,6 +125,21 @@ def test_two_processes_train_as_one(
 ) -> None:
     assert len(one[name]["losses"]) == STEPS * CONFIGURATIONS[name].get("accumulate", 1)
     assert_same_training(two[name], one[name])
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_two_processes_train_as_one_in_half_precision(
+    one: dict[str, dict[str, Any]], two: dict[str, dict[str, Any]], name: str
+) -> None:
+    """To two roundings of bfloat16, 2^-8 each: of losses that begin near 0.2, and of the weights on the whole."""
+    losses = [torch.tensor(result[name]["losses"]) for result in (two, one)]
+    torch.testing.assert_close(*losses, rtol=0.0, atol=2**-7 * 0.2)
+    states = [
+        torch.tensor([value for values in result[name]["state"].values() for value in values])
+        for result in (two, one)
+    ]
+    assert (states[0] - states[1]).norm() < 2**-7 * states[1].norm()
+    assert one[name]["losses"] != pytest.approx(one["plain"]["losses"], rel=1e-5), "in double precision"
 
 
 def test_two_hosts(images: str, one: dict[str, dict[str, Any]], tmp_path: Path) -> None:
@@ -174,20 +190,44 @@ def test_the_networks_are_divided(two: dict[str, dict[str, Any]]) -> None:
     assert two["sharded"]["divided"] > 10
 
 
+def encoded(pixels: np.ndarray) -> bytes:
+    """A picture as PNG."""
+    pil = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    buffer = io.BytesIO()
+    pil.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_two_processes_share_a_stream(images: str, tmp_path: Path) -> None:
+    """Parquet read in place: in an epoch of three steps every image once, on one process or the other."""
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    cells = [{"bytes": encoded(pixels), "path": None} for pixels in np.load(images)]
+    for split, part in (("train", cells[:36]), ("validation", cells[36:38]), ("test", cells[38:])):
+        file = tmp_path / f"{split}-00000-of-00001.parquet"
+        parquet.write_table(pa.table({"image": part}), file, row_group_size=3)
+    place = f"stream:{tmp_path}"
+    two = launch(place, tmp_path / "out.json", ["plain"], 2)["plain"]
+    one = train_all(place, ["plain"])["plain"]
+    assert_same_training(two, one)
+    assert two["seen"] == one["seen"]
+    for epoch in range(0, STEPS, 3):
+        seen = [value for step in two["seen"][epoch : epoch + 3] for value in step]
+        assert (len(seen), len(set(seen))) == (36, 36)
+
+
 @pytest.fixture
 def shards(images: str, tmp_path: Path) -> str:
     """The same images in four WebDataset shards."""
-    pil = pytest.importorskip("PIL.Image", reason="pillow is not installed")
     folder = tmp_path / "shards"
     folder.mkdir()
     for part, pictures in enumerate(np.split(np.load(images), 4)):
         with tarfile.open(folder / f"{part}.tar", "w") as archive:
             for number, pixels in enumerate(pictures):
-                buffer = io.BytesIO()
-                pil.fromarray(pixels).save(buffer, format="PNG")
+                data = encoded(pixels)
                 header = tarfile.TarInfo(f"{10 * part + number}.png")
-                header.size = buffer.tell()
-                archive.addfile(header, io.BytesIO(buffer.getvalue()))
+                header.size = len(data)
+                archive.addfile(header, io.BytesIO(data))
     return str(folder)
 
 
