@@ -49,8 +49,8 @@ class LastCheckpoint(Callback):
     Where a validation follows the step, it is written after that.
 
     Ctrl-C (SIGINT) and SIGTERM let the step at hand end, so that the checkpoint is one from which a resumed run
-    goes on exactly. A second Ctrl-C stops at once. With several processes they agree on stopping at the next
-    logged step.
+    goes on exactly. A second Ctrl-C stops at once. Several processes agree on stopping at the next step that is
+    logged or has a checkpoint.
     """
 
     def __init__(self, run_dir: PathLike, every: int) -> None:
@@ -118,7 +118,8 @@ class LastCheckpoint(Callback):
         """The signal that some process has received, where all processes look at the same step."""
         if trainer.world_size == 1:
             return self._received
-        if not is_logged(trainer, trainer.global_step):
+        step = trainer.global_step
+        if step % self._every and not is_logged(trainer, step):
             return None
         mine = torch.tensor(self._received or 0, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max")) or None
