@@ -124,17 +124,83 @@ def test_csv_and_none(here: Any, gmvq: Run, tmp_path: Path) -> None:
     first, then = ((tmp_path / "csv" / name / "metrics.csv").read_text() for name in ("csv", "csv-3"))
     assert "train/mse" in then
     assert first != then
-    result = gmvq("fit", *here.small, "--trainer.logger", "MLFlow", "--out", tmp_path / "no")
-    assert result.code == 2
-    assert "expected true, false, TensorBoardLogger" in result.err
+
+
+CSV = "lightning.pytorch.loggers.CSVLogger"
 
 
 @pytest.mark.parametrize(
     ("said", "meant"),
-    [("true", "tensorboard"), ("false", "none"), ("tensorboard", "tensorboard"), ("WandbLogger", "wandb")],
+    [
+        (["true"], "tensorboard"),
+        (["false"], "none"),
+        (["tensorboard"], "tensorboard"),
+        (["WandbLogger"], "wandb"),
+        (["pytorch_lightning.loggers.WandbLogger"], "wandb"),
+        (["[CSVLogger, wandb]"], ["csv", "wandb"]),
+        ([f"{{class_path: {CSV}}}"], "csv"),
+        (
+            ["{class_path: CSVLogger, init_args: {prefix: a}}"],
+            {"class_path": CSV, "init_args": {"prefix": "a"}},
+        ),
+        (["CSVLogger", "--trainer.logger.prefix", "a"], {"class_path": CSV, "init_args": {"prefix": "a"}}),
+        (
+            ["CSVLogger", "--trainer.logger.init_args.prefix=a"],
+            {"class_path": CSV, "init_args": {"prefix": "a"}},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_loggers_in_the_words_of_lightning(said: str, meant: str) -> None:
-    assert parse_options(build_parser(), ["--logger", "csv", "--trainer.logger", said]).logger == meant
+def test_loggers_in_the_words_of_lightning(said: list[str], meant: Any) -> None:
+    """And what is meant is a configuration of the same meaning."""
+    assert parse_options(build_parser(), ["--logger", "csv", "--trainer.logger", *said]).logger == meant
+    again = meant if isinstance(meant, str) else json.dumps(meant)
+    assert parse_options(build_parser(), ["--logger", again]).logger == meant
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "MLFlow",
+        "{class_path: os.system}",
+        "[csv, {init_args: {prefix: a}}]",
+        "{class_path: CSVLogger, init_args: 3}",
+    ],
+)
+def test_other_loggers_are_refused(here: Any, gmvq: Run, tmp_path: Path, said: str) -> None:
+    options = [*here.small, "--trainer.max_steps", "1", "--out", tmp_path / "run"]
+    result = gmvq("fit", *options, "--trainer.logger", said)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "expected true, false, TensorBoardLogger, WandbLogger or CSVLogger, {class_path" in result.err
+
+
+def test_loggers_of_a_configuration_with_arguments(here: Any, gmvq: Run, tmp_path: Path) -> None:
+    """Two, of which one writes elsewhere, to a folder of the run's name; the run goes on with them."""
+    logger = {"class_path": CSV, "init_args": {"save_dir": str(tmp_path / "logs"), "prefix": "mine"}}
+    (tmp_path / "run.yaml").write_text(json.dumps({"trainer": {"logger": ["TensorBoardLogger", logger]}}))
+    small = [*here.small]
+    del small[small.index("--logger") : small.index("--logger") + 2]
+    options = [
+        "--config",
+        tmp_path / "run.yaml",
+        *small,
+        "--trainer.max_steps",
+        "2",
+        "--out",
+        tmp_path / "run",
+    ]
+    result = gmvq("fit", *options)
+    assert result.code == 0, result.err
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert "mine-train/mse" in (tmp_path / "logs" / "run" / "csv" / "metrics.csv").read_text()
+    result = gmvq("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_steps", "4")
+    assert result.code == 0, result.err
+    assert "mine-train/mse" in (tmp_path / "logs" / "run" / "csv-2" / "metrics.csv").read_text()
+    wrong = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dirr", "x"]
+    result = gmvq("fit", *small, *wrong, "--out", tmp_path / "other")
+    assert result.code == 2
+    assert "CSVLogger has no argument 'save_dirr'; it has flush_logs_every_n_steps, name" in result.err
+    assert not (tmp_path / "other").exists()
 
 
 def test_wandb(here: Any, gmvq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def tattling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "trainer.precision",
             "trainer.devices",
         ),
-        *("trainer.max_time", "trainer.callbacks", "trainer.plugins", "trainer.logger", "trainer"),
+        *("trainer.max_time", "trainer.callbacks", "trainer.plugins", "trainer.logger", "trainer", "logger"),
         *(
             "model",
             "model.objective",

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
@@ -18,6 +18,7 @@ from ..quantizers.migrate import FORMER, migrate_part
 from ..reading import read_text
 from ..training import ImageDataModule, TokenizerModule
 from ..training.choices import choice_defaults, register_choices
+from ..training.loggers import parse_loggers
 from ..training.trainer import TRAINER_DEFAULTS
 from .config_files import NO_CLASSES, check_config_file, parsing_safely
 
@@ -28,8 +29,8 @@ OURS = {
     "overfit_batches", "plugins", "reload_dataloaders_every_n_epochs", "use_distributed_sampler",
 }  # fmt: skip
 
-_LOGGER = Literal["tensorboard", "wandb", "csv", "none"]
-_LOGGERS_OF_LIGHTNING = {"true": "tensorboard", "false": "none"}
+#: By its short name, or as ``{class_path: ..., init_args: ...}``.
+_LOGGER = Literal["tensorboard", "wandb", "csv", "none"] | dict[str, Any]
 
 #: Trainer arguments that may be objects in Python. Options and configurations name them only: the name of a class would
 #: import its module, and a configuration may come from anybody.
@@ -89,8 +90,9 @@ def add_run_options(parser: LightningArgumentParser, defaults: dict[str, Any]) -
     parser.add_argument("--ckpt_path", type=str | None, help=text)
     text = "Where figures and pictures go beside history.jsonl: one or several, as in '[tensorboard, wandb]'."
     parser.add_argument("--logger", type=_LOGGER | list[_LOGGER], default="tensorboard", help=text)
-    text = "As --logger, in Lightning's words: true, false, TensorBoardLogger, WandbLogger, CSVLogger."
-    parser.add_argument("--trainer.logger", type=bool | str | None, default=None, help=text)
+    text = "As --logger, in Lightning's words: true, TensorBoardLogger, {class_path: ..., init_args: {...}}, a list."
+    kind = bool | str | dict[str, Any] | list[str | dict[str, Any]] | None
+    parser.add_argument("--trainer.logger", type=kind, default=None, help=text)
     parser.add_argument("--save_every", type=int, default=200, help="Steps between two checkpoints.")
     text = (
         "Measure and keep a moving average of all weights, of this decay, such as 0.99; 0: the last weights."
@@ -112,19 +114,15 @@ def parse_options(parser: LightningArgumentParser, argv: Sequence[str]) -> Names
             check_config_file(Path(name))
     try:
         with parsing_safely():
-            config = parser.parse_args([_current(value) for value in argv])
+            config = parser.parse_args([_current(value) for value in _spelled_out(argv)])
     except (argparse.ArgumentError, AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
         known = {action.dest for action in parser._actions} - {"help", "print_config"}
         raise ValueError(_explain(str(error), sorted(known))) from error
     if not isinstance(config.trainer, Namespace):
         raise ValueError(f"trainer: expected options such as max_steps, got {config.trainer!r}")
     logger = config.trainer.pop("logger")
-    if logger is not None:
-        name = str(logger).lower().removesuffix("logger")
-        config.logger = _LOGGERS_OF_LIGHTNING.get(name, name)
-        if config.logger not in get_args(_LOGGER):
-            kinds = "true, false, TensorBoardLogger, WandbLogger or CSVLogger"
-            raise ValueError(f"trainer.logger: expected {kinds}; got {logger}")
+    option = "logger" if logger is None else "trainer.logger"
+    config.logger = parse_loggers(option, config.logger if logger is None else logger)
     texts = (*argv, *(read_text(name) for name in config_files(argv)))
     if config.trainer.max_epochs is not None and not any("max_steps" in text for text in texts):
         config.trainer.max_steps = -1  # who asks for epochs does not mean our default number of steps
@@ -143,6 +141,13 @@ def _import_allowed(argv: Sequence[str]) -> list[str]:
     for name in found.allow_import:
         import_or_tell(name, "pip (or mend its name in --allow_import)")
     return rest
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """``--trainer.logger NAME --trainer.logger.ARGUMENT VALUE``, as the second would replace the first otherwise."""
+    more = any(value.startswith("--trainer.logger.") for value in argv)
+    whole, name = r"^--trainer\.logger(?==|$)", "--trainer.logger.class_path"
+    return [re.sub(whole, name, value) if more else value for value in argv]
 
 
 def _current(value: str) -> str:
@@ -194,6 +199,7 @@ def _explain(message: str, known: Sequence[str]) -> str:
         kinds = re.sub(r"typing\.Literal\[(.*?)\]|<class '(.*?)'>", r"\1\2", several[2])
         kinds = kinds.replace("dict[str, typing.Any]", "a mapping")
         kinds = kinds.replace("list[int]", "a list such as [256, 64]")
+        kinds = re.sub(r"list\[typing\.Union\[.*?\]\]", "a list of these", kinds)
         return f"{several[1]}: expected one of {kinds}; got {several[3]}"
     text = re.sub(r'^Parser key "([\w.]+)": ', r"\1: ", text)
     if "class_path" in text and NO_CLASSES not in text:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from ..errors import import_or_tell, require
-from ..files import real_path
 from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
 from .callbacks import AtomicCheckpointIO, LastCheckpoint
 from .history import HistoryWriter
+from .loggers import build_loggers
 from .progress import DataWait, LoggedPictures, StepProgress
 from .sharding import ShardedStrategy
 
@@ -61,15 +58,13 @@ def build_trainer(
     if keep_best:
         best = {"filename": "best", "monitor": "validation/mse", "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(run_dir / "checkpoints", **best))
-    kinds = [config.logger] if isinstance(config.logger, str) else config.logger
-    loggers = [_logger(kind, run_dir, step) for kind in dict.fromkeys(kinds) if kind != "none"]
     given = {**dict(options), "enable_progress_bar": False}
     if options["strategy"] == "fsdp":
         given["strategy"] = ShardedStrategy()
     return Trainer(
         **given,
         callbacks=callbacks,
-        logger=[HistoryWriter(run_dir / "history.jsonl"), *loggers],
+        logger=[HistoryWriter(run_dir / "history.jsonl"), *build_loggers(config.logger, run_dir, step)],
         plugins=[AtomicCheckpointIO(checkpoint)],
         default_root_dir=run_dir,
         enable_checkpointing=keep_best,
@@ -77,21 +72,3 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-
-
-def _logger(kind: str, run_dir: Path, from_step: int) -> Logger:
-    """A logger beside history.jsonl, by its name in --logger."""
-    if kind == "csv":
-        # A file that is there would be written anew.
-        return CSVLogger(run_dir, name="", version=f"csv-{from_step}" if from_step else "csv")
-    if kind == "tensorboard":
-        require("tensorboard", "train")
-        return TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=from_step or None)
-    import_or_tell("wandb", "pip install wandb")
-    # WANDB_PROJECT, WANDB_MODE and so on do what they do everywhere; a run that goes on keeps its id.
-    latest = run_dir / "wandb" / "latest-run"
-    more: dict[str, Any] = {}
-    if from_step and latest.exists():
-        more = {"version": real_path(latest).name.rpartition("-")[2], "resume": "allow"}
-    project = os.environ.get("WANDB_PROJECT", "gmvq")
-    return WandbLogger(name=run_dir.name, save_dir=run_dir, project=project, **more)
