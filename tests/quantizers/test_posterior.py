@@ -10,7 +10,7 @@ from quantizer_cases import D, K, layer
 from quantizer_cases import latents as rows
 from torch import Tensor
 
-from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ, ResidualGMVQ
+from gmvq import ChannelsFirst, GaussianMixtureVQ, GroupedGMVQ
 
 MASK = torch.arange(12).view(3, 4) % 5 != 1
 
@@ -151,22 +151,6 @@ def test_groups(shared) -> None:
     torch.testing.assert_close(posterior.expected(), torch.cat(parts, -1))
 
 
-def test_levels_are_scored_and_drawn_one_after_the_other() -> None:
-    torch.manual_seed(0)
-    built = ResidualGMVQ(D, K, 2, support=None).double()
-    x = rows(64)
-    built.init_codebook(x)
-    posterior = built.eval().posterior(x)
-    indices = posterior.sample(torch.Generator().manual_seed(0))
-    assert not torch.equal(indices, built.encode(x))
-    first, second = built.mixtures
-    left = x - first.get_codes_from_indices(indices[:, 0])
-    expected = [first.posterior(x).log_prob(indices[:, 0]), second.posterior(left).log_prob(indices[:, 1])]
-    torch.testing.assert_close(posterior.log_prob(indices), torch.stack(expected, -1))
-    torch.testing.assert_close(posterior.log_prob(indices[:, :1])[:, 0], expected[0])
-    torch.testing.assert_close(posterior.cross_entropy(indices), -torch.cat(expected).mean())
-
-
 def test_it_compiles_and_exports(built) -> None:
     class Soft(torch.nn.Module):
         def __init__(self) -> None:
@@ -203,5 +187,3 @@ def test_wrong_input_says_what_is_expected(built) -> None:
         posterior.log_prob(torch.full((3, 4), 5))
     with pytest.raises(ValueError, match="init_codebook"):
         layer(started=False).posterior(latents())
-    with pytest.raises(ValueError, match=r"parts\[g\]"):
-        GroupedGMVQ(6, K, 2, num_quantizers=2).posterior(rows(3, 6))

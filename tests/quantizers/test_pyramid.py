@@ -245,5 +245,3 @@ def test_what_cannot_be_says_what_is_expected() -> None:
         built.get_codes_from_indices(torch.zeros(1, 4, 3, dtype=torch.int64))
     with pytest.raises(TypeError, match="integers"):
         built.get_codes_from_indices(torch.zeros(1, 4, 3))
-    with pytest.raises(ValueError, match="no posterior of a position"):
-        built.posterior(normal(2, 4))

@@ -13,13 +13,22 @@ from .base import masked
 
 
 class Blocks(NamedTuple):
-    """The blocks of one scale: means of the latents (B, *grid, D), numbers of valid positions (B, *grid), and the
-    number of each block's first valid position, counted down, (B, *grid), -1 where there is none.
+    """The blocks of one scale: means of the latents (B, *grid, D), numbers of valid positions (B, *grid), the number
+    of each block's first valid position, counted down, (B, *grid), -1 where there is none, and the blocks' side.
     """
 
     means: Tensor
     counts: Tensor
     first: Tensor
+    side: int
+
+
+def positions(latents: Tensor, mask: Tensor | None) -> Blocks:
+    """Latents (B, *spatial, D) with a mask (B, *spatial) as blocks of one position each."""
+    lead = latents.shape[:-1]
+    numbers = torch.arange(math.prod(lead[1:]) - 1, -1, -1, device=latents.device).view(1, *lead[1:])
+    counts = latents.new_ones(lead) if mask is None else mask.to(latents.dtype)
+    return Blocks(latents, counts, masked(numbers.expand(lead), mask, -1), 1)
 
 
 def block_means(flat: Tensor, latents: Tensor, mask: Tensor | None, scales: int) -> list[Blocks]:
@@ -30,15 +39,12 @@ def block_means(flat: Tensor, latents: Tensor, mask: Tensor | None, scales: int)
     lead = latents.shape[:-1]
     if not lead:
         raise ValueError(f"a pyramid takes latents (B, *spatial, D), got {tuple(latents.shape)}")
-    numbers = torch.arange(math.prod(lead[1:]) - 1, -1, -1, device=flat.device).view(1, *lead[1:])
-    first = masked(numbers.expand(lead), mask, -1)
-    counts = flat.new_ones(lead) if mask is None else mask.to(flat.dtype)
-    sums, axes = flat.reshape(latents.shape), len(lead) - 1
-    found = [Blocks(sums, counts, first)]
-    for _ in range(scales - 1):
+    axes, found = len(lead) - 1, [positions(flat.reshape(latents.shape), mask)]
+    sums, counts, first, _ = found[0]
+    for number in range(1, scales):
         sums, counts = (halved(values, axes, torch.add, 0) for values in (sums, counts))
         first = halved(first, axes, torch.maximum, -1)
-        found.append(Blocks(sums / counts.clamp_min(1.0)[..., None], counts, first))
+        found.append(Blocks(sums / counts.clamp_min(1.0)[..., None], counts, first, 1 << number))
     return found[::-1]
 
 
@@ -78,14 +84,15 @@ def grown(values: Tensor, shape: Sequence[int], side: int) -> Tensor:
 
 
 def placed(grids: list[Blocks], values: Sequence[Tensor], empty: int) -> Tensor:
-    """Values (B, *grid) of each scale as (B, *spatial, n): at the first valid position of a block, else ``empty``."""
+    """Values (B, *grid, ...) of the first m scales as (B, *spatial, m, ...): at the first valid position of a block,
+    else ``empty``.
+    """
     own = grids[-1].first
     columns: list[Tensor] = []
-    for number, (grid, value) in enumerate(zip(grids, values, strict=True), start=1):
-        side = 1 << (len(grids) - number)
-        here = (grown(grid.first, own.shape, side) == own) & (own >= 0)
-        columns.append(torch.where(here, grown(value, own.shape, side), empty))
-    return torch.stack(columns, -1)
+    for grid, value in zip(grids, values, strict=False):
+        here = (grown(grid.first, own.shape, grid.side) == own) & (own >= 0)
+        columns.append(masked(grown(value, own.shape, grid.side), here, empty))
+    return torch.stack(columns, own.ndim)
 
 
 def block_codes(column: Tensor, halvings: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import check_latents
 from ..types import QuantizerOutput
 from .base import Quantizer
-from .posterior import AnyPosterior
+from .composed_posterior import AnyPosterior
 
 
 class ChannelsFirst(nn.Module):

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..errors import check_indices, check_size
 from ..types import QuantizerOutput
 from .composed import ComposedQuantizer, level_terms
+from .composed_posterior import GroupPosterior
 from .gaussian_mixture import GaussianMixtureVQ
 from .parts import level_sizes
-from .posterior import CodePosterior, GroupPosterior
 from .residual import ResidualGMVQ
 
 
@@ -136,20 +136,10 @@ class GroupedGMVQ(ComposedQuantizer):
         pairs = zip(self.parts, self._pieces(latents, mask)[1], strict=True)
         return self._join_codes([part.encode(own, valid) for part, (own, valid) in pairs])
 
-    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> CodePosterior | GroupPosterior:
-        """q(c_g|x) of each group for latents (..., D) with a mask (...), see ``GaussianMixtureVQ.posterior``.
-
-        Raises:
-            ValueError: the groups have levels; ask each group, ``quantizer.parts[g].posterior``.
-        """
-        if self.levels > 1 or isinstance(self.parts[0], ResidualGMVQ):
-            raise ValueError(
-                "groups of several levels have no posterior in one piece: use quantizer.parts[g].posterior(latents) "
-                "with the features of group g"
-            )
-        pairs = zip(self.mixtures, self._pieces(latents, mask)[1], strict=True)
-        found = [CodePosterior.of(part, own, valid) for part, (own, valid) in pairs]
-        return GroupPosterior(found, joined=self.shared_codebook)
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> GroupPosterior:
+        """q(c_g|x) of each group, or of each of its levels, for latents (..., D) with a mask (...)."""
+        pairs = zip(self.parts, self._pieces(latents, mask)[1], strict=True)
+        return GroupPosterior(self, [part.posterior(own, valid) for part, (own, valid) in pairs])
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Codewords (..., D) of indices (..., m G) of the first m <= n levels, the groups' side by side; zero where -1.
@@ -158,19 +148,7 @@ class GroupedGMVQ(ComposedQuantizer):
             TypeError: indices are not integers.
             ValueError: not m G indices on the last axis, or one outside [-1, K).
         """
-        indices = check_indices(indices, self.codebook_size)
-        levels, rest = divmod(indices.shape[-1] if indices.ndim else 0, self.groups)
-        if rest or not 1 <= levels <= self.levels:
-            raise ValueError(
-                f"indices must have shape (..., {self.groups}), one for each group"
-                + (f" and level, with 1 to {self.levels} levels" if self.levels > 1 else "")
-                + f"; got {tuple(indices.shape)}"
-            )
-        codes = indices.unflatten(-1, (levels, self.groups)).transpose(-1, -2)
-        codes = codes if isinstance(self.parts[0], ResidualGMVQ) else codes[..., 0]
-        axis = -1 if isinstance(self.parts[0], GaussianMixtureVQ) else -2
-        columns = [codes] if self.shared_codebook else codes.unbind(axis)
-        pairs = zip(self.parts, columns, strict=True)
+        pairs = zip(self.parts, self._split_codes(indices), strict=True)
         return self._join([part.get_codes_from_indices(column) for part, column in pairs])
 
     @torch.no_grad()
@@ -207,6 +185,25 @@ class GroupedGMVQ(ComposedQuantizer):
     def _join(self, values: list[Tensor]) -> Tensor:
         """The inverse of ``_split`` on what the parts made of their vectors."""
         return values[0].flatten(-2) if self.shared_codebook else torch.cat(values, -1)
+
+    def _join_levels(self, values: list[Tensor]) -> Tensor:
+        """Vectors (..., m, D / G) of each part, or the one's (..., G, m, D / G), as (..., m, D)."""
+        return self._join([value.transpose(-2, -3) for value in values] if self.shared_codebook else values)
+
+    def _split_codes(self, indices: Tensor) -> list[Tensor]:
+        """Indices (..., m G) as those of each part, (...) or (..., m): the inverse of ``_join_codes``."""
+        indices = check_indices(indices, self.codebook_size)
+        levels, rest = divmod(indices.shape[-1] if indices.ndim else 0, self.groups)
+        if rest or not 1 <= levels <= self.levels:
+            raise ValueError(
+                f"indices must have shape (..., {self.groups}), one for each group"
+                + (f" and level, with 1 to {self.levels} levels" if self.levels > 1 else "")
+                + f"; got {tuple(indices.shape)}"
+            )
+        codes = indices.unflatten(-1, (levels, self.groups)).transpose(-1, -2)
+        codes = codes if isinstance(self.parts[0], ResidualGMVQ) else codes[..., 0]
+        axis = -1 if isinstance(self.parts[0], GaussianMixtureVQ) else -2
+        return [codes] if self.shared_codebook else list(codes.unbind(axis))
 
     def _join_codes(self, values: list[Tensor]) -> Tensor:
         """What each part has for every code, (...) or (..., n), as (..., n G)."""

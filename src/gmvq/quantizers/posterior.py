@@ -1,8 +1,8 @@
 r"""q(c|x) of given latents, to look into: the likeliest codes, their probabilities, draws, means over codes, entropy.
 
-``quantizer.posterior(latents)`` gives one of the classes below. All of them speak of the posterior on all K codes,
-whatever the layer's ``support``, at its current sharpening. Gradients reach the latents and the mixture; nothing of
-size N x K is kept, as backward computes blocks of rows again. Log-probabilities and entropies are in nats.
+``quantizer.posterior(latents)`` gives the class below, or one of ``composed_posterior``, made of several. It speaks of
+all K codes, whatever the layer's ``support``, at its current sharpening. Gradients reach the latents and the mixture;
+nothing of size N x K is kept, as backward computes blocks of rows again. Log-probabilities and entropies are in nats.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -117,7 +117,7 @@ class CodePosterior:
 
     def cross_entropy(self, indices: Tensor) -> Tensor:
         """Mean of -log q(c|x) over the positions (...) whose index is not -1; scalar, nats."""
-        return _mean_nats(self.log_prob(indices), indices)
+        return mean_nats(self.log_prob(indices), indices)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A code of each position drawn from q(c|x), (...), int64; -1 where masked."""
@@ -164,111 +164,6 @@ class CodePosterior:
         return values.reshape(*self.shape, *values.shape[1:])
 
 
-@dataclass(frozen=True)
-class GroupPosterior:
-    """The product of the groups' posteriors: every result has the groups on its axis after the positions'.
-
-    Attributes:
-        groups: the posterior of each group; or one of positions (..., G), where they share a codebook.
-        joined: whether it is that one.
-        axis: where ``expected`` has its features.
-    """
-
-    groups: list[CodePosterior]
-    joined: bool = False
-    axis: int = -1
-
-    def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """``(log_probs, codes)``, (..., G, k) each, group by group, see ``CodePosterior.topk``."""
-        log_probs, codes = zip(*(group.topk(k) for group in self.groups), strict=True)
-        return self._stack(log_probs, -2), self._stack(codes, -2)
-
-    def log_prob(self, indices: Tensor) -> Tensor:
-        """log q(c_g|x) of given codes, (..., G) -> (..., G); their sum over groups is that of the position."""
-        if self.joined:
-            return self.groups[0].log_prob(indices)
-        if indices.ndim < 1 or indices.shape[-1] != len(self.groups):
-            raise ValueError(
-                f"indices must have shape (..., {len(self.groups)}), one for each group, got {tuple(indices.shape)}"
-            )
-        pairs = zip(self.groups, indices.unbind(-1), strict=True)
-        return torch.stack([group.log_prob(column) for group, column in pairs], -1)
-
-    def cross_entropy(self, indices: Tensor) -> Tensor:
-        """Mean of -log q(c_g|x) over the codes (..., G) that are not -1; scalar, nats."""
-        return _mean_nats(self.log_prob(indices), indices)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Codes drawn from each group's posterior, (..., G)."""
-        return self._stack([group.sample(generator) for group in self.groups], -1)
-
-    def entropy(self) -> Tensor:
-        """H(q(c_g|x)), (..., G)."""
-        return self._stack([group.entropy() for group in self.groups], -1)
-
-    def expected(self) -> Tensor:
-        """The groups' mean codewords side by side, (..., D)."""
-        values = [group.expected() for group in self.groups]
-        return (values[0].flatten(-2) if self.joined else torch.cat(values, -1)).movedim(-1, self.axis)
-
-    def _stack(self, values: Sequence[Tensor], axis: int) -> Tensor:
-        return values[0] if self.joined else torch.stack([*values], axis)
-
-
-@dataclass(frozen=True)
-class LevelPosterior:
-    """q(c_1|x) q(c_2|x, c_1) ...: each level's posterior for what the codes before it, given or drawn, left over.
-
-    Attributes:
-        levels: the mixtures, first to last.
-        latents: (..., D).
-        mask: which positions count, (...), or None for all.
-        axis: of no meaning here; the other posteriors have it.
-    """
-
-    levels: list[GaussianMixtureVQ]
-    latents: Tensor
-    mask: Tensor | None
-    axis: int = -1
-
-    def log_prob(self, indices: Tensor) -> Tensor:
-        """log q(c_l|x, c_1 ... c_{l-1}) of given codes of the first m levels, (..., m) -> (..., m); 0 where -1."""
-        if indices.ndim < 1 or not 1 <= indices.shape[-1] <= len(self.levels):
-            raise ValueError(
-                f"indices must have shape (..., m) with the first m of {len(self.levels)} levels on the last axis, "
-                f"got {tuple(indices.shape)}"
-            )
-        columns = iter(indices.unbind(-1))
-        values = [
-            posterior.log_prob(column) for posterior, column in self._chain(lambda _: next(columns, None))
-        ]
-        return torch.stack(values, -1)
-
-    def cross_entropy(self, indices: Tensor) -> Tensor:
-        """Mean of -log q over the codes (..., m) that are not -1; scalar, nats."""
-        return _mean_nats(self.log_prob(indices), indices)
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Codes drawn level after level, (..., n)."""
-        return torch.stack([codes for _, codes in self._chain(lambda own: own.sample(generator))], -1)
-
-    def _chain(self, choose: Callable[[CodePosterior], Tensor | None]) -> list[tuple[CodePosterior, Tensor]]:
-        """The posterior of each level with the codes that ``choose`` gives it, until it gives none."""
-        residual, found = self.latents, []
-        for level in self.levels:
-            posterior = level.posterior(residual, self.mask)
-            codes = choose(posterior)
-            if codes is None:
-                break
-            found.append((posterior, codes))
-            residual = residual - level.get_codes_from_indices(codes).detach().to(residual.dtype)
-        return found
-
-
-#: Whatever ``quantizer.posterior`` may give.
-AnyPosterior = CodePosterior | GroupPosterior | LevelPosterior
-
-
 def _log_probs(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias, query, codebook.T).log_softmax(-1)
 
@@ -287,5 +182,6 @@ def _mean_codeword(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
     return _log_probs(query, codebook, bias).exp() @ codebook
 
 
-def _mean_nats(log_prob: Tensor, indices: Tensor) -> Tensor:
+def mean_nats(log_prob: Tensor, indices: Tensor) -> Tensor:
+    """Mean of -log q over the codes that are not -1, scalar."""
     return -log_prob.sum() / (indices.long() >= 0).sum().clamp_min(1)

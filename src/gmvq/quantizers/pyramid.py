@@ -18,6 +18,7 @@ from ..types import QuantizerOutput
 from .base import masked
 from .blocks import Blocks, block_codes, block_means, grown, placed, scale_places
 from .composed import ComposedQuantizer, level_terms, per_position
+from .composed_posterior import LevelPosterior
 from .gaussian_mixture import GaussianMixtureVQ
 from .parts import level_sizes
 from .start import start_together
@@ -179,12 +180,10 @@ class PyramidGMVQ(ComposedQuantizer):
         """The inverse of ``decoder_units``."""
         return read
 
-    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> Any:
-        """There is none of a position: a ValueError that says where those of the blocks are."""
-        raise ValueError(
-            "a pyramid has codes of blocks and no posterior of a position: use quantizer.mixtures[l].posterior(means) "
-            "with the block means that scale l quantizes"
-        )
+    def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
+        """q(c_l|x, coarser codes) of the blocks of each scale, of latents (B, *spatial, D), mask (B, *spatial)."""
+        grids = block_means(self._flat(latents, mask)[0], latents, mask, len(self.layers))
+        return LevelPosterior(self.mixtures, grids, latents.shape[:-1], self.decoder_units)
 
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:

@@ -16,12 +16,13 @@ from ..errors import check_choice, check_indices, check_size
 from ..types import QuantizerOutput
 from .base import masked
 from .beam import beam_search, output_at
+from .blocks import positions
 from .composed import ComposedQuantizer, level_terms
+from .composed_posterior import LevelPosterior
 from .config import without_later
 from .gaussian_mixture import GaussianMixtureVQ
 from .learning import in_backward
 from .parts import level_sizes
-from .posterior import LevelPosterior
 from .start import start_from
 
 
@@ -146,9 +147,9 @@ class ResidualGMVQ(ComposedQuantizer):
         return codes.reshape(*latents.shape[:-1], codes.shape[-1])
 
     def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
-        """q(c_1|x) q(c_2|x, c_1) ... of latents (..., D) with a mask (...): log-probabilities of codes, and draws."""
-        wide = latents if latents.dtype == torch.float64 else latents.float()
-        return LevelPosterior(self.mixtures, wide, mask)
+        """q(c_1|x) q(c_2|x, c_1) ... of latents (..., D) with a mask (...), each level's given the codes before it."""
+        grids = [positions(*self._flat(latents, mask))] * len(self.layers)
+        return LevelPosterior(self.mixtures, grids, latents.shape[:-1], self.decoder_units)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """Sum of the codewords (..., D) of indices (..., m) of the first m <= n levels; -1 adds nothing.
