@@ -7,14 +7,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from small_run import Workplace
 
 from gmvq.cli.main import main
+from gmvq.cli.options import build_parser, build_run, parse_options
 from gmvq.models.card import model_card
-from gmvq.tokens import read_manifest
+from gmvq.tokens import TokenDataset, read_manifest
 from gmvq.tokens.statistics import statistics
 from gmvq.training import TokenizerModule, load_model
+from gmvq.training.finetune import options_of
 
 SIZES = (16, 4)
 
@@ -69,13 +74,56 @@ def test_tokens_and_prior_know_each_size(run_dir: Path, workplace: Workplace, tm
             read_manifest(tokens)
 
 
+def test_groups_of_levels_are_trained_stored_and_decoded(workplace: Workplace, tmp_path: Path) -> None:
+    """Two groups of three levels, of which a training item has two at least, from the options to the pictures."""
+    run, tokens, pictures = tmp_path / "run", tmp_path / "tokens", tmp_path / "pictures"
+    argv = ["fit", *workplace.small, "--out", str(run), "--trainer.max_steps", "6"]
+    argv += ["--model.groups", "2", "--model.codebook_size", "[16, 8, 4]", "--model.beam", "2"]
+    assert main([*argv, "--model.level_dropout", "true", "--model.min_levels", "2"]) == 0
+    model: Any = load_model(run)
+    config = model.quantizer.to_config()
+    names = (
+        "type",
+        "dim",
+        "groups",
+        "num_quantizers",
+        "codebook_size",
+        "level_dropout",
+        "min_levels",
+        "beam",
+    )
+    assert [config[name] for name in names] == ["GroupedGMVQ", 4, 2, 3, [16, 8, 4], True, 2, 2]
+    assert {"--model.groups=2", "--model.codebook_size=[16, 8, 4]", "--model.min_levels=2"} <= {
+        *options_of(run)
+    }
+    parser = build_parser()
+    again: Any = build_run(parser, parse_options(parser, ["--config", str(run / "config.yaml")]))[0].model
+    assert again.quantizer.to_config() == config
+
+    data = workplace.folder / "images.npy"
+    assert main(["encode", str(run), "--data", str(data), "--out", str(tokens), "--quiet"]) == 0
+    spec = read_manifest(tokens).indices
+    assert (spec.shape, spec.levels, spec.sizes) == ((2, 2, 6), 6, (16, 16, 8, 8, 4, 4))
+    rows = TokenDataset(tokens).rows(np.arange(3))
+    stored, images = rows["indices"], torch.from_numpy(np.load(data)[rows["id"]]).movedim(-1, 1) / 255
+    assert torch.equal(stored, model.encode(images))
+    assert main(["decode", str(tokens), "--out", str(pictures), "--limit", "3", "--quiet"]) == 0
+    decoded = np.stack([np.asarray(Image.open(file)) for file in sorted(pictures.glob("*.png"))])
+    expected = model.decode(stored).clamp(0, 1).movedim(1, -1).numpy()
+    assert np.abs(decoded / 255 - expected).max() < 0.003
+
+
 def test_what_cannot_have_sizes_says_so() -> None:
     assert TokenizerModule(codebook_size=[8]).model.quantizer.codebook_size == 8
     pyramid: Any = TokenizerModule(codebook_size=[8, 4], scales=2).model.quantizer
     assert pyramid.codebook_sizes == (8, 4)
-    for more in ({"groups": 2}, {"ragged": True, "scales": 2}):
-        with pytest.raises(ValueError, match="groups and ragged codes have one codebook_size"):
-            TokenizerModule(codebook_size=[8, 4], **more)
+    with pytest.raises(ValueError, match=r"ragged needs blocks.* of one codebook_size"):
+        TokenizerModule(codebook_size=[8, 4], ragged=True, scales=2)
+    for more in ({"groups": 2}, {"num_quantizers": 2}):
+        with pytest.raises(ValueError, match="scales have no levels and no groups"):
+            TokenizerModule(scales=2, **more)
+    with pytest.raises(ValueError, match="min_levels=2 is the least that level_dropout leaves"):
+        TokenizerModule(num_quantizers=3, min_levels=2)
     with pytest.raises(ValueError, match="has the sizes of 2 levels"):
         TokenizerModule(codebook_size=[8, 4], num_quantizers=3)
 

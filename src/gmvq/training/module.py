@@ -53,13 +53,14 @@ class TokenizerModule(Divisible):
         dim: features per latent position.
         codebook_size: number of codes, of each level or group; of levels or scales also a list, as in [256, 64, 16].
         codebook_dim: dimensions that the codebook lives in, between two learned maps; none: dim.
-        num_quantizers: levels of a residual quantizer; 1: a single code per position.
-        groups: groups of features with a code each; 1: a single code per position.
+        num_quantizers: levels of a residual quantizer, or of each group; 1: a single code.
+        groups: groups of features with a code, or levels, each; 1: a single group.
         scales: scales of a pyramid, of which the finest has a code for each position; 1: a single code per position.
         ragged: a code for each position or for a block of them, of as many sizes as there are scales, in place of a
             pyramid: fewer codes where there is less to say.
         shared_codebook: one codebook for all levels, groups or scales.
         level_dropout: train on random prefixes of the levels, so that any prefix can be decoded.
+        min_levels: the least number of levels that level_dropout leaves.
         beam: paths over the levels that encode keeps; 1: each level takes its most probable code.
         objective: which bound is trained on, and the weights gamma and beta of its terms.
         precision: how the precision of the mixture's components is fitted, and its sharpening over training.
@@ -111,6 +112,7 @@ class TokenizerModule(Divisible):
         ragged: bool = False,
         shared_codebook: bool = False,
         level_dropout: bool = False,
+        min_levels: int = 1,
         beam: int = 1,
         objective: Objective = _QUANTIZER["objective"],
         precision: Precision = _QUANTIZER["precision"],

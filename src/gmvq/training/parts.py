@@ -36,37 +36,47 @@ def build_quantizer(
     ragged: bool,
     shared_codebook: bool,
     level_dropout: bool,
+    min_levels: int,
     beam: int,
     **options: Any,
 ) -> Quantizer:
-    """One mixture, a residual quantizer, a grouped one, a pyramid or a ragged one."""
+    """One mixture, a residual quantizer, a grouped one, whose groups may have levels, a pyramid or a ragged one."""
     sizes = [codebook_size] if isinstance(codebook_size, int) else list(codebook_size)
-    if (groups != 1 or ragged) and len(sizes) > 1:
-        raise ValueError(f"groups and ragged codes have one codebook_size, got {sizes}")
+    if ragged and (scales == 1 or len(sizes) > 1):
+        raise ValueError(
+            f"ragged needs blocks, scales=2 or more, of one codebook_size; got {scales} and {codebook_size}"
+        )
     if num_quantizers == scales == 1:
         num_quantizers = len(sizes)
     parts = {"num_quantizers": num_quantizers, "groups": groups, "scales": scales}
     several = [f"{name}={count}" for name, count in parts.items() if count != 1]
-    if len(several) > 1:
-        raise ValueError(f"give one of num_quantizers, groups and scales; got {' and '.join(several)}")
+    if scales != 1 and len(several) > 1:
+        raise ValueError(f"scales have no levels and no groups, got {' and '.join(several)}")
     if (level_dropout or beam != 1) and num_quantizers == 1:
         name = "level_dropout" if level_dropout else "beam"
         raise ValueError(f"{name} needs levels: num_quantizers=2 or more")
-    if ragged and scales == 1:
-        raise ValueError("ragged needs blocks: scales=2 or more")
+    if min_levels != 1 and not level_dropout:
+        raise ValueError(
+            f"min_levels={min_levels} is the least that level_dropout leaves: level_dropout=True"
+        )
     if shared_codebook and (ragged or not several):
         raise ValueError(
             "shared_codebook needs several parts, num_quantizers, groups or scales of 2 or more, none of them ragged"
         )
-    if num_quantizers != 1:
-        options |= {"shared_codebook": shared_codebook, "level_dropout": level_dropout, "beam": beam}
-        return ResidualGMVQ(dim, codebook_size, num_quantizers, **options)
-    if groups != 1:
-        return GroupedGMVQ(dim, sizes[0], groups, shared_codebook=shared_codebook, **options)
     if ragged:
         return RaggedGMVQ(dim, sizes[0], scales, **options)
+    if several:
+        options["shared_codebook"] = shared_codebook
+    if num_quantizers != 1:
+        options |= {"level_dropout": level_dropout, "min_levels": min_levels, "beam": beam}
+        options["num_quantizers"] = num_quantizers
+    if groups != 1:
+        size = sizes[0] if num_quantizers == 1 else codebook_size
+        return GroupedGMVQ(dim, size, groups, **options)
+    if num_quantizers != 1:
+        return ResidualGMVQ(dim, codebook_size, **options)
     if scales != 1:
-        return PyramidGMVQ(dim, codebook_size, scales, shared_codebook=shared_codebook, **options)
+        return PyramidGMVQ(dim, codebook_size, scales, **options)
     return GaussianMixtureVQ(dim, sizes[0], **options)
 
 
