@@ -122,7 +122,7 @@ def test_what_cannot_have_sizes_says_so() -> None:
     for more in ({"groups": 2}, {"num_quantizers": 2}):
         with pytest.raises(ValueError, match="scales have no levels and no groups"):
             TokenizerModule(scales=2, **more)
-    with pytest.raises(ValueError, match="min_levels=2 is the least that level_dropout leaves"):
+    with pytest.raises(ValueError, match="min_levels=2 needs level_dropout=True"):
         TokenizerModule(num_quantizers=3, min_levels=2)
     with pytest.raises(ValueError, match="has the sizes of 2 levels"):
         TokenizerModule(codebook_size=[8, 4], num_quantizers=3)

@@ -52,32 +52,31 @@ def build_quantizer(
     several = [f"{name}={count}" for name, count in parts.items() if count != 1]
     if scales != 1 and len(several) > 1:
         raise ValueError(f"scales have no levels and no groups, got {' and '.join(several)}")
-    if (level_dropout or beam != 1) and num_quantizers == 1:
-        name = "level_dropout" if level_dropout else "beam"
-        raise ValueError(f"{name} needs levels: num_quantizers=2 or more")
-    if min_levels != 1 and not level_dropout:
-        raise ValueError(
-            f"min_levels={min_levels} is the least that level_dropout leaves: level_dropout=True"
-        )
     if shared_codebook and (ragged or not several):
         raise ValueError(
             "shared_codebook needs several parts, num_quantizers, groups or scales of 2 or more, none of them ragged"
         )
+    levels = {"level_dropout": level_dropout, "min_levels": min_levels, "beam": beam}
+    _check_levels(num_quantizers, **levels)
     if ragged:
         return RaggedGMVQ(dim, sizes[0], scales, **options)
     if several:
         options["shared_codebook"] = shared_codebook
     if num_quantizers != 1:
-        options |= {"level_dropout": level_dropout, "min_levels": min_levels, "beam": beam}
-        options["num_quantizers"] = num_quantizers
+        options |= {"num_quantizers": num_quantizers, **levels}
+    size = sizes[0] if num_quantizers == scales == 1 else codebook_size
     if groups != 1:
-        size = sizes[0] if num_quantizers == 1 else codebook_size
         return GroupedGMVQ(dim, size, groups, **options)
-    if num_quantizers != 1:
-        return ResidualGMVQ(dim, codebook_size, **options)
-    if scales != 1:
-        return PyramidGMVQ(dim, codebook_size, scales, **options)
-    return GaussianMixtureVQ(dim, sizes[0], **options)
+    kind: Any = ResidualGMVQ if num_quantizers != 1 else GaussianMixtureVQ
+    return kind(dim, size, **options) if scales == 1 else PyramidGMVQ(dim, size, scales, **options)
+
+
+def _check_levels(num_quantizers: int, level_dropout: bool, min_levels: int, beam: int) -> None:
+    if num_quantizers == 1 and (level_dropout or beam != 1):
+        name = "level_dropout" if level_dropout else "beam"
+        raise ValueError(f"{name} needs levels: num_quantizers=2 or more")
+    if min_levels != 1 and not level_dropout:
+        raise ValueError(f"min_levels={min_levels} needs level_dropout=True, of which it is the least")
 
 
 def build_model(
