@@ -7,6 +7,8 @@ import socket
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gmvq.app import serve
 from gmvq.app.picture import MAX_BYTES
 from gmvq.app.serve import serving
 from gmvq.models import VQAutoencoder
+from gmvq.prior import TokenPrior, TokenSpec
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -102,6 +105,33 @@ def test_the_command(here: Any, gmvq: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert result.code == 0, result.err
     assert result.out.startswith("small: http://127.0.0.1:")
     assert "stopped; what was uploaded is gone" in result.err
+
+
+@pytest.mark.parametrize("options", [[], ["--port", "7999"], ["--share"], ["--prior", "PRIOR"]], ids=" ".join)
+def test_options_reach_the_server(
+    here: Any, gmvq: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    served: list[dict[str, Any]] = []
+
+    @contextmanager
+    def noted(model: VQAutoencoder, prior: TokenPrior | None, **more: Any) -> Iterator[list[str]]:
+        served.append({**more, "prior": prior})
+        yield ["here"]
+
+    monkeypatch.setattr(serve, "serving", noted)
+    monkeypatch.setattr(serve, "wait", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    prior = TokenPrior(TokenSpec((2, 2), codebook_size=16), "masked")
+    prior.save_pretrained(tmp_path / "prior")
+    result = gmvq(
+        "app", "runs/small", *(str(tmp_path / "prior") if one == "PRIOR" else one for one in options)
+    )
+    assert result.code == 0, result.err
+    (found,) = served
+    drawn_from = found.pop("prior")
+    asked = {"port": 7999} if "--port" in options else {"share": True} if "--share" in options else {}
+    assert found == {"title": "small", "port": None, "share": False, **asked}
+    assert (drawn_from and drawn_from.spec) == (prior.spec if "--prior" in options else None)
+    assert ("no public address" in result.err) == ("--share" in options)
 
 
 @pytest.mark.parametrize(

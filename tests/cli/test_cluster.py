@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -128,6 +130,76 @@ def test_torchrun(shards: Path, tmp_path: Path) -> None:
     assert "GLOBAL_BATCH=9 images cannot be divided among 2" in uneven.stderr
 
 
+def stand_ins(folder: Path, **lines: str) -> dict[str, str]:
+    """An environment with commands that note their arguments in NAME.said, and end with a line."""
+    for name, line in lines.items():
+        file = folder / name
+        file.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/{name}.said\n{line}\n')
+        file.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "restarts"),
+    [
+        (["--nnodes", "1", "--nproc_per_node", "2"], {}),
+        (["--nnodes", "2", "--nproc_per_node", "2"], {"NODES": "2", "HEAD": "first:29500", "RESTARTS": "5"}),
+    ],
+    ids=["one machine", "two machines"],
+)
+def test_what_torchrun_is_told(tmp_path: Path, nodes: list[str], restarts: dict[str, str]) -> None:
+    run = {"CONFIG": "c.yaml", "OUT": "/shared/run", "GPUS": "2", "GLOBAL_BATCH": "8", **restarts}
+    environment = {**stand_ins(tmp_path, torchrun="exit 0"), **run}
+    script = ["bash", SCRIPTS / "torchrun.sh", "--name", "mine"]
+    assert subprocess.run(script, env=environment, check=False).returncode == 0
+    said = (tmp_path / "torchrun.said").read_text().split()
+    assert said[:4] == nodes
+    assert said[4:6] == ["--max_restarts", restarts.get("RESTARTS", "3")]
+    meeting = (
+        ["--rdzv_backend", "c10d", "--rdzv_endpoint", "first:29500", "--rdzv_id", "run"]
+        if restarts
+        else ["--standalone"]
+    )
+    assert said[6 : said.index("-m")] == meeting
+    options = said[said.index("fit") :]
+    assert options[options.index("--trainer.num_nodes") + 1] == nodes[1]
+    assert options[options.index("--data.batch_size") + 1] == ("2" if restarts else "4")
+    if restarts:
+        del environment["HEAD"]
+        done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "address:port of the first machine" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ([], (8, False, 3)),
+        (["--gpu"], (8, True, 3)),
+        (["--restarts", "7", "--workers", "2"], (2, False, 7)),
+    ],
+)
+def test_what_ray_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str], meant: tuple[int, bool, int]
+) -> None:
+    """With a stand-in for Ray, installed or not: ``test_ray`` runs it."""
+    told: dict[str, Any] = {}
+    parts = ("ray", "ray.train", "ray.train.lightning", "ray.train.torch")
+    ray = {name: mock.MagicMock(name=name) for name in parts}
+    ray["ray"].train = ray["ray.train"]
+    for name in ("ScalingConfig", "RunConfig", "FailureConfig"):
+        setattr(ray["ray.train"], name, lambda **more: told.update(more))
+    for name, module in ray.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    argv = ["ray_train.py", "--out", str(tmp_path / "run"), "--seed", "3", *options]
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(SCRIPTS / "ray_train.py"), run_name="__main__")
+    assert (told["num_workers"], told["use_gpu"], told["max_failures"]) == meant
+    ((_, plan),) = ray["ray.train.torch"].TorchTrainer.call_args_list
+    assert plan["train_loop_config"]["options"] == ["--seed", "3", "--out", str(tmp_path / "run")]
+    ray["ray.train.torch"].TorchTrainer.return_value.fit.assert_called_once_with()
+
+
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(1800)  # on a busy machine the imports of Ray's processes take minutes
 def test_ray(shards: Path, tmp_path: Path) -> None:
@@ -154,14 +226,9 @@ def test_ray(shards: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (143, True), (1, False)])
 def test_slurm(gmvq: Run, tmp_path: Path, code: int, requeued: bool) -> None:
     """With stand-ins for srun and scontrol: what is run, and that a run that was stopped goes back into the queue."""
-    for name, line in (("srun", f"exit {code}"), ("scontrol", "exit 0")):
-        file = tmp_path / name
-        file.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/{name}.said\n{line}\n')
-        file.chmod(0o755)
     environment = {
-        **os.environ,
+        **stand_ins(tmp_path, srun=f"exit {code}", scontrol="exit 0"),
         **{
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "SLURM_NTASKS": "16",
             "SLURM_NNODES": "2",
             "SLURM_JOB_ID": "77",

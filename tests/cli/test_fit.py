@@ -210,6 +210,15 @@ def test_going_on_from_last_with_the_stored_options(here: Any, gmvq: Run) -> Non
     assert steps == [2, 3, 4]
 
 
+@pytest.mark.parametrize("samples", [0, 3])
+def test_samples_of_the_bound(here: Any, gmvq: Run, tmp_path: Path, samples: int) -> None:
+    options = [*here.small, "--trainer.max_steps", "1", "--out", tmp_path / "run"]
+    assert gmvq("fit", *options, "--bound_samples", samples).code == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["bound_samples"] == samples
+    assert (metrics["importance_weighted"] is None) == (samples == 0)
+
+
 def test_other_loggers(here: Any, gmvq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     result = gmvq("fit", *here.small, "--out", "with", "--logger", "wandb")

@@ -15,6 +15,7 @@ import torch
 from gmvq import ResidualGMVQ, build_autoencoder
 from gmvq.cli.main import main
 from gmvq.prior.opening import open_prior
+from gmvq.training import read_checkpoint
 
 SMALL = [
     "--trainer.accelerator", "cpu", "--logger", "none", "--data.batch_size", "8", "--trainer.val_check_interval", "3",
@@ -88,6 +89,24 @@ def test_the_figures_are_those_of_the_prior(place: Path) -> None:
     p = np.bincount(batch["indices"].flatten(), minlength=8) / 48
     entropy = -sum(value * np.log2(value) for value in p if value)
     assert notes["metrics"]["bits_per_token_entropy"] == pytest.approx(entropy)
+
+
+def test_the_average_is_what_a_run_exports(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
+    """And measures; the training itself is as without."""
+    done = gmvq(
+        *("prior", "fit", place / "plain-tokens", "--out", tmp_path / "run", *SMALL),
+        *("--trainer.max_steps", 6, "--average", 0.9),
+    )
+    assert done.code == 0, done.err
+    exported, notes = open_prior(tmp_path / "run" / "model")
+    plain, others = open_prior(place / "run" / "model")
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    name = "network.head"
+    assert torch.equal(exported.state_dict()[name], checkpoint["state_dict"][f"prior.{name}"])
+    last = checkpoint["current_model_state"][f"prior.{name}"]
+    assert torch.equal(plain.state_dict()[name], last)
+    assert not torch.equal(exported.state_dict()[name], last)
+    assert notes["metrics"] != others["metrics"]
 
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
