@@ -204,16 +204,25 @@ def test_loggers_of_a_configuration_with_arguments(here: Any, gmvq: Run, tmp_pat
 
 
 def test_wandb(here: Any, gmvq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline; a run that goes on keeps its id."""
+    """Offline, in the project that its arguments name; a run that goes on keeps its id."""
     wandb = pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    options = ["--logger", "wandb", "--out", tmp_path / "run"]
+    for name, value in {"MODE": "offline", "SILENT": "true", "ERROR_REPORTING": "false"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    options = [
+        "--trainer.logger",
+        "WandbLogger",
+        "--trainer.logger.project",
+        "mine",
+        "--out",
+        tmp_path / "run",
+    ]
     assert gmvq("fit", *here.small, *options, "--trainer.max_steps", "3").code == 0
+    assert (wandb.run.project, wandb.run.name) == ("mine", "run")
     wandb.finish()
     (first,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert list((first / "files" / "media" / "images" / "validation").glob("reconstructions_*.png"))
-    assert gmvq("fit", *options, "--ckpt_path", "last", "--trainer.max_steps", "6").code == 0
+    assert gmvq("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_steps", "6").code == 0
+    assert wandb.run.project == "mine"
     wandb.finish()
     ids = {folder.name.rpartition("-")[2] for folder in (tmp_path / "run" / "wandb").glob("offline-run-*")}
     assert len(ids) == 1
