@@ -170,7 +170,7 @@ def test_core_works_with_every_optional_package_blocked() -> None:
     assert errors.keys() == extras.keys()
     for use, (kind, text) in errors.items():
         assert kind == ("ImportError" if use == "command line" else "MissingExtraError"), (use, text)
-        assert f"pip install 'gmvq[{extras[use]}]'" in text, (use, text)
+        assert f"pip install -e '.[{extras[use]}]'  # in a clone of gmvq" in text, (use, text)
     assert errors["command line"][1].startswith("exit code 2: ")
 
 

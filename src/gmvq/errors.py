@@ -32,7 +32,12 @@ def require(module: str, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: the module is not installed.
     """
-    return import_or_tell(module, f"pip install 'gmvq[{extra}]'")
+    return import_or_tell(module, how_to_install(extra))
+
+
+def how_to_install(extra: str) -> str:
+    """The command that brings an extra, as a line for a shell: nothing is on PyPI yet."""
+    return f"pip install -e '.[{extra}]'  # in a clone of gmvq"
 
 
 def import_or_tell(module: str, command: str) -> ModuleType:
@@ -93,7 +98,7 @@ def check_version(where: object, found: object, known: int) -> None:
     if type(found) is not int or found != known:
         raise ValueError(
             f"{where}: expected format_version {known}, got {found!r:.80}; a higher one comes from a newer gmvq: "
-            "upgrade with pip install -U gmvq"
+            "update gmvq (git pull in its clone)"
         )
 
 

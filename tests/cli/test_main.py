@@ -125,7 +125,7 @@ def test_missing_extra_is_one_line(gmvq: Run, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "jsonargparse", None)
     result = gmvq("fit")
     assert result.code == 2
-    assert "pip install 'gmvq[train]'" in result.err
+    assert "pip install -e '.[train]'  # in a clone of gmvq" in result.err
     assert result.err.count("\n") == 1
 
 

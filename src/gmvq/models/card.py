@@ -12,7 +12,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 from ..environment import versions
-from ..errors import require
+from ..errors import how_to_install, require
 from ..quantizers import PyramidGMVQ
 from ..reading import is_number, is_remote
 from ..screen import markdown
@@ -120,6 +120,7 @@ def fill_card(template: str, data: dict[str, Any], **values: Any) -> str:
         template_path=str(Path(__file__).parent / "templates" / template),
         marker=MARKER,
         card_data_license=data["license"],
+        install=how_to_install("prior" if template.startswith("prior") else "train"),
         versions=versions("torch", "python"),
         **values,
     ).content
