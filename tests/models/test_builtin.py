@@ -140,6 +140,19 @@ def test_the_prior_finds_its_tokenizer(gmvq: Run, tmp_path: Path) -> None:
     assert figures["bits_per_token"] < figures["bits_per_token_entropy"]
 
 
+def test_the_card_of_the_prior_runs_and_says_how_large_it_is() -> None:
+    pytest.importorskip("transformers")
+    card = (builtin_folder(f"builtin:{PRIOR}") / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    assert names["images"].shape == (16, 3, 64, 64)
+    parameters = sum(value.numel() for value in names["prior"].parameters())
+    assert f"{parameters / 1e6:.2f} M parameters" in card
+    assert f"for {stored(PRIOR)['metadata']['step']:,} steps" in card
+
+
 def test_the_prior_has_the_likelihood_of_the_card(gmvq: Run, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from gmvq.prior import TokenDataModule

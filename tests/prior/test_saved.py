@@ -83,7 +83,7 @@ def test_a_push_uploads_the_prior_and_a_card(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     prior = make_prior(SPEC)
-    notes = {"tokens": {"path": "/home/me/secret/tokens"}, "metrics": {"bits_per_token": 4.2}}
+    notes = {"tokens": {"path": "/home/me/secret/tokens"}, "metrics": {"bits_per_token": 4.2}, "step": 1234}
     address = prior.push_to_hub("me/prior", private=True, metadata=notes, license="apache-2.0")
     assert address.endswith("me/prior/commit/1")
     assert seen["private"]
@@ -94,6 +94,9 @@ def test_a_push_uploads_the_prior_and_a_card(tmp_path: Path, monkeypatch: pytest
     assert data["library_name"] == "gmvq"
     assert "2 x 2 tokens of 5 codes, 3 labels" in card
     assert "bits_per_token: 4.2" in card
+    assert f"{sum(value.numel() for value in prior.parameters()) / 1e6:.2f} M parameters" in card
+    assert "trained by the Python package `gmvq` for 1,234 steps." in card
+    assert "gmvq sample me/prior TOKENIZER --n 64" in card
     assert b"secret" not in seen["files"]["config.json"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from ..models.hub import CARD, resolve
 from ..models.interface import sizes_text
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
 from ..models.weights import build_filled, described_digest, named_in_errors, read_weights
+from ..reading import is_number
 from ..screen import markdown
 from ..training.notes import check_notes
 
 CLASS = "TokenPrior"
+#: A tokenizer that others find, unlike a folder of the machine that trained the prior.
+_NAME = re.compile(r"(builtin|hf):[\w./-]+")
 _KEYS = ("format_version", "class", "prior")
 
 
@@ -74,6 +78,7 @@ def save_repository(
 def card(prior: Any, repo_id: str, notes: dict[str, Any], license: str | None) -> str:
     """The README.md of a Hub repository with a prior: what it is, its figures, how to draw from it."""
     spec, metrics = prior.spec, notes.get("metrics") or {}
+    tokenizer, step = str(notes.get("tokenizer")), notes.get("step")
     return fill_card(
         "prior_card.md.j2",
         {"license": license, "tags": ["gmvq", "image-generation", "vector-quantization", "pytorch"]},
@@ -81,9 +86,12 @@ def card(prior: Any, repo_id: str, notes: dict[str, Any], license: str | None) -
         repo_id=repo_id,
         kind=prior.kind,
         size=prior.config["size"],
+        parameters=f"{sum(parameter.numel() for parameter in prior.parameters()) / 1e6:.2f}",
+        steps=step if is_number(step) else None,
         shape=" x ".join(map(str, spec.shape)),
         codebook_size=sizes_text(spec.sizes),
         labels=spec.labels,
         metrics={markdown(name): value for name, value in metrics.items() if isinstance(value, int | float)},
-        tokenizer=markdown(notes.get("tokenizer_sha256", "not stated")),
+        tokenizer=tokenizer if _NAME.fullmatch(tokenizer) else None,
+        tokenizer_sha256=markdown(notes.get("tokenizer_sha256", "not stated")),
     )
