@@ -25,7 +25,7 @@ def main(run: Path, out: Path) -> None:
             _app(opened, addresses[0], out)
         with static_files(run) as address:
             _still(opened, f"{address}report.html", out / "report.webp")
-        with static_files(Path("site")) as address:
+        with static_files(Path(__file__).parents[2] / "site") as address:
             _still(opened, address, out / "site.webp")
 
 
