@@ -69,13 +69,13 @@ WITH_LEVELS = [name for name in COMPOSITIONS if name.startswith("residual")]
 
 
 def build(
-    name: str, *, noise: float = 0.0, started: bool = True, dtype: torch.dtype = torch.float64
+    name: str, *, noise: float = 0.0, started: bool = True, dtype: torch.dtype = torch.float64, **more: Any
 ) -> Quantizer:
     """A training quantizer on all codes, started on data and moved off the optimum; without noise by default."""
     torch.manual_seed(3)
     kind, options = COMPOSITIONS[name]
     estimator = GumbelSoftmax(temperature=Constant(0.7), noise=Constant(noise))
-    sizes = {"codebook_size": K} | options
+    sizes = {"codebook_size": K} | options | more
     built = kind(D, estimator=estimator, variance=Variance(noise=Constant(noise)), support=None, **sizes).to(
         dtype
     )
@@ -278,6 +278,32 @@ def test_any_prefix_of_the_levels_can_be_decoded(name) -> None:
         assert torch.equal(built.get_codes_from_indices(cut), part)
         errors.append(float((part - built.decoder_units(x)).detach().square().mean()))
     assert errors[2] < errors[0]
+
+
+@pytest.mark.parametrize("name", [name for name in COMPOSITIONS if "ragged" not in name][1:])
+@pytest.mark.parametrize("units", ["latents", "standardized"])
+def test_levels_are_read_one_after_the_other(name, units) -> None:
+    if units == "standardized" and name.startswith("pyramid"):
+        pytest.skip("a pyramid reads latents")
+    built: Any = build(name, dtype=torch.float32, units=units).eval()
+    x = latents((B, 5, 4), dtype=torch.float32)
+    indices = built.encode(x, some((B, 5, 4)))
+    groups = getattr(built, "groups", 1)
+    columns = (
+        indices.unflatten(-1, (-1, groups)).unbind(-2) if hasattr(built, "groups") else indices.unbind(-1)
+    )
+    reads = list(built.progressive(iter(columns)))
+    for count, read in enumerate(reads, 1):
+        assert torch.equal(read, built.get_codes_from_indices(indices[..., : count * groups]))
+    assert torch.equal(reads[-1], built(x, some((B, 5, 4))).quantized)
+    whole = built.encode(x)
+    codes = built.get_codes_of_levels(whole)
+    assert codes.shape == (*x.shape[:-1], len(columns), D)
+    read = built.decoder_units(codes.sum(-2)) if len(columns) > 1 else codes[..., 0, :]
+    torch.testing.assert_close(read, built.get_codes_from_indices(whole))
+    torch.testing.assert_close(
+        built.get_codes_of_levels(whole[..., :groups]), codes[..., :1, :], rtol=0.0, atol=0.0
+    )
 
 
 def test_level_dropout_cuts_items_at_random_and_leaves_minus_one() -> None:

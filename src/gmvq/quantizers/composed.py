@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import check_indices
 from ..functional.balance import balance_gradients
 from ..types import QuantizerOutput
-from .base import Quantizer
+from .base import Quantizer, masked
 from .config import from_arguments
 from .gaussian_mixture import GaussianMixtureVQ
 
@@ -53,6 +53,8 @@ class ComposedQuantizer(Quantizer):
     """Several mixtures as one quantizer: their schedules, their parameters, their loss in the units of another."""
 
     layers: nn.ModuleList
+    #: What the parts in a row are called, the shape of their indices, and how many axes these have at least.
+    _levels, _shape, _axes = "levels", "(..., m)", 1
 
     @property
     def mixtures(self) -> list[GaussianMixtureVQ]:
@@ -68,6 +70,48 @@ class ComposedQuantizer(Quantizer):
     def codebook_sizes(self) -> tuple[int, ...]:
         """K of each mixture."""
         return tuple(mixture.codebook_size for mixture in self.mixtures)
+
+    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
+        """Sum of the codewords (..., D) of indices (..., m) of the first m <= n levels; -1 adds nothing.
+
+        Raises:
+            TypeError: indices are not integers.
+            ValueError: more levels than there are, or an index outside [-1, K); of a pyramid, a block with two codes.
+        """
+        *_, last = self.progressive(self._columns(indices))
+        return last
+
+    def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:
+        """What the decoder reads after each level, (..., D), as the levels' indices (...) come in, first to last.
+
+        The l-th result is ``get_codes_from_indices`` of the first l levels. Of groups, a level's indices are (..., G).
+        """
+        total, seen = None, None
+        for part, here in self._codewords(columns):
+            total = part if total is None else total + part
+            seen = here if seen is None else self._seen(seen, here)
+            yield masked(self._read(total), seen, 0.0)
+
+    def get_codes_of_levels(self, indices: Tensor) -> Tensor:
+        """The codewords of each level, (..., m, D), of indices as ``get_codes_from_indices`` takes them; zero where -1.
+
+        They are in the latents' units, and ``decoder_units`` of their sum is ``get_codes_from_indices``, up to rounding
+        (and where nothing is masked). Of a pyramid, each position has the codewords of its blocks; of groups without
+        levels, m is 1 and the codewords are as the decoder reads them.
+        """
+        return torch.stack([part for part, _ in self._codewords(self._columns(indices))], -2)
+
+    def decoder_units(self, latents: Tensor) -> Tensor:
+        """Latents, or a sum of codewords, (..., D), as the decoder reads them: here as they are."""
+        return latents
+
+    def from_decoder_units(self, read: Tensor) -> Tensor:
+        """Latents (..., D) for which ``decoder_units`` gives ``read``, if there are any."""
+        return read
+
+    def _read(self, total: Tensor) -> Tensor:
+        """What the decoder reads for a sum of codewords (..., D)."""
+        return self.decoder_units(total)
 
     def set_progress(self, progress: float) -> None:
         """Advance every schedule of every mixture, as ``GaussianMixtureVQ.set_progress``."""
@@ -88,15 +132,29 @@ class ComposedQuantizer(Quantizer):
         _tie(self)
         self.register_load_state_dict_post_hook(_tie)
 
-    def _columns(self, indices: Tensor, parts: str, shape: str, axes: int = 1) -> tuple[Tensor, ...]:
-        """The columns of indices with the first m of n parts on the last axis, of so many axes at least."""
+    def _columns(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """The columns (...) of indices with the first m of n levels on the last axis."""
         indices = check_indices(indices, self.codebook_size)
-        if indices.ndim < axes or not 1 <= indices.shape[-1] <= len(self.layers):
+        if indices.ndim < self._axes or not 1 <= indices.shape[-1] <= len(self.layers):
             raise ValueError(
-                f"indices must have shape {shape} with the first m of {len(self.layers)} {parts} on the last axis, "
-                f"got {tuple(indices.shape)}"
+                f"indices must have shape {self._shape} with the first m of {len(self.layers)} {self._levels} on the "
+                f"last axis, got {tuple(indices.shape)}"
             )
         return indices.unbind(-1)
+
+    def _codewords(self, columns: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of each level the codewords (..., D) of its indices (...), and which there are."""
+        for number, (level, column) in enumerate(zip(self.mixtures, columns, strict=False)):
+            codes = self._everywhere(number, check_indices(column, level.codebook_size))
+            yield level.get_codes_from_indices(codes), codes >= 0
+
+    def _everywhere(self, number: int, column: Tensor) -> Tensor:
+        """The code of each position in the indices of level ``number``, from 0."""
+        return column
+
+    def _seen(self, before: Tensor, here: Tensor) -> Tensor:
+        """Which positions are not masked, after a level that has codes ``here``."""
+        return before | here
 
     def _couple(
         self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1

@@ -7,7 +7,7 @@ Groups of several levels each are a grouped residual quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -141,16 +141,6 @@ class GroupedGMVQ(ComposedQuantizer):
         pairs = zip(self.parts, self._pieces(latents, mask)[1], strict=True)
         return GroupPosterior(self, [part.posterior(own, valid) for part, (own, valid) in pairs])
 
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Codewords (..., D) of indices (..., m G) of the first m <= n levels, the groups' side by side; zero where -1.
-
-        Raises:
-            TypeError: indices are not integers.
-            ValueError: not m G indices on the last axis, or one outside [-1, K).
-        """
-        pairs = zip(self.parts, self._split_codes(indices), strict=True)
-        return self._join([part.get_codes_from_indices(column) for part, column in pairs])
-
     @torch.no_grad()
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every mixture by k-means on its features of latents (..., D)."""
@@ -190,8 +180,7 @@ class GroupedGMVQ(ComposedQuantizer):
         """Vectors (..., m, D / G) of each part, or the one's (..., G, m, D / G), as (..., m, D)."""
         return self._join([value.transpose(-2, -3) for value in values] if self.shared_codebook else values)
 
-    def _split_codes(self, indices: Tensor) -> list[Tensor]:
-        """Indices (..., m G) as those of each part, (...) or (..., m): the inverse of ``_join_codes``."""
+    def _columns(self, indices: Tensor) -> tuple[Tensor, ...]:
         indices = check_indices(indices, self.codebook_size)
         levels, rest = divmod(indices.shape[-1] if indices.ndim else 0, self.groups)
         if rest or not 1 <= levels <= self.levels:
@@ -200,10 +189,29 @@ class GroupedGMVQ(ComposedQuantizer):
                 + (f" and level, with 1 to {self.levels} levels" if self.levels > 1 else "")
                 + f"; got {tuple(indices.shape)}"
             )
-        codes = indices.unflatten(-1, (levels, self.groups)).transpose(-1, -2)
-        codes = codes if isinstance(self.parts[0], ResidualGMVQ) else codes[..., 0]
-        axis = -1 if isinstance(self.parts[0], GaussianMixtureVQ) else -2
-        return [codes] if self.shared_codebook else list(codes.unbind(axis))
+        return indices.unflatten(-1, (levels, self.groups)).unbind(-2)
+
+    def _codewords(self, columns: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        count = len(self.parts)
+        for number, column in zip(range(0, len(self.mixtures), count), columns, strict=False):
+            pairs = zip(self.mixtures[number : number + count], self._of_parts(column), strict=True)
+            codewords = self._join([mixture.get_codes_from_indices(codes) for mixture, codes in pairs])
+            yield codewords, (column >= 0).repeat_interleave(self.dim // self.groups, -1)
+
+    def _read(self, total: Tensor) -> Tensor:
+        # Without levels a mixture's codewords are in the decoder's units.
+        return self.decoder_units(total) if isinstance(self.parts[0], ResidualGMVQ) else total
+
+    def _of_parts(self, column: Tensor) -> list[Tensor]:
+        """What there is of each group, (..., G), for each part."""
+        return [column] if self.shared_codebook else list(column.unbind(-1))
+
+    def _split_codes(self, indices: Tensor) -> list[Tensor]:
+        """Indices (..., m G) as those of each part, (...) or (..., m): the inverse of ``_join_codes``."""
+        columns = [self._of_parts(column) for column in self._columns(indices)]
+        if isinstance(self.parts[0], GaussianMixtureVQ):
+            return columns[0]
+        return [torch.stack(levels, -1) for levels in zip(*columns, strict=True)]
 
     def _join_codes(self, values: list[Tensor]) -> Tensor:
         """What each part has for every code, (...) or (..., n), as (..., n G)."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_indices
+from ..errors import check_choice
 from ..functional.distributed import all_reduce_sum, gather_rows
 from ..types import QuantizerOutput
 from .base import masked
@@ -49,7 +49,9 @@ class PyramidGMVQ(ComposedQuantizer):
 
     Indices and ``log_variance`` have shape (B, *spatial, n). The code of a block stands at its first valid position,
     with -1 (and a log-variance of 0) everywhere else. ``get_codes_from_indices`` takes the indices of the first m
-    scales, (B, *spatial, m). ``out.terms`` holds, for each scale l from 1, ``nats/l``, ``perplexity/l`` and
+    scales, (B, *spatial, m). A block without a code adds nothing. A position is masked, and zero, where the last scale
+    of which an item has codes has none for its block; so the finest scales may be left out, as -1 or by a shorter last
+    axis. ``out.terms`` holds, for each scale l from 1, ``nats/l``, ``perplexity/l`` and
     ``error/l``, the mean squared error per feature and position after it.
 
     Source of the scheme: Tian et al., "Visual Autoregressive Modeling", arXiv 2404.02905 (one codebook over a pyramid
@@ -63,6 +65,8 @@ class PyramidGMVQ(ComposedQuantizer):
         >>> quantizer.codes_per_item((6, 6))  # 2 x 2, 3 x 3, 6 x 6
         [4, 9, 36]
     """
+
+    _levels, _shape, _axes = "scales", "(B, *spatial, m)", 2
 
     def __init__(
         self,
@@ -139,47 +143,6 @@ class PyramidGMVQ(ComposedQuantizer):
             found.append(codes)
         return placed(grids, found, -1)
 
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Sum of the codewords (B, *spatial, D) of indices (B, *spatial, m) of the first m <= n scales.
-
-        A block without a code adds nothing. A position is masked, and zero, where the last scale of which an item has
-        codes has none for its block; so the finest scales may be left out, as -1 or by a shorter last axis.
-
-        Raises:
-            TypeError: indices are not integers.
-            ValueError: more scales than there are, an index outside [-1, K), or a block with two codes.
-        """
-        *_, last = self.progressive(self._columns(indices, "scales", "(B, *spatial, m)", 2))
-        return last
-
-    def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:
-        """What the decoder reads after each scale, (B, *spatial, D), as the scales' indices (B, *spatial) come in.
-
-        The l-th result is ``get_codes_from_indices`` of the first l scales.
-        """
-        total, seen = None, None
-        for number, (level, column) in enumerate(zip(self.mixtures, columns, strict=False), start=1):
-            column = check_indices(column, level.codebook_size)
-            codes = block_codes(column, len(self.layers) - number)
-            part, here = level.get_codes_from_indices(codes), codes >= 0
-            if total is not None and seen is not None:
-                part = part + grown(total, codes.shape, 2)
-                any_code = here
-                for axis in range(1, here.ndim):
-                    any_code = any_code.any(axis, keepdim=True)
-                here = here | (grown(seen, codes.shape, 2) & ~any_code)
-            total, seen = part, here
-            side = 1 << (len(self.layers) - number)
-            yield masked(grown(total, column.shape, side), grown(seen, column.shape, side), 0.0)
-
-    def decoder_units(self, latents: Tensor) -> Tensor:
-        """Latents, or a sum of codewords, as the decoder reads them: as they are."""
-        return latents
-
-    def from_decoder_units(self, read: Tensor) -> Tensor:
-        """The inverse of ``decoder_units``."""
-        return read
-
     def posterior(self, latents: Tensor, mask: Tensor | None = None) -> LevelPosterior:
         """q(c_l|x, coarser codes) of the blocks of each scale, of latents (B, *spatial, D), mask (B, *spatial)."""
         grids = block_means(self._flat(latents, mask)[0], latents, mask, len(self.layers))
@@ -196,6 +159,16 @@ class PyramidGMVQ(ComposedQuantizer):
         else:
             for level, own in zip(self.mixtures, rows, strict=True):
                 start_together([level], [own], seed)
+
+    def _everywhere(self, number: int, column: Tensor) -> Tensor:
+        halvings = len(self.layers) - 1 - number
+        return grown(block_codes(column, halvings), column.shape, 1 << halvings)
+
+    def _seen(self, before: Tensor, here: Tensor) -> Tensor:
+        coded = here
+        for axis in range(1, here.ndim):
+            coded = coded.any(axis, keepdim=True)
+        return here | (before & ~coded)
 
     @torch.no_grad()
     def _shares(self, grids: list[Blocks]) -> Tensor:

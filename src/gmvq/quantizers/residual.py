@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import check_choice, check_indices, check_size
+from ..errors import check_choice, check_size
 from ..types import QuantizerOutput
 from .base import masked
 from .beam import beam_search, output_at
@@ -150,37 +150,6 @@ class ResidualGMVQ(ComposedQuantizer):
         """q(c_1|x) q(c_2|x, c_1) ... of latents (..., D) with a mask (...), each level's given the codes before it."""
         grids = [positions(*self._flat(latents, mask))] * len(self.layers)
         return LevelPosterior(self.mixtures, grids, latents.shape[:-1], self.decoder_units)
-
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """Sum of the codewords (..., D) of indices (..., m) of the first m <= n levels; -1 adds nothing.
-
-        Raises:
-            TypeError: indices are not integers.
-            ValueError: more levels than there are, or an index outside [-1, K).
-        """
-        *_, last = self.progressive(self._columns(indices, "levels", "(..., m)"))
-        return last
-
-    def progressive(self, columns: Iterable[Tensor]) -> Iterator[Tensor]:
-        """What the decoder reads after each level, (..., D), as the levels' indices (...) come in, first to last.
-
-        The l-th result is ``get_codes_from_indices`` of the first l levels.
-        """
-        total, seen = None, None
-        for level, column in zip(self.mixtures, columns, strict=False):
-            column = check_indices(column, level.codebook_size)
-            part, here = level.get_codes_from_indices(column), column >= 0
-            total = torch.zeros_like(part) + part if total is None else total + part
-            seen = here if seen is None else seen | here
-            yield torch.where(seen[..., None], self.decoder_units(total), 0.0)
-
-    def get_codes_of_levels(self, indices: Tensor) -> Tensor:
-        """The codewords of each level, (..., m, D), of indices (..., m), in the latents' units; zero where -1.
-
-        ``decoder_units`` of their sum is ``get_codes_from_indices``, up to rounding.
-        """
-        columns = zip(self.mixtures, indices.unbind(-1), strict=False)
-        return torch.stack([level.get_codes_from_indices(column) for level, column in columns], -2)
 
     def decoder_units(self, latents: Tensor) -> Tensor:
         """Latents, or a sum of codewords, as the decoder reads them: standardised by the first level, or as is."""
