@@ -43,10 +43,11 @@ def set_codebook(
     codes = layer._flat(codes.to(layer.codebook.device), None)[0].to(layer.codebook)
     seen = codes if rows is None else rows.to(codes)
     with torch.autocast(codes.device.type, enabled=False):
-        layer._pending, error = None, _error_of_cells(codes)
+        layer._pending = None
         if layer.standardize:
             fit_frame(layer, seen)
         else:
+            error = _error_of_cells(codes)
             layer.mean.zero_()
             layer.scale.fill_(2.0 ** round(math.log2(error) / 2) if error > 0 else 1.0)
         fit_projections(layer, layer._scaled(seen))
