@@ -27,9 +27,10 @@ DEVICE = torch.device("cuda" if CUDA and not INTERPRETED else "cpu")
 if CUDA or INTERPRETED:
     from gmvq.functional import triton_topk
 
-#: N, K, D, k: one of each, tiles that are not full, features in one and in several steps, more tiles than parts.
+#: N, K, D, k: one of each, tiles that are not full, 2 to 256 features, in one or several steps, more tiles than parts.
 SIZES = [
-    (1, 1, 1, 1), (7, 5, 3, 4), (70, 130, 4, 4), (65, 70, 16, 2), (33, 200, 20, 16), (5, 700, 100, 4), (130, 64, 64, 8)
+    (1, 1, 1, 1), (7, 5, 3, 4), (70, 130, 4, 4), (65, 70, 16, 2), (33, 200, 20, 16), (5, 700, 100, 4), (130, 64, 64, 8),
+    (9, 130, 2, 3), (20, 70, 256, 4)
 ]  # fmt: skip
 
 
