@@ -388,6 +388,31 @@ def test_draws_follow_the_tempered_posterior() -> None:
     torch.testing.assert_close(indices.flatten().bincount(minlength=4) / 20000, q, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_call_has_its_own_temperature(heads) -> None:
+    """The same draw as from a module that was built with it, gradient included, and the next call has the old one."""
+    draws = []
+    for own, called in ((2.0, None), (0.5, 2.0), (0.0, 2.0), (2.0, 0.0), (0.0, None)):
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"stochastic_sample_codes": True, "heads": heads}
+        vq: Any = compat.VectorQuantize(D * heads, 4, sample_codebook_temp=own, **options)
+        vq.eval()(torch.randn(4, 64, D * heads))
+        state = {name: value.clone() for name, value in vq.state_dict().items()}
+        torch.manual_seed(1)
+        x = torch.randn(2, 50, D * heads, requires_grad=True)
+        quantized, indices, _ = vq.train()(x, freeze_codebook=True, sample_codebook_temp=called)
+        quantized.square().sum().backward()
+        draws.append((indices, quantized.detach(), x.grad))
+        for name, value in vq.state_dict().items():
+            assert torch.equal(value, state[name]), name
+    for one, other in ((0, 1), (0, 2), (3, 4)):
+        for first, second in zip(draws[one], draws[other], strict=True):
+            torch.testing.assert_close(first, second)
+    assert not torch.equal(draws[0][0], draws[3][0])
+    with pytest.raises(ValueError, match="must not be negative"):
+        compat.VectorQuantize(D, 4)(torch.randn(1, 8, D), sample_codebook_temp=-1.0)
+
+
 def test_a_trained_module_with_its_maps(peer) -> None:
     theirs = started(peer, codebook_dim=4)
     ours = build(compat.VectorQuantize, codebook_dim=4).eval()

@@ -9,6 +9,8 @@ it cannot mean is refused, with what to use instead (``REFUSED``). docs/migratio
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,7 +53,6 @@ REFUSED_IN_CALL = {
     "codebook_transform_fn": "leave it out: a mixture has the same codes at all positions",
     "ema_update_weight": "mask what shall not count",
     "accum_ema_update": "set freeze_codebook=True in all forwards of a step but one",
-    "sample_codebook_temp": "fill_ temperature and gumbel_noise of vq.quantizer between steps",
 }
 
 
@@ -104,7 +105,7 @@ class VectorQuantize(nn.Module):
         learns = ema_update is not False or bool(options.get("learnable_codebook"))
         self.freeze_codebook, self.ema_update = freeze_codebook, learns
         self.channels_first = accept_image_fmap or accept_3d_fmap or not channel_last
-        self.stochastic = stochastic_sample_codes and sample_codebook_temp > 0
+        self.stochastic, self.temperature = stochastic_sample_codes, sample_codebook_temp
         self.zeros, self.coupled = return_zeros_for_masked_padding, route_gradients_to_input
         inner = (codebook_dim or dim) * heads
         norm = [nn.LayerNorm(inner)] if layernorm_after_project_in else []
@@ -113,7 +114,7 @@ class VectorQuantize(nn.Module):
         own: dict[str, Any] = {"start_after": 0}
         if stochastic_sample_codes or straight_through:
             # Gumbel noise weighed by t beside log q: a draw from q^(1/t).
-            noise = Constant(sample_codebook_temp if self.stochastic else 0.0)
+            noise = Constant(sample_codebook_temp if stochastic_sample_codes else 0.0)
             own["estimator"] = StraightThroughGumbel(Constant(sample_codebook_temp or 1.0), noise)
         if heads == 1:
             self.quantizer = GaussianMixtureVQ(inner, codebook_size, **own)
@@ -133,12 +134,14 @@ class VectorQuantize(nn.Module):
         freeze_codebook: bool | None = None,
         return_loss_breakdown: bool = False,
         ema_update: bool | None = None,
+        sample_codebook_temp: float | None = None,
         **options: Any,
     ) -> tuple[Any, ...]:
         """``(quantized, indices, loss)`` of x (B, N, D), (B, D) or (B, D, *spatial), in their shapes.
 
         ``indices``: ``(quantized, cross_entropy)``, in nats, instead. ``topk=k``, in eval: an axis k more in all three,
         the squared error of each code as loss. ``return_loss_breakdown``: a fourth value, the layer's ``terms``.
+        ``sample_codebook_temp``: t of this call, where codes are drawn.
         """
         _check(options, REFUSED_IN_CALL, {})
         if topk is not None and (self.training or self.heads > 1):
@@ -150,13 +153,17 @@ class VectorQuantize(nn.Module):
         z = self.project_in(x)
         frozen = self.freeze_codebook if freeze_codebook is None else freeze_codebook
         frozen = frozen or not (self.ema_update if ema_update is None else ema_update)
-        out, posterior = self._run(z, mask, frozen, looks=indices is not None or topk is not None)
+        temperature = self.temperature if sample_codebook_temp is None else sample_codebook_temp
+        if temperature < 0:
+            raise ValueError(f"sample_codebook_temp must not be negative, got {temperature}")
+        with self._at(temperature):
+            out, posterior = self._run(z, mask, frozen, looks=indices is not None or topk is not None)
         if indices is not None:
             nats = posterior.cross_entropy(masked(indices.reshape(out.indices.shape), mask, -1))
             return self._output(out.quantized, mask, x), nats
         quantized = out.quantized if self.coupled else out.quantized.detach()
         codes, loss = out.indices, out.loss * self.training
-        if self.stochastic and self.training:
+        if self.stochastic and self.training and temperature > 0:
             # The layer's indices are the likeliest codes, these are those that were drawn.
             codes = self.quantizer.encode(out.quantized.detach(), mask)
         if topk is not None:
@@ -194,6 +201,21 @@ class VectorQuantize(nn.Module):
     @property
     def _mixtures(self) -> list[GaussianMixtureVQ]:
         return self.quantizer.mixtures if isinstance(self.quantizer, GroupedGMVQ) else [self.quantizer]
+
+    @contextmanager
+    def _at(self, temperature: float) -> Iterator[None]:
+        """The layer at another temperature, if this is one, and it draws codes."""
+        mixtures = self._mixtures if self.stochastic and temperature != self.temperature else []
+        before = [(one, one.temperature, one.gumbel_noise) for one in mixtures]
+        try:
+            for one in mixtures:
+                # New tensors, as backward has those of the forward.
+                one.temperature = torch.full_like(one.temperature, temperature or 1.0)
+                one.gumbel_noise = torch.full_like(one.gumbel_noise, temperature)
+            yield
+        finally:
+            for one, own, noise in before:
+                one.temperature, one.gumbel_noise = own, noise
 
     def _run(self, z: Tensor, mask: Tensor | None, frozen: bool, looks: bool) -> tuple[QuantizerOutput, Any]:
         """The layer on z, and the posterior of one that ``looks``; where ``frozen`` no code learns."""
