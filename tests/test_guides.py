@@ -18,6 +18,7 @@ PAGES = {
     "codes.md": (),
     "compositions.md": (),
     "data.md": ("PIL.Image",),
+    "performance.md": (),
     "migration.md": ("vector_quantize_pytorch", "diffusers"),
     "transplant.md": ("diffusers",),
 }

@@ -48,7 +48,7 @@ def results() -> dict[str, Any]:
     }
     cases = [
         case("train", **MAIN, rows=rows),
-        case("eval", **MAIN, rows={"gm-vq": figures(1.0), "VectorQuantize": figures(20.0)}),
+        case("eval", **MAIN, rows={"gm-vq": figures(1.0, products=1), "VectorQuantize": figures(20.0)}),
         case("train", **LARGE, rows={"gm-vq": figures(1.0, 0.01 * 4 * LARGE["n"] * LARGE["k"])}),
         *(
             case(
@@ -110,6 +110,9 @@ def test_the_tables_hold_ratios_floors_and_reasons(results: dict[str, Any]) -> N
     assert "- SQ-VAE: no memory" in text
     assert "- LFQ: FAILED: RuntimeError: oh" in text
     assert "floor: matmul x 3" in text
+    train, evaluated = 3 * MAIN["k"] / 1000 / 10.0, MAIN["k"] / 1000 / 1.0
+    assert f"gm-vq reaches: {100 * train:.0f} % of matmul x 3 in forward+backward" in text
+    assert f"{100 * evaluated:.0f} % of matmul x 1 in eval." in text
     assert "1 (0)" in text, "index differences"
     *_, last = (line for line in text.splitlines() if line.startswith("| clusters"))
     assert [cell.strip() for cell in last.split("|")[1:-1]] == [

@@ -12,7 +12,7 @@ from ..markdown import table
 from .contestants import ALL_PRODUCTS, CONTESTANTS
 from .grid import CELLS, CELLS_N, CODES, GPU_SEARCH, LARGE, MAIN, ROWS, SEARCH, STEPS, SWEEP
 
-PEER = "VectorQuantize"
+OURS, PEER = "gm-vq", "VectorQuantize"
 #: Cores that others may keep busy in a run that is to be shown.
 DISTURBED = 0.1
 _TITLES = {"train": "forward+backward", "eval": "eval", "forward": "forward"}
@@ -141,7 +141,19 @@ def _main(results: Row, dtype: str) -> str:
         lines.append([f"floor: {floor}", *(cell for part in parts for cell in part), "", "", ""])
     header = [text for mode in cases for text in (f"{_TITLES[mode]}, ms", "x peer")]
     memory = ["extra memory, x N*K*4 B", "transient, MB", "extra in eval, x N*K*4 B"]
-    return table(["contestant", *header, *memory], lines)
+    return f"{table(['contestant', *header, *memory], lines)}\n\n{_reached(cases)}".strip()
+
+
+def _reached(cases: Mapping[str, Row]) -> str:
+    """What share of its floor the layer reaches: the time of the matrix products that it makes over its own."""
+    shares = []
+    for mode, case in cases.items():
+        row = row_of(case, OURS)
+        floor = row and case["floors"].get(f"matmul x {row['products']}")
+        if row and floor:
+            share = f"{100 * floor['median_ms'] / row['median_ms']:.0f} %"
+            shares.append(f"{share} of matmul x {row['products']} in {_TITLES[mode]}")
+    return f"Share of the floor that {OURS} reaches: {', '.join(shares)}." if shares else ""
 
 
 def _codes(results: Row) -> str:
