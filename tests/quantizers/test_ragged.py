@@ -39,6 +39,27 @@ def some(*shape: int) -> Tensor:
     return torch.arange(torch.Size(shape).numel()).view(shape) % 5 > 1
 
 
+def test_a_target_of_the_error_is_kept_by_the_fewest_codes_of_one_price() -> None:
+    built, x, mask = started(), normal(5, 6, 7, seed=1), some(5, 6, 7)
+    x = torch.where(mask[..., None], x, torch.nan)
+
+    def error(price: Tensor) -> Tensor:
+        codes = built.encode(x, mask, distortion=price)
+        square = (built.standardized(x) - built.codebook[codes.clamp_min(0)]).square().mean(-1)
+        return torch.stack([own[valid].mean() for own, valid in zip(square, mask, strict=True)]).detach()
+
+    least, most = error(torch.zeros(5)), error(torch.full((5,), 64.0))
+    assert (least < most).any()
+    target = float((least + most).mean()) / 2
+    price = built.distortion_for(x, target, mask)
+    assert price.shape == (5,)
+    assert ((error(price) <= target) | (price == 0)).all()
+    assert ((error(price + 1e-5) > target) | (price > 63.99)).all()
+    assert ((price > 0) & (price < 63.99)).any()
+    assert (built.distortion_for(x, -1.0, mask) == 0).all()
+    assert (built.distortion_for(x, float(most.max()), mask) > 63.99).all()
+
+
 def cost(built: RaggedGMVQ, rows: Tensor) -> tuple[float, int]:
     """1/2 sum w |z - mu|^2 of rows (n, D) with the code of their mean, and the code."""
     code = built.encode(rows.mean(0))

@@ -45,7 +45,6 @@ OF_PRIOR: dict[tuple[str, int], dict[str, Any]] = {
     ("fixed grid", 512): {},
     ("ragged", 512): {"distortion": 0.5},
 }
-_HALVINGS = 10
 
 
 def run(argv: Sequence[str]) -> int:
@@ -127,18 +126,7 @@ def encoded(model: VQAutoencoder, x: Tensor, spending: dict[str, Any]) -> Tensor
     quantizer: Any = model.quantizer
     with evaluating(model):
         latents = model._latents(x)
-
-        def error(price: Tensor) -> Tensor:
-            codes = quantizer.get_codes_from_indices(quantizer.encode(latents, distortion=price))
-            z, read = quantizer.standardized(latents), quantizer.standardized(codes)
-            return (z - read).square().flatten(1).mean(1)
-
-        low, high = torch.zeros(len(x)), torch.full((len(x),), 64.0)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            good = error(middle) <= spending["error"]
-            low, high = torch.where(good, middle, low), torch.where(good, high, middle)
-        return quantizer.encode(latents, distortion=low)
+        return quantizer.encode(latents, distortion=quantizer.distortion_for(latents, spending["error"]))
 
 
 def _answers(indices: Tensor, scales: int) -> list[tuple[int, int]]:
