@@ -129,7 +129,7 @@ def test_missing_matplotlib_names_the_extra(
     tmp_path: Path, tokenizer: Any, dataset: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"gmvq\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"\.\[train\]"):
         write_report(tmp_path, tokenizer, dataset, title="t", command="c")
 
 

@@ -166,7 +166,7 @@ def test_a_file_in_place_of_the_folder(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 99}, "expected format_version 1, got 99; .*upgrade"),
+        ({"format_version": 99}, "expected format_version 1, got 99; .*update gmvq"),
         ({"class": "Other"}, "expected a model of class VQAutoencoder, got 'Other'"),
         ({"networks": {"name": "huge"}}, r"config\.json: the entry 'networks' .*got 'huge'"),
         ({"networks": {"width": 3}}, r"config\.json: the entry 'networks' .*width"),
@@ -288,5 +288,5 @@ def test_the_hub_without_its_package(model: VQAutoencoder, monkeypatch: pytest.M
         lambda: VQAutoencoder.from_pretrained("owner/model"),
         lambda: model.push_to_hub("owner/model"),
     ):
-        with pytest.raises(MissingExtraError, match=r"pip install 'gmvq\[train\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[train\]'"):
             call()

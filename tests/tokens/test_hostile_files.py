@@ -128,7 +128,7 @@ def test_newer_and_other_formats(tokens: Path) -> None:
     file = tokens / "manifest.json"
     text = file.read_text()
     file.write_text(text.replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ValueError, match="upgrade with pip"):
+    with pytest.raises(ValueError, match="update gmvq"):
         verify(tokens)
     file.write_text(text.replace("gmvq-tokens", "other"))
     with pytest.raises(ValueError, match="is no manifest of tokens"):
