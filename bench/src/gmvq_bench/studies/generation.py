@@ -1,8 +1,7 @@
-"""Samples from GM-VQ's tokens and from its best rival's: the same networks, prior and budget, with seeds.
+"""Samples from GM-VQ's tokens and from those of its two best rivals: the same networks, prior and budget, with seeds.
 
 Tokenizers as in ``gmvq compare`` (fashion_mnist-k256, each with the rate and weights chosen there), a causal prior
-without labels on the tokens of the training images, samples at temperature 1 against test images. GM-VQ also with an
-estimator whose temperature ends at 0.1 (chosen by the KID of validation images, docs/experiments.md); there also z
+without labels on the tokens of the training images, samples at temperature 1 against test images. Of GM-VQ also z
 drawn around the codewords (``noise``), codes from the mixture without a prior (``floor``), and a masked prior.
 """
 
@@ -24,9 +23,8 @@ from ..rate_distortion.points import bits_of_prior, encode
 from .records import bits_of_histogram, cells_of, images_of, make_records, study_parser, tuned_run
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
-SHARP, MASKED = "gm-vq, temperature to 0.1", "gm-vq, temperature to 0.1, masked prior"
-METHODS = ("gm-vq", SHARP, MASKED, "cvq")
-_SHARP = {"type": "GumbelSoftmax", "temperature": {"type": "Cosine", "start": 1.0, "end": 0.1, "idle": 0.5}}
+OURS, MASKED = "gm-vq", "gm-vq, masked prior"
+METHODS = (OURS, MASKED, "vq-ema-replace, relative", "cvq")
 NOISES = (0.25, 0.5, 1.0)
 
 
@@ -45,9 +43,7 @@ def run(argv: Sequence[str]) -> int:
 
 def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     """Train tokenizer and prior; figures of both, and of every kind of sample against the test images."""
-    run = tuned_run(*SETTING, "gm-vq" if method.startswith("gm-vq") else method, seed, options.steps)
-    if method in (SHARP, MASKED):
-        run["options"] = {**run["options"], "estimator": _SHARP}
+    run = tuned_run(*SETTING, OURS if method == MASKED else method, seed, options.steps)
     model: Any = train_model(run)
     tokens, held = (encode(model, images_of(run, split)) for split in ("train", "test"))
     codes: int = run["codebook_size"]
@@ -58,7 +54,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     kinds = {"prior": decode(model, indices)}
     if method != MASKED:
         kinds["reconstructions"] = decode(model, _some(held, options.images))
-    if method == SHARP:
+    if method == OURS:
         for noise in NOISES:
             kinds[f"prior, noise {noise:g}"] = decode(model, indices, noise=noise, seed=seed)
         floor = mixture_indices(model, options.images, tuple(held.shape[1:]), seed=seed)
@@ -80,7 +76,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
 @functools.cache
 def _real(count: int) -> tuple[torch.nn.Module, Tensor]:
     """The extractor, and its features of test images."""
-    test = images_of(tuned_run(*SETTING, METHODS[0], 0), "test")
+    test = images_of(tuned_run(*SETTING, OURS, 0), "test")
     extractor = open_extractor()
     return extractor, features(_some(torch.stack([test[i] for i in range(len(test))]), count), extractor)
 
