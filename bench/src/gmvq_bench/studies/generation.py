@@ -67,7 +67,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
             "entropy": bits_of_histogram(codes, held.flatten(1)),
         },
         "samples": {
-            kind: generation_metrics(real, features(images, extractor), **how).to_dict()
+            kind: generation_metrics(real, features(images.clamp(0, 1), extractor), **how).to_dict()
             for kind, images in kinds.items()
         },
     }
