@@ -50,6 +50,24 @@ def test_the_map_of_rooms_is_that_of_the_contracts(contract: str) -> None:
     assert [sorted(line) for line in shown] == [sorted(line) for line in wanted]
 
 
+@pytest.mark.parametrize(("walk", "files", "names"), [(1, 7, 11), (2, 7, 12), (3, 7, 10)])
+def test_a_walk_has_ten_lines_and_what_it_announces(walk: int, files: int, names: int) -> None:
+    """Its introducing sentence counted: how many files and names it leads through, and one climb, its last line."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Three walks\n")[2].partition("\n## ")[0]
+    lines = [line for line in re.split(r"\n(?=\*\*)", section)[walk].splitlines() if line]
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 128
+    words = {7: "Seven", 10: "ten", 11: "eleven", 12: "twelve"}
+    assert f"{words[files]} files" in lines[0]
+    assert f"one climb, {words[names]} names" in lines[0]
+    assert "The climb: " in lines[-1]
+    room = "quantizers/" if "files of `quantizers`" in lines[0] else ""
+    walked = {file for file in _FILE.findall("\n".join(lines[1:])) if "/" in file and file.startswith(room)}
+    assert len(walked) == files
+    assert len(re.findall(r"\*\*`\w+`\*\*", "\n".join(lines))) == names
+
+
 def test_no_file_has_more_than_300_lines_and_no_function_more_than_50() -> None:
     """Without docstring and signature; branches, statements and returns are ruff's matter."""
     large = []
