@@ -225,9 +225,9 @@ class VectorQuantize(nn.Module):
                 codebook.requires_grad_(False)
             waits = frozen or not self.training
             if waits and not all(one._has_codebook() for one in self._mixtures):
-                rows = z if mask is None else z[mask]
-                if rows.numel():
-                    self.quantizer.init_codebook(rows.detach())
+                seen = z if mask is None else z[mask]
+                if seen.numel():
+                    self.quantizer.init_codebook(seen.detach())
             return self.quantizer(z, mask), self.quantizer.posterior(z, mask) if looks else None
         finally:
             for codebook in learning:

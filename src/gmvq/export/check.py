@@ -164,12 +164,14 @@ def _not_tied(model: VQAutoencoder, images: Tensor, expected: Tensor, indices: T
         return count
     codes = [model.quantizer.get_codes_from_indices(choice) for choice in (expected, indices[differs])]
     unit, read = (values.square().mean().sqrt().clamp_min(1e-30) for values in (latents, codes[0]))
-    rows, ours, theirs = latents[differs] / unit, codes[0][differs] / read, codes[1] / read
-    noise = (TIE_NOISE + _rounding(rows, ours, theirs))[:, None].clamp_max(_MOST_NOISE)
+    unsure, ours, theirs = latents[differs] / unit, codes[0][differs] / read, codes[1] / read
+    noise = (TIE_NOISE + _rounding(unsure, ours, theirs))[:, None].clamp_max(_MOST_NOISE)
     tied = ((ours - theirs).abs() <= TIE_NOISE).all(-1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(_TIE_DRAWS):
-        moved = model.quantizer.encode(unit * (rows + noise * torch.randn(rows.shape, generator=generator)))
+        moved = model.quantizer.encode(
+            unit * (unsure + noise * torch.randn(unsure.shape, generator=generator))
+        )
         tied |= (moved == indices[differs]).reshape(count, -1).all(-1)
     return int((~tied).sum())
 

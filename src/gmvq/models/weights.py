@@ -153,11 +153,11 @@ def build_filled(
         raise ValueError(f"{where} does not fit the model described in it{hint}: {shown}")
     check_values(weights, where)
     model = build()
-    fill(model, weights)
+    copy_weights(model, weights)
     return model
 
 
-def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy tensors that fit (``mismatches``) into ``model``, which takes over their dtypes."""
     for name, value in model.state_dict(keep_vars=True).items():
         value.data = value.data.to(weights[name].dtype)

@@ -73,8 +73,8 @@ class _Problem:
         image = torch.arange(latents.shape[0], device=latents.device)
         image = image.view(-1, *(1,) * (latents.ndim - 2)).expand(latents.shape[:-1])
         valid = slice(None) if mask is None else mask
-        rows, image = z[valid].reshape(-1, model.dim), image[valid].reshape(-1)
-        return _Problem(model, rows.to(model.codebook), image, mask, latents, target, decode, likelihood)
+        z, image = z[valid].reshape(-1, model.dim), image[valid].reshape(-1)
+        return _Problem(model, z.to(model.codebook), image, mask, latents, target, decode, likelihood)
 
     def per_image(self, values: Tensor) -> Tensor:
         """Sums over positions, (N,) -> (B,)."""

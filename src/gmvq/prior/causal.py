@@ -53,10 +53,10 @@ def sample(
 ) -> Tensor:
     """Draw one sequence per label id (B,): what ``walk`` returns, ids (B, L); with guidance rows are computed twice."""
     count = label_ids.shape[0]
-    rows = torch.cat([label_ids, no_label]) if filters.guidance else label_ids
+    starts = torch.cat([label_ids, no_label]) if filters.guidance else label_ids
 
     def choose(place: int, logits: Tensor) -> Tensor:
         drawn = draw(filters.probabilities(filters.guided(logits)), generator)
-        return drawn.repeat(rows.shape[0] // count)
+        return drawn.repeat(starts.shape[0] // count)
 
-    return walk(network, rows, choose)[:count]
+    return walk(network, starts, choose)[:count]

@@ -64,9 +64,9 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
             encoder.encode(symbols, family, p)
         return symbols
 
-    for rows in _batches(prior.spec.label_ids(labels, len(flat), prior.device), _BATCH):
-        _walk(prior, rows, choose, threads)
-        done += len(rows)
+    for own in _batches(prior.spec.label_ids(labels, len(flat), prior.device), _BATCH):
+        _walk(prior, own, choose, threads)
+        done += len(own)
     words = encoder.get_compressed().astype("<u4").tobytes()
     about = {"images": len(flat), "batch": _BATCH, "threads": threads, "prior": digest(prior)}
     head = json.dumps({**about, "crc32": zlib.crc32(words), "tokens_crc32": _checksum(flat)}).encode()
@@ -97,7 +97,7 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     check_unpacked("the token stream", head["images"] * prior.spec.length, len(data))
     label_ids = prior.spec.label_ids(labels, head["images"], prior.device)
     try:
-        parts = [_walk(prior, rows, choose, head["threads"]) for rows in _batches(label_ids, head["batch"])]
+        parts = [_walk(prior, own, choose, head["threads"]) for own in _batches(label_ids, head["batch"])]
     except AssertionError as error:  # constriction: no symbol has such a code
         raise _other(error) from error
     indices = torch.cat(parts) if parts else torch.empty(0, *prior.spec.shape, dtype=torch.long)
@@ -135,8 +135,8 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    return rows.split(size) if len(rows) else ()
+def _batches(label_ids: Tensor, size: int) -> tuple[Tensor, ...]:
+    return label_ids.split(size) if len(label_ids) else ()
 
 
 def _checksum(indices: Tensor) -> int:

@@ -26,8 +26,8 @@ class _Tokens(Dataset[dict[str, Tensor]]):
         return len(self._indices)
 
     def __getitems__(self, pairs: list[tuple[int, int]]) -> dict[str, Tensor]:
-        rows = torch.tensor([index for index, _ in pairs])
-        return {"indices": self._indices[rows], "label": self._labels[rows]}
+        items = torch.tensor([index for index, _ in pairs])
+        return {"indices": self._indices[items], "label": self._labels[items]}
 
 
 def fit_prior(
@@ -78,8 +78,8 @@ def fit_prior(
     spec.sequence(indices)  # says what is wrong with them
     spec.label_ids(labels, len(indices), indices.device)
     module = PriorModule(spec, seed=seed, **options)
-    rows = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
-    loader = token_loader(rows, batch_size=batch_size, shuffle=True, seed=seed)
+    tokens = _Tokens(indices.cpu(), torch.full((len(indices),), -1) if labels is None else labels.cpu())
+    loader = token_loader(tokens, batch_size=batch_size, shuffle=True, seed=seed)
     with quiet("lightning.pytorch", "lightning.fabric"), torch.random.fork_rng():
         trainer = Trainer(
             max_steps=steps,

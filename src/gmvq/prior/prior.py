@@ -135,14 +135,14 @@ class TokenPrior(nn.Module):
         none = self.spec.label_ids(None, count, self.device)
         parts = []
         with evaluating(self):
-            for rows, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
+            for own, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
                 if self.spec.scales > 1:
-                    ids = causal.sample(self.network, rows, no_label, filters, generator, ragged.walk)
+                    ids = causal.sample(self.network, own, no_label, filters, generator, ragged.walk)
                 elif self.kind == "causal":
-                    ids = causal.sample(self.network, rows, no_label, filters, generator)
+                    ids = causal.sample(self.network, own, no_label, filters, generator)
                 else:
                     options = {"steps": steps, "choice_temperature": choice_temperature}
-                    ids = masked.sample(self.network, rows, no_label, filters, generator, **options)
+                    ids = masked.sample(self.network, own, no_label, filters, generator, **options)
                 parts.append(self.spec.indices(ids))
         return torch.cat(parts)
 

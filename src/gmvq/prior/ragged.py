@@ -52,8 +52,8 @@ def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor
         DynamicCache(config=network.body.config),
         corners(spec.shape, spec.scales, label_ids.device),
     )
-    rows, own = len(label_ids), torch.arange(spec.length, device=label_ids.device)
-    grid, free = label_ids.new_zeros(rows, spec.length), torch.ones(rows, spec.length, dtype=torch.bool)
+    count, own = len(label_ids), torch.arange(spec.length, device=label_ids.device)
+    grid, free = label_ids.new_zeros(count, spec.length), torch.ones(count, spec.length, dtype=torch.bool)
     free, ids = free.to(label_ids.device), label_ids
     for step in range(spec.length):
         ends = ~free.any(1)

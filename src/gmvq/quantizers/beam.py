@@ -29,17 +29,17 @@ _VALUES = 1 << 22
 
 
 @torch.no_grad()
-def beam_search(levels: Sequence[GaussianMixtureVQ], rows: Tensor, width: int) -> Tensor:
-    """Codes (N, n) of the path with the least error for rows (N, D), of ``width`` paths, the greedy one among them."""
+def beam_search(levels: Sequence[GaussianMixtureVQ], latents: Tensor, width: int) -> Tensor:
+    """Codes (N, n) of the path with the least error for latents (N, D), of ``width`` paths, one of them greedy."""
     if torch.compiler.is_compiling():
-        return _search(levels, rows, width)
-    step = max(16, _VALUES // (width * width * rows.shape[1]))
-    return torch.cat([_search(levels, part, width) for part in rows.split(step)])
+        return _search(levels, latents, width)
+    step = max(16, _VALUES // (width * width * latents.shape[1]))
+    return torch.cat([_search(levels, part, width) for part in latents.split(step)])
 
 
-def _search(levels: Sequence[GaussianMixtureVQ], rows: Tensor, width: int) -> Tensor:
-    left = rows[:, None]
-    paths = torch.empty(rows.shape[0], 1, 0, dtype=torch.int64, device=rows.device)
+def _search(levels: Sequence[GaussianMixtureVQ], latents: Tensor, width: int) -> Tensor:
+    left = latents[:, None]
+    paths = torch.empty(latents.shape[0], 1, 0, dtype=torch.int64, device=latents.device)
     for level in levels:
         left, paths = _extended(level, left, paths, width)
     error = _squared(left)
@@ -79,21 +79,21 @@ def _squared(left: Tensor) -> Tensor:
 
 
 def output_at(
-    level: GaussianMixtureVQ, out: QuantizerOutput, rows: Tensor, indices: Tensor
+    level: GaussianMixtureVQ, out: QuantizerOutput, latents: Tensor, indices: Tensor
 ) -> QuantizerOutput:
-    """The eval output of a level for rows (N, D) with ``indices``, (N,), -1 where masked, as its codes.
+    """The eval output of a level for latents (N, D) with ``indices``, (N,), -1 where masked, as its codes.
 
     The objective, which is of the posterior and not of one code, stays.
     """
     valid, codes = indices >= 0, indices.clamp_min(0)
     with torch.no_grad():
-        distance = (level.standardized(rows) - level.codebook.to(rows.dtype)[codes]).square().sum(-1)
+        distance = (level.standardized(latents) - level.codebook.to(latents.dtype)[codes]).square().sum(-1)
         log_variance = level.code_log_variance(distance)
-        counts = code_counts(codes, level.codebook_size, valid).to(rows.dtype)
+        counts = code_counts(codes, level.codebook_size, valid).to(latents.dtype)
     return replace(
         out,
-        quantized=level.get_codes_from_indices(indices).to(rows.dtype),
+        quantized=level.get_codes_from_indices(indices).to(latents.dtype),
         indices=indices,
         log_variance=torch.where(valid, log_variance, 0.0),
-        terms=out.terms | {"perplexity": perplexity(counts), "usage": (counts > 0).to(rows.dtype).mean()},
+        terms=out.terms | {"perplexity": perplexity(counts), "usage": (counts > 0).to(latents.dtype).mean()},
     )

@@ -157,7 +157,7 @@ class ComposedQuantizer(Quantizer):
         return before | here
 
     def _couple(
-        self, quantized: Tensor, nats: Tensor, rows: Tensor, copies: int = 1
+        self, quantized: Tensor, nats: Tensor, latents: Tensor, copies: int = 1
     ) -> tuple[Tensor, Tensor]:
         """In training the loss in the units of the reconstruction loss, see ``functional.balance``; else as they are.
 
@@ -166,7 +166,7 @@ class ComposedQuantizer(Quantizer):
         if not self.training:
             return quantized, nats
         features = min(copies * sum(mixture.codebook_dim for mixture in self.mixtures), self.dim)
-        return balance_gradients(quantized, nats, rows, pooled=True, features=features)
+        return balance_gradients(quantized, nats, latents, pooled=True, features=features)
 
 
 def _tie(module: Any, *_: Any) -> None:

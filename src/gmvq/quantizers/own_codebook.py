@@ -39,9 +39,9 @@ def set_codebook(
             f"codes must be a tensor of shape ({layer.codebook_size}, {layer.dim}), a code in each row; got {shape}. "
             "Codes of more features: reduce them first, for instance to their principal directions"
         )
-    rows = None if latents is None else gather_rows(layer._flat(latents, None)[0].detach())
+    pooled = None if latents is None else gather_rows(layer._flat(latents, None)[0].detach())
     codes = layer._flat(codes.to(layer.codebook.device), None)[0].to(layer.codebook)
-    seen = codes if rows is None else rows.to(codes)
+    seen = codes if pooled is None else pooled.to(codes)
     with torch.autocast(codes.device.type, enabled=False):
         layer._pending = None
         if layer.standardize:
@@ -57,8 +57,8 @@ def set_codebook(
             mu[0] = torch.finfo(mu.dtype).tiny
         layer.codebook.copy_(mu)
         freeze(layer, frozen)
-        if rows is not None:
-            fit_mixture(layer, layer.standardized(rows.to(codes)), keep_codebook=True)
+        if pooled is not None:
+            fit_mixture(layer, layer.standardized(pooled.to(codes)), keep_codebook=True)
             return
         error = _error_of_cells(mu) if layer.standardize else 1.0
         begin(layer, -math.log(max(error, MIN_ERROR)))

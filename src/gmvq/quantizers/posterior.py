@@ -58,16 +58,16 @@ class CodePosterior:
     @classmethod
     def of(cls, layer: GaussianMixtureVQ, latents: Tensor, mask: Tensor | None) -> CodePosterior:
         """The posterior of a layer for latents (..., D) with a mask (...), see ``GaussianMixtureVQ.posterior``."""
-        rows, valid = layer._flat(latents, mask)
+        flat, valid = layer._flat(latents, mask)
         if not layer._has_codebook():
             raise ValueError(
                 "there is no codebook yet: train, or call quantizer.init_codebook(latents) first"
             )
         with torch.autocast(latents.device.type, enabled=False):
             # A copy, as the next training step changes the codebook in place.
-            codebook = layer.codebook.to(rows.dtype).clone()
+            codebook = layer.codebook.to(flat.dtype).clone()
             mixture = layer._mixture(codebook)
-            query = mixture_query(layer.standardized(rows), mixture.log_precision)
+            query = mixture_query(layer.standardized(flat), mixture.log_precision)
         return cls(query, codebook, mixture.bias, latents.shape[:-1], valid, layer.unstandardized)
 
     def log_probs(self) -> Tensor:

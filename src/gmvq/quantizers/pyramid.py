@@ -152,12 +152,12 @@ class PyramidGMVQ(ComposedQuantizer):
     def init_codebook(self, latents: Tensor, *, seed: int = 0) -> None:
         """Start every scale by k-means on what its block means of latents (B, *spatial, D) add to the coarser ones."""
         grids = block_means(self._flat(latents, None)[0], latents, None, len(self.layers))
-        rows = [grids[0].means, *(b.means - grown(a.means, b.counts.shape, 2) for a, b in pairwise(grids))]
-        rows = [gather_rows(values.reshape(-1, self.dim)) for values in rows]
+        added = [grids[0].means, *(b.means - grown(a.means, b.counts.shape, 2) for a, b in pairwise(grids))]
+        added = [gather_rows(values.reshape(-1, self.dim)) for values in added]
         if self.shared_codebook:
-            start_together(self.mixtures, rows, seed)
+            start_together(self.mixtures, added, seed)
         else:
-            for level, own in zip(self.mixtures, rows, strict=True):
+            for level, own in zip(self.mixtures, added, strict=True):
                 start_together([level], [own], seed)
 
     def _everywhere(self, number: int, column: Tensor) -> Tensor:

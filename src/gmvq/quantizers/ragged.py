@@ -240,7 +240,7 @@ def _is_leaf(first: Tensor, own: Tensor) -> Tensor:
 
 def _spread(values: Tensor, first: Tensor) -> Tensor:
     """Values (B, *spatial) or (B, *spatial, D) of the first position of each position's leaf."""
-    rows = values.reshape(len(first), -1, *values.shape[first.ndim :])
+    flat = values.reshape(len(first), -1, *values.shape[first.ndim :])
     places = first.flatten(1)
-    places = places if rows.ndim == 2 else places[..., None].expand_as(rows)
-    return rows.gather(1, places).reshape(values.shape)
+    places = places if flat.ndim == 2 else places[..., None].expand_as(flat)
+    return flat.gather(1, places).reshape(values.shape)

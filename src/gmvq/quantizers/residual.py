@@ -160,34 +160,36 @@ class ResidualGMVQ(ComposedQuantizer):
         first = self.mixtures[0]
         return read if self.units == "latents" else first._unscaled(read)
 
-    def _codes(self, rows: Tensor, valid: Tensor | None) -> Tensor:
-        """Codes (N, n) of rows (N, D), -1 where not valid: the search of eval and of ``encode``."""
+    def _codes(self, latents: Tensor, valid: Tensor | None) -> Tensor:
+        """Codes (N, n) of latents (N, D), -1 where not valid: the search of eval and of ``encode``."""
         if self._has_beam():
-            with torch.autocast(rows.device.type, enabled=False):
-                found = beam_search(self.mixtures, rows, self.beam)
+            with torch.autocast(latents.device.type, enabled=False):
+                found = beam_search(self.mixtures, latents, self.beam)
             return masked(found, valid, -1)
         codes: list[Tensor] = []
         for level in self.mixtures:
-            codes.append(level.encode(rows, valid))
-            rows = rows - level.get_codes_from_indices(codes[-1]).to(rows.dtype)
+            codes.append(level.encode(latents, valid))
+            latents = latents - level.get_codes_from_indices(codes[-1]).to(latents.dtype)
         return torch.stack(codes, -1)
 
     def _has_beam(self) -> bool:
         """Whether the search keeps several paths, for which every level has to have started."""
         return self.beam > 1 and all(level._has_codebook() for level in self.mixtures)
 
-    def _active(self, number: int, rows: Tensor, valid: Tensor | None, reach: Tensor | None) -> Tensor | None:
-        """Which rows level ``number`` (from 0) sees, (N,), or None for all."""
+    def _active(
+        self, number: int, latents: Tensor, valid: Tensor | None, reach: Tensor | None
+    ) -> Tensor | None:
+        """Which positions level ``number`` (from 0) sees, (N,), or None for all."""
         if number and self.training and not self.mixtures[0]._has_codebook():
             # Nothing is left over yet.
-            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+            return torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         if reach is None or number < self.min_levels:
             return valid
         return reach > number if valid is None else valid & (reach > number)
 
     @torch.no_grad()
     def _error(self, residual: Tensor, active: Tensor | None) -> Tensor:
-        """Mean square of what is left of the rows (N, D) that a level saw, in the units of ``quantized``."""
+        """Mean square of the residual (N, D) of the positions that a level saw, in the units of ``quantized``."""
         scale = self.mixtures[0]._divisor(residual) if self.units == "standardized" else 1.0
         square = (residual / scale).square().mean(-1)
         if active is None:
@@ -207,7 +209,7 @@ class ResidualGMVQ(ComposedQuantizer):
         return torch.randint(self.min_levels, len(self.layers) + 1, (items,), device=device)
 
     def _reach(self, latents: Tensor, levels: Tensor | None) -> Tensor | None:
-        """m of every row, (N,), one number for each entry of the first axis; None without dropout."""
+        """m of every position, (N,), one number for each entry of the first axis; None without dropout."""
         items = latents.shape[0] if latents.ndim > 1 else 1
         drawn = self.draw_levels(items, latents.device) if levels is None else levels
         return None if drawn is None else drawn.repeat_interleave(latents.numel() // self.dim // items)
@@ -228,7 +230,7 @@ class ResidualGMVQ(ComposedQuantizer):
     def train(self, mode: bool = True) -> ResidualGMVQ:
         """As ``nn.Module.train``; where eval mode starts the first level, it starts the others on what that leaves."""
         first = self.mixtures[0]
-        seen = None if mode or first._pool is None or first.started else first._pool.rows()
+        seen = None if mode or first._pool is None or first.started else first._pool.latents()
         super().train(mode)
         if seen is not None and first.started:
             with torch.no_grad():

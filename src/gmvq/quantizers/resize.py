@@ -98,15 +98,15 @@ def resize_codebook(
     if not isinstance(layer, GaussianMixtureVQ):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"resize_codebook takes one GaussianMixtureVQ, got {type(layer).__name__}")
     check_size("codebook_size", codebook_size)
-    rows = gather_rows(layer._flat(latents, None)[0])
+    pooled = gather_rows(layer._flat(latents, None)[0])
     if not layer.started or layer.frozen is not None:
         why = "has frozen codes" if layer.started else "has no codebook yet; train it first"
         raise ValueError(f"this layer {why}")
-    if len(rows) <= codebook_size:
-        raise ValueError(f"{codebook_size} codes need more latent vectors than codes, got {len(rows)}")
+    if len(pooled) <= codebook_size:
+        raise ValueError(f"{codebook_size} codes need more latent vectors than codes, got {len(pooled)}")
     layer.settle()
-    with torch.autocast(rows.device.type, enabled=False):
-        z = layer.standardized(rows)
+    with torch.autocast(pooled.device.type, enabled=False):
+        z = layer.standardized(pooled)
         codebook = layer.codebook.detach().to(z.dtype).clone()
         codebook = _grown(z, codebook, codebook_size) if len(codebook) < codebook_size else codebook
         codebook = _shrunk(z, codebook, codebook_size) if len(codebook) > codebook_size else codebook
@@ -220,8 +220,8 @@ def _fit(z: Tensor, codebook: Tensor, scale: float) -> Fit:
     shares = code_counts(index, len(codebook)).to(z.dtype) / len(z)
     w = torch.tensor(1.0 / max(error, 1e-12)).to(z)
     bias, total = -0.5 * w * codebook.square().sum(-1), 0.0
-    for rows in z.split(rows_per_tile(len(codebook), z.device)):
-        logits = torch.addmm(bias, w * rows, codebook.T).logsumexp(-1) - 0.5 * w * rows.square().sum(-1)
+    for part in z.split(rows_per_tile(len(codebook), z.device)):
+        logits = torch.addmm(bias, w * part, codebook.T).logsumexp(-1) - 0.5 * w * part.square().sum(-1)
         total += float(logits.double().sum())
     normaliser = 0.5 * z.shape[1] * float((w / (2 * torch.pi)).log()) - float(
         torch.tensor(len(codebook)).log()

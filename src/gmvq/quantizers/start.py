@@ -65,7 +65,7 @@ class Pool:
         while sum(len(batch) for batch in self._batches[1:]) >= self._size:
             self._batches.pop(0)
 
-    def rows(self) -> Tensor | None:
+    def latents(self) -> Tensor | None:
         """All of them, (M, D), or None before the first batch."""
         return torch.cat(self._batches)[-self._size :] if self._batches else None
 
@@ -77,10 +77,10 @@ class Pool:
 
     def state(self) -> dict[str, Tensor | None]:
         """What ``restore`` needs to go on as if nothing had happened."""
-        return {"rows": self.rows(), "mean": self.mean, "variance": self.variance}
+        return {"rows": self.latents(), "mean": self.mean, "variance": self.variance}
 
     def restore(self, state: Any, device: torch.device) -> None:
-        """Take over what ``state`` gave; of a former version the rows alone."""
+        """Take over what ``state`` gave; of a former version the latents alone."""
         if isinstance(state, Tensor):
             self.add(state.to(device))
             return
@@ -149,8 +149,8 @@ def start_from_pool(layer: MixtureState) -> bool:
         # Weights were copied in while the pool waited.
         layer._pool = None
     group: list[MixtureState] = layer.group or [layer]
-    pools = [None if one._pool is None else one._pool.rows() for one in group]
-    latents = [rows.to(layer.codebook.device) for rows in pools if rows is not None]
+    pools = [None if one._pool is None else one._pool.latents() for one in group]
+    latents = [part.to(layer.codebook.device) for part in pools if part is not None]
     if len(latents) < len(group) or layer is not group[-1]:
         return False
     start_together(group, latents)
@@ -243,8 +243,8 @@ def fit_log_precision(z: Tensor, codebook: Tensor) -> Tensor:
     return -(distance.mean() / z.shape[1]).clamp_min(MIN_ERROR).log()
 
 
-def principal_directions(rows: Tensor, count: int) -> Tensor:
-    """The ``count`` directions along which rows (N, D) spread most, orthonormal, (count, D)."""
-    centered = rows.double() - rows.double().mean(0)
+def principal_directions(latents: Tensor, count: int) -> Tensor:
+    """The ``count`` directions along which latents (N, D) spread most, orthonormal, (count, D)."""
+    centered = latents.double() - latents.double().mean(0)
     directions = torch.linalg.eigh(centered.T @ centered).eigenvectors  # by growing spread
-    return directions.flip(-1)[:, :count].T.to(rows.dtype)
+    return directions.flip(-1)[:, :count].T.to(latents.dtype)

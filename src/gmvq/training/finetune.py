@@ -19,7 +19,7 @@ from ..models.diffusers_networks import diffusers_config, read_diffusers
 from ..models.hub import resolve
 from ..models.interface import code_sizes, decode_latents, device_of, evaluating, sizes_text
 from ..models.pretrained import CONFIG, WEIGHTS, read_config
-from ..models.weights import check_values, fill, mismatches
+from ..models.weights import check_values, copy_weights, mismatches
 from ..quantizers import GaussianMixtureVQ
 from ..quantizers.resize import resize_codebook
 from .checkpoint import find_model, load_model, read_checkpoint, read_entry
@@ -189,7 +189,7 @@ def _copy(source: nn.Module, target: nn.Module, what: str) -> None:
             "which model it is to the trained one"
         )
     check_values(weights, what)
-    fill(target, weights)
+    copy_weights(target, weights)
 
 
 @torch.no_grad()

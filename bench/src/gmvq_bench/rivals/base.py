@@ -160,7 +160,7 @@ def dress(quantizer: BaselineQuantizer) -> BaselineQuantizer:
             return step(rows)
         batches += 1
         pool.add(rows)
-        latest = pool.rows()
+        latest = pool.latents()
         if batches == _AFTER and latest is not None:
             with torch.no_grad():
                 step(latest)
