@@ -126,6 +126,7 @@ for name, curves in results.items():
 #
 # Things to know when you replace a VQ in earnest:
 #
-# - For the first 50 training batches `indices` are -1 and the latents go through without codes; `start_after=` changes that.
+# - For the first 50 training batches `indices` are -1 and the latents go through without codes, at no more than a running deviation, so
+#   that they do not run away; `start_after=` changes that.
 # - `quantized` is in the latents' own units.
 # - Masks, lengths and channels first: [`ChannelsFirst`](../compositions.md).

@@ -143,9 +143,9 @@ assert aggregated.mean() - math.log(3) <= bound.mean() <= log_p.mean()
 # %% [markdown]
 # ## 6. A gradient
 #
-# In training the layer draws weights $r$ over the codes by a Gumbel-softmax, so that the choice of a code has a gradient. Without
-# noise and at temperature 1 the weights are $q(c \mid x)$ itself, and the gradient of the reconstruction $\sum_c r_c \mu_c$ with
-# respect to $\hat z$ is the variance of the codewords under $q$, times $w$:
+# The decoder reads the most probable codeword, in training as in eval. So that its choice has a gradient, it is given that of the
+# posterior's mean, $\sum_c q(c \mid x) \mu_c$ (a straight-through Gumbel-softmax without noise, at temperature 1). With respect to
+# $\hat z$ this is the variance of the codewords under $q$, times $w$:
 
 # %%
 z = x.clone().requires_grad_()
@@ -158,4 +158,4 @@ print("gradient =", z.grad)
 
 # %% [markdown]
 # It is largest between two codes and nearly zero on a codeword: there the choice is settled. What reaches the encoder there is the
-# straight-through share of the sample, and the KL terms ([the training sample](../mathematics.md#5-the-training-sample)).
+# gradient at the codeword itself, straight through, and that of the commitment ([the precision](../mathematics.md#7-the-precision)).

@@ -1,7 +1,6 @@
 """Schedules: a value as a function of training progress in [0, 1], advanced explicitly by ``set_progress``.
 
-Each is a small frozen object. Called with ``None`` (progress never set) it returns ``idle``, a constant that
-trains well.
+Each is a small frozen object. Called with ``None`` (progress never set) it returns ``idle``, by default ``start``.
 """
 
 from __future__ import annotations

@@ -63,11 +63,11 @@ class TokenizerModule(Divisible):
         min_levels: the least number of levels that level_dropout leaves.
         beam: paths over the levels that encode keeps; 1: each level takes its most probable code.
         objective: which bound is trained on, and the weights gamma and beta of its terms.
-        precision: how the precision of the mixture's components is fitted, and its sharpening over training.
+        precision: the precision of the mixture's components, and its sharpening over training.
         variance: the variance of a code given the image, and its noise over training.
         estimator: gradient estimator for the choice of a code, such as "GumbelSoftmax(temperature=0.5)".
         mixture_weights: uniform, or learned.
-        standardize: standardise the encoder's output in front of the quantizer.
+        standardize: keep the mixture in units of the latents that start it; the decoder reads latents as they are.
         likelihood: of a pixel: gaussian (squared error), laplace (absolute error) or logit_laplace (that of logits).
         likelihood_scale: standard deviation of a pixel (0 to 1): "ml" (best for the batch), "learned" or a number.
         perceptual: weight of a distance of features beside the likelihood, such as 1; 0: none (images alone).
