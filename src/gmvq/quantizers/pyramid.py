@@ -44,7 +44,7 @@ class PyramidGMVQ(ComposedQuantizer):
         dim: D, size of the last axis of the latents.
         codebook_size: K of every scale, or a sequence with the K of each, coarsest first.
         scales: n; None: 4, or as many as there are sizes. The finest scale has a code for each position.
-        shared_codebook: one codebook (K, d) for all scales; scale, precision and projections stay each one's own.
+        shared_codebook: one codebook (K, d) for all scales; scale, precision and projections are each's own. No births.
         options: of every ``GaussianMixtureVQ``.
 
     Indices and ``log_variance`` have shape (B, *spatial, n). The code of a block stands at its first valid position,

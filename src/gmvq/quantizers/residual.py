@@ -43,7 +43,7 @@ class ResidualGMVQ(ComposedQuantizer):
         dim: D, size of the last axis of the latents.
         codebook_size: K of every level, or a sequence with the K of each level.
         num_quantizers: n; None: 4, or as many as there are sizes.
-        shared_codebook: one codebook (K, d) for all levels; scale, precision and projections stay each level's own.
+        shared_codebook: one codebook (K, d) for all levels; scale, precision and projections are each's own. No births.
         level_dropout: train on prefixes of random length.
         min_levels: the least length of a prefix.
         beam: number of paths that the search of eval and ``encode`` keeps; 1: each level takes its most probable code.
