@@ -38,9 +38,9 @@ def kmeans(latents: Tensor, codebook_size: int, *, iterations: int = 10, seed: i
     codebook = latents[order[:codebook_size]].clone()
     if count < codebook_size:
         warnings.warn(
-            f"the first batch holds {count} latent vectors for {codebook_size} codes: {codebook_size - count} codes "
-            "start at random points of a Gaussian fitted to them; for a better start call "
-            f"quantizer.init_codebook(latents) with at least {codebook_size} vectors before training",
+            f"what the codebook starts on holds {count} latent vectors for {codebook_size} codes: "
+            f"{codebook_size - count} codes start at random points of a Gaussian fitted to them; for a better start "
+            f"call quantizer.init_codebook(latents) with at least {codebook_size} vectors before training",
             UserWarning,
             stacklevel=2,
         )

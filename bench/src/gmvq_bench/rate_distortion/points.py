@@ -88,7 +88,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Point:
-    """K, a constant beta, the weight of KL(qbar || pi) (None: the default schedule), and a seed."""
+    """K, a constant beta, the weight of KL(qbar || pi) (None: the default), and a seed."""
 
     codebook_size: int
     beta: float | None = None

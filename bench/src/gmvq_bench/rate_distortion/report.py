@@ -36,7 +36,7 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def _means(results: dict[str, Any]) -> Any:
-    """Means over seeds by K and beta; a beta of NaN is the default schedule."""
+    """Means over seeds by K and beta; a beta of NaN is the default."""
     points: Any = pd.json_normalize(results["points"])
     points["point.beta"] = pd.to_numeric(points["point.beta"])
     keys = ["point.codebook_size", "point.beta"]
