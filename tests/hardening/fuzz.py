@@ -4,8 +4,8 @@
 
 For every kind of input the results file has the number of those accepted (with the right result), of those refused by
 each exception, and of those that ended in anything else, which are listed. Exit code 1 if there are any: also of those
-that took 10 seconds, a gigabyte of memory, or wrote outside of their folder. The inputs are those of ``fuzz_inputs``
-and ``fuzz_readers``; the seed makes them anew. A file that failed is kept in tests/data/fuzz.
+that took 10 seconds, a gigabyte of memory, or wrote outside of their folder. The inputs are those of ``fuzz_inputs``;
+the seed makes them anew. A file that failed is kept in tests/data/fuzz.
 
 The work is done in rounds, after each of which the file is written. A call goes on with what the file has of its seed,
 up to ``--examples`` inputs of each of its kinds; a kind that had something unexpected begins anew.

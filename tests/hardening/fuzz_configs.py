@@ -1,4 +1,4 @@
-"""Config files of ``gmvq fit``: odd values, damaged YAML, YAML made to run code or never to end; and notes of runs."""
+"""Config files of ``gmvq fit``: odd values, damaged YAML, YAML made to run code or never to end; notes; suites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fuzz_damage import BYTES, ODD_VALUES, PLACES, replace, written
+from fuzz_damage import BYTES, ODD_VALUES, PLACES, entries, replace, written
 from hypothesis import strategies as st
 
 
@@ -175,3 +175,64 @@ NOTES = st.tuples(
         st.just(lambda _: b'{"step": 1e999, "loss": ' + b"9" * 400 + b"}\n"),
     ),
 )
+
+
+# Suites, and the notes of exports
+
+
+@cache
+def _suite() -> dict[str, Any]:
+    import yaml
+
+    from gmvq_bench.comparison import suite
+
+    return yaml.safe_load((Path(suite.__file__).parent / "suites" / "quick.yaml").read_text())
+
+
+def run_suite(damage: Any, folder: Path) -> None:
+    """Read a suite of comparisons, and list its runs."""
+    from gmvq_bench.comparison.suite import load_suite
+
+    data = (
+        damage(json.dumps(_suite()).encode())
+        if hasattr(damage, "place")
+        else json.dumps(damage(_suite())).encode()
+    )
+    (folder / "suite.yaml").write_bytes(data)
+    suite = load_suite(str(folder / "suite.yaml"))
+    for setting, method in suite.pairs()[:3]:
+        suite.grid_of(setting, method)
+
+
+SUITES = st.one_of(BYTES, st.deferred(lambda: entries(_suite())))
+
+_SIDECAR = {
+    "format_version": 1,
+    "format": "onnx",
+    "signature": {
+        "channels": 1,
+        "downsample": 4,
+        "spatial_dims": 2,
+        "codebook_size": 8,
+        "dim": 3,
+        "index_shape": [1],
+    },
+    "digests": {"encoder.onnx": "sha256:0", "decoder.onnx": "sha256:0"},
+}
+
+
+def run_sidecar(damage: Any, folder: Path) -> None:
+    """Read the notes of an export, whose files have another digest: it is never opened."""
+    from gmvq.export.files import load_exported
+
+    text = json.dumps(_SIDECAR).encode()
+    (folder / "export.json").write_bytes(
+        damage(text) if hasattr(damage, "place") else json.dumps(damage(_SIDECAR)).encode()
+    )
+    for name in ("encoder.onnx", "decoder.onnx"):
+        (folder / name).write_bytes(b"x")
+    load_exported(folder)
+    raise AssertionError("an export was accepted whose files are not those that it names")
+
+
+SIDECARS = st.one_of(BYTES, st.deferred(lambda: entries(_SIDECAR)))

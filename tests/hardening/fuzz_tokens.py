@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from fuzz_damage import BYTES, PLACES, TENSORS, damage_json, entries, replace, written
+from fuzz_models import small_model
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -22,8 +23,6 @@ from safetensors.torch import load_file, save_file
 @cache
 def _token_files(pyramid: bool) -> dict[str, bytes]:
     """The files of a folder of tokens, with the memory-mapped copy."""
-    from fuzz_inputs import small_model
-
     from gmvq import PyramidGMVQ
     from gmvq.models import build_autoencoder
     from gmvq.tokens import TokenDataset, encode_dataset

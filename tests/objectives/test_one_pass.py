@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from seeds import seeded
 
 from gmvq.functional.divergences import categorical_kl, entropy, gaussian_cross_entropy, gaussian_kl
 from gmvq.objectives import AggregatePosterior, LatentModel, elbo
 from gmvq.objectives.bounds import elbo_with_and_without_noise
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("block", [1, 7, 100])

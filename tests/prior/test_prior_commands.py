@@ -1,4 +1,4 @@
-"""``gmvq prior fit`` and ``gmvq sample`` in this process, on the tokens of a tiny tokenizer."""
+"""``gmvq prior fit`` in this process, on the tokens of a tiny tokenizer: its runs, its data, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,50 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from gmvq import ResidualGMVQ, build_autoencoder
 from gmvq.cli.main import main
 from gmvq.prior.opening import open_prior
 from gmvq.training import read_checkpoint
-
-SMALL = [
-    "--trainer.accelerator", "cpu", "--logger", "none", "--data.batch_size", "8", "--trainer.val_check_interval", "3",
-    "--trainer.enable_progress_bar", "false", "--model.warmup_steps", "2", "--trainer.log_every_n_steps", "1",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tokenizer, its tokens of 40 train and 12 test images with labels, and a run of 6 steps."""
-    folder = tmp_path_factory.mktemp("prior")
-    random = np.random.default_rng(0)
-    images = np.kron(random.integers(0, 255, (52, 2, 2, 3), dtype=np.uint8), np.ones((1, 4, 4, 1), np.uint8))
-    labels = random.integers(0, 3, 52)
-    np.savez(
-        folder / "data.npz", x_train=images[:40], y_train=labels[:40], x_test=images[40:], y_test=labels[40:]
-    )
-    torch.manual_seed(0)
-    for name, quantizer in (("plain", None), ("levels", ResidualGMVQ(4, 8, 2))):
-        model = build_autoencoder("tiny", codebook_size=8, quantizer=quantizer)
-        with torch.no_grad():
-            latents = model.encoder(torch.from_numpy(images[:40]).permute(0, 3, 1, 2).float() / 255).movedim(
-                1, -1
-            )
-            model.quantizer.init_codebook(latents.reshape(-1, 4))  # pyright: ignore[reportCallIssue]
-        model.save_pretrained(folder / name, metadata={"data": {"path": str(folder / "data.npz"), "size": 8}})
-        argv = ["encode", folder / name, "--out", folder / f"{name}-tokens", "--quiet", "--batch_size", "16"]
-        assert main([str(part) for part in argv]) == 0
-    argv = [
-        "prior",
-        "fit",
-        folder / "plain-tokens",
-        "--out",
-        folder / "run",
-        *SMALL,
-        "--trainer.max_steps",
-        "6",
-    ]
-    assert main([str(part) for part in [*argv, "--save_every", "2"]]) == 0
-    return folder
 
 
 def test_a_run_leaves_what_a_user_needs(place: Path) -> None:
@@ -91,10 +50,12 @@ def test_the_figures_are_those_of_the_prior(place: Path) -> None:
     assert notes["metrics"]["bits_per_token_entropy"] == pytest.approx(entropy)
 
 
-def test_the_average_is_what_a_run_exports(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_average_is_what_a_run_exports(
+    place: Path, small: list[str], gmvq: Callable[..., Any], tmp_path: Path
+) -> None:
     """And measures; the training itself is as without."""
     done = gmvq(
-        *("prior", "fit", place / "plain-tokens", "--out", tmp_path / "run", *SMALL),
+        *("prior", "fit", place / "plain-tokens", "--out", tmp_path / "run", *small),
         *("--trainer.max_steps", 6, "--average", 0.9),
     )
     assert done.code == 0, done.err
@@ -111,9 +72,9 @@ def test_the_average_is_what_a_run_exports(place: Path, gmvq: Callable[..., Any]
 
 @pytest.mark.parametrize("kind", ["causal", "masked"])
 def test_a_resumed_run_ends_where_a_straight_one_does(
-    place: Path, gmvq: Callable[..., Any], tmp_path: Path, kind: str
+    place: Path, small: list[str], gmvq: Callable[..., Any], tmp_path: Path, kind: str
 ) -> None:
-    options = [*SMALL, "--model.kind", kind, "--model.dropout", "0.1", "--save_every", "2"]
+    options = [*small, "--model.kind", kind, "--model.dropout", "0.1", "--save_every", "2"]
     straight = ["prior", "fit", place / "plain-tokens", *options, "--trainer.max_steps", "8"]
     assert gmvq(*straight, "--out", tmp_path / "a").code == 0
     from gmvq.training.callbacks import LastCheckpoint
@@ -138,47 +99,12 @@ def test_a_resumed_run_ends_where_a_straight_one_does(
         assert torch.equal(value, other.state_dict()[name]), name
 
 
-def test_samples_are_files_and_a_grid(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
-    from PIL import Image
-
-    done = gmvq("sample", place / "run", "--n", 5, "--label", 0, 2, "--guidance", 1, "--out", tmp_path / "s")
-    assert done.code == 0, done.err
-    files = sorted(file.name for file in (tmp_path / "s").iterdir())
-    assert files == [*(f"{i:08d}.png" for i in range(5)), "grid.png", "samples.json"]
-    record = json.loads((tmp_path / "s" / "samples.json").read_text())
-    tokens = torch.tensor(record["tokens"])
-    prior, _ = open_prior(place / "run")
-    from gmvq.prior import Filters
-
-    again = prior.sample(5, labels=torch.tensor([0, 2, 0, 2, 0]), filters=Filters(guidance=1.0), seed=0)
-    assert torch.equal(tokens, again)
-    from gmvq import VQAutoencoder
-
-    image = VQAutoencoder.from_pretrained(place / "plain").decode(tokens).clamp(0, 1)[3]
-    stored = torch.from_numpy(np.asarray(Image.open(tmp_path / "s" / "00000003.png")).copy()).permute(2, 0, 1)
-    assert torch.equal(stored, image.mul(255).round().to(torch.uint8))
-    assert Image.open(tmp_path / "s" / "grid.png").size == (3 * 10 - 2, 2 * 10 - 2)
-    assert gmvq("sample", place / "run", "--out", tmp_path / "s").code == 2
-
-
-@pytest.mark.parametrize(
-    "options", [["--noise", "1"], ["--temperature", "0.5", "--top_k", "3", "--top_p", "0.9"]]
-)
-def test_ways_to_sample(place: Path, gmvq: Callable[..., Any], tmp_path: Path, options: list[str]) -> None:
-    done = gmvq("sample", place / "run", place / "plain", "--n", 2, *options, "--out", tmp_path / "prior")
-    assert done.code == 0, done.err
-    done = gmvq("sample", "mixture", place / "plain", "--n", 2, *options, "--out", tmp_path / "mixture")
-    assert (done.code, "these are of priors" in done.err) == (
-        (0, False) if "--noise" in options else (2, True)
-    )
-
-
-def test_a_prior_of_levels(place: Path, gmvq: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_prior_of_levels(place: Path, small: list[str], gmvq: Callable[..., Any], tmp_path: Path) -> None:
     argv = [
         "prior",
         "fit",
         place / "levels-tokens",
-        *SMALL,
+        *small,
         "--trainer.max_steps",
         2,
         "--data.labels",
@@ -259,13 +185,13 @@ def test_in_memory_fitting_learns_what_there_is_to_learn() -> None:
 
 
 def test_a_run_goes_on_with_the_tokens_of_its_own_tokenizer(
-    place: Path, gmvq: Callable[..., Any], tmp_path: Path
+    place: Path, small: list[str], gmvq: Callable[..., Any], tmp_path: Path
 ) -> None:
     argv = [
         "prior",
         "fit",
         place / "levels-tokens",
-        *SMALL,
+        *small,
         "--trainer.max_steps",
         2,
         "--out",
@@ -277,24 +203,6 @@ def test_a_run_goes_on_with_the_tokens_of_its_own_tokenizer(
     )
     assert done.code == 2
     assert "tokens of the tokenizer" in done.err
-
-
-def test_a_prior_without_notes_is_still_compared_with_the_tokenizer(
-    place: Path, gmvq: Callable[..., Any], tmp_path: Path
-) -> None:
-    from gmvq.prior import TokenPrior, TokenSpec
-
-    for number, (spec, message) in enumerate(
-        [
-            (TokenSpec((2, 2), 4), "1 code(s) of 8 for each position, and the prior draws 1 of 4"),
-            (TokenSpec((2, 2, 2), 8, levels=2), "the prior draws 2 of 8"),
-            (TokenSpec((3,), 8), "2 axes of positions, and the prior draws 1"),
-        ]
-    ):
-        TokenPrior(spec).save_pretrained(tmp_path / str(number))
-        done = gmvq("sample", tmp_path / str(number), place / "plain", "--out", tmp_path / "out")
-        assert done.code == 2
-        assert message in done.err
 
 
 def test_labels_of_every_split_count(place: Path, tmp_path: Path) -> None:

@@ -6,56 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from quantizer_cases import assert_same, move
+from compositions import COMPOSITIONS, SPATIAL, B, D, K, build, index_shape, latents, masked_first
+from quantizer_cases import assert_same
 from torch import Tensor
 
 from gmvq import (
     ChannelsFirst,
     GaussianMixtureVQ,
     GroupedGMVQ,
-    GumbelSoftmax,
-    PyramidGMVQ,
-    RaggedGMVQ,
     ResidualGMVQ,
-    Variance,
 )
-from gmvq.functional.schedules import Constant
 from gmvq.models import VQAutoencoder, build_networks
-from gmvq.quantizers import Quantizer, from_config, mask_from_lengths
+from gmvq.quantizers import from_config, mask_from_lengths
 
-D, K, B = 8, 6, 4
-SPATIAL = {"none": (), "1d": (7,), "2d": (3, 5), "3d": (2, 3, 4)}
-
-#: name -> (class, its options)
-COMPOSITIONS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "projected": (GaussianMixtureVQ, {"codebook_dim": 3}),
-    "residual": (ResidualGMVQ, {"num_quantizers": 3, "codebook_dim": None}),
-    "residual, projected": (ResidualGMVQ, {"num_quantizers": 3, "codebook_dim": 3}),
-    "residual, shared": (ResidualGMVQ, {"num_quantizers": 3, "shared_codebook": True, "codebook_dim": 3}),
-    "residual, dropout": (ResidualGMVQ, {"num_quantizers": 3, "level_dropout": True}),
-    "residual, shared, dropout": (
-        ResidualGMVQ,
-        {"num_quantizers": 3, "shared_codebook": True, "level_dropout": True, "min_levels": 2},
-    ),
-    "residual, beam": (ResidualGMVQ, {"num_quantizers": 3, "beam": 3}),
-    "residual, shared, beam": (ResidualGMVQ, {"num_quantizers": 3, "shared_codebook": True, "beam": 2}),
-    "residual, sizes": (ResidualGMVQ, {"codebook_size": [6, 4, 3], "codebook_dim": 3}),
-    "grouped": (GroupedGMVQ, {"groups": 2, "codebook_dim": None}),
-    "grouped residual": (GroupedGMVQ, {"groups": 2, "num_quantizers": 3}),
-    "grouped residual, beam, dropout": (
-        GroupedGMVQ,
-        {"groups": 2, "codebook_size": [6, 3], "beam": 2, "level_dropout": True},
-    ),
-    "heads of levels": (GroupedGMVQ, {"groups": 2, "num_quantizers": 2, "shared_codebook": True}),
-    "grouped, projected": (GroupedGMVQ, {"groups": 2, "codebook_dim": 3}),
-    "pyramid": (PyramidGMVQ, {"scales": 3}),
-    "pyramid, projected": (PyramidGMVQ, {"scales": 2, "codebook_dim": 3}),
-    "pyramid, sizes": (PyramidGMVQ, {"codebook_size": [3, 6, 4], "shared_codebook": False}),
-    "ragged": (RaggedGMVQ, {"scales": 3}),
-    "ragged, projected": (RaggedGMVQ, {"scales": 2, "codebook_dim": 3, "units": "standardized"}),
-    "heads": (GroupedGMVQ, {"groups": 4, "shared_codebook": True}),
-    "heads, projected": (GroupedGMVQ, {"groups": 2, "shared_codebook": True, "codebook_dim": 3}),
-}
 #: The compositions that are compiled and exported, which takes seconds: each part is in one of them, but for the
 #: dropping of levels, whose draw is another one when compiled: see ``training/test_compiled.py``.
 COMPILED = [
@@ -65,39 +28,6 @@ COMPILED = [
     "pyramid",
     "ragged",
 ]
-WITH_LEVELS = [name for name in COMPOSITIONS if name.startswith("residual")]
-
-
-def build(
-    name: str, *, noise: float = 0.0, started: bool = True, dtype: torch.dtype = torch.float64, **more: Any
-) -> Quantizer:
-    """A training quantizer on all codes, started on data and moved off the optimum; without noise by default."""
-    torch.manual_seed(3)
-    kind, options = COMPOSITIONS[name]
-    estimator = GumbelSoftmax(temperature=Constant(0.7), noise=Constant(noise))
-    sizes = {"codebook_size": K} | options | more
-    built = kind(D, estimator=estimator, variance=Variance(noise=Constant(noise)), support=None, **sizes).to(
-        dtype
-    )
-    if started:
-        built.init_codebook(latents((64,), seed=5, dtype=dtype))
-        move(built)
-    return built
-
-
-def latents(lead: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*lead, D, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def some(lead: tuple[int, ...]) -> Tensor:
-    """A mask with a third of the positions off."""
-    return torch.arange(torch.Size(lead).numel()).reshape(lead) % 3 != 1
-
-
-def masked_first(built: Quantizer, spatial: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    lead = (B, *spatial)
-    return latents(lead), some(lead)
 
 
 @pytest.fixture(params=COMPOSITIONS)
@@ -108,10 +38,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=SPATIAL)
 def spatial(request: pytest.FixtureRequest) -> tuple[int, ...]:
     return SPATIAL[request.param]
-
-
-def index_shape(built: Quantizer) -> tuple[int, ...]:
-    return getattr(built, "index_shape", ())
 
 
 def test_shapes_and_ranges(name, spatial) -> None:
@@ -257,92 +183,6 @@ def test_wrong_lengths_and_layouts_say_what_is_expected() -> None:
         adapter(latents((B, 7)))
     with pytest.raises(ValueError, match=r"shape \(B,\) or"):
         adapter(x, lengths=torch.ones(B, 2, dtype=torch.int64))
-
-
-# Levels
-
-
-@pytest.mark.parametrize("name", WITH_LEVELS)
-def test_any_prefix_of_the_levels_can_be_decoded(name) -> None:
-    built: Any = build(name).eval()
-    x = latents((200,), seed=5)
-    indices = built.encode(x)
-    errors = []
-    for count in range(1, 4):
-        part = built.get_codes_from_indices(indices[:, :count])
-        pairs = zip(built.layers, indices[:, :count].T, strict=False)
-        total = torch.stack([level.get_codes_from_indices(at) for level, at in pairs]).sum(0)
-        torch.testing.assert_close(part, built.decoder_units(total))
-        cut = indices.clone()
-        cut[:, count:] = -1
-        assert torch.equal(built.get_codes_from_indices(cut), part)
-        errors.append(float((part - built.decoder_units(x)).detach().square().mean()))
-    assert errors[2] < errors[0]
-
-
-@pytest.mark.parametrize("name", [name for name in COMPOSITIONS if "ragged" not in name][1:])
-@pytest.mark.parametrize("units", ["latents", "standardized"])
-def test_levels_are_read_one_after_the_other(name, units) -> None:
-    if units == "standardized" and name.startswith("pyramid"):
-        pytest.skip("a pyramid reads latents")
-    built: Any = build(name, dtype=torch.float32, units=units).eval()
-    x = latents((B, 5, 4), dtype=torch.float32)
-    indices = built.encode(x, some((B, 5, 4)))
-    groups = getattr(built, "groups", 1)
-    columns = (
-        indices.unflatten(-1, (-1, groups)).unbind(-2) if hasattr(built, "groups") else indices.unbind(-1)
-    )
-    reads = list(built.progressive(iter(columns)))
-    for count, read in enumerate(reads, 1):
-        assert torch.equal(read, built.get_codes_from_indices(indices[..., : count * groups]))
-    assert torch.equal(reads[-1], built(x, some((B, 5, 4))).quantized)
-    whole = built.encode(x)
-    codes = built.get_codes_of_levels(whole)
-    assert codes.shape == (*x.shape[:-1], len(columns), D)
-    read = built.decoder_units(codes.sum(-2)) if len(columns) > 1 else codes[..., 0, :]
-    torch.testing.assert_close(read, built.get_codes_from_indices(whole))
-    torch.testing.assert_close(
-        built.get_codes_of_levels(whole[..., :groups]), codes[..., :1, :], rtol=0.0, atol=0.0
-    )
-
-
-def test_level_dropout_cuts_items_at_random_and_leaves_minus_one() -> None:
-    built = build("residual, shared, dropout")
-    torch.manual_seed(0)
-    indices = built(latents((64, 5))).indices
-    used = (indices >= 0).sum(-1)
-    assert (used == used[:, :1]).all()  # one length for an item
-    assert used.min() == 2  # min_levels
-    assert used.max() == 3
-    assert ((indices >= 0).long().diff(dim=-1) <= 0).all()  # nothing after the cut
-    assert (built.eval()(latents((64, 5))).indices >= 0).all()
-
-
-def test_level_dropout_drops_nothing_before_the_start() -> None:
-    built = build("residual, dropout", started=False)
-    with pytest.warns(UserWarning, match="latent vectors for"):
-        assert (built(latents((1, 3))).indices >= 0).all()
-
-
-def test_dropped_levels_add_nothing_and_hand_back_no_gradient() -> None:
-    built: Any = build("residual, dropout")
-    x = latents((16, 3)).requires_grad_()
-    out = built(x)
-    dropped = (out.indices[..., -1] < 0).nonzero()[:, 0].unique()
-    assert 0 < len(dropped) < 16
-    last = built.layers[-1].codebook
-    (of_dropped,) = torch.autograd.grad(out.quantized[dropped].sum(), last, retain_graph=True)
-    (of_all,) = torch.autograd.grad(out.quantized.sum(), last)
-    assert (of_dropped == 0).all()
-    assert (of_all != 0).any()
-    assert (out.log_variance[dropped][..., -1] == 0).all()
-
-
-def test_shared_codebook_is_one_parameter_with_a_scale_for_each_level() -> None:
-    built: Any = build("residual, shared")
-    assert len({id(level.codebook) for level in built.layers}) == 1
-    assert len({float(level.scale) for level in built.layers}) == 3
-    assert len(list(built.parameters())) == len({id(p) for p in built.parameters()})
 
 
 # Bad input
