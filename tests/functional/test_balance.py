@@ -91,3 +91,49 @@ def test_an_exact_code_is_worth_nothing_and_dtypes_may_differ() -> None:
     (quantized.square().sum().double() + loss).backward()
     torch.testing.assert_close(nats.grad, torch.tensor(0.0, dtype=torch.float64))
     assert loss.dtype == torch.float64
+
+
+def carried(gradient: Tensor, error: Tensor) -> Tensor:
+    """What the latents get of a gradient of the quantized ones, at this quantization error."""
+    latents = torch.zeros_like(error).requires_grad_()
+    quantized, _ = balance_gradients(error, error.new_zeros(()), latents, straight_through=True)
+    quantized.backward(gradient)
+    assert latents.grad is not None
+    return latents.grad
+
+
+def test_pushes_away_from_the_codeword_are_taken_out() -> None:
+    """A loss that is quadratic around the latents: nothing wants them elsewhere, and they stay."""
+    error = problem()[0].detach()
+    least = 1e-3 * error.square().sum(-1).square().sum() / error.square().sum()
+    left = (least / (error.square().sum(-1) + least))[:, None]
+    torch.testing.assert_close(carried(3.0 * error, error), 3.0 * left * error)
+    across = torch.randn_like(error)
+    across -= (across * error).sum(-1, keepdim=True) / error.square().sum(-1, keepdim=True) * error
+    torch.testing.assert_close(carried(3.0 * error + across, error), across + 3.0 * left * error)
+    assert left.max() < 0.02
+
+
+def test_pushes_of_either_sign_and_towards_the_codeword_stay() -> None:
+    error = torch.nn.functional.normalize(problem()[0].detach())
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0], dtype=torch.float64)[:, None]
+    for gradient in (2.0 * signs * error, -error):
+        torch.testing.assert_close(carried(gradient, error), gradient)
+
+
+def test_the_share_knows_no_units_and_counts_no_position_without_gradient() -> None:
+    generator = torch.Generator().manual_seed(1)
+    gradient, error = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    gradient = gradient + error
+    along, squares = (gradient * error).sum(-1), error.square().sum(-1)
+    curvature = along / squares
+    share = (squares * curvature).sum() / squares.sum()
+    share = share / ((squares.square() * curvature.square()).sum() / squares.square().sum()).sqrt()
+    assert 0.1 < share < 1
+    least = 1e-3 * squares.square().sum() / squares.sum()
+    expected = gradient - share * (along / (squares + least))[:, None] * error
+    for unit in (1.0, 1e-9, 1e6):
+        torch.testing.assert_close(carried(unit * gradient, error), unit * expected)
+    nothing = torch.zeros(3, 4, dtype=torch.float64)
+    padded = carried(torch.cat([gradient, nothing]), torch.cat([error, torch.ones_like(nothing)]))
+    torch.testing.assert_close(padded, torch.cat([expected, nothing]))

@@ -142,12 +142,20 @@ def test_a_reconstruction_loss_reaches_the_encoder_through_the_sample() -> None:
     torch.testing.assert_close(x.grad, expected_x.grad)
 
 
-def test_the_straight_through_share_is_the_identity_on_top() -> None:
+def test_the_straight_through_gradient_comes_on_top() -> None:
+    """That of the quantized latents, less the share of it along the quantization error."""
     gradients = []
     for straight_through in (False, True):
         built, x = layer(gamma=0.0, beta=0.0), latents().requires_grad_()
         built.straight_through = straight_through
         built(x).quantized.sin().sum().backward()
         gradients.append(x.grad)
-    own = layer(gamma=0.0, beta=0.0)(latents()).quantized.detach().cos()
-    torch.testing.assert_close(gradients[1], gradients[0] + own)
+    quantized = layer(gamma=0.0, beta=0.0)(latents()).quantized.detach()
+    own, error = quantized.cos(), quantized - latents()
+    along, squares = (own * error).sum(-1, keepdim=True), error.square().sum(-1, keepdim=True)
+    share = (
+        along.sum().clamp_min(0.0) / squares.sum() * (squares.square().sum() / along.square().sum()).sqrt()
+    )
+    least = 1e-3 * squares.square().sum() / squares.sum()
+    carried = own - share.clamp_max(1.0) * along / (squares + least) * error
+    torch.testing.assert_close(gradients[1], gradients[0] + carried)

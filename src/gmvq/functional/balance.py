@@ -4,7 +4,7 @@ Added as they are, to a mean squared error, say, the nats win and nothing is lea
 quantization, spread over D features per position, D_q ~ exp(-2 R / D) at a rate of R nats per position, so one nat is
 worth -dD_q/dR = 2 D_q / D in units of the user's loss. D_q can be read off the backward pass: with g the gradient of
 the user's loss at the quantized latents and e = quantized - latents, a loss that is quadratic around the encoder's
-choice has D_q = g.e / 2.
+choice has D_q = g.e / 2. The straight-through gradient of the latents meets the same g.e, and is taken here too.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -19,34 +19,67 @@ from torch import Tensor
 
 from .distributed import all_reduce_sum, world_size
 
+#: Of the mean |e|^2, weighted by itself: added to |e|^2, as the direction of an error of rounding says nothing.
+_LEAST = 1e-3
+_TINY = torch.finfo(torch.float32).tiny
 
-class _ExchangeRate(torch.autograd.Function):
-    """Identity on (quantized, nats); backward scales the gradient of ``nats`` by 2 |g.e / 2| / D."""
+
+class _Coupled(torch.autograd.Function):
+    """Identity on (quantized, nats); the gradients of ``balance_gradients``."""
 
     @staticmethod
     def forward(
-        ctx: Any, quantized: Tensor, nats: Tensor, latents: Tensor, pooled: bool, features: int
+        ctx: Any,
+        quantized: Tensor,
+        nats: Tensor,
+        latents: Tensor,
+        straight_through: bool,
+        pooled: bool,
+        features: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(quantized - latents)
-        ctx.pooled, ctx.features = pooled, features
+        ctx.options = straight_through, pooled, features
         ctx.set_materialize_grads(False)
         return quantized.clone(), nats.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(
+        ctx: Any, *grads: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
         grad_quantized, grad_nats = grads
-        if grad_quantized is None or grad_nats is None:
-            return grad_quantized, grad_nats, None, None, None
+        straight_through, pooled, features = ctx.options
+        if grad_quantized is None or not (straight_through or grad_nats is not None):
+            return grad_quantized, grad_nats, None, None, None, None
         (error,) = ctx.saved_tensors
-        cost = (grad_quantized * error).sum()
-        if ctx.pooled:
-            cost = all_reduce_sum(cost) / world_size()
-        rate = cost.abs() / ctx.features
-        return grad_quantized, rate.to(grad_nats.dtype) * grad_nats.sign(), None, None, None
+        along, squares = (grad_quantized * error).sum(-1), error.square().sum(-1)
+        squares = squares * (along != 0)
+        sums = torch.stack([part.sum() for part in (along, along.square(), squares, squares.square())])
+        sums = all_reduce_sum(sums) if pooled else sums
+        if grad_nats is not None:
+            rate = sums[0].abs() / (features * (world_size() if pooled else 1))
+            grad_nats = rate.to(grad_nats.dtype) * grad_nats.sign()
+        if not straight_through:
+            return grad_quantized, grad_nats, None, None, None, None
+        taken = (
+            _share(sums) * along / (squares + _LEAST * sums[3] / sums[2].clamp_min(_TINY)).clamp_min(_TINY)
+        )
+        return grad_quantized, grad_nats, grad_quantized - taken[:, None] * error, None, None, None
+
+
+def _share(sums: Tensor) -> Tensor:
+    """kappa of the sums of g.e, (g.e)^2, |e|^2 and |e|^4."""
+    along, along_squared, squares, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
+    return (along / squares * (fourth / along_squared).sqrt()).clamp_max(1.0)
 
 
 def balance_gradients(
-    quantized: Tensor, nats: Tensor, latents: Tensor, *, pooled: bool = False, features: int | None = None
+    quantized: Tensor,
+    nats: Tensor,
+    latents: Tensor,
+    *,
+    straight_through: bool = False,
+    pooled: bool = False,
+    features: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.
 
@@ -58,13 +91,20 @@ def balance_gradients(
     Args:
         quantized: sample of z, (N, D).
         nats: scalar objective, nats per position.
-        latents: what was quantized, (N, D), taken as constant.
+        latents: what was quantized, (N, D), a constant unless ``straight_through``.
+        straight_through: give the latents the gradient g of ``quantized`` too, less a share of what it has along e:
+            g - kappa (g.e / |e|^2) e. Taken at the codeword, g pushes a latent further off, though nothing wants it
+            there: g = H e of a loss that is quadratic around the latent. It shows in h = g.e / |e|^2, which is then
+            positive everywhere. kappa = max(0, E[h]) / sqrt(E[h^2]), with weights |e|^2 and |e|^4: 1 where all h are
+            equal, 0 where their signs cancel.
         features: over how many features the error is spread, where not over all D.
-        pooled: average the rate over all ranks (one number, in backward), so that N processes equal one.
+        pooled: take rate and share over all ranks (four numbers, in backward), so that N processes equal one.
 
     Returns:
         The same two values.
     """
     if not torch.is_grad_enabled():
         return quantized, nats
-    return _ExchangeRate.apply(quantized, nats, latents.detach(), pooled, features or latents.shape[-1])  # pyright: ignore[reportReturnType]
+    latents = latents if straight_through else latents.detach()
+    options = straight_through, pooled, features or latents.shape[-1]
+    return _Coupled.apply(quantized, nats, latents, *options)  # pyright: ignore[reportReturnType]

@@ -228,7 +228,7 @@ class GaussianMixtureVQ(MixtureState):
         query = mixture_query(z.detach(), mixture.log_precision)
         support = find_support(query, mixture.codebook, mixture.bias, self._support)
         rows = Rows(z, mask, noise_keys(z.shape[0] if self.training else 0, z.device))
-        return sample_rows(rows, mixture, support, self.variance, estimator, self.straight_through)
+        return sample_rows(rows, mixture, support, self.variance, estimator)
 
     def _without_codes(self, z: Tensor) -> QuantizerOutput:
         """Before the start: latents without codes, index -1, loss 0."""
@@ -251,7 +251,9 @@ class GaussianMixtureVQ(MixtureState):
             commitment = 0.5 * self.objective.commitment * commitment
             # A gradient alone: the objective keeps its meaning as a number.
             nats = nats + (commitment - commitment.detach())
-            sample, loss = balance_gradients(drawn.sample, nats, z, pooled=True)
+            sample, loss = balance_gradients(
+                drawn.sample, nats, z, straight_through=self.straight_through, pooled=True
+            )
             quantized = self.unstandardized(sample)
         else:
             quantized, loss = self._lookup(drawn.indices), nats

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..functional import estimators
+from ..functional.estimators import Estimator
 from ..functional.mixture import adaptive_variance, expected_squared_distance, mixture_query
 from ..functional.noise import gaussian_noise
 from ..functional.row_blocks import in_row_blocks
@@ -54,7 +54,7 @@ class Drawn(NamedTuple):
         entropy: H(q(c|x)), (N,), nats.
         variance: of the sample, sum_c r_c s_c^2, (N,).
         squared_error: |z - mu_c|^2 of the most probable code, (N,), without gradient.
-        sample: of z, (N, d), with the straight-through gradient beside its own; empty in eval.
+        sample: of z, (N, d); empty in eval.
         commitment: sum_d w_d (z_d - m_d)^2, (N,), m = sum_c r_c mu_c as a constant; in eval without meaning.
         posterior: sum of q(c|x), (K,).
         errors: sum of the squared error to the most probable code, of each feature, (d,); zero in eval.
@@ -75,15 +75,14 @@ def sample_rows(
     mixture: Mixture,
     support: Support,
     variance: Variance,
-    estimator: estimators.Estimator | None,
-    straight_through: bool,
+    estimator: Estimator | None,
 ) -> Drawn:
     """Sample and measure N positions, in blocks of rows.
 
     Compiled code is not cut into blocks: the compiler plans its memory. Without an estimator, in eval, z = mu_c at the
-    most probable code; ``straight_through`` adds the gradient of z itself to that of its sample.
+    most probable code.
     """
-    options = (variance, estimator, straight_through)
+    options = (variance, estimator)
     if torch.compiler.is_compiling():
         return _sample(rows, mixture, support, *options)
 
@@ -102,8 +101,7 @@ def _sample(
     mixture: Mixture,
     support: Support,
     variance: Variance,
-    estimator: estimators.Estimator | None,
-    straight_through: bool,
+    estimator: Estimator | None,
 ) -> Drawn:
     """``sample_rows`` at once: a pure function, so that it can run in blocks of rows and again in backward."""
     z, w = rows.z, mixture.log_precision
@@ -136,8 +134,6 @@ def _sample(
     if variance.noise != Constant(0.0):
         limited = spread.minimum(variance.noise_limit * (-w.detach()).exp().mean())
         sample = sample + mixture.sample_noise * limited.sqrt()[:, None] * gaussian_noise(rows.keys, z)
-    if straight_through:
-        sample = estimators.straight_through(sample, z)
     commitment = ((z - drawn.mean.detach()).square() * w.detach().exp()).sum(-1)
     of_rows = (drawn.indices, drawn.entropy, spread, squared_error, sample, commitment)
     return Drawn(*of_rows, drawn.aggregate, errors.sum(0))
