@@ -34,42 +34,45 @@ class _Coupled(torch.autograd.Function):
         nats: Tensor,
         latents: Tensor,
         straight_through: bool,
-        pooled: bool,
         features: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(quantized - latents)
-        ctx.options = straight_through, pooled, features
+        ctx.options = straight_through, features
         ctx.set_materialize_grads(False)
         return quantized.clone(), nats.clone()
 
     @staticmethod
     def backward(
         ctx: Any, *grads: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         grad_quantized, grad_nats = grads
-        straight_through, pooled, features = ctx.options
+        straight_through, features = ctx.options
         if grad_quantized is None or not (straight_through or grad_nats is not None):
-            return grad_quantized, grad_nats, None, None, None, None
+            return grad_quantized, grad_nats, None, None, None
         (error,) = ctx.saved_tensors
         along, squares = (grad_quantized * error).sum(-1), error.square().sum(-1)
         squares = squares * (along != 0)
-        sums = torch.stack([part.sum() for part in (along, along.square(), squares, squares.square())])
-        sums = all_reduce_sum(sums) if pooled else sums
+        parts = (along, along.square(), squares, squares.square())
+        sums = all_reduce_sum(torch.stack([part.sum() for part in parts]))
         if grad_nats is not None:
-            rate = sums[0].abs() / (features * (world_size() if pooled else 1))
+            rate = sums[0].abs() / (features * world_size())
             grad_nats = rate.to(grad_nats.dtype) * grad_nats.sign()
         if not straight_through:
-            return grad_quantized, grad_nats, None, None, None, None
-        taken = (
-            _share(sums) * along / (squares + _LEAST * sums[3] / sums[2].clamp_min(_TINY)).clamp_min(_TINY)
+            return grad_quantized, grad_nats, None, None, None
+        return (
+            grad_quantized,
+            grad_nats,
+            grad_quantized - _push(along, squares, sums)[:, None] * error,
+            None,
+            None,
         )
-        return grad_quantized, grad_nats, grad_quantized - taken[:, None] * error, None, None, None
 
 
-def _share(sums: Tensor) -> Tensor:
-    """kappa of the sums of g.e, (g.e)^2, |e|^2 and |e|^4."""
-    along, along_squared, squares, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
-    return (along / squares * (fourth / along_squared).sqrt()).clamp_max(1.0)
+def _push(along: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
+    """kappa g.e / |e|^2 of each position, from the sums of g.e, (g.e)^2, |e|^2 and |e|^4."""
+    total, total_squared, square, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
+    kappa = (total / square * (fourth / total_squared).sqrt()).clamp_max(1.0)
+    return kappa * along / (squares + _LEAST * fourth / square)
 
 
 def balance_gradients(
@@ -78,7 +81,6 @@ def balance_gradients(
     latents: Tensor,
     *,
     straight_through: bool = False,
-    pooled: bool = False,
     features: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Couple the two outputs so that the gradient of ``nats`` arrives in the units of the loss on ``quantized``.
@@ -86,6 +88,7 @@ def balance_gradients(
     The result scales with the reconstruction loss: multiplying the total loss by any factor (a mixed-precision
     scaler, gradient accumulation) multiplies every gradient by that factor. The price is that a weight on this
     term *alone* has no effect on its gradient, only its sign: weigh its parts by the objective's gamma and beta.
+    Sums over positions are over all ranks (four numbers, in backward), so that N processes equal one.
     Differentiated on its own, without a reconstruction loss, the gradient is the plain one.
 
     Args:
@@ -98,7 +101,6 @@ def balance_gradients(
             positive everywhere. kappa = max(0, E[h]) / sqrt(E[h^2]), with weights |e|^2 and |e|^4: 1 where all h are
             equal, 0 where their signs cancel.
         features: over how many features the error is spread, where not over all D.
-        pooled: take rate and share over all ranks (four numbers, in backward), so that N processes equal one.
 
     Returns:
         The same two values.
@@ -106,5 +108,5 @@ def balance_gradients(
     if not torch.is_grad_enabled():
         return quantized, nats
     latents = latents if straight_through else latents.detach()
-    options = straight_through, pooled, features or latents.shape[-1]
+    options = straight_through, features or latents.shape[-1]
     return _Coupled.apply(quantized, nats, latents, *options)  # pyright: ignore[reportReturnType]

@@ -166,7 +166,7 @@ class ComposedQuantizer(Quantizer):
         if not self.training:
             return quantized, nats
         features = min(copies * sum(mixture.codebook_dim for mixture in self.mixtures), self.dim)
-        return balance_gradients(quantized, nats, latents, pooled=True, features=features)
+        return balance_gradients(quantized, nats, latents, features=features)
 
 
 def _tie(module: Any, *_: Any) -> None:

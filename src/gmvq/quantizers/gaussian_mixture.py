@@ -251,9 +251,7 @@ class GaussianMixtureVQ(MixtureState):
             commitment = 0.5 * self.objective.commitment * commitment
             # A gradient alone: the objective keeps its meaning as a number.
             nats = nats + (commitment - commitment.detach())
-            sample, loss = balance_gradients(
-                drawn.sample, nats, z, straight_through=self.straight_through, pooled=True
-            )
+            sample, loss = balance_gradients(drawn.sample, nats, z, straight_through=self.straight_through)
             quantized = self.unstandardized(sample)
         else:
             quantized, loss = self._lookup(drawn.indices), nats
