@@ -108,9 +108,6 @@ def test_pushes_away_from_the_codeword_are_taken_out() -> None:
     least = 1e-3 * error.square().sum(-1).square().sum() / error.square().sum()
     left = (least / (error.square().sum(-1) + least))[:, None]
     torch.testing.assert_close(carried(3.0 * error, error), 3.0 * left * error)
-    across = torch.randn_like(error)
-    across -= (across * error).sum(-1, keepdim=True) / error.square().sum(-1, keepdim=True) * error
-    torch.testing.assert_close(carried(3.0 * error + across, error), across + 3.0 * left * error)
     assert left.max() < 0.02
 
 
@@ -126,9 +123,7 @@ def test_the_share_knows_no_units_and_counts_no_position_without_gradient() -> N
     gradient, error = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     gradient = gradient + error
     along, squares = (gradient * error).sum(-1), error.square().sum(-1)
-    curvature = along / squares
-    share = (squares * curvature).sum() / squares.sum()
-    share = share / ((squares.square() * curvature.square()).sum() / squares.square().sum()).sqrt()
+    share = (along.sum() / (gradient.square().sum() * squares.sum()).sqrt()).sqrt()
     assert 0.1 < share < 1
     least = 1e-3 * squares.square().sum() / squares.sum()
     expected = gradient - share * (along / (squares + least))[:, None] * error

@@ -52,7 +52,7 @@ class _Coupled(torch.autograd.Function):
         (error,) = ctx.saved_tensors
         along, squares = (grad_quantized * error).sum(-1), error.square().sum(-1)
         squares = squares * (along != 0)
-        parts = (along, along.square(), squares, squares.square())
+        parts = (along, grad_quantized.square(), squares, squares.square())
         sums = all_reduce_sum(torch.stack([part.sum() for part in parts]))
         if grad_nats is not None:
             rate = sums[0].abs() / (features * world_size())
@@ -69,9 +69,9 @@ class _Coupled(torch.autograd.Function):
 
 
 def _push(along: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
-    """kappa g.e / |e|^2 of each position, from the sums of g.e, (g.e)^2, |e|^2 and |e|^4."""
-    total, total_squared, square, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
-    kappa = (total / square * (fourth / total_squared).sqrt()).clamp_max(1.0)
+    """kappa g.e / |e|^2 of each position, from the sums of g.e, |g|^2, |e|^2 and |e|^4."""
+    total, gradient, square, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
+    kappa = (total / (gradient.sqrt() * square.sqrt())).sqrt().clamp_max(1.0)
     return kappa * along / (squares + _LEAST * fourth / square)
 
 
@@ -97,9 +97,9 @@ def balance_gradients(
         latents: what was quantized, (N, D), a constant unless ``straight_through``.
         straight_through: give the latents the gradient g of ``quantized`` too, less a share of what it has along e:
             g - kappa (g.e / |e|^2) e. Taken at the codeword, g pushes a latent further off, though nothing wants it
-            there: g = H e of a loss that is quadratic around the latent. It shows in h = g.e / |e|^2, which is then
-            positive everywhere. kappa = max(0, E[h]) / sqrt(E[h^2]), with weights |e|^2 and |e|^4: 1 where all h are
-            equal, 0 where their signs cancel.
+            there: g = H e of a loss that is quadratic around the latent. Then g and e go together, and kappa =
+            sqrt(rho) asks whether they do: rho = max(0, E[g.e]) / sqrt(E|g|^2 E|e|^2) is 1 where g is a multiple of
+            e everywhere, 0 where pushes of either sign cancel.
         features: over how many features the error is spread, where not over all D.
 
     Returns:
