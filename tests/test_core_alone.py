@@ -116,7 +116,7 @@ def uses_of_extras(gmvq: Any) -> dict[str, Callable[[], object]]:
         raise ImportError(f"exit code {code}: {text.getvalue()}")
 
     return {
-        "training": lambda: importlib.import_module("gmvq.training"),
+        "training": lambda: importlib.import_module("gmvq.training").TokenizerModule,
         "hub": lambda: gmvq.VQAutoencoder.from_pretrained("owner/name"),
         "picture": open_picture,
         "report": write_report,

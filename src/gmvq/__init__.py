@@ -6,8 +6,9 @@ safetensors; everything else is an extra and imported when used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import on_first_use
 
 if TYPE_CHECKING:
     from .functional.estimators import GumbelSoftmax, StraightThroughGumbel
@@ -54,14 +55,4 @@ _WHERE = {
 }
 
 __all__ = sorted(_WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    """Import public names on first use, so that ``import gmvq`` costs nothing."""
-    if name not in _WHERE:
-        raise AttributeError(f"module 'gmvq' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = on_first_use(__name__, _WHERE)

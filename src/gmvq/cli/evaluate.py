@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
         reconstruction_metrics,
         write_metrics,
     )
-    from ..training.export import likelihood_of
+    from ..training.parts import likelihood_of
 
     extractor = open_extractor(options.inception) if options.fid else None
     say(images.description)

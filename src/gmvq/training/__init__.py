@@ -1,17 +1,32 @@
-"""Training with Lightning: module, data module, callbacks, checkpoints. The only code that imports Lightning."""
+"""Training with Lightning: module, data module, callbacks, checkpoints. The only code that imports Lightning.
+
+What is known without Lightning, such as how a checkpoint is read, is imported without it.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ..errors import require
+from ..lazy import on_first_use
 
-require("lightning.pytorch", "train")
+if TYPE_CHECKING:
+    from .averaging import AveragedWeights
+    from .checkpoint import load_model, read_checkpoint
+    from .data import ImageDataModule
+    from .module import TokenizerModule
+    from .sharding import ShardedStrategy
+    from .stage import Adversarial
 
-from .averaging import AveragedWeights  # noqa: E402
-from .checkpoint import load_model, read_checkpoint  # noqa: E402
-from .data import ImageDataModule  # noqa: E402
-from .module import TokenizerModule  # noqa: E402
-from .sharding import ShardedStrategy  # noqa: E402
-from .stage import Adversarial  # noqa: E402
+_WHERE = {
+    "Adversarial": "stage",
+    "AveragedWeights": "averaging",
+    "ImageDataModule": "data",
+    "ShardedStrategy": "sharding",
+    "TokenizerModule": "module",
+    "load_model": "checkpoint",
+    "read_checkpoint": "checkpoint",
+}
 
 __all__ = [
     "Adversarial",
@@ -22,3 +37,10 @@ __all__ = [
     "load_model",
     "read_checkpoint",
 ]
+_named, __dir__ = on_first_use(__name__, _WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if _WHERE.get(name, "checkpoint") != "checkpoint":
+        require("lightning.pytorch", "train")
+    return _named(name)

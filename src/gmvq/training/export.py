@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,10 @@ import torch
 
 from ..evaluation import Evaluation, evaluate, write_metrics, write_report
 from ..files import PathLike
-from ..objectives import Likelihood
 from ..reading import read_json
 from .checkpoint import EXPORT, likelihood_notes
 from .data import ImageDataModule
 from .module import TokenizerModule
-from .parts import LIKELIHOODS
 
 
 def export_run(
@@ -58,15 +56,3 @@ def export_run(
     module.model.save_pretrained(folder / EXPORT, metadata={**metadata, "metrics": figures})
     write_report(folder, module.model, images, title=folder.name, command=command)
     return evaluation
-
-
-def likelihood_of(notes: Mapping[str, Any]) -> Likelihood | None:
-    """The likelihood that a model was trained with, for its bounds, from its notes; None where none was stored."""
-    stored = notes.get("likelihood")
-    if not isinstance(stored, dict) or stored.get("kind") not in LIKELIHOODS:
-        return None
-    likelihood = LIKELIHOODS[stored["kind"]](stored["scale"])
-    with torch.no_grad():
-        likelihood.log_scale.fill_(stored["log_scale"])
-        likelihood.observations.fill_(stored["observations"])
-    return likelihood

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,3 +99,15 @@ def build_model(
         )
         quantizer = build_quantizer(**{name: value for name, value in options.items() if name in names})
     return VQAutoencoder(encoder, quantizer, decoder)
+
+
+def likelihood_of(notes: Mapping[str, Any]) -> Likelihood | None:
+    """The likelihood that a model was trained with, for its bounds, from its notes; None where none was stored."""
+    stored = notes.get("likelihood")
+    if not isinstance(stored, dict) or stored.get("kind") not in LIKELIHOODS:
+        return None
+    likelihood = LIKELIHOODS[stored["kind"]](stored["scale"])
+    with torch.no_grad():
+        likelihood.log_scale.fill_(stored["log_scale"])
+        likelihood.observations.fill_(stored["observations"])
+    return likelihood

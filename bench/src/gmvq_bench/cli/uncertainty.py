@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _scores(options: argparse.Namespace, loaded: Loaded, images: Any) -> Scores:
-    from gmvq.training.export import likelihood_of
+    from gmvq.training.parts import likelihood_of
 
     from ..uncertainty.scores import image_scores
 

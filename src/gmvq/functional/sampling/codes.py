@@ -1,4 +1,7 @@
-"""The most probable codes as operators, so that compiled code calls a search and does not trace into its loops."""
+"""The most probable codes; as operators where code is compiled, so that it does not trace into a search's loops.
+
+Not elsewhere: the first call of an operator imports the compiler, two seconds and 150 MB.
+"""
 
 # pyright: reportUnknownMemberType=false
 
@@ -41,7 +44,8 @@ def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int | None) -
     if torch.compiler.is_exporting():
         logits = torch.addmm(bias, query, codebook.T)
         return Support(*logits.topk(k, -1), logits.argmax(-1))
-    return Support(*search_op(query, codebook, bias, k))
+    search = search_op if torch.compiler.is_compiling() else best_codes
+    return Support(*search(query, codebook, bias, k))
 
 
 def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor:
@@ -52,7 +56,9 @@ def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor
     query, codebook, bias = query.detach(), codebook.detach(), bias.detach()
     if torch.compiler.is_exporting():
         return torch.addmm(bias, query, codebook.T).argmax(-1)
-    return search_one(query, codebook, bias)
+    if torch.compiler.is_compiling():
+        return search_one(query, codebook, bias)
+    return best_code(query, codebook, bias)[1]
 
 
 @torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
