@@ -158,4 +158,5 @@ print("gradient =", z.grad)
 
 # %% [markdown]
 # It is largest between two codes and nearly zero on a codeword: there the choice is settled. What reaches the encoder there is the
-# gradient at the codeword itself, straight through, and that of the commitment ([the precision](../mathematics.md#7-the-precision)).
+# gradient at the codeword itself, straight through and less a share of what it has along the quantization error, and that of the
+# commitment ([the precision](../mathematics.md#7-the-precision)).
