@@ -120,7 +120,7 @@ for name, curves in results.items():
     print(f"{name:<8} MSE {curves['mse'][-1]:.4f}, perplexity {curves['perplexity'][-1]:.0f} of 256")
 
 # %% [markdown]
-# When this page was written the error was a tenth lower with the mixture, and the perplexity three times as high. One
+# When this page was written the error was an eighth lower with the mixture, and the perplexity nearly three times as high. One
 # network, one seed and some seconds of training are an example and no result. What holds over many networks, with seeds and
 # tuned rivals, is in [results](../results.md), and so are the cases in which GM-VQ is behind.
 #
