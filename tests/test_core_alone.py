@@ -41,7 +41,7 @@ OPTIONAL = {
         "soundfile",
         "huggingface_hub",
     ),
-    *("transformers", "gradio", "ray", "vector_quantize_pytorch"),
+    *("msgspec", "transformers", "gradio", "ray", "vector_quantize_pytorch"),
 }
 
 
@@ -117,6 +117,8 @@ def uses_of_extras(gmvq: Any) -> dict[str, Callable[[], object]]:
 
     return {
         "training": lambda: importlib.import_module("gmvq.training").TokenizerModule,
+        "checkpoints": lambda: importlib.import_module("gmvq.training.checkpoint"),
+        "prior": lambda: importlib.import_module("gmvq.prior").fit_prior,
         "hub": lambda: gmvq.VQAutoencoder.from_pretrained("owner/name"),
         "picture": open_picture,
         "report": write_report,
@@ -162,6 +164,8 @@ def test_core_works_with_every_optional_package_blocked() -> None:
     }
     extras = {
         "training": "train",
+        "checkpoints": "data",
+        "prior": "prior",
         "hub": "train",
         "picture": "data",
         "report": "train",

@@ -73,7 +73,7 @@ def test_a_run_of_tokens_goes_on(release: Path, expected: dict[str, Any], tmp_pa
 def test_models(release: Path, expected: dict[str, Any]) -> None:
     from gmvq.models.weights import model_digest
     from gmvq.training.checkpoint import load_model, open_model
-    from gmvq.training.export import likelihood_of
+    from gmvq.training.parts import likelihood_of
 
     assert model_digest(load_model(release / "model")) == expected["model"]
     assert model_digest(load_model(release / "run")) == expected["checkpoint"]

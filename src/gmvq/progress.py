@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any, Self
-
-from .errors import require
 
 _SECONDS = 15.0  # between two lines where there is no terminal
 
 
 class Progress:
-    """A bar of ``rich`` on a terminal, and a line every quarter of a minute elsewhere; call it with what is done.
+    """A bar of ``rich`` on a terminal, and a line every quarter of a minute elsewhere, or without that package.
+
+    Call it with what is done.
 
     The first call sets the place that the rate is measured from: what an earlier run did does not count.
 
@@ -46,7 +47,7 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first, self._started, self._shown = done, now, now
-            if sys.stderr.isatty():
+            if sys.stderr.isatty() and find_spec("rich"):
                 self._bar, self._task = _started_bar(self._unit, done, total)
             return
         rate = (done - self._first) / max(now - self._started, 1e-9)
@@ -82,7 +83,9 @@ def _line(done: int, total: int | None, unit: str, note: str, rate: float) -> st
 
 
 def _started_bar(unit: str, done: int, total: int | None) -> tuple[Any, Any]:
-    rich = require("rich.progress", "train")
+    from rich import console
+    from rich import progress as rich
+
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
@@ -91,7 +94,7 @@ def _started_bar(unit: str, done: int, total: int | None) -> tuple[Any, Any]:
         rich.TextColumn("{task.fields[note]}"),
     )
     # Drawing takes about 10 ms of the interpreter, which a training step then waits for.
-    console = require("rich.console", "train").Console(stderr=True)
-    bar = rich.Progress(*columns, console=console, refresh_per_second=2)
+    screen = console.Console(stderr=True)
+    bar = rich.Progress(*columns, console=screen, refresh_per_second=2)
     bar.start()
     return bar, bar.add_task(unit, total=total, completed=done, note="")

@@ -23,13 +23,13 @@ def cost_of(**options: Any) -> Cost:
 
 
 def test_figures_follow_the_model() -> None:
-    small, large = cost_of(codebook_size=64), cost_of(codebook_size=512)
+    small, large = cost_of(codebook_size=64), cost_of(codebook_size=500)
     module = TokenizerModule("tiny", codebook_size=64)
     assert sum(small.parameters.values()) == sum(p.numel() for p in module.parameters() if p.requires_grad)
-    assert large.parameters["quantizer"] - small.parameters["quantizer"] == (512 - 64) * 4
+    assert large.parameters["quantizer"] - small.parameters["quantizer"] == (500 - 64) * 4
     assert small.tokens_per_image == 16
     # The search looks at every code: two operations for each position, code and feature.
-    assert large.encode_flops - small.encode_flops == 2 * 16 * (512 - 64) * 4
+    assert large.encode_flops - small.encode_flops == 2 * 16 * (500 - 64) * 4
     assert small.step_flops > 2 * 4 * (small.encode_flops + small.decode_flops)
     assert small.state_bytes == 16 * sum(small.parameters.values())
     assert small.activation_bytes > 0

@@ -14,6 +14,9 @@ OTHERS = (
     "transformers",
     "matplotlib",
     "tensorboard",
+    "rich",
+    "jinja2",
+    "shtab",
     "torch._dynamo",
 )
 SCRIPT = """
@@ -41,7 +44,7 @@ def test_encode_and_decode_without_what_trains(checkpoint: Path, array: Path, tm
     assert len(list(pictures.rglob("*.png"))) == 73
 
 
-def test_what_trains_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_what_trains_is_named(tmp_path: Path) -> None:
     done = run("fit", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert "lightning" in done.stderr

@@ -98,7 +98,7 @@ def balance_gradients(
         straight_through: give the latents the gradient g of ``quantized`` too, less a share of what it has along e:
             g - kappa (g.e / |e|^2) e. Taken at the codeword, g pushes a latent further off, though nothing wants it
             there: g = H e of a loss that is quadratic around the latent. Then g and e go together, and kappa =
-            sqrt(rho) asks whether they do: rho = max(0, E[g.e]) / sqrt(E|g|^2 E|e|^2) is 1 where g is a multiple of
+            sqrt(rho) asks whether they do: rho = max(0, E[g.e]) / sqrt(E|g|^2 E|e|^2) is 1 where g is one multiple of
             e everywhere, 0 where pushes of either sign cancel.
         features: over how many features the error is spread, where not over all D.
 

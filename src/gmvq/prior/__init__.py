@@ -41,4 +41,4 @@ __all__ = [
     "fit_prior",
     "mixture_indices",
 ]
-__getattr__, __dir__ = on_first_use(__name__, _WHERE)
+__getattr__, __dir__ = on_first_use(__name__, _WHERE, "prior")

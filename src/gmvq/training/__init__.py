@@ -1,13 +1,12 @@
-"""Training with Lightning: module, data module, callbacks, checkpoints. The only code that imports Lightning.
+"""Training with Lightning: module, data module, callbacks, checkpoints.
 
 What is known without Lightning, such as how a checkpoint is read, is imported without it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import require
 from ..lazy import on_first_use
 
 if TYPE_CHECKING:
@@ -37,10 +36,4 @@ __all__ = [
     "load_model",
     "read_checkpoint",
 ]
-_named, __dir__ = on_first_use(__name__, _WHERE)
-
-
-def __getattr__(name: str) -> Any:
-    if _WHERE.get(name, "checkpoint") != "checkpoint":
-        require("lightning.pytorch", "train")
-    return _named(name)
+__getattr__, __dir__ = on_first_use(__name__, _WHERE, "train")

@@ -8,11 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
-from msgspec import Meta, Struct
+from ..errors import require
 
-from ..models.hub import PREFIX
-from ..reading import is_number, is_remote
+require("msgspec", "data")
+
+import msgspec  # noqa: E402
+from msgspec import Meta, Struct  # noqa: E402
+
+from ..models.hub import PREFIX  # noqa: E402
+from ..reading import is_number, is_remote  # noqa: E402
 
 Size = Annotated[int, Meta(ge=1, le=1 << 31)]
 Number = int | float

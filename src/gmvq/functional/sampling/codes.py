@@ -1,9 +1,9 @@
-"""The most probable codes; as operators where code is compiled, so that it does not trace into a search's loops.
+"""The most probable codes, as operators for whoever looks at operators, and does not trace into a search's loops.
 
 Not elsewhere: the first call of an operator imports the compiler, two seconds and 150 MB.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def find_support(query: Tensor, codebook: Tensor, bias: Tensor, k: int | None) -
     if torch.compiler.is_exporting():
         logits = torch.addmm(bias, query, codebook.T)
         return Support(*logits.topk(k, -1), logits.argmax(-1))
-    search = search_op if torch.compiler.is_compiling() else best_codes
+    search = search_op if _operators_are_seen() else best_codes
     return Support(*search(query, codebook, bias, k))
 
 
@@ -56,9 +56,14 @@ def most_probable_codes(query: Tensor, codebook: Tensor, bias: Tensor) -> Tensor
     query, codebook, bias = query.detach(), codebook.detach(), bias.detach()
     if torch.compiler.is_exporting():
         return torch.addmm(bias, query, codebook.T).argmax(-1)
-    if torch.compiler.is_compiling():
+    if _operators_are_seen():
         return search_one(query, codebook, bias)
     return best_code(query, codebook, bias)[1]
+
+
+def _operators_are_seen() -> bool:
+    """Whether code is compiled, or runs in a mode that counts, fakes or records operators."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 @torch.library.custom_op("gmvq::best_codes", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
