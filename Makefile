@@ -3,7 +3,7 @@
 # make coverage: which lines and branches of the core its tests run.
 # make docs: the documentation as a site, in site/; it needs no server. make notebooks: its notebooks as .ipynb files.
 # make models: the models of models/ again, from their data: a quarter of an hour of one core.
-# make compare: GM-VQ and every rival on the photographs, under 45 minutes on two cores.
+# make compare: GM-VQ and every rival on the photographs, about an hour on two cores.
 # Each sets up its own environment first, from pinned constraints, with only the extras it needs.
 
 PYTHON ?= python3

@@ -97,8 +97,10 @@ def make_records(
     }
     if options.json.exists():
         old = read(options.json, data["kind"])
-        if old["settings"] == data["settings"]:
-            data["records"] = old["records"]
+        if old["settings"] != data["settings"]:
+            found = f"{options.json} holds records with {old['settings']}, not with {data['settings']}"
+            raise ValueError(f"{found}; give --json another file, or remove that one")
+        data["records"] = old["records"]
     for cell in cells:
         if any(all(record[key] == value for key, value in cell.items()) for record in data["records"]):
             continue
