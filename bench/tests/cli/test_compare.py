@@ -78,6 +78,7 @@ def test_a_suite_from_file_to_report_and_again(
         (["--suite", "photos32", "--settings", "photos32-k1024"], "take their tuning from photos32-k256"),
         (["--suite", "quick", "--devices", "cuda:7"], "cannot be used here"),
         (["--report", "none.json"], "none.json"),
+        (["--suite", "quick", "--assemble"], "holds no run of quick, and --assemble trains none"),
     ],
 )
 def test_misuse_is_one_sentence(

@@ -36,6 +36,6 @@ def test_records_of_other_settings_stay(tmp_path: Path) -> None:
     file = tmp_path / "some.json"
     make(file, 5, (0,))
     before = file.read_bytes()
-    with pytest.raises(ValueError, match="holds records with {'steps': 5}, not with {'steps': 600}"):
+    with pytest.raises(ValueError, match=r"holds records with .*5.*, not with .*600"):
         make(file, 600, (0,))
     assert file.read_bytes() == before

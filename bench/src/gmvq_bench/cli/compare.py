@@ -56,6 +56,10 @@ def run(argv: Sequence[str]) -> int:
             places = [(one.data, one.size, one.channels) for one in suite.settings.values()]
             bad = list_skipped(out, places, strict=options.strict)
         results, done = _run(suite, options, out, about)
+    if options.assemble and not done:
+        raise ValueError(
+            f"{out} holds no run of {options.suite}, and --assemble trains none; give --out or --known"
+        )
     file = inside(out, f"{results['suite']['name']}.json")
     write_json(file, results)
     say(f"written to {file}")
