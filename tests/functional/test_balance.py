@@ -109,6 +109,13 @@ def test_pushes_away_from_the_codeword_are_taken_out() -> None:
     left = (least / (error.square().sum(-1) + least))[:, None]
     torch.testing.assert_close(carried(3.0 * error, error), 3.0 * left * error)
     assert left.max() < 0.02
+    across = torch.randn_like(error)
+    across -= (across * error).sum(-1, keepdim=True) / error.square().sum(-1, keepdim=True) * error
+    # What is across stays: the rest lies along the error.
+    rest = carried(3.0 * error + across, error) - across
+    along = (rest * error).sum(-1, keepdim=True) / error.square().sum(-1, keepdim=True)
+    torch.testing.assert_close(rest, along * error)
+    assert (along < 3.0).all()
 
 
 def test_pushes_of_either_sign_and_towards_the_codeword_stay() -> None:
