@@ -1,4 +1,4 @@
-"""docs/results.md and the README's table are written from results files alone."""
+"""docs/results.md, docs/comparisons.md and the README's table are written from results files alone."""
 
 from __future__ import annotations
 
@@ -70,15 +70,16 @@ def root(tmp_path: Path) -> Path:
     kinds = {"folder": folder | {"largest_memory_above_baseline_bytes": 3 << 20}}
     fuzz = {"commands": ["f", "g"], "date": "d", "seed": 0, "inputs": 9, "unexpected": 1, "kinds": kinds}
     (kept / "fuzz.json").write_text(json.dumps(fuzz))
-    write_json(kept / "compare" / "quick.json", results("quick", "a"))
+    write_json(kept / "compare" / "photos32.json", results("photos32", "a"))
     write_json(kept / "compare" / "both.json", results("both", "a", "b"))
     return tmp_path
 
 
 def test_pages_are_written_from_the_results_files(root: Path) -> None:
     write_pages(root)
-    page = (root / "docs" / "results.md").read_text()
-    assert page.index("## quick") < page.index("## both")  # the known suites first
+    assert "2.20 ± 0.20" in (root / "docs" / "results.md").read_text()
+    page = (root / "docs" / "comparisons.md").read_text()
+    assert page.index("## photos32") < page.index("## both")  # the known suites first
     assert "2.200 ± 0.196" in page
     assert "`gmvq compare --suite paper-full`" in page.split("## Not yet run")[1]
     for line in page.splitlines():
@@ -113,6 +114,6 @@ def test_a_readme_without_its_markers_is_left_alone(root: Path) -> None:
 
 
 def test_a_setting_of_two_suites_counts_once() -> None:
-    whole = merged([results("quick", "a"), results("both", "a", "b")])
+    whole = merged([results("photos32", "a"), results("both", "a", "b")])
     assert list(whole["suite"]["settings"]) == ["a", "b"]
     assert len(whole["runs"]) == 10

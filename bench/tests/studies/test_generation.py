@@ -15,7 +15,7 @@ pytest.importorskip("vector_quantize_pytorch")
 
 
 def test_a_short_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generation, "SETTING", ("quick", "photos32-k256"))
+    monkeypatch.setattr(generation, "SETTING", ("photos32", "photos32-k256"))
     generation._real.cache_clear()
     file = tmp_path / "generation.json"
     short = ["--seeds", "0", "--steps", "3", "--images", "24", "--resamples", "2", "--prior_steps", "1"]

@@ -17,7 +17,7 @@ pytest.importorskip("vector_quantize_pytorch")
 
 def test_a_short_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pairs = {
-        "photos32-k256": ("quick", "photos32-k256", "digits"),
+        "photos32-k256": ("photos32", "photos32-k256", "digits"),
         "long-photos32-k256": ("long", "photos32-k256", "digits"),
     }
     monkeypatch.setattr(uncertainty, "PAIRS", pairs)

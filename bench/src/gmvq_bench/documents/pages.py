@@ -1,12 +1,11 @@
 """The tables and plots of the docs and of the README from the results files; nothing is measured.
 
 A page holds two markers for each generated part, ``<!-- NAME: gmvq document -->`` and ``<!-- end of NAME -->``.
-docs/results.md is generated as a whole.
+docs/results.md and docs/comparisons.md are generated as a whole.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from gmvq.reading import read_json, read_text
 from ..comparison.plots import plot_all
 from ..comparison.report import render as report
 from ..comparison.report import short_table
-from ..comparison.runs import KIND
+from ..comparison.runs import KIND, takes_part
 from ..comparison.suite import load_suite, suite_names
 from ..gradients.study import table
 from ..markdown import render
@@ -50,7 +49,7 @@ _PARTS = {
 _MORE = ("ragged", "uncertainty", "bottleneck")
 #: Part of the page on performance -> its results file.
 _SPEED = {"cells": "cells", "layer": "layer_cpu"}
-_FIRST = ("long", "paper", "quick", "photos32", "fashion_mnist", "emoji64")
+_FIRST = ("long", "paper", "photos32", "fashion_mnist", "emoji64")
 
 
 def write_pages(root: Path) -> None:
@@ -98,7 +97,7 @@ def _rates(studies: list[dict[str, Any]], docs: Path) -> str:
 
 
 def _write_results(folder: Path, docs: Path, readme: Path) -> None:
-    """docs/results.md with its plots, and the README's table."""
+    """docs/results.md, docs/comparisons.md with its plots, and the README's table."""
     files = {path.stem: path for path in (folder / "compare").glob("*.json")}
     order = [name for name in _FIRST if name in files] + sorted(set(files) - set(_FIRST))
     results = [read(files[name], KIND) for name in order]
@@ -109,16 +108,21 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     first = verdict(studies, [*apart, shown])
     ablations, gradients = studies.get("robust_ablations"), studies.get("gradients")
     settings = [name for name, value in shown["suite"]["settings"].items() if value["codebook_size"] == 256]
-    text = render(
+    short = render(
         "results.md.j2",
         verdict=first,
         own=short_table(shown, settings),
+        ablations=ablation_table(ablations) if ablations else "",
+        gradients=gradients,
+    )
+    full = render(
+        "comparisons.md.j2",
         suites=[_suite(result, docs / "results") for result in results],
         missing=[load_suite(name) for name in suite_names() if name not in order],
-        ablations=ablation_table(ablations) if ablations else "",
         gradients=table(gradients) if gradients else "",
     )
-    write_text(docs / "results.md", text)
+    write_text(docs / "results.md", short.rstrip() + "\n")
+    write_text(docs / "comparisons.md", full.rstrip() + "\n")
     write_between(readme, "results", first)
 
 
@@ -131,10 +135,17 @@ def _suite(result: dict[str, Any], pictures: Path) -> str:
 
 def merged(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Several suites as one; of a setting that two of them have, the first counts."""
-    whole: dict[str, Any] = json.loads(json.dumps(results[0]))
-    for result in results[1:]:
-        new = {k: v for k, v in result["suite"]["settings"].items() if k not in whole["suite"]["settings"]}
-        whole["suite"]["settings"] |= new
-        whole["suite"]["methods"] = result["suite"]["methods"] | whole["suite"]["methods"]
-        whole["runs"] += [run for run in result["runs"] if run["setting"] in new]
-    return whole
+    settings, methods = dict[str, Any](), dict[str, Any]()
+    runs: list[dict[str, Any]] = []
+    for result in results:
+        suite = result["suite"]
+        new = {name: value for name, value in suite["settings"].items() if name not in settings}
+        settings |= new
+        runs += [run for run in result["runs"] if run["setting"] in new]
+        for name, method in suite["methods"].items():
+            places = [setting for setting in new if takes_part(method, setting)]
+            if places:
+                known = methods.setdefault(name, {**method, "settings": []})
+                known["settings"] += places
+    suite = results[0]["suite"] | {"settings": settings, "methods": methods}
+    return results[0] | {"suite": suite, "runs": runs}

@@ -55,7 +55,7 @@ def measure(*, method: str, seed: int, options: Any) -> dict[str, Any]:
     """The figures of one part."""
     if method == "access":
         return {"rows": [access(*size) for size in ACCESS]}
-    model: Any = train_model(tuned_run("quick", "photos32-k256", "gm-vq", seed, options.steps))
+    model: Any = train_model(tuned_run("photos32", "photos32-k256", "gm-vq", seed, options.steps))
     torch.manual_seed(seed)
     return resize(model) if method == "resize" else usage(model)
 
@@ -149,7 +149,7 @@ def _use(layer: GaussianMixtureVQ, x: Tensor) -> dict[str, float]:
 @torch.no_grad()
 def _latents(model: Any, split: str, images: int) -> Tensor:
     """Latents (N, D) of so many images of the model's data, crops of the train split."""
-    run = tuned_run("quick", "photos32-k256", "gm-vq", 0)
+    run = tuned_run("photos32", "photos32-k256", "gm-vq", 0)
     found = images_of(run, split, augment=split == "train")
     batches = image_batches(found, batch_size=256, device=CPU, limit=images)
     return torch.cat([model._latents(x).flatten(0, -2) for x in batches])

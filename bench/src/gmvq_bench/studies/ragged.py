@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> int:
 
 def described(method: str, codebook_size: int, seed: int, steps: int | None) -> dict[str, Any]:
     """The run of a method: the tuned one with another codebook, grid or quantizer."""
-    run: dict[str, Any] = tuned_run("quick", "photos32-k256", "gm-vq", seed, steps)
+    run: dict[str, Any] = tuned_run("photos32", "photos32-k256", "gm-vq", seed, steps)
     run |= {"codebook_size": codebook_size}
     if method == "ragged":
         return run | {"quantizer": "gm-vq, ragged", "options": {"scales": SCALES}}

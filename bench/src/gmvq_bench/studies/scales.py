@@ -24,7 +24,7 @@ from ..rate_distortion.points import bits_of_prior, encode
 from .records import bits_of_histogram, cells_of, images_of, make_records, study_parser, tuned_run
 
 #: data -> suite and setting of the tuned run.
-DATA = {"photos": ("quick", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
+DATA = {"photos": ("photos32", "photos32-k256"), "fashion_mnist": ("fashion_mnist", "fashion_mnist-k256")}
 CODES, SCALES = 256, 3
 RATES = (0.006, 0.012, 0.024)
 METHODS = ("single scale", "two levels", "pyramid, shared", "pyramid")
