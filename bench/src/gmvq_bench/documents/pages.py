@@ -17,7 +17,7 @@ from ..comparison.plots import plot_all
 from ..comparison.report import render as report
 from ..comparison.report import short_table
 from ..comparison.runs import KIND, takes_part
-from ..comparison.suite import load_suite, suite_names
+from ..comparison.suite import Suite, load_suite, suite_names
 from ..gradients.study import table
 from ..markdown import render
 from ..rate_distortion.report import plot as plot_rates
@@ -118,12 +118,19 @@ def _write_results(folder: Path, docs: Path, readme: Path) -> None:
     full = render(
         "comparisons.md.j2",
         suites=[_suite(result, docs / "results") for result in results],
-        missing=[load_suite(name) for name in suite_names() if name not in order],
+        missing=_missing(results),
         gradients=table(gradients) if gradients else "",
     )
     write_text(docs / "results.md", short.rstrip() + "\n")
     write_text(docs / "comparisons.md", full.rstrip() + "\n")
     write_between(readme, "results", first)
+
+
+def _missing(results: list[dict[str, Any]]) -> list[Suite]:
+    """The suites of the package with a setting that no results file has."""
+    known = [setting for result in results for setting in result["suite"]["settings"].values()]
+    suites = map(load_suite, suite_names())
+    return [suite for suite in suites if any(s not in known for s in suite.to_dict()["settings"].values())]
 
 
 def _suite(result: dict[str, Any], pictures: Path) -> str:
