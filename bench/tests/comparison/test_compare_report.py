@@ -128,6 +128,12 @@ def test_crashes_and_missing_seeds_are_told_and_errors_cannot_break_the_table():
         assert len({len(re.split(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
+def test_learning_curves_that_cross_say_at_which_step():
+    for ours, vq in ((2.0, "3"), (3.5, "-")):
+        against = render(make(ours=ours)).split("| against")[1]
+        assert [row(against, name)[3] for name in ("vq", "fsq")] == [vq, "3"]
+
+
 def test_grid_marks_a_choice_at_an_edge_and_failed_points():
     results = make()
     for run in results["runs"]:

@@ -7,6 +7,8 @@ import math
 import statistics
 from typing import Any
 
+import numpy as np
+
 from ..markdown import escaped, label, table
 from ..statistics import holm, mean_interval, paired
 from .runs import Finals, complete, figures, finals, is_rival, mean_mse, problem, takes_part
@@ -115,9 +117,18 @@ def rivals_table(suite: dict[str, Any], runs: Finals) -> str:
         interval = "(no interval)" if low is None else f"[{low:+.1f}, {high:+.1f}]"
         p = corrected.get(name)
         text = NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-        rows.append([label(name), f"{test.percent:+.1f} {interval}", text, str(len(test.seeds))])
-    head = ("against", f"MSE of {label(suite['ours'])}, % [95 % interval]", "p (Holm)", "seeds")
+        first = _below_from(*([runs[n][seed] for seed in test.seeds] for n in (suite["ours"], name)))
+        rows.append([label(name), f"{test.percent:+.1f} {interval}", text, first, str(len(test.seeds))])
+    mse = f"MSE of {label(suite['ours'])}, % [95 % interval]"
+    head = ("against", mse, "p (Holm)", "training error below from step", "seeds")
     return table(head, rows) if rows else ""
+
+
+def _below_from(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """The step from which our mean training error is below theirs to the end; NONE: it is not at the end."""
+    means = [np.mean([run["curve"]["mse"] for run in runs], axis=0) for runs in (ours, theirs)]
+    stays = np.logical_and.accumulate((means[0] < means[1])[::-1])[::-1]
+    return f"{ours[0]['curve']['step'][int(stays.argmax())]:,}" if stays.any() else NONE
 
 
 def tuned_in(suite: dict[str, Any], setting: str) -> str:
