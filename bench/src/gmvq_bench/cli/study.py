@@ -21,7 +21,6 @@ STUDIES = {
     "gradients": "the error of the gradient estimators against the exact gradient",
     "stage": "the perceptual and adversarial stage against the bound alone",
     "large_pictures": "how long training on photographs of 8 megapixels waits for its data",
-    "tutorial": "how long the lines of the tutorial take",
 }
 
 

@@ -36,7 +36,7 @@ _PARTS = {
         "resumed": ("resumed",),
         "soak": ("soak",),
     },
-    "generation": {"generation": ("generation",), "tutorial times": ("tutorial",)},
+    "generation": {"generation": ("generation",)},
     "compositions": {"levels": ("levels",), "scales": ("scales",), "ragged": ("ragged",)},
     "codes": {"codes": ("codes",)},
     "migration": {"convert": ("convert",)},

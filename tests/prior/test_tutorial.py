@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmvq_bench.commands import main
-from gmvq_bench.studies.tutorial import commands
+from gmvq.cli.main import main
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "gmvq fit": "--data.path {data} --data.size 8 --data.batch_size 8 --trainer.max_steps 4 "
     "--trainer.val_check_interval 4 --model.codebook_size 8 --model.warmup_steps 1 --logger none "
@@ -41,7 +40,9 @@ def write_idx(folder: Path) -> None:
 
 
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = commands((ROOT / "docs" / "generation.md").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "generation.md").read_text(encoding="utf-8")
+    block = page.split("<!-- tutorial -->")[1].split("<!-- end of tutorial -->")[0]
+    lines = [line for line in block.splitlines() if line.startswith("gmvq ")]
     assert {" ".join(line.split()[:2]) for line in lines} == set(SMALL)
     (tmp_path / "data").mkdir()
     write_idx(tmp_path / "data")
