@@ -46,6 +46,21 @@ def test_units_of_the_reconstruction_loss_do_not_change_the_direction() -> None:
         torch.testing.assert_close(ours, 100.0 * base)
 
 
+@pytest.mark.parametrize("flush", [False, True])
+def test_latents_that_are_codewords_have_the_plain_gradient(flush: bool) -> None:
+    """As at a start on no more latents than codes: every error is zero, also where denormals are flushed."""
+    latents = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    torch.set_flush_denormal(flush)
+    try:
+        quantized, _ = balance_gradients(
+            latents.detach(), latents.new_zeros(()), latents, straight_through=True
+        )
+        (grad,) = torch.autograd.grad(1e-6 * quantized.square().sum(), latents)
+    finally:
+        torch.set_flush_denormal(False)
+    torch.testing.assert_close(grad, 2e-6 * latents.detach())
+
+
 def test_a_weight_on_the_term_alone_keeps_only_its_sign() -> None:
     base, heavy, negative = (gradients(weight=w)[2][2] for w in (1.0, 50.0, -3.0))
     torch.testing.assert_close(heavy, base)

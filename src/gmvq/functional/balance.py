@@ -72,7 +72,8 @@ def _push(along: Tensor, squares: Tensor, sums: Tensor) -> Tensor:
     """kappa g.e / |e|^2 of each position, from the sums of g.e, |g|^2, |e|^2 and |e|^4."""
     total, gradient, square, fourth = (part.clamp_min(_TINY) for part in sums.unbind())
     kappa = (total / (gradient.sqrt() * square.sqrt())).sqrt().clamp_max(1.0)
-    return kappa * along / (squares + _LEAST * fourth / square)
+    # A product with _TINY first would be flushed to zero where denormals are, and 0 / 0 is no number.
+    return kappa * along / (squares + _LEAST * (fourth / square))
 
 
 def balance_gradients(
