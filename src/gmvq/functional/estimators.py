@@ -78,5 +78,5 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Of each row of (N, K); few columns are many times faster as rows."""
-    return logits.T.softmax(0).T if logits.shape[1] <= _FEW else logits.softmax(-1)
+    """Of each row of (..., N, K); few columns are many times faster as rows."""
+    return logits.mT.softmax(-2).mT if logits.shape[-1] <= _FEW else logits.softmax(-1)
