@@ -153,34 +153,28 @@ def test_same_seed_same_figures(optimizer: str) -> None:
 
 
 class Layer(nn.Module):
-    """A layer of the caller's own; it notes how it is called."""
+    """A layer of the caller's own."""
 
-    def __init__(self, wants: bool, bad: bool = False) -> None:
+    def __init__(self, bad: bool = False) -> None:
         super().__init__()
-        self.wants_progress, self.bad = wants, bad
+        self.bad = bad
         self.weight = nn.Parameter(torch.zeros(4))
-        self.seen: list[float] = []
-
-    def set_progress(self, progress: float) -> None:
-        self.seen.append(progress)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         loss = self.weight.sum() * (float("nan") if self.bad else 1.0)
         return latents + self.weight, torch.zeros(latents.shape[:-1], dtype=torch.int64), loss
 
 
-@pytest.mark.parametrize("wants", [True, False])
-def test_progress_is_told_only_to_a_layer_that_wants_it(wants: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Layer(wants)
+def test_a_layers_parameters_are_in_the_one_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Layer()
     monkeypatch.setattr(robust_train, "build_method", lambda name, setting: layer)
     result = robust_train.train(replace(TINY, steps=4), "own")
-    assert layer.seen == ([0.0, 0.25, 0.5, 0.75] if wants else [])
     assert result["perplexity"] == pytest.approx(1.0)
-    assert not torch.equal(layer.weight, torch.zeros(4))  # its parameters are in the one optimizer
+    assert not torch.equal(layer.weight, torch.zeros(4))
 
 
 def test_divergence_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust_train, "build_method", lambda name, setting: Layer(False, bad=True))
+    monkeypatch.setattr(robust_train, "build_method", lambda name, setting: Layer(bad=True))
     result = robust_train.train(TINY, "own")
     assert result["error"].startswith("DivergedError: the loss is no finite number at step 1")
     assert "mse" not in result

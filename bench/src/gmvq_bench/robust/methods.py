@@ -21,12 +21,12 @@ from ..rivals.base import dress
 from ..rivals.peers import Rows, peer
 from .design import Setting
 
-OURS = ("gm-vq", "gm-vq+progress")
+OURS = "gm-vq"
 PUBLISHED = ("ema", "rotation")
 DRESSED = ("ema-dressed", "rotation-dressed")
 #: On a quarter of the settings.
 MORE = ("simvq", "cvq", "fsq", "ema-best-rate")
-METHODS = (*OURS, *PUBLISHED, *DRESSED, *MORE)
+METHODS = (OURS, *PUBLISHED, *DRESSED, *MORE)
 #: Rates that ``ema-best-rate`` tries, times the setting's.
 RATES = (1 / 3, 1.0, 3.0)
 
@@ -53,17 +53,15 @@ ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def build_method(name: str, setting: Setting) -> nn.Module:
     """The untrained quantizer of a method: latents (..., D) to (quantized, indices, loss).
 
-    Where it has a true attribute ``wants_progress``, the loop calls its ``set_progress``.
-
     Raises:
         ValueError: an unknown name, or a size that the method does not have.
         MissingExtraError: its package is not installed.
     """
     sizes = (setting.dim, setting.codebook_size)
-    if name in OURS or name in ABLATIONS:
+    if name == OURS or name in ABLATIONS:
         options, attributes = ABLATIONS.get(name, ({}, {}))
         layer = GaussianMixtureVQ(*sizes, **options)
-        for attribute, value in {**attributes, "wants_progress": name.endswith("+progress")}.items():
+        for attribute, value in attributes.items():
             setattr(layer, attribute, value)
         return layer
     if name in ("simvq", "cvq", "fsq"):

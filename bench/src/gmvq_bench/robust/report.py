@@ -71,27 +71,26 @@ def summary(found: Any) -> list[str]:
 def render(results: dict[str, Any]) -> str:
     """The report of a results file."""
     there, found = {run["method"] for run in results["runs"]}, scores(results)
-    ours, methods = ([name for name in names if name in there] for names in (OURS, (*METHODS, *ABLATIONS)))
+    methods = [name for name in (*METHODS, *ABLATIONS) if name in there]
     number = {name: setting["number"] for name, setting in results["settings"].items()}
     parities = {
         parity: [name for name in number if number[name] % 2 == rest]
         for rest, parity in enumerate(("even", "odd"))
     }
     lines = [
-        [one, group, parity, *summary(fought)]
-        for one in ours
+        [group, parity, *summary(fought)]
         for group, rivals in _GROUPS.items()
         for parity, settings in {**parities, "all": list(number)}.items()
-        if len(fought := duels(found, one, rivals, settings))
+        if len(fought := duels(found, OURS, rivals, settings))
     ]
     text = filled(
         "robust.md.j2",
         results=results,
         ablations=ablation_table(results),
-        summaries=table(["ours", "rivals", "settings", *_SUMMARY.split("|")], lines),
-        commons={one: _common(results, found, one) for one in ours},
+        summaries=table(["rivals", "settings", *_SUMMARY.split("|")], lines),
+        common=_common(results, found),
         parities={
-            parity: (_properties(results, settings), _rows(results, found, settings, ours, methods))
+            parity: (_properties(results, settings), _rows(results, found, settings, methods))
             for parity, settings in parities.items()
             if settings
         },
@@ -114,13 +113,13 @@ def properties(setting: dict[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _common(results: dict[str, Any], found: pd.DataFrame, ours: str) -> str:
+def _common(results: dict[str, Any], found: pd.DataFrame) -> str:
     """For every value of every property the geometric mean ratio over the settings that have it, the worst first."""
     frame: Any = pd.DataFrame(
         [
             (what, value, group, ratio)
             for group in _MAIN
-            for setting, ratio in duels(found, ours, _GROUPS[group], results["settings"])["ratio"].items()
+            for setting, ratio in duels(found, OURS, _GROUPS[group], results["settings"])["ratio"].items()
             for what, values in properties(results["settings"][setting]).items()
             for value in values
         ],
@@ -142,7 +141,7 @@ def ablation_table(results: dict[str, Any]) -> str:
     """Every changed layer against the layer, the most harmful change first; empty where there is none."""
     found, there, rows = scores(results), {run["method"] for run in results["runs"]}, []
     for name in (name for name in ABLATIONS if name in there):
-        fought = duels(found, name, [OURS[0]], results["settings"])
+        fought = duels(found, name, [OURS], results["settings"])
         mean, half = mean_interval(np.log(fought["ratio"]))
         interval = "" if half is None else f" [{np.exp(mean - half):.2f}, {np.exp(mean + half):.2f}]"
         odd = [results["settings"][setting]["number"] % 2 for setting in fought.index]
@@ -174,11 +173,9 @@ def _properties(results: dict[str, Any], settings: Sequence[str]) -> str:
     return table(["", "network", "endings", *names], rows)
 
 
-def _rows(
-    results: dict[str, Any], found: pd.DataFrame, settings: list[str], ours: list[str], methods: list[str]
-) -> str:
+def _rows(results: dict[str, Any], found: pd.DataFrame, settings: list[str], methods: list[str]) -> str:
     """Ratios, and MSE x 1000 / perplexity / usage of every method."""
-    fought = [duels(found, one, _GROUPS[group], settings)["ratio"] for one in ours for group in _MAIN]
+    fought = [duels(found, OURS, _GROUPS[group], settings)["ratio"] for group in _MAIN]
     rows = []
     for name in settings:
         ratios = [f"{ratio[name]:.3f}" if name in ratio.index else "–" for ratio in fought]
@@ -188,5 +185,4 @@ def _rows(
             text = "–" if row is None else f"{row.mse * 1e3:.3g} / {row.perplexity:.3g} / {row.usage:.2f}"
             cells.append(text + " ×" if row is not None and row.failed else text)
         rows.append([str(results["settings"][name]["number"]), *ratios, *cells])
-    heads = [f"{one} / {short}" for one in ours for short in ("published", "dressed")]
-    return table(["", *heads, *methods], rows)
+    return table(["", "over published", "over dressed", *methods], rows)

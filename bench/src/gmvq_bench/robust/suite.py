@@ -108,7 +108,7 @@ def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> 
 
 def key_of(run: Run) -> str:
     """Digest of a run and of the code that it tries: our layer's source, or the version of the rivals' package."""
-    ours = run["method"] in OURS or run["method"] in ABLATIONS
+    ours = run["method"] == OURS or run["method"] in ABLATIONS
     code = _source_digest() if ours else version_of("vector-quantize-pytorch")
     same = {name: value for name, value in run.items() if name not in ("setting", "options")}
     text = json.dumps({**same, "code": code}, sort_keys=True)

@@ -1,7 +1,7 @@
 """One run: a plain training loop, as a stranger to the layer writes it.
 
 One optimizer over all parameters, the quantizer's among them, at one constant rate; the loss is the reconstruction
-loss plus the layer's. No parameter groups, no warm-up, no call of ``set_progress`` unless the layer asks for it.
+loss plus the layer's. No parameter groups, no warm-up, no call of ``set_progress``.
 """
 
 from __future__ import annotations
@@ -100,13 +100,10 @@ def _fit(model: Autoencoder, setting: Setting, examples: Tensor, seed: int) -> f
     optimizer = _optimizer(model, setting)
     loss_of = reconstruction_loss(setting)
     generator = torch.Generator().manual_seed(seed)
-    progress = getattr(model.quantizer, "wants_progress", False)
     last: list[float] = []
     model.train()
     torch.manual_seed(seed + 2)
     for step in range(setting.steps):
-        if progress:
-            model.quantizer.set_progress(step / setting.steps)  # pyright: ignore[reportCallIssue]
         x = examples[torch.randint(len(examples), (setting.batch,), generator=generator)]
         optimizer.zero_grad()
         try:
