@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,12 @@ def dying(run: dict[str, Any], device: str) -> dict[str, Any]:
         os._exit(9)
     if run["seed"] == 1 and run["phase"] == "final":
         raise RuntimeError("no | luck\nat all")
+    return figures(run, device)
+
+
+def sleeping(run: dict[str, Any], device: str) -> dict[str, Any]:
+    Path(run["options"]["pid"]).write_text(str(os.getpid()))
+    time.sleep(600)
     return figures(run, device)
 
 
@@ -84,6 +93,50 @@ def test_a_dead_process_and_an_error_stay_in_their_row(
     request.getfixturevalue("in_process")
     again = run_suite(suite, Records(tmp_path), devices=["cpu"], say=lambda _: None, train_one=figures)
     assert not any(r["error"] for r in again)  # failed runs are tried again
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+    run = {
+        "setting": "a",
+        "method": "m",
+        "phase": "final",
+        "seed": 0,
+        "lr": 0.1,
+        "options": {"pid": str(noted)},
+    }
+    text = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_execute import sleeping
+from gmvq_bench.comparison.execute import Records, execute
+if __name__ == "__main__":
+    execute([{run!r}], Records(Path({str(tmp_path / "runs")!r})), devices=["cpu"], train_one=sleeping, key=str)
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(text)
+    parent, pid = subprocess.Popen([sys.executable, str(script)]), ""
+    try:
+        end = time.monotonic() + 120
+        while not (noted.exists() and (pid := noted.read_text())) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert _runs(pid)
+    finally:
+        parent.kill()
+        parent.wait()
+    end = time.monotonic() + 30
+    while _runs(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not _runs(pid)
 
 
 @pytest.mark.usefixtures("in_process")

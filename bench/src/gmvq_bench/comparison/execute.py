@@ -1,7 +1,7 @@
 """Run a suite: what is not known yet, several runs at a time, each result a file as it comes.
 
 Workers are processes of their own, each fed one run at a time: a worker that dies takes its run with it, whose record
-says so, and is replaced.
+says so, and is replaced. They end with the process that started them, however that ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import os
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -169,7 +170,7 @@ class _Worker:
         return concurrent.futures.ProcessPoolExecutor(
             1,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=torch.set_num_threads,
+            initializer=_begin,
             initargs=(self._threads,),
         )
 
@@ -186,6 +187,21 @@ class _Worker:
         for process in list((self._pool._processes or {}).values()):
             process.terminate()  # else the interpreter would wait for the run's end, which may take hours
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(threads: int) -> None:
+    """What a worker does first."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(
+        1
+    )  # a worker would go on to the end of its run, which nobody writes down, and then wait for another
 
 
 def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any]:
