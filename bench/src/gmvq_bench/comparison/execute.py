@@ -196,12 +196,11 @@ def _begin(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
+    """Else a worker would go on to the end of its run, which nobody writes down, and then wait for another."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(
-        1
-    )  # a worker would go on to the end of its run, which nobody writes down, and then wait for another
+    os._exit(1)
 
 
 def _guarded(train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any]:
