@@ -196,7 +196,7 @@ def _begin(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Else a worker would go on to the end of its run, which nobody writes down, and then wait for another."""
+    """End when the parent does: a worker would go on with a run that nobody writes down, then wait for another."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -78,11 +78,11 @@ def chosen_methods(suite: str, names: list[str] | None) -> list[str]:
     Raises:
         ValueError: there is no such method.
     """
-    methods = (METHODS[0], *ABLATIONS) if suite == "robust-ablations" else METHODS
+    methods = (OURS, *ABLATIONS) if suite == "robust-ablations" else METHODS
     unknown = [name for name in names or () if name not in methods]
     if unknown:
         raise ValueError(f"{suite} has no method {', '.join(unknown)}; it has {', '.join(methods)}")
-    return [name for name in methods if not names or name in names or name == methods[0]]
+    return [name for name in methods if not names or name in names or name == OURS]
 
 
 def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> list[Run]:
