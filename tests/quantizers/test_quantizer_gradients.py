@@ -8,7 +8,8 @@ import pytest
 import torch
 from quantizer_cases import KINDS, Mixture, assert_same, kl, latents, layer, run, total_loss
 
-from gmvq import GumbelSoftmax, StraightThroughGumbel
+from gmvq import GumbelSoftmax, Objective, StraightThroughGumbel
+from gmvq.functional.balance import balance_gradients
 from gmvq.quantizers.learning import MEMORY
 from gmvq.quantizers.start import RATE
 
@@ -143,17 +144,32 @@ def test_a_reconstruction_loss_reaches_the_encoder_through_the_sample() -> None:
 
 
 def test_the_straight_through_gradient_comes_on_top() -> None:
-    """That of the quantized latents, less the share of it along the quantization error."""
+    """That of the quantized latents, less what ``balance_gradients`` takes of it."""
     gradients = []
     for straight_through in (False, True):
         built, x = layer(gamma=0.0, beta=0.0), latents().requires_grad_()
         built.straight_through = straight_through
         built(x).quantized.sin().sum().backward()
         gradients.append(x.grad)
-    quantized = layer(gamma=0.0, beta=0.0)(latents()).quantized.detach()
-    own, error = quantized.cos(), quantized - latents()
-    along, squares = (own * error).sum(-1, keepdim=True), error.square().sum(-1, keepdim=True)
-    share = (along.sum().clamp_min(0.0) / (own.square().sum() * squares.sum()).sqrt()).sqrt()
-    least = 1e-3 * squares.square().sum() / squares.sum()
-    carried = own - share * along / (squares + least) * error
-    torch.testing.assert_close(gradients[1], gradients[0] + carried)
+    quantized, carrier = layer(gamma=0.0, beta=0.0)(latents()).quantized.detach(), latents().requires_grad_()
+    through, _ = balance_gradients(quantized, quantized.new_zeros(()), carrier, straight_through=True)
+    through.backward(quantized.cos())
+    assert carrier.grad is not None
+    assert (carrier.grad != quantized.cos()).any()
+    torch.testing.assert_close(gradients[1], gradients[0] + carrier.grad)
+
+
+def test_the_commitment_pulls_latents_to_their_codes_and_leaves_the_objective_as_it_is() -> None:
+    """Where the loss is quadratic around the latents, which the straight-through gradient alone leaves there."""
+    pulls, losses = [], []
+    for commitment in (0.0, 0.25):
+        built, x = layer(gamma=0.0, beta=0.0), latents().requires_grad_()
+        built.straight_through, built.objective = True, Objective(commitment=commitment)
+        out = built(x)
+        ((out.quantized - x.detach()).square().sum() + out.loss).backward()
+        pulls.append(x.grad)
+        losses.append(out.nats.detach())
+    error = built.train()(latents()).quantized.detach() - latents()
+    cosine = torch.nn.functional.cosine_similarity(pulls[0] - pulls[1], error, dim=-1)
+    assert (cosine > 0.9).all()
+    torch.testing.assert_close(losses[0], losses[1])

@@ -247,11 +247,10 @@ class GaussianMixtureVQ(MixtureState):
         latent = terms["latent"].detach() if known_zero(self.gamma) else terms["latent"]
         nats = self.gamma * latent + self.beta * terms[KL_OF[kind]]
         if self.training:
-            commitment = (drawn.commitment / self.sharpening * batch.share).sum()
-            commitment = 0.5 * self.objective.commitment * commitment
-            # A gradient alone: the objective keeps its meaning as a number.
-            nats = nats + (commitment - commitment.detach())
-            sample, loss = balance_gradients(drawn.sample, nats, z, straight_through=self.straight_through)
+            through, commitment = self.straight_through, self.objective.commitment
+            sample, loss = balance_gradients(
+                drawn.sample, nats, z, straight_through=through, commitment=commitment
+            )
             quantized = self.unstandardized(sample)
         else:
             quantized, loss = self._lookup(drawn.indices), nats

@@ -29,8 +29,8 @@ class Objective:
         gamma: weight of the latent term. 0, the default, is the bound of the discrete model z = mu_c, which is the
             one that eval runs; 1 is the literature's.
         beta: weight of the KL; 1 is the literature's GM-VQ, more its "+ Entropy", 0 leaves the KL out.
-        commitment: weight, in the encoder's gradient alone, of the mixture's negative log-density of the latent given
-            its code, w/2 |z - m|^2 with m = sum_c r_c mu_c as a constant. The reported objective leaves it out.
+        commitment: how strongly, in the encoder's gradient alone, latents are pulled to their codewords, in units of
+            the push of the quantization error (``functional.balance.balance_gradients``). The objective leaves it out.
     """
 
     kind: Literal["albo", "elbo", "literal"] = "albo"

@@ -55,7 +55,6 @@ class Drawn(NamedTuple):
         variance: of the sample, sum_c r_c s_c^2, (N,).
         squared_error: |z - mu_c|^2 of the most probable code, (N,), without gradient.
         sample: of z, (N, d); empty in eval.
-        commitment: sum_d w_d (z_d - m_d)^2, (N,), m = sum_c r_c mu_c as a constant; in eval without meaning.
         posterior: sum of q(c|x), (K,).
         errors: sum of the squared error to the most probable code, of each feature, (d,); zero in eval.
     """
@@ -65,7 +64,6 @@ class Drawn(NamedTuple):
     variance: Tensor
     squared_error: Tensor
     sample: Tensor
-    commitment: Tensor
     posterior: Tensor
     errors: Tensor
 
@@ -122,7 +120,7 @@ def _sample(
     if estimator is None:
         distance = (z - drawn.mean).square().sum(-1)
         spread = adaptive_variance(distance, z.shape[1], variance.sigma)
-        of_rows = (drawn.indices, drawn.entropy, spread, distance.detach(), z[:, :0], distance)
+        of_rows = (drawn.indices, drawn.entropy, spread, distance.detach(), z[:, :0])
         return Drawn(*of_rows, drawn.aggregate, z.new_zeros(z.shape[1]))
     distance = expected_squared_distance(z, drawn.mean, drawn.second)
     spread = adaptive_variance(distance, z.shape[1], variance.sigma)
@@ -134,8 +132,7 @@ def _sample(
     if variance.noise != Constant(0.0):
         limited = spread.minimum(variance.noise_limit * (-w.detach()).exp().mean())
         sample = sample + mixture.sample_noise * limited.sqrt()[:, None] * gaussian_noise(rows.keys, z)
-    commitment = ((z - drawn.mean.detach()).square() * w.detach().exp()).sum(-1)
-    of_rows = (drawn.indices, drawn.entropy, spread, squared_error, sample, commitment)
+    of_rows = (drawn.indices, drawn.entropy, spread, squared_error, sample)
     return Drawn(*of_rows, drawn.aggregate, errors.sum(0))
 
 
