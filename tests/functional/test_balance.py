@@ -122,31 +122,34 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def curved(directions: int = 4) -> Tensor:
-    """H, symmetric, of curvatures 1/2, 1, 2, 4 along directions that are no axes."""
-    basis = torch.linalg.qr(drawn(directions, directions, seed=7))[0]
-    return basis @ torch.diag(2.0 ** (torch.arange(directions, dtype=torch.float64) - 1)) @ basis.T
+#: Of four features.
+CURVATURE = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
 
 
-def test_pushes_away_from_the_codeword_are_taken_out_in_every_direction() -> None:
-    """A loss that is quadratic around the latents, steep in one direction and flat in another: they stay."""
-    error, curvature = drawn(500, 4) * torch.tensor([3.0, 1.0, 0.3, 1.0]).double(), curved()
-    gradient = error @ curvature
-    left = carried(gradient, error)
-    assert (left.norm(dim=-1) < 0.1 * gradient.norm(dim=-1)).double().mean() > 0.9
-    directions = torch.linalg.eigh(curvature).eigenvectors
-    along = (left @ directions * (error @ directions)).sum(0) / (error @ directions).square().sum(0)
-    assert (along.abs() < 0.25 * torch.linalg.eigvalsh(curvature)).all()
+def test_pushes_away_from_the_codeword_are_taken_out_at_each_features_curvature() -> None:
+    """A loss that is quadratic around the latents, steep in one feature and flat in another: they stay."""
+    error = drawn(500, 4) * torch.tensor([3.0, 1.0, 0.3, 1.0]).double()
+    left = carried(CURVATURE * error, error)
+    assert ((left.norm(dim=-1) < 0.1 * (CURVATURE * error).norm(dim=-1)).double().mean()) > 0.9
+    along = (left * error).sum(0) / error.square().sum(0)
+    assert (along.abs() < 0.1 * CURVATURE).all()
 
 
 def test_what_the_decoder_wants_stays_where_it_has_nothing_to_do_with_the_error() -> None:
-    """Along a direction in which the loss is not curved: no share of the push reaches it."""
+    """Along a feature in which the loss is not curved: no share of the push reaches it."""
     error, wanted = drawn(500, 4), torch.zeros(500, 4, dtype=torch.float64)
     wanted[:, 3] = drawn(500, seed=1)
-    curvature = torch.diag(torch.tensor([2.0, 2.0, 2.0, 0.0]).double())
-    rest = carried(error @ curvature + wanted, error)
+    push = error * torch.tensor([2.0, 2.0, 2.0, 0.0]).double()
+    rest = carried(push + wanted, error)
     assert (rest[:, 3] - wanted[:, 3]).norm() < 0.15 * wanted.norm()
-    assert rest[:, :3].norm() < 0.3 * (error @ curvature).norm()
+    assert rest[:, :3].norm() < 0.3 * push.norm()
+
+
+def test_a_feature_with_pushes_towards_the_codeword_is_left_alone() -> None:
+    error, curvature = drawn(500, 4), torch.tensor([3.0, 3.0, 3.0, -1.0]).double()
+    for commitment in (0.0, 0.5):
+        left = carried(curvature * error, error, commitment)
+        torch.testing.assert_close(left[:, 3], -error[:, 3])
 
 
 def test_pushes_of_either_sign_and_towards_the_codeword_stay() -> None:
@@ -157,52 +160,46 @@ def test_pushes_of_either_sign_and_towards_the_codeword_stay() -> None:
 
 
 def test_the_commitment_is_a_multiple_of_the_push() -> None:
-    error, curvature = drawn(500, 4), curved()
-    gradient = error @ curvature
-    pull = carried(gradient, error) - carried(gradient, error, commitment=0.5)
-    assert (pull - 0.5 * gradient).norm() < 0.02 * gradient.norm()
+    error = drawn(500, 4)
+    pull = carried(CURVATURE * error, error) - carried(CURVATURE * error, error, commitment=0.5)
+    assert (pull - 0.5 * CURVATURE * error).norm() < 0.02 * (CURVATURE * error).norm()
 
 
-def test_a_fit_to_few_positions_is_no_fit() -> None:
-    """Gradients that have nothing to do with the errors, of fewer positions than features, stay nearly whole."""
-    for seed in range(5):
-        gradient, error = drawn(8, 32, seed=seed), drawn(8, 32, seed=seed + 100)
-        gradient = gradient + 0.1 * error
-        assert (carried(gradient, error) - gradient).norm() < 0.5 * gradient.norm()
+def test_a_fit_to_few_positions_is_one_curvature_for_all_features() -> None:
+    gradient, error = drawn(3, 32) + 0.5 * drawn(3, 32, seed=1), drawn(3, 32, seed=1)
+    push = carried(gradient, error) - carried(gradient, error, commitment=1.0)
+    spread = (push / error)[0]
+    assert spread.std() < 0.5 * spread.mean()
+
+
+def share(gradient: Tensor, error: Tensor) -> Tensor:
+    """What is left of the gradient, by the formula."""
+    products, squares = (gradient * error).sum(0), error.square().sum(0)
+    rho = products.sum() / (gradient.norm() * error.norm())
+    ridge = squares.sum() / error.numel() / rho.square()
+    push = error * ((products + products.sum() / squares.sum() * ridge) / (squares + ridge)).clamp_min(0.0)
+    kappa = ((gradient * push).sum() / (gradient.norm() * push.norm())).sqrt()
+    own = push.square().sum(-1, keepdim=True)
+    own = own + 1e-3 * own.square().sum() / own.sum()
+    return gradient - kappa * (gradient * push).sum(-1, keepdim=True) / own * push
 
 
 @pytest.mark.parametrize("unit", [1.0, 1e-9, 1e6])
-def test_the_share_by_its_formula_in_any_units_and_without_positions_that_have_no_gradient(unit) -> None:
-    error, noise = drawn(40, 4), drawn(40, 4, seed=1)
-    gradient = error @ curved() + noise
-    squares, products = error.T @ error, error.T @ gradient
-    rho = products.trace() / (gradient.norm() * error.norm())
-    ridge = squares.trace() / 40 / rho.square() * torch.eye(4, dtype=torch.float64)
-    curvature = torch.linalg.solve(squares + ridge, products + products.trace() / squares.trace() * ridge)
-    push = error @ (curvature + curvature.T) / 2
-    share = (gradient * push).sum() / (gradient.norm() * push.norm())
-    assert 0.1 < share < 1
-    own = push.square().sum(-1, keepdim=True) + 1e-3 * push.square().sum() / 40
-    expected = gradient - share.sqrt() * (gradient * push).sum(-1, keepdim=True) / own * push
-    torch.testing.assert_close(carried(unit * gradient, error), unit * expected)
-    nothing = torch.zeros(3, 4, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_by_its_formula_in_any_units_and_without_positions_that_have_no_gradient(unit, dtype) -> None:
+    error = drawn(40, 4).to(dtype)
+    gradient = CURVATURE.to(dtype) * error + drawn(40, 4, seed=1).to(dtype)
+    expected = share(gradient, error)
+    assert 0.05 < (expected - gradient).norm() / gradient.norm() < 1
+    torch.testing.assert_close(carried(unit * gradient, error) / unit, expected)
+    nothing = torch.zeros(3, 4, dtype=dtype)
     padded = carried(torch.cat([unit * gradient, nothing]), torch.cat([error, torch.ones_like(nothing)]))
-    torch.testing.assert_close(padded, torch.cat([unit * expected, nothing]))
+    torch.testing.assert_close(padded / unit, torch.cat([expected, nothing]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_many_positions_with_errors_along_a_line_in_low_precision(dtype) -> None:
-    """The fit has a solution in float32, however many positions and however flat their errors lie."""
-    error = (drawn(200_000, 1) @ drawn(1, 8, seed=1)).to(dtype)
-    gradient = 3.0 * error
-    left = carried(gradient, error)
+    error = (drawn(20_000, 1) @ drawn(1, 8, seed=1)).to(dtype)
+    left = carried(3.0 * error, error)
     assert left.dtype == dtype
-    assert left.float().norm() < 0.02 * gradient.float().norm()
-
-
-def test_backward_inside_of_autocast_is_that_outside() -> None:
-    error, noise = drawn(40, 4).float(), drawn(40, 4, seed=1).float()
-    gradient = error @ curved().float() + noise
-    with torch.autocast("cpu", torch.bfloat16):
-        inside = carried(gradient, error)
-    torch.testing.assert_close(inside, carried(gradient, error))
+    assert left.float().norm() < 0.02 * (3.0 * error).float().norm()

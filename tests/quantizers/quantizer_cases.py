@@ -29,6 +29,8 @@ def layer(
     kind: Any = "albo",
     gamma: float = 0.7,
     beta: float = 1.3,
+    commitment: float = 0.0,
+    straight_through: bool = False,
     per_feature: bool = False,
     sharpening: float = 1.0,
     sigma: float = 1.2,
@@ -46,14 +48,14 @@ def layer(
     built = GaussianMixtureVQ(
         dim,
         codebook_size,
-        objective=Objective(kind, Constant(gamma), Constant(beta), commitment=0.0),
+        objective=Objective(kind, Constant(gamma), Constant(beta), commitment),
         precision=Precision(per_feature, Constant(sharpening)),
         variance=Variance(sigma, Constant(sample_noise)),
         estimator=estimator(Constant(temperature), Constant(gumbel_noise)),
         support=support,
         **rest,
     ).to(dtype)
-    built.straight_through = False  # closed forms are of the model's own gradient
+    built.straight_through = straight_through  # closed forms are of the model's own gradient
     if started:
         built.init_codebook(latents(64, dim, seed=9, dtype=dtype))
         move(built)

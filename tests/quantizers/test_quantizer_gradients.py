@@ -8,7 +8,7 @@ import pytest
 import torch
 from quantizer_cases import KINDS, Mixture, assert_same, kl, latents, layer, run, total_loss
 
-from gmvq import GumbelSoftmax, Objective, StraightThroughGumbel
+from gmvq import GumbelSoftmax, StraightThroughGumbel
 from gmvq.functional.balance import balance_gradients
 from gmvq.quantizers.learning import MEMORY
 from gmvq.quantizers.start import RATE
@@ -163,8 +163,8 @@ def test_the_commitment_pulls_latents_to_their_codes_and_leaves_the_objective_as
     """Where the loss is quadratic around the latents, which the straight-through gradient alone leaves there."""
     pulls, losses = [], []
     for commitment in (0.0, 0.25):
-        built, x = layer(gamma=0.0, beta=0.0), latents().requires_grad_()
-        built.straight_through, built.objective = True, Objective(commitment=commitment)
+        options = {"straight_through": True, "commitment": commitment}
+        built, x = layer(gamma=0.0, beta=0.0, **options), latents().requires_grad_()
         out = built(x)
         ((out.quantized - x.detach()).square().sum() + out.loss).backward()
         pulls.append(x.grad)

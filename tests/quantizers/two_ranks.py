@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "literal": {"kind": "literal"},
     "not standardised": {"kind": "albo", "standardize": False},
     "truncated": {"kind": "albo", "support": 3},
+    "straight through": {"kind": "albo", "straight_through": True, "commitment": 0.25},
 }
 MASKS: dict[str, Tensor | None] = {"all": None, "some": MASK, "one rank empty": EMPTY_SECOND}
 
