@@ -117,7 +117,7 @@ class GaussianMixtureVQ(MixtureState):
         check_counts(start_after, support)
         self.objective, self.estimator = objective, estimator
         self.start_after, self.support = start_after, support
-        #: Whether the sample of z has the straight-through gradient; of residual levels the first alone has.
+        #: Whether latents have the straight-through gradient and the commitment; of residual levels the first's alone.
         self.straight_through = True
         for name, schedule in self._schedules().items():
             self.register_buffer(name, torch.tensor(float(schedule(None))))
@@ -247,10 +247,8 @@ class GaussianMixtureVQ(MixtureState):
         latent = terms["latent"].detach() if known_zero(self.gamma) else terms["latent"]
         nats = self.gamma * latent + self.beta * terms[KL_OF[kind]]
         if self.training:
-            through, commitment = self.straight_through, self.objective.commitment
-            sample, loss = balance_gradients(
-                drawn.sample, nats, z, straight_through=through, commitment=commitment
-            )
+            through, pull = self.straight_through, self.objective.commitment
+            sample, loss = balance_gradients(drawn.sample, nats, z, straight_through=through, commitment=pull)
             quantized = self.unstandardized(sample)
         else:
             quantized, loss = self._lookup(drawn.indices), nats
