@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..errors import check_indices, check_version
 from ..reading import open_input, read_json
-from .check import Runner
 from .graphs import Signature
-from .onnx import OnnxRunner
-from .program import ProgramRunner
+from .onnx import load_onnx
+from .program import load_aoti, load_program
 
 SIDECAR = "export.json"
 FORMAT_VERSION = 1
@@ -26,10 +25,11 @@ FORMATS: dict[str, tuple[str, str]] = {
     "torch-export": ("encoder.pt2", "decoder.pt2"),
     "aoti": ("encoder.aoti.pt2", "decoder.aoti.pt2"),
 }
-_RUNNERS: dict[str, Callable[[Path, Path], Runner]] = {
-    "onnx": OnnxRunner,
-    "torch-export": ProgramRunner.of_programs,
-    "aoti": ProgramRunner.of_packages,
+_Function = Callable[[Tensor], Tensor]
+_LOAD: dict[str, Callable[[Path], _Function]] = {
+    "onnx": load_onnx,
+    "torch-export": load_program,
+    "aoti": load_aoti,
 }
 
 
@@ -41,9 +41,12 @@ class Exported:
         signature: the shapes.
     """
 
-    def __init__(self, runner: Runner, signature: Signature, notes: dict[str, Any]) -> None:
-        self._runner, self.signature, self.notes = runner, signature, notes
+    def __init__(
+        self, encoder: _Function, decoder: _Function, signature: Signature, notes: dict[str, Any]
+    ) -> None:
+        self._encoder, self._decoder, self.signature, self.notes = encoder, decoder, signature, notes
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, *size), float32 in [0, 1], to indices (B, *spatial, *index_shape), int64.
 
@@ -53,8 +56,9 @@ class Exported:
         """
         _check_dtype(images, torch.float32, "a float32 tensor of values in [0, 1]")
         self.signature.check_images(images.shape)
-        return self._runner.encode(images.contiguous())
+        return self._encoder(images.contiguous())
 
+    @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
         """Indices as ``encode`` gives them, -1 for masked positions, to images (B, C, *size), not clamped.
 
@@ -65,7 +69,7 @@ class Exported:
         _check_dtype(indices, torch.int64, "an int64 tensor of indices")
         self.signature.check_indices(indices.shape)
         check_indices(indices, self.signature.codebook_sizes or self.signature.codebook_size)
-        return self._runner.decode(indices.contiguous())
+        return self._decoder(indices.contiguous())
 
 
 def _check_dtype(values: Tensor, dtype: torch.dtype, expected: str) -> None:
@@ -105,11 +109,10 @@ def load_exported(directory: str | os.PathLike[str]) -> Exported:
 
 def open_files(folder: Path, notes: dict[str, Any]) -> Exported:
     """``load_exported`` without the check of the digests."""
-    names = FORMATS[notes["format"]]
-    runner = _RUNNERS[notes["format"]](*(folder / name for name in names))
+    encoder, decoder = (_LOAD[notes["format"]](folder / name) for name in FORMATS[notes["format"]])
     entries = notes["signature"]
     lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
-    return Exported(runner, Signature(**{**entries, **lists}), notes)
+    return Exported(encoder, decoder, Signature(**{**entries, **lists}), notes)
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""ONNX: two .onnx files, and onnxruntime behind the interface of the other formats."""
+"""ONNX: a graph as an .onnx file, and such a file in onnxruntime."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,29 +63,16 @@ def _name_axes(graph: Any, signature: Signature) -> None:
     del graph.value_info[:]
 
 
-class OnnxRunner:
-    """The two files in onnxruntime, on the CPU, with as many threads as torch has."""
-
-    def __init__(self, encoder: Path, decoder: Path) -> None:
-        runtime = require("onnxruntime", "export")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._sessions = []
-        for file in (encoder, decoder):
-            try:
-                session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            except (
-                Exception
-            ) as error:  # onnxruntime has a class for every kind of damage, none of them a ValueError
-                raise ValueError(
-                    f"{file} is no ONNX file that onnxruntime can run: {one_line(error, 200)}; export the model again"
-                ) from error
-            self._sessions.append(session)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, C, *size) to (B, *spatial, *index_shape)."""
-        return torch.from_numpy(self._sessions[0].run(None, {"images": images.numpy()})[0])
-
-    def decode(self, indices: Tensor) -> Tensor:
-        """(B, *spatial, *index_shape) to (B, C, *size)."""
-        return torch.from_numpy(self._sessions[1].run(None, {"indices": indices.numpy()})[0])
+def load_onnx(file: Path) -> Callable[[Tensor], Tensor]:
+    """A file of ``write_onnx`` in onnxruntime, on the CPU, with as many threads as torch has."""
+    runtime = require("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a class for every kind of damage, none of them a ValueError
+        raise ValueError(
+            f"{file} is no ONNX file that onnxruntime can run: {one_line(error, 200)}; export the model again"
+        ) from error
+    (given,) = session.get_inputs()
+    return lambda values: torch.from_numpy(session.run(None, {given.name: values.numpy()})[0])

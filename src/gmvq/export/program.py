@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,31 +50,14 @@ def check_compiler() -> None:
         ) from error
 
 
-class ProgramRunner:
-    """Two loaded programs."""
+def load_program(file: Path) -> Callable[[Tensor], Tensor]:
+    """A file of ``write_program``."""
+    with quiet():
+        return torch.export.load(file).module()
 
-    def __init__(self, encoder: Callable[[Tensor], Any], decoder: Callable[[Tensor], Any]) -> None:
-        self._encoder, self._decoder = encoder, decoder
 
-    @classmethod
-    def of_programs(cls, encoder: Path, decoder: Path) -> ProgramRunner:
-        """From two files of ``write_program``."""
-        with quiet():
-            return cls(*(torch.export.load(file).module() for file in (encoder, decoder)))
+def load_aoti(file: Path) -> Callable[[Tensor], Tensor]:
+    """A file of ``write_aoti``; this runs machine code in it."""
+    from torch._inductor import aoti_load_package
 
-    @classmethod
-    def of_packages(cls, encoder: Path, decoder: Path) -> ProgramRunner:
-        """From two files of ``write_aoti``; this runs machine code in them."""
-        from torch._inductor import aoti_load_package
-
-        return cls(*(aoti_load_package(str(file)) for file in (encoder, decoder)))
-
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """(B, C, *size) to (B, *spatial, *index_shape)."""
-        return self._encoder(images)
-
-    @torch.no_grad()
-    def decode(self, indices: Tensor) -> Tensor:
-        """(B, *spatial, *index_shape) to (B, C, *size)."""
-        return self._decoder(indices)
+    return aoti_load_package(str(file))

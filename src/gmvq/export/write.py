@@ -27,11 +27,7 @@ from .program import check_compiler, write_aoti, write_program
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
 
-_PACKAGES = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "torch-export": (),
-    "aoti": (),
-}
+_PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": (), "aoti": ()}
 
 
 def export_model(
@@ -100,8 +96,8 @@ def export_model(
         for graph, name in zip(graphs_of(plain, signature), FORMATS[format], strict=True):
             with telling_full_disk(target / name, scratch / name):
                 _write(graph, scratch / name, signature, notes)
-        runner = open_files(scratch, notes)
-        notes["check"] = compare(plain, runner, signature, images, source=source).to_dict()
+        found = compare(plain, open_files(scratch, notes), signature, images, source=source)
+        notes["check"] = found.to_dict()
         notes["digests"] = {name: file_digest(scratch / name) for name in FORMATS[format]}
         write_json(scratch / SIDECAR, notes)
         for name in (*FORMATS[format], SIDECAR):
