@@ -13,8 +13,10 @@ from pathlib import Path
 
 from gmvq.cli.main import main as gmvq
 from gmvq.files import write_text
+from gmvq.models import model_card
 from gmvq.models.hub import CARD, save_repository
-from gmvq.prior import TokenDataModule, saved
+from gmvq.prior import TokenDataModule
+from gmvq.prior.card import prior_card
 from gmvq.prior.measure import measure_prior
 from gmvq.prior.opening import open_prior
 from gmvq.reading import read_text
@@ -69,8 +71,7 @@ def make_tokenizer(name: str) -> None:
     """By the configuration of this name."""
     run("fit", "--config", HERE.parent / "configs" / f"{name}.yaml", *_training(name))
     opened = open_model(RUNS / name / "model")
-    about = {"repo_id": f"builtin:{name}", "metadata": opened.notes, "license": LICENCES[name]}
-    save_repository(opened.model, PACKAGE / name, **about)
+    save_repository(opened.model, model_card, PACKAGE / name, f"builtin:{name}", opened.notes, LICENCES[name])
 
 
 def make_prior(name: str) -> None:
@@ -81,7 +82,7 @@ def make_prior(name: str) -> None:
     prior, notes = open_prior(RUNS / name / "model")
     figures = measure_prior(prior.half(), TokenDataModule(str(tokens)).rows("test"))
     about = {**notes, "metrics": figures.to_dict()}
-    saved.save_repository(prior, PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
+    save_repository(prior, prior_card, PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
 
 
 def _training(name: str) -> list[object]:

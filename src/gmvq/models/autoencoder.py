@@ -16,6 +16,7 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
+from .card import model_card
 from .interface import (
     QuantizerLike,
     as_floats,
@@ -237,14 +238,8 @@ class VQAutoencoder(nn.Module):
             ValueError: ``repo_id`` is no ``"owner/name"``.
             MissingExtraError: the package huggingface_hub is absent.
         """
-        notes = {"repo_id": repo_id, "metadata": metadata, "license": license}
-        return hub.upload(
-            lambda folder: hub.save_repository(self, folder, **notes),
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+        options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+        return hub.push(self, model_card, repo_id, metadata, license, **options)
 
     def _latents(self, x: Tensor) -> Tensor:
         """Encode to (B, *spatial, D), in float32 at least."""

@@ -14,9 +14,8 @@ from typing import Any
 from ..errors import MissingExtraError, one_line, require
 from ..files import PathLike, write_text
 from ..reading import read_text
-from .card import MARKER, model_card, public_metadata
-from .interface import Tokenizer
-from .pretrained import CONFIG, WEIGHTS, save
+from .card import MARKER, public_metadata
+from .pretrained import CONFIG, WEIGHTS
 
 CARD = "README.md"
 #: What names a model of the package ``gmvq_models`` wherever a model is asked for.
@@ -56,29 +55,32 @@ def resolve(
 
 
 def save_repository(
-    model: Tokenizer,
+    model: Any,
+    card: Callable[..., str],
     directory: PathLike,
-    *,
     repo_id: str | None,
     metadata: dict[str, Any] | None,
     license: str | None,
 ) -> None:
-    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the model card."""
+    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the ``card``."""
     metadata = public_metadata(metadata)
-    save(model, directory, metadata)
-    card = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
-    write_text(Path(directory) / CARD, card)
+    model.save_pretrained(directory, metadata=metadata)
+    text = card(model, repo_id=repo_id, metadata=metadata, license=license)
+    write_text(Path(directory) / CARD, text)
 
 
-def upload(
-    write: Callable[[Path], None],
+def push(
+    model: Any,
+    card: Callable[..., str],
     repo_id: str,
+    metadata: dict[str, Any] | None,
+    license: str | None,
     *,
     private: bool,
     token: str | bool | None,
     commit_message: str,
 ) -> str:
-    """Upload what ``write`` puts into a folder, its card only where the repository has none of its owner's.
+    """Upload what ``save_repository`` writes, the card only where the repository has none of its owner's.
 
     Returns:
         The commit's address.
@@ -91,7 +93,7 @@ def upload(
         raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
     api = require("huggingface_hub", "train").HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
+        save_repository(model, card, folder, repo_id, metadata, license)
         what = f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
         with _hub_errors(what, OSError):
             api.create_repo(repo_id, private=private, exist_ok=True)

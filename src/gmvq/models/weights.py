@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ..errors import one_line
 from ..quantizers.migrate import GONE
-from .interface import Tokenizer
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
@@ -164,7 +166,7 @@ def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def model_digest(model: Tokenizer) -> str:
+def model_digest(model: VQAutoencoder) -> str:
     """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
 
     The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.

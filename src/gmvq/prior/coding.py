@@ -22,10 +22,10 @@ from torch import Tensor
 from ..environment import cores
 from ..errors import require
 from ..models.interface import evaluating
+from ..models.weights import described_digest
 from ..reading import check_unpacked, parse_json
 from . import causal, ragged
 from .prior import TokenPrior
-from .saved import digest
 
 MAGIC = b"gmvqrc1\n"
 _BATCH = 256
@@ -68,7 +68,7 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
         _walk(prior, own, choose, threads)
         done += len(own)
     words = encoder.get_compressed().astype("<u4").tobytes()
-    about = {"images": len(flat), "batch": _BATCH, "threads": threads, "prior": digest(prior)}
+    about = {"images": len(flat), "batch": _BATCH, "threads": threads, "prior": _digest(prior)}
     head = json.dumps({**about, "crc32": zlib.crc32(words), "tokens_crc32": _checksum(flat)}).encode()
     return MAGIC + struct.pack("<I", len(head)) + head + words
 
@@ -83,9 +83,9 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     _check(prior)
     stream = require("constriction", "prior").stream
     head, words = _read(data)
-    if head["prior"] != digest(prior):
+    if head["prior"] != _digest(prior):
         raise ValueError(
-            f"the bytes were made with the prior {str(head['prior'])[:16]}, and this is {digest(prior)[:16]}"
+            f"the bytes were made with the prior {str(head['prior'])[:16]}, and this is {_digest(prior)[:16]}"
         )
     decoder = stream.queue.RangeDecoder(words)
     family = stream.model.Categorical(perfect=False)
@@ -137,6 +137,11 @@ def _threads(count: int) -> Iterator[None]:
 
 def _batches(label_ids: Tensor, size: int) -> tuple[Tensor, ...]:
     return label_ids.split(size) if len(label_ids) else ()
+
+
+def _digest(prior: TokenPrior) -> str:
+    """SHA-256 over the configuration and every tensor."""
+    return described_digest(prior.to_config(), prior.state_dict())
 
 
 def _checksum(indices: Tensor) -> int:

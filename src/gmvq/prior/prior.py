@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
-from ..models.hub import upload
+from ..files import PathLike
+from ..models.hub import push, resolve
 from ..models.interface import evaluating
-from . import causal, masked, ragged, saved
+from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
+from ..models.weights import build_filled, named_in_errors, read_weights
+from . import causal, masked, ragged
+from .card import prior_card
 from .filters import Filters
 from .network import TokenNetwork
 from .spec import TokenSpec
@@ -203,20 +207,19 @@ class TokenPrior(nn.Module):
         """Rebuild from ``to_config``, with new weights."""
         return cls(**{**config, "spec": TokenSpec.from_config(config["spec"])})
 
-    def save_pretrained(
-        self, directory: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None
-    ) -> None:
+    def save_pretrained(self, directory: PathLike, *, metadata: dict[str, Any] | None = None) -> None:
         """Write ``model.safetensors`` and ``config.json``; each replaces its predecessor in one step.
 
         Raises:
             TypeError: ``metadata`` holds something that JSON cannot.
         """
-        saved.save(self, directory, metadata)
+        config = {"format_version": FORMAT_VERSION, "class": TokenPrior.__name__, "prior": self.to_config()}
+        write_folder(directory, {**config, "metadata": metadata or {}}, self.state_dict())
 
     @classmethod
     def from_pretrained(
         cls,
-        path_or_hub_id: str | os.PathLike[str],
+        path_or_hub_id: PathLike,
         *,
         revision: str | None = None,
         map_location: str | torch.device = "cpu",
@@ -228,7 +231,19 @@ class TokenPrior(nn.Module):
             FileNotFoundError: no such folder or repository, or a file is missing in it.
             ValueError: a file is broken, or of something else.
         """
-        return saved.load(cls, path_or_hub_id, revision, token).to(map_location).eval()
+        folder = resolve(path_or_hub_id, revision=revision, token=token)
+        config = read_prior_config(folder)["prior"]
+        return cls.filled(config, read_weights(folder / WEIGHTS), folder / CONFIG).to(map_location).eval()
+
+    @classmethod
+    def filled(cls, config: Any, weights: Mapping[str, Tensor], file: object) -> Self:
+        """Build a prior by ``to_config`` and fill in tensors that have to fit it; ``file`` is named in errors."""
+
+        def build() -> Self:
+            with named_in_errors(file, "prior"):
+                return cls.from_config(config)
+
+        return build_filled(build, weights, file)
 
     def push_to_hub(
         self,
@@ -244,13 +259,8 @@ class TokenPrior(nn.Module):
 
         Args and errors as in ``VQAutoencoder.push_to_hub``.
         """
-        return upload(
-            lambda folder: saved.save_repository(self, folder, repo_id, metadata or {}, license),
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+        options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
+        return push(self, prior_card, repo_id, metadata, license, **options)
 
     def _ragged(self, indices: Tensor, labels: Tensor | None) -> Tensor:
         """-log p of the leaves of indices, (B,), nats."""
@@ -260,3 +270,8 @@ class TokenPrior(nn.Module):
     def _ids(self, indices: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         ids = self.spec.sequence(indices.to(self.device))
         return ids, self.spec.label_ids(labels, ids.shape[0], ids.device)
+
+
+def read_prior_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a saved prior."""
+    return read_config(folder / CONFIG, TokenPrior.__name__, ("format_version", "class", "prior"))
