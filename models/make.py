@@ -9,14 +9,13 @@ anything. Runs go to ``runs/models/NAME``. One that was stopped goes on; delete 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from gmvq.cli.main import main as gmvq
 from gmvq.files import write_text
-from gmvq.models import model_card
-from gmvq.models.hub import CARD, save_repository
+from gmvq.models.hub import CARD
 from gmvq.prior import TokenDataModule
-from gmvq.prior.card import prior_card
 from gmvq.prior.measure import measure_prior
 from gmvq.prior.opening import open_prior
 from gmvq.reading import read_text
@@ -71,7 +70,7 @@ def make_tokenizer(name: str) -> None:
     """By the configuration of this name."""
     run("fit", "--config", HERE.parent / "configs" / f"{name}.yaml", *_training(name))
     opened = open_model(RUNS / name / "model")
-    save_repository(opened.model, model_card, PACKAGE / name, f"builtin:{name}", opened.notes, LICENCES[name])
+    opened.model.save_repository(PACKAGE / name, f"builtin:{name}", opened.notes, LICENCES[name])
 
 
 def make_prior(name: str) -> None:
@@ -81,8 +80,8 @@ def make_prior(name: str) -> None:
     run("prior", "fit", tokens, "--data.batch_size", 32, "--model.warmup_steps", 20, *_training(name))
     prior, notes = open_prior(RUNS / name / "model")
     figures = measure_prior(prior.half(), TokenDataModule(str(tokens)).rows("test"))
-    about = {**notes, "metrics": figures.to_dict()}
-    save_repository(prior, prior_card, PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
+    about = {**notes, "metrics": asdict(figures)}
+    prior.save_repository(PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
 
 
 def _training(name: str) -> list[object]:

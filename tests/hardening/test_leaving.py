@@ -84,12 +84,10 @@ def test_what_push_uploads(home: Path, model: VQAutoencoder, capsys: pytest.Capt
 
 def test_what_a_pushed_prior_holds(home: Path) -> None:
     pytest.importorskip("transformers")
-    from gmvq.models.hub import save_repository
     from gmvq.prior import TokenPrior, TokenSpec
-    from gmvq.prior.card import prior_card
 
     prior = TokenPrior(TokenSpec((2, 2), 8), kind="causal", size="tiny")
-    save_repository(prior, prior_card, home / "pushed", "me/prior", notes_of(home), None)
+    prior.save_repository(home / "pushed", "me/prior", notes_of(home), None)
     says_nothing(home / "pushed")
 
 

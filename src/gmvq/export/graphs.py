@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import one_line
-from ..models.interface import code_sizes, decode_latents, feature_axis
+from ..models.interface import code_sizes, decode_latents, feature_axis, networks_of
 from ..quantizers import PyramidGMVQ
 
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ def signature_of(
     Raises:
         ValueError: unknown for these networks, or the indices are not one per ``downsample`` pixels along each axis.
     """
-    config: Any = getattr(model.encoder, "config", None)
-    config = config if isinstance(config, dict) else {}
+    config = networks_of(model)
     channels = channels or config.get("channels")
     downsample = downsample or config.get("downsample")
     spatial_dims = spatial_dims or config.get("spatial_dims", 2)

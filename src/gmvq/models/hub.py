@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,53 +54,67 @@ def resolve(
     raise AssertionError("the context raises")
 
 
-def save_repository(
-    model: Any,
-    card: Callable[..., str],
-    directory: PathLike,
-    repo_id: str | None,
-    metadata: dict[str, Any] | None,
-    license: str | None,
-) -> None:
-    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the ``card``."""
-    metadata = public_metadata(metadata)
-    model.save_pretrained(directory, metadata=metadata)
-    text = card(model, repo_id=repo_id, metadata=metadata, license=license)
-    write_text(Path(directory) / CARD, text)
+class Published:
+    """A model with ``save_pretrained`` and the function that writes its card, as a repository on the Hub."""
 
+    save_pretrained: Callable[..., None]
+    _card: Callable[..., str]
 
-def push(
-    model: Any,
-    card: Callable[..., str],
-    repo_id: str,
-    metadata: dict[str, Any] | None,
-    license: str | None,
-    *,
-    private: bool,
-    token: str | bool | None,
-    commit_message: str,
-) -> str:
-    """Upload what ``save_repository`` writes, the card only where the repository has none of its owner's.
+    def save_repository(
+        self, folder: PathLike, repo_id: str, metadata: Mapping[str, Any] | None, license: str | None
+    ) -> None:
+        """Write what ``push_to_hub`` uploads: the two files, without local paths in their metadata, and the card."""
+        metadata = public_metadata(metadata)
+        self.save_pretrained(folder, metadata=metadata)
+        text = self._card(repo_id=repo_id, metadata=metadata, license=license)
+        write_text(Path(folder) / CARD, text)
 
-    Returns:
-        The commit's address.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Upload gmvq model",
+        metadata: dict[str, Any] | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Upload the two files of ``save_pretrained`` and a model card to a repository on the Hugging Face Hub.
 
-    Raises:
-        ValueError: ``repo_id`` is no "owner/name".
-        OSError: the upload failed.
-    """
-    if not is_hub_name(repo_id):
-        raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
-    api = require("huggingface_hub", "train").HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        save_repository(model, card, folder, repo_id, metadata, license)
-        what = f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
-        with _hub_errors(what, OSError):
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            if _has_a_card_of_its_own(api, repo_id):
-                (Path(folder) / CARD).unlink()
-            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-    return str(done)
+        The card is written anew with each push, unless the repository holds one of your
+        own. A local path of the training data is published as its last part only.
+
+        Args:
+            repo_id: ``"owner/name"``; created if needed.
+            private: make a newly created repository private.
+            token: Hub token; default: the one of ``hf auth login``.
+            commit_message: message of the commit.
+            metadata: as in ``save_pretrained``.
+            license: of the weights, as the Hub spells it: ``"apache-2.0"``, ``"cc-by-4.0"``, ... It is yours to
+                choose; without one the card says that none was stated.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OSError: the upload failed: no network, no token, no right to write there.
+            ValueError: ``repo_id`` is no ``"owner/name"``.
+            MissingExtraError: the package huggingface_hub is absent.
+        """
+        if not is_hub_name(repo_id):
+            raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
+        api = require("huggingface_hub", "train").HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_repository(folder, repo_id, metadata, license)
+            what = (
+                f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
+            )
+            with _hub_errors(what, OSError):
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                if _has_a_card_of_its_own(api, repo_id):
+                    (Path(folder) / CARD).unlink()
+                done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        return str(done)
 
 
 def _has_a_card_of_its_own(api: Any, repo_id: str) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..evaluation.metrics import CodebookMetrics
 from .data import TokenRows
@@ -30,10 +29,6 @@ class PriorFigures:
     bits_per_pixel: float
     bits_per_token_entropy: float
     bits_per_token_fixed: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
 
 
 def measure_prior(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,23 @@ from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
 from ..files import PathLike
-from ..models.hub import push, resolve
-from ..models.interface import evaluating
+from ..models.card import fill_card
+from ..models.hub import Published, resolve
+from ..models.interface import evaluating, sizes_text
 from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
 from ..models.weights import build_filled, named_in_errors, read_weights
+from ..reading import is_number
+from ..screen import markdown
 from . import causal, masked, ragged
-from .card import prior_card
 from .filters import Filters
 from .network import TokenNetwork
 from .spec import TokenSpec
 
+#: A tokenizer that others find, unlike a folder of the machine that trained the prior.
+_NAME = re.compile(r"(builtin|hf):[\w./-]+")
 
-class TokenPrior(nn.Module):
+
+class TokenPrior(nn.Module, Published):
     """p(x | y) over the tokens x of an image, given its label y or none.
 
     ============ ============================================================= ======================
@@ -140,9 +146,7 @@ class TokenPrior(nn.Module):
         parts = []
         with evaluating(self):
             for own, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
-                if self.spec.scales > 1:
-                    ids = causal.sample(self.network, own, no_label, filters, generator, ragged.walk)
-                elif self.kind == "causal":
+                if self.kind == "causal":
                     ids = causal.sample(self.network, own, no_label, filters, generator)
                 else:
                     options = {"steps": steps, "choice_temperature": choice_temperature}
@@ -245,22 +249,28 @@ class TokenPrior(nn.Module):
 
         return build_filled(build, weights, file)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | bool | None = None,
-        commit_message: str = "Upload gmvq prior",
-        metadata: dict[str, Any] | None = None,
-        license: str | None = None,
-    ) -> str:
-        """Upload the files of ``save_pretrained`` and a card; return the commit's address.
-
-        Args and errors as in ``VQAutoencoder.push_to_hub``.
-        """
-        options: dict[str, Any] = {"private": private, "token": token, "commit_message": commit_message}
-        return push(self, prior_card, repo_id, metadata, license, **options)
+    def _card(self, *, repo_id: str, metadata: Mapping[str, Any], license: str | None) -> str:
+        """The README.md of a Hub repository: what the prior is, its figures, how to draw from it."""
+        spec, metrics = self.spec, metadata.get("metrics") or {}
+        tokenizer, step = str(metadata.get("tokenizer")), metadata.get("step")
+        return fill_card(
+            "prior_card.md.j2",
+            {"license": license, "tags": ["gmvq", "image-generation", "vector-quantization", "pytorch"]},
+            name=markdown(repo_id.rpartition("/")[2]),
+            repo_id=repo_id,
+            kind=self.kind,
+            size=self.config["size"],
+            parameters=f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.2f}",
+            steps=step if is_number(step) else None,
+            shape=" x ".join(map(str, spec.shape)),
+            codebook_size=sizes_text(spec.sizes),
+            labels=spec.labels,
+            metrics={
+                markdown(name): value for name, value in metrics.items() if isinstance(value, int | float)
+            },
+            tokenizer=tokenizer if _NAME.fullmatch(tokenizer) else None,
+            tokenizer_sha256=markdown(metadata.get("tokenizer_sha256", "not stated")),
+        )
 
     def _ragged(self, indices: Tensor, labels: Tensor | None) -> Tensor:
         """-log p of the leaves of indices, (B,), nats."""

@@ -13,8 +13,7 @@ from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoin
 from ..functional.autocast import recommended_precision
 from .averaging import AveragedWeights
 from .callbacks import AtomicCheckpointIO, LastCheckpoint
-from .history import HistoryWriter
-from .loggers import build_loggers
+from .loggers import HistoryWriter, build_loggers
 from .progress import DataWait, LoggedPictures, StepProgress
 from .sharding import ShardedStrategy
 
