@@ -103,8 +103,8 @@ def _list_skipped(data: ImageDataModule, run_dir: Path) -> int:
 
 def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, data: ImageDataModule) -> int:
     from ..evaluation import format_table
-    from ..training.export import export_run
     from ..training.finetune import error_without_codes
+    from ..training.trainer import export_run
 
     say(f"trained for {trainer.global_step} steps; measuring on the test images")
     evaluation = export_run(

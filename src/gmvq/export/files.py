@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,11 @@ from torch import Tensor
 
 from ..errors import check_indices, check_version
 from ..reading import open_input, read_json
+from .formats import FORMATS, load_graph
 from .graphs import Signature
-from .onnx import load_onnx
-from .program import load_aoti, load_program
 
 SIDECAR = "export.json"
 FORMAT_VERSION = 1
-#: format -> names of the encoder's and the decoder's file.
-FORMATS: dict[str, tuple[str, str]] = {
-    "onnx": ("encoder.onnx", "decoder.onnx"),
-    "torch-export": ("encoder.pt2", "decoder.pt2"),
-    "aoti": ("encoder.aoti.pt2", "decoder.aoti.pt2"),
-}
-_Function = Callable[[Tensor], Tensor]
-_LOAD: dict[str, Callable[[Path], _Function]] = {
-    "onnx": load_onnx,
-    "torch-export": load_program,
-    "aoti": load_aoti,
-}
 
 
 class Exported:
@@ -41,10 +27,12 @@ class Exported:
         signature: the shapes.
     """
 
-    def __init__(
-        self, encoder: _Function, decoder: _Function, signature: Signature, notes: dict[str, Any]
-    ) -> None:
-        self._encoder, self._decoder, self.signature, self.notes = encoder, decoder, signature, notes
+    def __init__(self, folder: Path, notes: dict[str, Any]) -> None:
+        names = FORMATS[notes["format"]]
+        self._encoder, self._decoder = (load_graph(notes["format"], folder / name) for name in names)
+        entries = notes["signature"]
+        lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
+        self.signature, self.notes = Signature(**{**entries, **lists}), notes
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -104,15 +92,7 @@ def load_exported(directory: str | os.PathLike[str]) -> Exported:
                 f"{file} is not the file that {SIDECAR} was written with (its SHA-256 differs); copy the whole folder, "
                 "or export the model again"
             )
-    return open_files(folder, notes)
-
-
-def open_files(folder: Path, notes: dict[str, Any]) -> Exported:
-    """``load_exported`` without the check of the digests."""
-    encoder, decoder = (_LOAD[notes["format"]](folder / name) for name in FORMATS[notes["format"]])
-    entries = notes["signature"]
-    lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
-    return Exported(encoder, decoder, Signature(**{**entries, **lists}), notes)
+    return Exported(folder, notes)
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
