@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import one_line, require
+from ..errors import as_value_error, require
 from ..files import write_bytes
 from ..quiet import quiet
 from .graphs import Graph, Signature
@@ -104,12 +104,10 @@ def load_onnx(file: Path) -> Callable[[Tensor], Tensor]:
     runtime = require("onnxruntime", "export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    try:
+    what = f"{file} is no ONNX file that onnxruntime can run"
+    # onnxruntime has a class for every kind of damage, none of them a ValueError.
+    with as_value_error(what, Exception, advice="export the model again"):
         session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a class for every kind of damage, none of them a ValueError
-        raise ValueError(
-            f"{file} is no ONNX file that onnxruntime can run: {one_line(error, 200)}; export the model again"
-        ) from error
     (given,) = session.get_inputs()
     return lambda values: torch.from_numpy(session.run(None, {given.name: values.numpy()})[0])
 

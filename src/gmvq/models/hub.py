@@ -51,7 +51,6 @@ def resolve(
     ):
         options = {"revision": revision, "token": token, "allow_patterns": list(files)}
         return Path(hub.snapshot_download(name, **options))
-    raise AssertionError("the context raises")
 
 
 class Published:

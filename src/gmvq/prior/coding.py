@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from torch import Tensor
 
 from ..environment import cores
-from ..errors import require
+from ..errors import as_value_error, require
 from ..models.interface import evaluating
 from ..models.weights import described_digest
 from ..reading import check_unpacked
@@ -164,7 +164,8 @@ def _other(reason: object) -> ValueError:
 
 
 def _read(data: bytes) -> tuple[_Header, np.ndarray]:
-    try:
+    what = "these bytes are not tokens compressed by gmvq, or are damaged"
+    with as_value_error(what, ValueError, struct.error, msgspec.MsgspecError, RecursionError):
         if not data.startswith(MAGIC):
             raise ValueError("they do not begin as they should")
         start = len(MAGIC) + 4
@@ -173,8 +174,6 @@ def _read(data: bytes) -> tuple[_Header, np.ndarray]:
         words = data[start + length :]
         if head.crc32 != zlib.crc32(words):
             raise ValueError("their CRC-32 differs from that in the header")
-    except (ValueError, struct.error, msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"these bytes are not tokens compressed by gmvq, or are damaged: {error}") from error
     return head, np.frombuffer(words, "<u4").astype(np.uint32)
 
 
