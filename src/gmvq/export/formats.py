@@ -67,18 +67,15 @@ def write_onnx(graph: Graph, file: Path, signature: Signature, notes: dict[str, 
             "ONNX file holds 2 GB; use the format torch-export"
         )
     program = graph.program()
-    with quiet("torch.onnx"):
-        try:
-            written = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=[graph.input_name],
-                output_names=[graph.output_name],
-                opset_version=notes["opset"],
-                verbose=False,
-            )
-        except Exception as error:  # as torch.export, a class for each stage
-            raise graph.failed(f"be written as ONNX with opset {notes['opset']}", error) from error
+    with quiet("torch.onnx"), graph.able_to(f"be written as ONNX with opset {notes['opset']}"):
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[graph.input_name],
+            output_names=[graph.output_name],
+            opset_version=notes["opset"],
+            verbose=False,
+        )
     assert written is not None
     proto = written.model_proto
     _name_axes(proto.graph, signature)
@@ -127,11 +124,8 @@ def write_aoti(graph: Graph, file: Path) -> None:
     program = graph.program()
     from torch._inductor import aoti_compile_and_package
 
-    try:
-        with quiet(), torch.no_grad():
-            aoti_compile_and_package(program, package_path=str(file))
-    except Exception as error:  # whatever code generation and the compiler raise
-        raise graph.failed("be compiled", error) from error
+    with graph.able_to("be compiled"), quiet(), torch.no_grad():
+        aoti_compile_and_package(program, package_path=str(file))
 
 
 def check_compiler() -> None:

@@ -239,22 +239,17 @@ class VQAutoencoder(nn.Module, hub.Published):
                 f"x.to({parameter.dtype})"
             ) from error
 
-    def _check_codebook(self) -> None:
-        """Raise unless there are codes: without them every index would be -1."""
-        quantizer: Any = self.quantizer
-        for part in quantizer.modules():
-            if isinstance(part, GaussianMixtureVQ) and not part._has_codebook():
-                raise ValueError(
-                    "the model has no codebook yet: train it (codes are placed after quantizer.start_after batches, or "
-                    "by model.eval()), or call model.quantizer.init_codebook(latents) with latents "
-                    f"(..., {quantizer.dim}) of the encoder"
-                )
-
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
+        """Eval mode without gradients; raise unless there are codes: without them every index would be -1."""
         with evaluating(self):  # eval mode starts the codebook of a training that was too short for one
-            self._check_codebook()
+            for part in self.get_submodule("quantizer").modules():
+                if isinstance(part, GaussianMixtureVQ) and not part._has_codebook():
+                    raise ValueError(
+                        "the model has no codebook yet: train it (codes are placed after quantizer.start_after "
+                        "batches, or by model.eval()), or call model.quantizer.init_codebook(latents) with latents "
+                        f"(..., {self.quantizer.dim}) of the encoder"
+                    )
             yield
 
 
