@@ -71,8 +71,6 @@ class VQAutoencoder(nn.Module, hub.Published):
         >>> image = model.decode(tokens)  # (1, 3, 64, 48)
     """
 
-    _card = model_card
-
     def __init__(
         self,
         encoder: nn.Module,
@@ -208,6 +206,9 @@ class VQAutoencoder(nn.Module, hub.Published):
         """
         folder = hub.resolve(path_or_hub_id, revision=revision, token=token)
         return pretrained.load(cls, folder, encoder, decoder).to(map_location).eval()
+
+    def _card(self, **about: Any) -> str:
+        return model_card(self, **about)
 
     def _latents(self, x: Tensor) -> Tensor:
         """Encode to (B, *spatial, D), in float32 at least."""

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,13 @@ def resolve(
 
 
 class Published:
-    """A model with ``save_pretrained`` and the function that writes its card, as a repository on the Hub."""
+    """A model as a repository on the Hub; its class says how it is saved, and what stands on its card."""
 
-    save_pretrained: Callable[..., None]
-    _card: Callable[..., str]
+    def save_pretrained(self, directory: PathLike, *, metadata: dict[str, Any] | None = None) -> None:
+        raise NotImplementedError
+
+    def _card(self, *, repo_id: str, metadata: Mapping[str, Any], license: str | None) -> str:
+        raise NotImplementedError
 
     def save_repository(
         self, folder: PathLike, repo_id: str, metadata: Mapping[str, Any] | None, license: str | None
@@ -80,8 +83,8 @@ class Published:
     ) -> str:
         """Upload the two files of ``save_pretrained`` and a model card to a repository on the Hugging Face Hub.
 
-        The card is written anew with each push, unless the repository holds one of your
-        own. A local path of the training data is published as its last part only.
+        The card is written anew with each push, unless the repository holds one of your own. A local path of the
+        training data is published as its last part only.
 
         Args:
             repo_id: ``"owner/name"``; created if needed.
