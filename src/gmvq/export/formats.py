@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import as_value_error, require
 from ..files import write_bytes
-from ..quiet import quiet
+from ..screen import quiet
 from .graphs import Graph, Signature
 
 #: format -> names of the encoder's and the decoder's file.
