@@ -113,18 +113,12 @@ class Published:
             )
             with _hub_errors(what, OSError):
                 api.create_repo(repo_id, private=private, exist_ok=True)
-                if _has_a_card_of_its_own(api, repo_id):
+                there = api.file_exists(repo_id, CARD)
+                # A card without the marker is somebody's own work, which a push must not replace.
+                if there and MARKER not in read_text(api.hf_hub_download(repo_id, CARD), "replace"):
                     (Path(folder) / CARD).unlink()
                 done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
         return str(done)
-
-
-def _has_a_card_of_its_own(api: Any, repo_id: str) -> bool:
-    """Whether the repository's README.md is somebody's own work, which a push must not replace."""
-    if not api.file_exists(repo_id, CARD):
-        return False
-    text = read_text(api.hf_hub_download(repo_id, CARD), "replace")
-    return MARKER not in text
 
 
 def is_hub_name(name: str) -> bool:
