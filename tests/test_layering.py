@@ -38,7 +38,7 @@ AT_MODULE_LEVEL = {
     "training": {"lightning", "msgspec"},
     "tokens": {"msgspec"},
     "cli": {"lightning", "jsonargparse"},
-    "prior": {"transformers", "lightning"},
+    "prior": {"transformers", "lightning", "msgspec"},
     "app": {"gradio"},
 }
 #: The GPU kernel, imported by the search when it runs; torch brings triton wherever it can.
