@@ -9,12 +9,13 @@ anything. Runs go to ``runs/models/NAME``. One that was stopped goes on; delete 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from gmvq.cli.main import main as gmvq
 from gmvq.files import write_text
-from gmvq.models.hub import CARD, save_repository
-from gmvq.prior import TokenDataModule, saved
+from gmvq.models.hub import CARD
+from gmvq.prior import TokenDataModule
 from gmvq.prior.measure import measure_prior
 from gmvq.prior.opening import open_prior
 from gmvq.reading import read_text
@@ -69,8 +70,7 @@ def make_tokenizer(name: str) -> None:
     """By the configuration of this name."""
     run("fit", "--config", HERE.parent / "configs" / f"{name}.yaml", *_training(name))
     opened = open_model(RUNS / name / "model")
-    about = {"repo_id": f"builtin:{name}", "metadata": opened.notes, "license": LICENCES[name]}
-    save_repository(opened.model, PACKAGE / name, **about)
+    opened.model.save_repository(PACKAGE / name, f"builtin:{name}", opened.notes, LICENCES[name])
 
 
 def make_prior(name: str) -> None:
@@ -80,8 +80,8 @@ def make_prior(name: str) -> None:
     run("prior", "fit", tokens, "--data.batch_size", 32, "--model.warmup_steps", 20, *_training(name))
     prior, notes = open_prior(RUNS / name / "model")
     figures = measure_prior(prior.half(), TokenDataModule(str(tokens)).rows("test"))
-    about = {**notes, "metrics": figures.to_dict()}
-    saved.save_repository(prior, PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
+    about = {**notes, "metrics": asdict(figures)}
+    prior.save_repository(PACKAGE / name, f"builtin:{name}", about, LICENCES[name])
 
 
 def _training(name: str) -> list[object]:

@@ -38,7 +38,7 @@ AT_MODULE_LEVEL = {
     "training": {"lightning", "msgspec"},
     "tokens": {"msgspec"},
     "cli": {"lightning", "jsonargparse"},
-    "prior": {"transformers", "lightning"},
+    "prior": {"transformers", "lightning", "msgspec"},
     "app": {"gradio"},
 }
 #: The GPU kernel, imported by the search when it runs; torch brings triton wherever it can.
@@ -207,10 +207,10 @@ LIBRARIES = {
     "load_file": {"gmvq/models/weights.py"},
     "zipfile.ZipFile": {"gmvq/reading.py"},
     "os.open": {"gmvq/reading.py", "gmvq/files.py", "gmvq/tokens/folder.py", "gmvq/cli/main.py"},
-    "torch.export.save": {"gmvq/export/program.py"},
-    "torch.export.load": {"gmvq/export/program.py"},
-    "onnx.save": {"gmvq/export/onnx.py"},
-    "runtime.InferenceSession": {"gmvq/export/onnx.py"},
+    "torch.export.save": {"gmvq/export/formats.py"},
+    "torch.export.load": {"gmvq/export/formats.py"},
+    "onnx.save": {"gmvq/export/formats.py"},
+    "runtime.InferenceSession": {"gmvq/export/formats.py"},
     "datasets.load_dataset": {"gmvq/data/tables.py"},
     "Dataset.from_parquet": {"gmvq/data/tables.py"},
 }

@@ -137,7 +137,7 @@ def test_lines_of_a_run_that_are_none(tmp_path: Path, line: str) -> None:
     assert read_history(file).curves == {"loss": ([2.0], [1.5])}
     assert read_noted(file)[-1] == ("a.png", "broken")
     pytest.importorskip("lightning")
-    from gmvq.training.history import HistoryWriter
+    from gmvq.training.loggers import HistoryWriter
 
     HistoryWriter(file).keep_until(3)
     assert file.read_text().startswith('{"step": 2, ')

@@ -13,7 +13,7 @@ Nothing of the other libraries is imported: modules are read by their attributes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -107,7 +107,7 @@ def from_state_dict(state: Mapping[str, Any], *, cosine: bool | None = None) -> 
         cosine = f"{prefix}quantize.codebook_used" in state
     codes = state[tensors[0]].detach().float()
     codes = F.normalize(codes, dim=-1) if cosine else codes
-    return ChannelsFirst(_fill(GaussianMixtureVQ(codes.shape[1], len(codes), **_OPTIONS), codes).eval())
+    return ChannelsFirst(_filled(GaussianMixtureVQ(codes.shape[1], len(codes), **_OPTIONS), [codes]).eval())
 
 
 def _codes(module: Any) -> Tensor:
@@ -132,15 +132,11 @@ def _codes(module: Any) -> Tensor:
 
 def _single(module: Any) -> Quantizer:
     codes = _codes(module)
-    if module.heads == 1:
-        return _fill(GaussianMixtureVQ(codes.shape[-1], codes.shape[-2], **_OPTIONS), codes[0])
+    heads, size, dim = module.heads, *codes.shape[-2:]
+    if heads == 1:
+        return _filled(GaussianMixtureVQ(dim, size, **_OPTIONS), codes)
     shared = not module.separate_codebook_per_head
-    built = GroupedGMVQ(
-        codes.shape[-1] * module.heads, codes.shape[-2], module.heads, shared_codebook=shared, **_OPTIONS
-    )
-    for mixture, own in zip(built.mixtures, codes, strict=True):
-        _fill(mixture, own)
-    return built
+    return _filled(GroupedGMVQ(dim * heads, size, heads, shared_codebook=shared, **_OPTIONS), codes)
 
 
 def _residual(module: Any) -> ResidualGMVQ:
@@ -149,15 +145,8 @@ def _residual(module: Any) -> ResidualGMVQ:
             "implicit neural codebooks (QINCo) depend on the codes before and have no counterpart"
         )
     codes = [_codes(layer)[0] for layer in module.layers]
-    built = ResidualGMVQ(
-        codes[0].shape[-1],
-        [len(own) for own in codes],
-        shared_codebook=module.shared_codebook,
-        **_levels(module),
-    )
-    for mixture, own in zip(built.mixtures, codes, strict=True):
-        _fill(mixture, own)
-    return built
+    options = {"shared_codebook": module.shared_codebook, **_levels(module)}
+    return _filled(ResidualGMVQ(codes[0].shape[-1], [len(own) for own in codes], **options), codes)
 
 
 def _grouped_residual(module: Any) -> GroupedGMVQ:
@@ -178,9 +167,11 @@ def _levels(module: Any) -> dict[str, Any]:
     }
 
 
-def _fill(mixture: GaussianMixtureVQ, codes: Tensor) -> GaussianMixtureVQ:
-    mixture.to(codes.device).set_codebook(codes)
-    return mixture
+def _filled(built: Any, codes: Iterable[Tensor]) -> Any:
+    """A layer with the codes (K, D) of each of its mixtures, on their device."""
+    for mixture, own in zip(getattr(built, "mixtures", [built]), codes, strict=True):
+        mixture.to(own.device).set_codebook(own)
+    return built
 
 
 def _channels_first(module: Any, parts: list[Any]) -> bool:

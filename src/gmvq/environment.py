@@ -16,11 +16,7 @@ def version_of(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # gmvq itself may run from its source tree
-        return (
-            getattr(sys.modules[__name__.partition(".")[0]], "__version__", None)
-            if package == "gmvq"
-            else None
-        )
+        return getattr(sys.modules["gmvq"], "__version__", None) if package == "gmvq" else None
 
 
 def versions(*packages: str) -> dict[str, str | None]:

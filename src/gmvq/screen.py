@@ -1,8 +1,14 @@
-"""Names, labels and messages of others on a reader's screen: nothing in them steers a terminal or a page."""
+"""Names, labels and messages of others on a reader's screen: nothing in them steers a terminal or a page.
+
+``quiet`` keeps away what libraries tell their own developers.
+"""
 
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Control characters but line feed and tab, signs that change the direction of text, and bytes that were no UTF-8.
 _STEERING = re.compile(
@@ -29,3 +35,20 @@ def markdown(text: object) -> str:
         a\\|b \\<b\\>
     """
     return _MARKUP.sub(r"\\\1", " ".join(printable(str(text)).split()))
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Ignore warnings, and messages below an error of these loggers; levels and filters are as before afterwards."""
+    import logging  # late, as every command imports this file
+
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    try:
+        for name in loggers:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gmvq.app.generate import redrawn, samples
 from gmvq.app.picture import Encoded, encode
+from gmvq.app.view import redrawn, samples
 from gmvq.models import VQAutoencoder
 from gmvq.prior import Filters, TokenPrior, TokenSpec, masked
 

@@ -12,7 +12,7 @@ from export_cases import QUANTIZERS, export_checked, linear, make, started
 from torch import Tensor, nn
 
 from gmvq import GaussianMixtureVQ
-from gmvq.export import Signature, export_model, load_exported, program, signature_of
+from gmvq.export import Signature, export_model, formats, load_exported, signature_of
 from gmvq.export.graphs import plain_copy
 from gmvq.models import VQAutoencoder, build_autoencoder
 from gmvq.models.weights import model_digest
@@ -75,7 +75,7 @@ def test_a_model_without_a_codebook_is_refused(tmp_path: Path) -> None:
 
 def test_compiled_ahead_of_time(tmp_path: Path) -> None:
     try:
-        program.check_compiler()
+        formats.check_compiler()
     except FileNotFoundError as error:
         pytest.skip(str(error))
     model = linear()

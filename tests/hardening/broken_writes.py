@@ -42,7 +42,13 @@ from gmvq.files import write_json
 from gmvq_bench.results import environment
 
 KIND = "gmvq broken writes"
-_PRELOAD = ["gmvq.cli.main", "gmvq.cli.fit", "gmvq.cli.options", "gmvq.training.export", "gmvq.prior.opening"]
+_PRELOAD = [
+    "gmvq.cli.main",
+    "gmvq.cli.fit",
+    "gmvq.cli.options",
+    "gmvq.training.trainer",
+    "gmvq.prior.opening",
+]
 _PRELOAD += ["gmvq.export", "gmvq_bench.rate_distortion.report", "gmvq_bench.comparison.execute"]
 
 

@@ -126,11 +126,11 @@ _RUN = {
 
 def run_notes(case: tuple[str, Any], folder: Path) -> None:
     """List a run of which a file is damaged, read its curves, and go on with them; other runs are listed as ever."""
-    from gmvq.cli import list_runs
+    from gmvq.cli import runs
     from gmvq.data.skipping import read_noted
     from gmvq.evaluation.history import read_history
     from gmvq.evaluation.report import _data_wait, _read_metrics
-    from gmvq.training.history import HistoryWriter
+    from gmvq.training.loggers import HistoryWriter
 
     name, damage = case
     run = written(folder, _RUN)
@@ -143,8 +143,8 @@ def run_notes(case: tuple[str, Any], folder: Path) -> None:
         (run / name).write_bytes(damage(_RUN[name]))
     listed = io.StringIO()
     with contextlib.redirect_stderr(None), contextlib.redirect_stdout(listed):
-        list_runs.run([str(folder), "--json"])
-        list_runs.run([str(folder)])
+        runs.run([str(folder), "--json"])
+        runs.run([str(folder)])
     assert '"run": "whole"' in listed.getvalue()
     _data_wait(run / "run.json")
     _read_metrics(run / "metrics.json")

@@ -85,10 +85,9 @@ def test_what_push_uploads(home: Path, model: VQAutoencoder, capsys: pytest.Capt
 def test_what_a_pushed_prior_holds(home: Path) -> None:
     pytest.importorskip("transformers")
     from gmvq.prior import TokenPrior, TokenSpec
-    from gmvq.prior.saved import save_repository
 
     prior = TokenPrior(TokenSpec((2, 2), 8), kind="causal", size="tiny")
-    save_repository(prior, home / "pushed", "me/prior", notes_of(home), None)
+    prior.save_repository(home / "pushed", "me/prior", notes_of(home), None)
     says_nothing(home / "pushed")
 
 

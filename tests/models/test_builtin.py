@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,5 +165,5 @@ def test_the_prior_has_the_likelihood_of_the_card(gmvq: Run, tmp_path: Path) -> 
         pytest.skip(result.err)
     assert result.code == 0, result.err
     prior, notes = open_prior(f"builtin:{PRIOR}")
-    found = measure_prior(prior, TokenDataModule(str(tmp_path / "tokens")).rows("test")).to_dict()
+    found = asdict(measure_prior(prior, TokenDataModule(str(tmp_path / "tokens")).rows("test")))
     assert found == pytest.approx(notes["metrics"], rel=2e-3)

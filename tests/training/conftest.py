@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from gmvq.training import ImageDataModule, TokenizerModule
 from gmvq.training.averaging import AveragedWeights
 from gmvq.training.callbacks import AtomicCheckpointIO, LastCheckpoint, StopRequested
-from gmvq.training.history import HistoryWriter
+from gmvq.training.loggers import HistoryWriter
 
 
 class SendSignal(Callback):

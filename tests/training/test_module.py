@@ -17,9 +17,9 @@ from gmvq.objectives import negative_evidence
 from gmvq.quantizers import GaussianMixtureVQ
 from gmvq.training import ImageDataModule, TokenizerModule, load_model, read_checkpoint
 from gmvq.training.checkpoint import find_model, open_model
-from gmvq.training.export import export_run
 from gmvq.training.optimizer import learning_rate_factor, seed_step
 from gmvq.training.parts import likelihood_of
+from gmvq.training.trainer import export_run
 
 Fit = Callable[..., TokenizerModule]
 

@@ -15,9 +15,8 @@ from ..prior import Filters
 from ..screen import markdown
 from . import view as views
 from .codes import alternatives, code_sheet, position_at
-from .generate import MAX_SAMPLES, redrawn, samples
 from .picture import channels_of, example_picture, read_picture, uncertainty
-from .view import View
+from .view import MAX_SAMPLES, View, redrawn, samples
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..quiet import quiet
+from ..screen import quiet
 from .picture import MAX_BYTES
 
 if TYPE_CHECKING:

@@ -1,7 +1,11 @@
-"""What one visitor of the page looks at, and what every control makes of it: plain functions of a view."""
+"""What one visitor of the page looks at, and what every control makes of it: plain functions.
+
+That is a view of a picture, and what a prior over tokens draws: whole pictures, and marked places of a given one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,12 +13,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..evaluation.pictures import Picture, grown, to_picture
+from ..evaluation.pictures import Picture, columns_of, grown, sheet, to_picture
+from ..prior import Filters, decode
 from .codes import Alternative, painted, square, tinted
 from .picture import MAX_SIDE, Encoded, decode_tokens, downsample_of, encode, figures, token_picture, zoom
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
+    from ..prior import TokenPrior
+
+#: The most pictures drawn at once.
+MAX_SAMPLES = 36
 
 
 @dataclass(frozen=True)
@@ -122,3 +131,56 @@ def checked_code(model: VQAutoencoder, code: int) -> int:
     if not 0 <= code < model.quantizer.codebook_size:
         raise ValueError(f"codes are 0 to {model.quantizer.codebook_size - 1}, got {code}")
     return code
+
+
+def samples(
+    model: VQAutoencoder,
+    prior: TokenPrior,
+    count: int,
+    filters: Filters,
+    *,
+    seed: int = 0,
+    label: int | None = None,
+) -> Picture:
+    """Draw pictures from a prior, on one sheet."""
+    if not 1 <= count <= MAX_SAMPLES:
+        raise ValueError(f"1 to {MAX_SAMPLES} pictures can be drawn at once, got {count}")
+    labels = None if label is None else torch.full((count,), label)
+    indices = prior.sample(count, labels=labels, filters=filters, seed=seed)
+    pictures = [to_picture(image) for image in decode(model, indices)]
+    columns = columns_of(count)
+    factor = max(1, 520 // (columns * max(pictures[0].shape[:2])))
+    return sheet([grown(picture, factor) for picture in pictures], columns, gap=4, border=False)
+
+
+def redrawn(prior: TokenPrior, encoded: Encoded, mask: Tensor, filters: Filters, *, seed: int = 0) -> Encoded:
+    """Draw the marked tokens of a picture anew, given those around them.
+
+    A prior knows pictures of one size: it sees a window of that size with the marked places in the middle.
+    """
+    if not bool(mask.any()):
+        raise ValueError("no place is marked; click on the picture to mark some")
+    window = tuple(
+        _window(places.flatten().tolist(), length, size)
+        for places, length, size in zip(
+            (mask.any(1).nonzero(), mask.any(0).nonzero()), prior.spec.shape, mask.shape, strict=True
+        )
+    )
+    indices = encoded.indices.clone()
+    indices[window] = prior.inpaint(indices[window][None], mask[window], filters=filters, seed=seed)[0].cpu()
+    return replace(encoded, indices=indices)
+
+
+def _window(places: list[int], length: int, size: int) -> slice:
+    """A stretch of ``length`` of ``size`` positions with marked places in the middle, as far as it lies within."""
+    first, last = places[0], places[-1]
+    if length > size:
+        raise ValueError(
+            f"the prior draws {length} positions in a row, and the picture has {size}; take a larger one"
+        )
+    if last - first >= length:
+        raise ValueError(
+            f"the prior draws {length} positions in a row, and the marked ones span {last - first + 1}; mark fewer"
+        )
+    start = min(max(math.floor((first + last + 1 - length) / 2), 0), size - length)
+    return slice(start, start + length)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ..errors import one_line
+from ..errors import as_value_error
 from ..evaluation.pictures import png_bytes, to_picture
 from ..export import export_model
 from ..files import write_bytes, write_text
@@ -85,10 +85,9 @@ def runtime_files(ort: str) -> dict[str, bytes]:
 
 
 def _fetched(address: str) -> bytes:
-    try:
-        with urllib.request.urlopen(address, timeout=60) as answer:
-            return answer.read(_MAX_BYTES)
-    except (OSError, HTTPException, ValueError) as error:
-        raise ValueError(
-            f"cannot fetch {address}: {one_line(error)}; check the address and the network, or give --ort a file"
-        ) from error
+    advice = "check the address and the network, or give --ort a file"
+    with (
+        as_value_error(f"cannot fetch {address}", OSError, HTTPException, ValueError, advice=advice),
+        urllib.request.urlopen(address, timeout=60) as answer,
+    ):
+        return answer.read(_MAX_BYTES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -42,15 +41,13 @@ def whole_parser() -> argparse.ArgumentParser:
 
     A command whose extra is absent is there without options.
     """
-    from .main import COMMANDS, installed
+    from .main import installed, own_command, summaries
 
-    summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
     more = installed()
-    summaries |= {name: (command.__doc__ or "").partition("\n")[0] for name, command in more.items()}
     root = argparse.ArgumentParser(prog="gmvq")
     commands = root.add_subparsers(dest="command")
-    for name, summary in summaries.items():
-        command = more.get(name) or importlib.import_module(COMMANDS[name][0]).run
+    for name, summary in summaries(more).items():
+        command = more.get(name) or own_command(name)
         child = commands.add_parser(name, help=summary)
         if name == "prior":
             parts = child.add_subparsers(dest="what")

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..errors import require
 from .common import add_device, chosen_device, columns, parser_of, switch, tell
-from .training_run import quieten
+from .training_run import prepare
 
 if TYPE_CHECKING:
     from ..training.cost import Cost
@@ -28,9 +27,7 @@ def run(argv: Sequence[str]) -> int:
     add_device(parser)
     switch(parser, "--json", "print one JSON object in place of lines")
     options, more = parser.parse_known_args(list(argv))
-    for module in ("lightning.pytorch", "jsonargparse"):
-        require(module, "train")
-    quieten()
+    prepare()
     from ..models.interface import code_sizes
     from ..training.cost import measure_cost
     from .options import build_parser, build_run, parse_options

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import require
 from .common import say, tell, tell_skipped
-from .training_run import TrainingRun, plan, quieten, run_name
+from .training_run import TrainingRun, plan, prepare, run_name
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -24,9 +23,7 @@ _NOTES = ".skipped.jsonl"
 
 def run(argv: Sequence[str]) -> int:
     """Train; return the exit code: 0, 1 if an item could not be read, or 128 + the signal that stopped the run."""
-    for module in ("lightning.pytorch", "jsonargparse"):
-        require(module, "train")
-    quieten()
+    prepare()
     from ..training.finetune import begin_from, freeze, options_of
     from ..training.notes import place_here
     from .options import build_parser, build_run, config_files
@@ -106,8 +103,8 @@ def _list_skipped(data: ImageDataModule, run_dir: Path) -> int:
 
 def _export(planned: TrainingRun, trainer: Trainer, module: TokenizerModule, data: ImageDataModule) -> int:
     from ..evaluation import format_table
-    from ..training.export import export_run
     from ..training.finetune import error_without_codes
+    from ..training.trainer import export_run
 
     say(f"trained for {trainer.global_step} steps; measuring on the test images")
     evaluation = export_run(

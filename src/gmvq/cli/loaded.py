@@ -45,16 +45,16 @@ class Loaded:
 
     @property
     def channels(self) -> int:
-        return int(self._networks["channels"])
+        return self._networks["channels"]
 
     @property
     def downsample(self) -> int:
-        return int(self._networks["downsample"])
+        return self._networks["downsample"]
 
     @property
     def spatial_dims(self) -> int:
         """2 for images, 1 for signals."""
-        return int(self._networks["spatial_dims"])
+        return self._networks["spatial_dims"]
 
     @property
     def scale(self) -> SignalScale | None:
@@ -81,9 +81,9 @@ class Loaded:
 
     @property
     def _networks(self) -> dict[str, Any]:
-        config = getattr(self.model.encoder, "config", None)
-        assert isinstance(config, dict)  # models of other networks do not load without them
-        return config
+        from ..models.interface import networks_of
+
+        return networks_of(self.model)
 
 
 def load(options: argparse.Namespace) -> Loaded:

@@ -17,31 +17,25 @@ from typing import Any
 from ..environment import version_of
 from ..screen import printable
 
-#: Our own commands: name -> (module with ``run(argv) -> exit code``, what it does in one line).
+#: Our own commands, and what each does in one line; its module here has ``run(argv) -> exit code``.
 COMMANDS = {
-    "fit": ("gmvq.cli.fit", "train a tokenizer on images, or go on with a run that was stopped"),
-    "transplant": (
-        "gmvq.cli.transplant",
-        "put a new codebook into a trained autoencoder, and adapt its decoder",
-    ),
-    "runs": ("gmvq.cli.list_runs", "compare the runs in a folder: what differed, and what came of it"),
-    "evaluate": ("gmvq.cli.evaluate", "measure a trained tokenizer over a set of images"),
-    "reconstruct": ("gmvq.cli.reconstruct", "encode and decode image files, to see what is lost"),
-    "encode": (
-        "gmvq.cli.encode",
-        "turn a set of images into shards of tokens, or go on with a run that was stopped",
-    ),
-    "decode": ("gmvq.cli.decode", "turn tokens back into images"),
-    "tokens": ("gmvq.cli.tokens", "check a folder of tokens, or count its codes"),
-    "prior": ("gmvq.cli.prior", "train a distribution over tokens, to generate from"),
-    "sample": ("gmvq.cli.sample", "draw images from a prior over tokens"),
-    "inspect": ("gmvq.cli.inspect", "look into a tokenizer and its codebook"),
-    "export": ("gmvq.cli.export", "write a tokenizer as ONNX, torch.export or compiled graphs"),
-    "app": ("gmvq.cli.app", "open a page in the browser: reconstructions, tokens, codes, samples"),
-    "push": ("gmvq.cli.push", "publish a tokenizer on the Hugging Face Hub, with a model card"),
-    "estimate": ("gmvq.cli.estimate", "tell the size, cost and speed of a configuration on this machine"),
-    "doctor": ("gmvq.cli.doctor", "tell versions, devices and extras, and check one step, for a bug report"),
-    "completion": ("gmvq.cli.completion", "print a script that completes commands and options in your shell"),
+    "fit": "train a tokenizer on images, or go on with a run that was stopped",
+    "transplant": "put a new codebook into a trained autoencoder, and adapt its decoder",
+    "runs": "compare the runs in a folder: what differed, and what came of it",
+    "evaluate": "measure a trained tokenizer over a set of images",
+    "reconstruct": "encode and decode image files, to see what is lost",
+    "encode": "turn a set of images into shards of tokens, or go on with a run that was stopped",
+    "decode": "turn tokens back into images",
+    "tokens": "check a folder of tokens, or count its codes",
+    "prior": "train a distribution over tokens, to generate from",
+    "sample": "draw images from a prior over tokens",
+    "inspect": "look into a tokenizer and its codebook",
+    "export": "write a tokenizer as ONNX, torch.export or compiled graphs",
+    "app": "open a page in the browser: reconstructions, tokens, codes, samples",
+    "push": "publish a tokenizer on the Hugging Face Hub, with a model card",
+    "estimate": "tell the size, cost and speed of a configuration on this machine",
+    "doctor": "tell versions, devices and extras, and check one step, for a bug report",
+    "completion": "print a script that completes commands and options in your shell",
 }
 #: Other packages add commands by entry points of this group: functions of ``argv`` that return the exit code, in a
 #: module that imports nothing heavy. The first line of the docstring is the summary.
@@ -68,7 +62,7 @@ def main(argv: Sequence[str] | None = None, *, more: Mapping[str, Command] | Non
         return 0
     name, *rest = arguments
     if name in COMMANDS:
-        return _run(name, lambda argv: importlib.import_module(COMMANDS[name][0]).run(argv), rest)
+        return _run(name, lambda argv: own_command(name)(argv), rest)
     more = installed() if more is None else more
     if name in more:
         return _run(name, more[name], rest)
@@ -106,9 +100,19 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
         warnings.formatwarning = shown
 
 
+def own_command(name: str) -> Command:
+    """One of ``COMMANDS``, whose module is imported now."""
+    return importlib.import_module(f".{name}", __package__).run
+
+
 def installed() -> dict[str, Command]:
     """The commands that installed packages add."""
     return {point.name: point.load() for point in entry_points(group=GROUP)}
+
+
+def summaries(more: Mapping[str, Command]) -> dict[str, str]:
+    """What every command does, by its name; ``more`` are those of other packages."""
+    return COMMANDS | {name: (command.__doc__ or "").partition("\n")[0] for name, command in more.items()}
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
@@ -142,10 +146,9 @@ def _fail(who: str, message: str) -> int:
 
 
 def _help(more: Mapping[str, Command]) -> str:
-    summaries = {name: summary for name, (_, summary) in COMMANDS.items()}
-    summaries |= {name: (command.__doc__ or "").partition("\n")[0] for name, command in more.items()}
-    width = max(map(len, summaries))
-    lines = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    shown = summaries(more)
+    width = max(map(len, shown))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in shown.items()]
     absent = [] if any(name in more for name in ELSEWHERE) else ["", HOW_TO_GET + "."]
     return "\n".join(
         [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import real_path, write_json
 from .common import option, parser_of, say, switch, tell
-from .training_run import TrainingRun, plan, quieten, run_name
+from .training_run import TrainingRun, plan, prepare, run_name
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
     from ..prior import PriorModule, TokenDataModule
 
-_DEFAULTS: dict[str, Any] = {
-    "max_steps": 1000,
-    "log_every_n_steps": 20,
-    "val_check_interval": 250,
-    "check_val_every_n_epoch": None,
-    "limit_val_batches": 20,
-}
 _USAGE = (
     "usage: gmvq prior fit TOKENS [--OPTION VALUE ...]\n       gmvq prior push PRIOR OWNER/NAME [--private]"
 )
@@ -42,10 +36,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fit(argv: Sequence[str]) -> int:
-    for module in ("lightning.pytorch", "jsonargparse"):
-        require(module, "train")
+    prepare()
     require("transformers", "prior")
-    quieten()
     from ..models.interface import sizes_text
     from ..prior import PriorModule, TokenDataModule
 
@@ -93,7 +85,7 @@ def _export(run_dir: Path, module: PriorModule, data: TokenDataModule, trainer: 
     folder = run_dir / "model"
     module.prior.save_pretrained(folder, metadata=notes)
     say(f"trained for {trainer.global_step} steps; measuring on the test tokens")
-    figures = measure_prior(module.prior.to(trainer.strategy.root_device), data.rows("test")).to_dict()
+    figures = asdict(measure_prior(module.prior.to(trainer.strategy.root_device), data.rows("test")))
     write_json(run_dir / "metrics.json", figures)
     module.prior.save_pretrained(folder, metadata={**notes, "metrics": figures})
     for name, value in figures.items():
@@ -108,6 +100,7 @@ def _fit_parser() -> LightningArgumentParser:
     from lightning.pytorch.cli import LightningArgumentParser
 
     from ..prior import PriorModule, TokenDataModule
+    from ..training.trainer import TRAINER_DEFAULTS
     from .options import add_run_options
 
     parser = LightningArgumentParser(
@@ -117,7 +110,7 @@ def _fit_parser() -> LightningArgumentParser:
         exit_on_error=False,
     )
     parser.add_argument("tokens", type=str | None, nargs="?", help="Folder of the tokens.")
-    add_run_options(parser, _DEFAULTS)
+    add_run_options(parser, {**TRAINER_DEFAULTS, "max_steps": 1000, "limit_val_batches": 20})
     parser.add_class_arguments(PriorModule, "model", skip={"spec"}, instantiate=False)
     parser.add_class_arguments(TokenDataModule, "data", skip={"path"}, instantiate=False)
     parser.add_argument("--data.path", type=str | None, help="Folder of the tokens, as the first argument.")

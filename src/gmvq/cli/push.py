@@ -17,14 +17,10 @@ def run(argv: Sequence[str]) -> int:
     if not options.licence:
         say("no licence is stated; --licence apache-2.0 (or another of the Hub's) states one for the weights")
     if options.dry_run:
-        from ..models.hub import save_repository
-
         folder = Path(options.dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"--dry_run takes a new or empty folder, but {folder} is neither")
-        save_repository(
-            loaded.model, folder, repo_id=options.name, metadata=loaded.notes, license=options.licence
-        )
+        loaded.model.save_repository(folder, options.name, loaded.notes, options.licence)
         tell(f"nothing was uploaded; {options.name} would hold what is now in {folder}:")
         for file in sorted(folder.iterdir()):
             tell(f"  {file.name:<20}{file.stat().st_size:>14,} bytes")

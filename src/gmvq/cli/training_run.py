@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
+from ..errors import require
 from ..files import DiskFullError, check_own, real_path, remove_leftovers, write_json, write_text
 from ..reading import read_json
 from .common import RUNS, say
@@ -239,8 +240,10 @@ def _checkpoint(ckpt_path: str, out: str | None, name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def quieten() -> None:
-    """Silence what Lightning and torch tell developers and not users."""
+def prepare() -> None:
+    """Require what every training needs, and silence what Lightning and torch tell developers and not users."""
+    for module in ("lightning.pytorch", "jsonargparse"):
+        require(module, "train")
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

@@ -7,7 +7,8 @@ checking each against the model; ``load_exported`` runs them with the checks tha
 from __future__ import annotations
 
 from .check import Agreement, ExportMismatchError
-from .files import FORMATS, Exported, load_exported
+from .files import Exported, load_exported
+from .formats import FORMATS
 from .graphs import Signature, signature_of
 from .write import export_model
 

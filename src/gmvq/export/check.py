@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from .graphs import EncoderGraph, Signature
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
+    from .files import Exported
 
 #: Largest difference of a decoded value in [0, 1]: a fortieth of a step of 8-bit images.
 IMAGE_TOLERANCE = 1e-4
@@ -28,13 +29,6 @@ _TIE_DRAWS, _MOST_DIFFERING = 64, 1024
 
 class ExportMismatchError(ValueError):
     """What was exported does not compute what the model computes."""
-
-
-class Runner(Protocol):
-    """Two exported graphs, loaded."""
-
-    def encode(self, images: Tensor) -> Tensor: ...
-    def decode(self, indices: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -63,7 +57,7 @@ class Agreement:
 
 def compare(
     model: VQAutoencoder,
-    runner: Runner,
+    exported: Exported,
     signature: Signature,
     images: Iterable[Tensor] | None = None,
     *,
@@ -79,20 +73,16 @@ def compare(
     """
     found = Agreement(source or ("images passed" if images is not None else "smooth random images"))
     for batch in _batches(signature, images):
-        _compare(model, runner, batch, found)
+        _compare(model, exported, batch, found)
     return found
 
 
 def _batches(signature: Signature, images: Iterable[Tensor] | None) -> Iterator[Tensor]:
     """The images in several shapes, then as they are, cut to a multiple of the step."""
     step, axes = signature.downsample, signature.spatial_dims
-    first: Tensor | None = None
     rest = iter(images if images is not None else ())
-    for batch in rest:
-        first = batch
-        break
-    else:
-        first = _smooth(8, signature)
+    first = next(rest, None)
+    first = _smooth(8, signature) if first is None else first
     for count, *sizes in ((1, 2, 2, 2), (2, 8, 8, 4), (3, 5, 12, 2), (8, 4, 3, 3)):
         some = first[torch.arange(count) % first.shape[0]].float().cpu()
         yield _scaled(some, [step * (size + signature.least - 2) for size in sizes[:axes]])
@@ -120,8 +110,8 @@ def _scaled(images: Tensor, sizes: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _compare(model: VQAutoencoder, runner: Runner, images: Tensor, found: Agreement) -> None:
-    expected, indices = model.encode(images), runner.encode(images)
+def _compare(model: VQAutoencoder, exported: Exported, images: Tensor, found: Agreement) -> None:
+    expected, indices = model.encode(images), exported.encode(images)
     where = f"on images of shape {tuple(images.shape)}"
     if indices.shape != expected.shape or indices.dtype != expected.dtype:
         raise ExportMismatchError(
@@ -136,7 +126,7 @@ def _compare(model: VQAutoencoder, runner: Runner, images: Tensor, found: Agreem
                 f"{wrong} of {math.prod(expected.shape[: images.ndim - 1])} positions get another code from the "
                 f"exported encoder {where}, and they are no ties of rounding; nothing was kept"
             )
-    restored, again = model.decode(expected), runner.decode(expected)
+    restored, again = model.decode(expected), exported.decode(expected)
     error = float((restored - again).abs().max()) if again.shape == restored.shape else math.inf
     if not error <= IMAGE_TOLERANCE:
         raise ExportMismatchError(
@@ -154,11 +144,7 @@ def _compare(model: VQAutoencoder, runner: Runner, images: Tensor, found: Agreem
 def _not_tied(model: VQAutoencoder, images: Tensor, expected: Tensor, indices: Tensor) -> int:
     """How many of the positions where the two differ are no tie."""
     latents = EncoderGraph(model).latents(images)
-    differs = (
-        (expected != indices).flatten(latents.ndim - 1).any(-1)
-        if expected.ndim >= latents.ndim
-        else (expected != indices)
-    )
+    differs = (expected != indices).reshape(*latents.shape[:-1], -1).any(-1)
     count = int(differs.sum())
     if count > _MOST_DIFFERING:  # no rounding does that
         return count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,11 @@ from torch import Tensor
 
 from ..errors import check_indices, check_version
 from ..reading import open_input, read_json
-from .check import Runner
+from .formats import FORMATS, load_graph
 from .graphs import Signature
-from .onnx import OnnxRunner
-from .program import ProgramRunner
 
 SIDECAR = "export.json"
 FORMAT_VERSION = 1
-#: format -> names of the encoder's and the decoder's file.
-FORMATS: dict[str, tuple[str, str]] = {
-    "onnx": ("encoder.onnx", "decoder.onnx"),
-    "torch-export": ("encoder.pt2", "decoder.pt2"),
-    "aoti": ("encoder.aoti.pt2", "decoder.aoti.pt2"),
-}
-_RUNNERS: dict[str, Callable[[Path, Path], Runner]] = {
-    "onnx": OnnxRunner,
-    "torch-export": ProgramRunner.of_programs,
-    "aoti": ProgramRunner.of_packages,
-}
 
 
 class Exported:
@@ -41,9 +27,14 @@ class Exported:
         signature: the shapes.
     """
 
-    def __init__(self, runner: Runner, signature: Signature, notes: dict[str, Any]) -> None:
-        self._runner, self.signature, self.notes = runner, signature, notes
+    def __init__(self, folder: Path, notes: dict[str, Any]) -> None:
+        names = FORMATS[notes["format"]]
+        self._encoder, self._decoder = (load_graph(notes["format"], folder / name) for name in names)
+        entries = notes["signature"]
+        lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
+        self.signature, self.notes = Signature(**{**entries, **lists}), notes
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, C, *size), float32 in [0, 1], to indices (B, *spatial, *index_shape), int64.
 
@@ -53,8 +44,9 @@ class Exported:
         """
         _check_dtype(images, torch.float32, "a float32 tensor of values in [0, 1]")
         self.signature.check_images(images.shape)
-        return self._runner.encode(images.contiguous())
+        return self._encoder(images.contiguous())
 
+    @torch.no_grad()
     def decode(self, indices: Tensor) -> Tensor:
         """Indices as ``encode`` gives them, -1 for masked positions, to images (B, C, *size), not clamped.
 
@@ -65,7 +57,7 @@ class Exported:
         _check_dtype(indices, torch.int64, "an int64 tensor of indices")
         self.signature.check_indices(indices.shape)
         check_indices(indices, self.signature.codebook_sizes or self.signature.codebook_size)
-        return self._runner.decode(indices.contiguous())
+        return self._decoder(indices.contiguous())
 
 
 def _check_dtype(values: Tensor, dtype: torch.dtype, expected: str) -> None:
@@ -100,16 +92,7 @@ def load_exported(directory: str | os.PathLike[str]) -> Exported:
                 f"{file} is not the file that {SIDECAR} was written with (its SHA-256 differs); copy the whole folder, "
                 "or export the model again"
             )
-    return open_files(folder, notes)
-
-
-def open_files(folder: Path, notes: dict[str, Any]) -> Exported:
-    """``load_exported`` without the check of the digests."""
-    names = FORMATS[notes["format"]]
-    runner = _RUNNERS[notes["format"]](*(folder / name for name in names))
-    entries = notes["signature"]
-    lists = {name: tuple(value) for name, value in entries.items() if isinstance(value, list)}
-    return Exported(runner, Signature(**{**entries, **lists}), notes)
+    return Exported(folder, notes)
 
 
 def read_sidecar(folder: Path) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import one_line
-from ..models.interface import code_sizes, decode_latents, feature_axis
+from ..errors import as_value_error
+from ..models.interface import code_sizes, decode_latents, feature_axis, networks_of
 from ..quantizers import PyramidGMVQ
 
 if TYPE_CHECKING:
@@ -158,8 +159,7 @@ def signature_of(
     Raises:
         ValueError: unknown for these networks, or the indices are not one per ``downsample`` pixels along each axis.
     """
-    config: Any = getattr(model.encoder, "config", None)
-    config = config if isinstance(config, dict) else {}
+    config = networks_of(model)
     channels = channels or config.get("channels")
     downsample = downsample or config.get("downsample")
     spatial_dims = spatial_dims or config.get("spatial_dims", 2)
@@ -198,23 +198,18 @@ class Graph:
 
     def program(self) -> torch.export.ExportedProgram:
         """The ``torch.export`` program."""
-        try:
-            with torch.no_grad():
-                program = torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
-        except Exception as error:  # the exporter raises a class for each of its stages
-            raise self.failed(
-                "be exported with a free batch and free sizes; torch.export says", error
-            ) from error
+        with self.able_to("be exported with a free batch and free sizes; torch.export says"), torch.no_grad():
+            program = torch.export.export(self.module, (self.example,), dynamic_shapes=(self.dynamic,))
         # Where in the source a node comes from: paths of this machine, with the name of its user.
         for part in program.graph_module.modules():
             for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
                 node.meta.pop("stack_trace", None)
         return program
 
-    def failed(self, what: str, error: Exception) -> ValueError:
-        """The error that says what cannot be done with the graph, and why."""
-        return ValueError(
-            f"the graph from {self.input_name} to {self.output_name} cannot {what}: {one_line(error)}"
+    def able_to(self, what: str) -> AbstractContextManager[None]:
+        """Say what cannot be done with the graph, and why: exporters raise a class for each of their stages."""
+        return as_value_error(
+            f"the graph from {self.input_name} to {self.output_name} cannot {what}", Exception
         )
 
 

@@ -19,19 +19,12 @@ from ..files import is_running, telling_full_disk, write_json
 from ..models.weights import model_digest
 from ..quantizers import GaussianMixtureVQ
 from .check import compare
-from .files import FORMAT_VERSION, FORMATS, SIDECAR, file_digest, open_files
-from .graphs import Graph, Signature, graphs_of, plain_copy, signature_of
-from .onnx import write_onnx
-from .program import check_compiler, write_aoti, write_program
+from .files import FORMAT_VERSION, SIDECAR, Exported, file_digest
+from .formats import FORMATS, PACKAGES, check_compiler, write_graph
+from .graphs import Signature, graphs_of, plain_copy, signature_of
 
 if TYPE_CHECKING:
     from ..models import VQAutoencoder
-
-_PACKAGES = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "torch-export": (),
-    "aoti": (),
-}
 
 
 def export_model(
@@ -77,7 +70,7 @@ def export_model(
         0
     """
     check_choice("format", format, tuple(FORMATS))
-    for package in _PACKAGES[format]:
+    for package in PACKAGES[format]:
         require(package, "export")
     if format == "aoti":
         check_compiler()
@@ -99,9 +92,9 @@ def export_model(
     try:
         for graph, name in zip(graphs_of(plain, signature), FORMATS[format], strict=True):
             with telling_full_disk(target / name, scratch / name):
-                _write(graph, scratch / name, signature, notes)
-        runner = open_files(scratch, notes)
-        notes["check"] = compare(plain, runner, signature, images, source=source).to_dict()
+                write_graph(graph, scratch / name, signature, notes)
+        found = compare(plain, Exported(scratch, notes), signature, images, source=source)
+        notes["check"] = found.to_dict()
         notes["digests"] = {name: file_digest(scratch / name) for name in FORMATS[format]}
         write_json(scratch / SIDECAR, notes)
         for name in (*FORMATS[format], SIDECAR):
@@ -134,15 +127,5 @@ def _notes(model: VQAutoencoder, signature: Signature, format: str, opset: int) 
         "quantizer": type(model.quantizer).__name__,
         "model": model_digest(model),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {**versions("python", "torch", "gmvq", *_PACKAGES[format]), **machine},
+        "versions": {**versions("python", "torch", "gmvq", *PACKAGES[format]), **machine},
     }
-
-
-def _write(graph: Graph, file: Path, signature: Signature, notes: dict[str, Any]) -> None:
-    if notes["format"] == "onnx":
-        kept = ("signature", "quantizer", "model", "versions")
-        write_onnx(graph, file, signature, opset=notes["opset"], notes={key: notes[key] for key in kept})
-    elif notes["format"] == "torch-export":
-        write_program(graph, file)
-    else:
-        write_aoti(graph, file)

@@ -1,8 +1,7 @@
 """Autoencoders around a quantizer: default networks, any other networks, saving and loading."""
 
 from ..functional.autocast import autocast_dtype, recommended_precision
-from .autoencoder import AutoencoderOutput, VQAutoencoder
-from .build import build_autoencoder
+from .autoencoder import AutoencoderOutput, VQAutoencoder, build_autoencoder
 from .card import model_card
 from .diffusers_adapter import GMVQModel
 from .diffusers_networks import read_diffusers

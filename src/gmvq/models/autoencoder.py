@@ -16,6 +16,7 @@ from ..errors import check_choice
 from ..quantizers import GaussianMixtureVQ
 from ..types import QuantizerOutput
 from . import hub, pretrained
+from .card import model_card
 from .interface import (
     QuantizerLike,
     as_floats,
@@ -25,6 +26,7 @@ from .interface import (
     feature_axis,
     spending,
 )
+from .nets import build_networks
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class AutoencoderOutput:
 pytree.register_dataclass(AutoencoderOutput, field_names=["reconstruction", "quantizer"])
 
 
-class VQAutoencoder(nn.Module):
+class VQAutoencoder(nn.Module, hub.Published):
     """Encoder, quantizer and decoder as one tokenizer: inputs (B, ...) to indices (B, *spatial) and back.
 
     ``encode``, ``decode`` and ``reconstruct`` run in eval mode and without gradients, whatever mode the model
@@ -205,46 +207,8 @@ class VQAutoencoder(nn.Module):
         folder = hub.resolve(path_or_hub_id, revision=revision, token=token)
         return pretrained.load(cls, folder, encoder, decoder).to(map_location).eval()
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | bool | None = None,
-        commit_message: str = "Upload gmvq model",
-        metadata: dict[str, Any] | None = None,
-        license: str | None = None,
-    ) -> str:
-        """Upload the two files of ``save_pretrained`` and a model card to a repository on the Hugging Face Hub.
-
-        The card (``gmvq.models.model_card``) is written anew with each push, unless the repository holds one of your
-        own. A local path of the training data is published as its last part only.
-
-        Args:
-            repo_id: ``"owner/name"``; created if needed.
-            private: make a newly created repository private.
-            token: Hub token; default: the one of ``hf auth login``.
-            commit_message: message of the commit.
-            metadata: as in ``save_pretrained``.
-            license: of the weights, as the Hub spells it: ``"apache-2.0"``, ``"cc-by-4.0"``, ... It is yours to
-                choose; without one the card says that none was stated.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            OSError: the upload failed: no network, no token, no right to write there.
-            ValueError: ``repo_id`` is no ``"owner/name"``.
-            MissingExtraError: the package huggingface_hub is absent.
-        """
-        notes = {"repo_id": repo_id, "metadata": metadata, "license": license}
-        return hub.upload(
-            lambda folder: hub.save_repository(self, folder, **notes),
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
-        )
+    def _card(self, **about: Any) -> str:
+        return model_card(self, **about)
 
     def _latents(self, x: Tensor) -> Tensor:
         """Encode to (B, *spatial, D), in float32 at least."""
@@ -276,20 +240,48 @@ class VQAutoencoder(nn.Module):
                 f"x.to({parameter.dtype})"
             ) from error
 
-    def _check_codebook(self) -> None:
-        """Raise unless there are codes: without them every index would be -1."""
-        quantizer: Any = self.quantizer
-        for part in quantizer.modules():
-            if isinstance(part, GaussianMixtureVQ) and not part._has_codebook():
-                raise ValueError(
-                    "the model has no codebook yet: train it (codes are placed after quantizer.start_after batches, or "
-                    "by model.eval()), or call model.quantizer.init_codebook(latents) with latents "
-                    f"(..., {quantizer.dim}) of the encoder"
-                )
-
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode without gradients; restores the mode of every submodule, frozen ones included."""
+        """Eval mode without gradients; raise unless there are codes: without them every index would be -1."""
         with evaluating(self):  # eval mode starts the codebook of a training that was too short for one
-            self._check_codebook()
+            for part in self.get_submodule("quantizer").modules():
+                if isinstance(part, GaussianMixtureVQ) and not part._has_codebook():
+                    raise ValueError(
+                        "the model has no codebook yet: train it (codes are placed after quantizer.start_after "
+                        "batches, or by model.eval()), or call model.quantizer.init_codebook(latents) with latents "
+                        f"(..., {self.quantizer.dim}) of the encoder"
+                    )
             yield
+
+
+def build_autoencoder(
+    name: str = "tiny",
+    *,
+    channels: int = 3,
+    downsample: int = 4,
+    dim: int = 4,
+    codebook_size: int = 256,
+    spatial_dims: int = 2,
+    quantizer: nn.Module | None = None,
+) -> VQAutoencoder:
+    """Build an autoencoder from the default networks and a ``GaussianMixtureVQ``.
+
+    Args:
+        name: size of the networks: ``"tiny"``, ``"small"`` or ``"base"``.
+        channels, downsample, spatial_dims: as in ``build_networks``.
+        dim: features per latent position.
+        codebook_size: number of codes.
+        quantizer: another quantizer, whose ``dim`` then replaces ``dim`` and ``codebook_size``.
+
+    Example:
+        >>> model = build_autoencoder("small", downsample=8, dim=64, codebook_size=1024)
+    """
+    quantizer = GaussianMixtureVQ(dim=dim, codebook_size=codebook_size) if quantizer is None else quantizer
+    encoder, decoder = build_networks(
+        name,
+        channels=channels,
+        dim=quantizer.dim,  # pyright: ignore[reportArgumentType]
+        downsample=downsample,
+        spatial_dims=spatial_dims,
+    )
+    return VQAutoencoder(encoder, quantizer, decoder)

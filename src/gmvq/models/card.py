@@ -9,15 +9,18 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ..environment import versions
 from ..errors import how_to_install, require
 from ..quantizers import PyramidGMVQ
 from ..reading import is_number, is_remote
 from ..screen import markdown
-from .interface import Tokenizer, code_sizes, networks_of, sizes_text
+from .interface import code_sizes, networks_of, sizes_text
 from .weights import model_digest
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
 
 #: A card with this line is replaced by the next push, one without it is its owner's.
 MARKER = "<!-- Written by gmvq. Delete this line, and the next push leaves your text alone. -->"
@@ -38,7 +41,7 @@ _METRICS = {
 
 
 def model_card(
-    model: Tokenizer,
+    model: VQAutoencoder,
     *,
     repo_id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -78,7 +81,7 @@ def model_card(
         area = [1 << (len(sizes) - 1)] * networks.get("spatial_dims", 2)
         counts = [count / math.prod(area) for count in model.quantizer.codes_per_item(area)]
     codes = sum(counts)
-    axes, parts = networks.get("spatial_dims", 0), cast(Any, model)
+    axes = networks.get("spatial_dims", 0)
     return fill_card(
         "model_card.md.j2",
         {
@@ -98,7 +101,7 @@ def model_card(
         rate=f"{sum(n * math.log2(k) for n, k in zip(counts, sizes, strict=True)) / networks['downsample'] ** axes:.4g}"
         if axes
         else "",
-        parameters=f"{sum(p.numel() for p in parts.parameters()) / 1e6:.2f}",
+        parameters=f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
         training={key: markdown(value) for key, value in _training(notes, metrics).items()},
         networks=networks,
         where=repo_id or "path/to/this/folder",

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .autoencoder import VQAutoencoder
-from .interface import decode_latents, feature_axis
+from .interface import decode_latents, device_of, feature_axis, networks_of
 
 
 class Config(OrderedDict[str, Any]):
@@ -39,13 +37,6 @@ class QuantizeInfo(NamedTuple):
     perplexity: Tensor
     encodings: None
     indices: Tensor
-
-
-@dataclass
-class _Embedding:
-    """What ``quantize.embedding.weight`` is read for: the codewords (K, D)."""
-
-    weight: Tensor
 
 
 class _Quantize(nn.Module):
@@ -71,10 +62,10 @@ class _Quantize(nn.Module):
         return codes if shape is None else codes.reshape(tuple(shape)).movedim(-1, 1).contiguous()
 
     @property
-    def embedding(self) -> _Embedding:
-        """The codewords (K, D); of quantizers with one index per position."""
-        device = next(self.quantizer.parameters()).device
-        return _Embedding(self.quantizer.get_codes_from_indices(torch.arange(self.n_e, device=device)))
+    def embedding(self) -> Config:
+        """The codewords (K, D) as its ``weight``; of quantizers with one index per position."""
+        numbers = torch.arange(self.n_e, device=device_of(self.quantizer))
+        return Config(weight=self.quantizer.get_codes_from_indices(numbers))
 
 
 class GMVQModel(nn.Module):
@@ -112,8 +103,7 @@ class GMVQModel(nn.Module):
         downsample: int | None = None,
     ) -> None:
         super().__init__()
-        networks: Any = getattr(model.encoder, "config", None)
-        networks = networks if isinstance(networks, Mapping) else {}
+        networks = networks_of(model)
         channels, downsample = channels or networks.get("channels"), downsample or networks.get("downsample")
         if not channels or not downsample:
             raise ValueError(
@@ -164,7 +154,7 @@ class GMVQModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Of the parameters."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Images (B, C, H, W) in [-1, 1] to latents (B, D, h, w), before quantization.

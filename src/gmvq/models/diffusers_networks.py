@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import one_line, require
+from ..errors import as_value_error, require
 from ..files import PathLike
 from ..reading import read_json
 from .nets import Decoder, Encoder, build_networks, check_input
@@ -140,10 +140,8 @@ def diffusers_config(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(options, dict) or "_class_name" not in options:
         return None
-    try:
+    with as_value_error(str(file), ValueError, TypeError):
         return config_of(options)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def read_diffusers(path: PathLike) -> tuple[nn.Module, nn.Module]:
@@ -188,13 +186,9 @@ def _build(config: Mapping[str, Any]) -> Any:
     """A diffusers model by what ``config_of`` found."""
     options = {name: value for name, value in config["options"].items() if name != "_class_name"}
     kind = _class_of(config["options"])
-    try:
+    # Errors of diffusers and torch, for sizes that do not go together.
+    with as_value_error(f"no {config['name']} can be built with its configuration", Exception):
         return kind(**options)
-    # Of diffusers and torch, for sizes that do not go together.
-    except Exception as error:
-        raise ValueError(
-            f"no {config['name']} can be built with its configuration: {one_line(error)}"
-        ) from error
 
 
 def _check_entries(known: Mapping[str, Any], signature: Mapping[str, inspect.Parameter]) -> None:

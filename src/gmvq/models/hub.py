@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from typing import Any
 from ..errors import MissingExtraError, one_line, require
 from ..files import PathLike, write_text
 from ..reading import read_text
-from .card import MARKER, model_card, public_metadata
-from .interface import Tokenizer
-from .pretrained import CONFIG, WEIGHTS, save
+from .card import MARKER, public_metadata
+from .pretrained import CONFIG, WEIGHTS
 
 CARD = "README.md"
 #: What names a model of the package ``gmvq_models`` wherever a model is asked for.
@@ -52,61 +51,74 @@ def resolve(
     ):
         options = {"revision": revision, "token": token, "allow_patterns": list(files)}
         return Path(hub.snapshot_download(name, **options))
-    raise AssertionError("the context raises")
 
 
-def save_repository(
-    model: Tokenizer,
-    directory: PathLike,
-    *,
-    repo_id: str | None,
-    metadata: dict[str, Any] | None,
-    license: str | None,
-) -> None:
-    """Write what a Hub repository holds: the two files, without local paths in their metadata, and the model card."""
-    metadata = public_metadata(metadata)
-    save(model, directory, metadata)
-    card = model_card(model, repo_id=repo_id, metadata=metadata, license=license)
-    write_text(Path(directory) / CARD, card)
+class Published:
+    """A model as a repository on the Hub; its class says how it is saved, and what stands on its card."""
 
+    def save_pretrained(self, directory: PathLike, *, metadata: dict[str, Any] | None = None) -> None:
+        raise NotImplementedError
 
-def upload(
-    write: Callable[[Path], None],
-    repo_id: str,
-    *,
-    private: bool,
-    token: str | bool | None,
-    commit_message: str,
-) -> str:
-    """Upload what ``write`` puts into a folder, its card only where the repository has none of its owner's.
+    def _card(self, *, repo_id: str, metadata: Mapping[str, Any], license: str | None) -> str:
+        raise NotImplementedError
 
-    Returns:
-        The commit's address.
+    def save_repository(
+        self, folder: PathLike, repo_id: str, metadata: Mapping[str, Any] | None, license: str | None
+    ) -> None:
+        """Write what ``push_to_hub`` uploads: the two files, without local paths in their metadata, and the card."""
+        metadata = public_metadata(metadata)
+        self.save_pretrained(folder, metadata=metadata)
+        text = self._card(repo_id=repo_id, metadata=metadata, license=license)
+        write_text(Path(folder) / CARD, text)
 
-    Raises:
-        ValueError: ``repo_id`` is no "owner/name".
-        OSError: the upload failed.
-    """
-    if not is_hub_name(repo_id):
-        raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
-    api = require("huggingface_hub", "train").HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        what = f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
-        with _hub_errors(what, OSError):
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            if _has_a_card_of_its_own(api, repo_id):
-                (Path(folder) / CARD).unlink()
-            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-    return str(done)
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | bool | None = None,
+        commit_message: str = "Upload gmvq model",
+        metadata: dict[str, Any] | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Upload the two files of ``save_pretrained`` and a model card to a repository on the Hugging Face Hub.
 
+        The card is written anew with each push, unless the repository holds one of your own. A local path of the
+        training data is published as its last part only.
 
-def _has_a_card_of_its_own(api: Any, repo_id: str) -> bool:
-    """Whether the repository's README.md is somebody's own work, which a push must not replace."""
-    if not api.file_exists(repo_id, CARD):
-        return False
-    text = read_text(api.hf_hub_download(repo_id, CARD), "replace")
-    return MARKER not in text
+        Args:
+            repo_id: ``"owner/name"``; created if needed.
+            private: make a newly created repository private.
+            token: Hub token; default: the one of ``hf auth login``.
+            commit_message: message of the commit.
+            metadata: as in ``save_pretrained``.
+            license: of the weights, as the Hub spells it: ``"apache-2.0"``, ``"cc-by-4.0"``, ... It is yours to
+                choose; without one the card says that none was stated.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            OSError: the upload failed: no network, no token, no right to write there.
+            ValueError: ``repo_id`` is no ``"owner/name"``.
+            MissingExtraError: the package huggingface_hub is absent.
+        """
+        if not is_hub_name(repo_id):
+            raise ValueError(f"a Hub repository is named 'owner/name', got {repo_id!r}")
+        api = require("huggingface_hub", "train").HfApi(token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_repository(folder, repo_id, metadata, license)
+            what = (
+                f"{repo_id!r} could not be pushed; log in with `hf auth login` or pass token=..., and check"
+            )
+            with _hub_errors(what, OSError):
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                there = api.file_exists(repo_id, CARD)
+                # A card without the marker is somebody's own work, which a push must not replace.
+                if there and MARKER not in read_text(api.hf_hub_download(repo_id, CARD), "replace"):
+                    (Path(folder) / CARD).unlink()
+                done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        return str(done)
 
 
 def is_hub_name(name: str) -> bool:

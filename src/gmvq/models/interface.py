@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..types import QuantizerOutput
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
 
 
 class QuantizerLike(Protocol):
@@ -24,17 +27,6 @@ class QuantizerLike(Protocol):
     def get_codes_from_indices(self, indices: Tensor) -> Tensor: ...
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]: ...
     def to_config(self) -> dict[str, Any]: ...
-
-
-class Tokenizer(Protocol):
-    """What saving, describing and publishing ask of a model: its parts, its layout and its tensors."""
-
-    encoder: nn.Module
-    decoder: nn.Module
-    quantizer: QuantizerLike
-    layout: str
-
-    def state_dict(self) -> dict[str, Any]: ...
 
 
 def feature_axis(model: Any) -> int:
@@ -53,7 +45,7 @@ def decode_latents(model: Any, latents: Tensor) -> Tensor:
     return model.decoder(latents.movedim(-1, feature_axis(model)).contiguous())
 
 
-def networks_of(model: Tokenizer) -> dict[str, Any]:
+def networks_of(model: VQAutoencoder) -> dict[str, Any]:
     """The arguments of ``build_networks`` that a model's networks were built with; {} for networks of one's own."""
     config = getattr(model.encoder, "config", None)
     return config if isinstance(config, dict) and config == getattr(model.decoder, "config", None) else {}
@@ -86,7 +78,7 @@ def spending(quantizer: Any, given: dict[str, Any]) -> dict[str, Any]:
     return spend
 
 
-def check_axes(model: Tokenizer, indices: Tensor) -> None:
+def check_axes(model: VQAutoencoder, indices: Tensor) -> None:
     """Raise ValueError unless indices have the axes (B, *spatial, *index_shape) of a model, none of length 0.
 
     Of networks of one's own the number of axes is not known.

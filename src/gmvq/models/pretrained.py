@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import torch as safetensors
@@ -17,8 +17,11 @@ from ..errors import check_version
 from ..files import PathLike, atomic_file, remove_leftovers, write_text
 from ..reading import read_json
 from .diffusers_networks import is_own, networks_from
-from .interface import Tokenizer, networks_of
+from .interface import networks_of
 from .weights import DIGEST, build_filled, check_parts, named_in_errors, read_weights, tensors_digest
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT_VERSION = 1
@@ -26,7 +29,7 @@ _KEYS = ("format_version", "class", "layout", "networks", "quantizer")
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: Tokenizer, directory: PathLike, metadata: dict[str, Any] | None) -> None:
+def save(model: VQAutoencoder, directory: PathLike, metadata: dict[str, Any] | None) -> None:
     """Write the two files of ``model`` into ``directory``."""
     config = {
         "format_version": FORMAT_VERSION,

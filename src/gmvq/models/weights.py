@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..errors import one_line
+from ..errors import as_value_error
 from ..quantizers.migrate import GONE
-from .interface import Tokenizer
+
+if TYPE_CHECKING:
+    from .autoencoder import VQAutoencoder
 
 #: Key of the digest in the header of a safetensors file.
 DIGEST = "gmvq_digest"
@@ -24,13 +26,9 @@ Module = TypeVar("Module", bound=nn.Module)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-@contextmanager
-def named_in_errors(file: object, entry: str) -> Iterator[None]:
-    """Name the file and the entry in errors about its value."""
-    try:
-        yield
-    except Exception as error:  # values of a wrong kind make constructors raise almost anything
-        raise ValueError(f"{file}: the entry {entry!r} cannot be used: {one_line(error)}") from error
+def named_in_errors(file: object, entry: str) -> AbstractContextManager[None]:
+    """Name the file and the entry in errors about its value, of which constructors raise almost any."""
+    return as_value_error(f"{file}: the entry {entry!r} cannot be used", Exception)
 
 
 def check_parts(config: Any, weights: Mapping[str, Any], file: object) -> None:
@@ -68,12 +66,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Read all tensors, and compare them with the digest that they were saved with (files of 0.1 have none)."""
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; was the save or the download interrupted?")
-    try:
+    # Errors of safetensors, and of torch for a dtype that it does not have.
+    with as_value_error(f"{file} is not a whole safetensors file", Exception, advice="copy or save it again"):
         with safe_open(file, "pt") as stored:
             header = stored.metadata() or {}
         weights = load_file(file)
-    except Exception as error:  # of safetensors, and of torch for a dtype that it does not have
-        raise ValueError(f"{file} is not a whole safetensors file; copy or save it again: {error}") from error
     if DIGEST in header and header[DIGEST] != tensors_digest(weights):
         raise ValueError(
             f"{file} is damaged: its tensors are not those that were saved (their SHA-256 differs); copy it again"
@@ -164,7 +161,7 @@ def copy_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(weights)
 
 
-def model_digest(model: Tokenizer) -> str:
+def model_digest(model: VQAutoencoder) -> str:
     """SHA-256 over the quantizer's configuration, the layout, and name, dtype, shape and bytes of every tensor.
 
     The same for a model in memory, its folder and its .ckpt, on any device; another one after any change of a weight.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from . import ragged
 from .filters import Filters, draw
 from .network import TokenNetwork
 
@@ -28,8 +29,11 @@ def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor
     """Go through the places one by one, with a KV cache, and let ``choose`` say each token; returns ids (R, L).
 
     ``label_ids`` (R,) begin the rows. ``choose`` takes the place t and its logits (R, K) to indices (R,) in [0, K).
+    Of ragged codes as ``ragged.walk``.
     """
     spec = network.spec
+    if spec.scales > 1:
+        return ragged.walk(network, label_ids, choose)
     cache, offsets = DynamicCache(config=network.body.config), spec.offsets(label_ids.device)
     ids, chosen = label_ids, []
     for place in range(spec.length):
@@ -40,16 +44,12 @@ def walk(network: TokenNetwork, label_ids: Tensor, choose: Callable[[int, Tensor
     return torch.stack(chosen, 1)
 
 
-Walk = Callable[[TokenNetwork, Tensor, Callable[[int, Tensor], Tensor]], Tensor]
-
-
 def sample(
     network: TokenNetwork,
     label_ids: Tensor,
     no_label: Tensor,
     filters: Filters,
     generator: torch.Generator | None,
-    walk: Walk = walk,
 ) -> Tensor:
     """Draw one sequence per label id (B,): what ``walk`` returns, ids (B, L); with guidance rows are computed twice."""
     count = label_ids.shape[0]

@@ -8,30 +8,39 @@ the kind of device and the versions that they were made with; a checksum tells w
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from ..environment import cores
-from ..errors import require
+from ..errors import as_value_error, require
 from ..models.interface import evaluating
-from ..reading import check_unpacked, parse_json
+from ..models.weights import described_digest
+from ..reading import check_unpacked
 from . import causal, ragged
 from .prior import TokenPrior
-from .saved import digest
 
 MAGIC = b"gmvqrc1\n"
 _BATCH = 256
-_MOST_BATCH = 4096
-_ENTRIES = {"images": 0, "batch": 1, "threads": 1, "crc32": 0, "tokens_crc32": 0}
-"""Whole numbers of the header, and the least value of each."""
+
+
+class _Header(Struct):
+    """What stands before the words, as JSON: how many images there are, how p was computed, and checksums."""
+
+    images: Annotated[int, Meta(ge=0)]
+    batch: Annotated[int, Meta(ge=1, le=4096)]
+    threads: Annotated[int, Meta(ge=1)]
+    prior: str
+    crc32: int
+    tokens_crc32: int
 
 
 def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -> bytes:
@@ -68,8 +77,8 @@ def compress(prior: TokenPrior, indices: Tensor, labels: Tensor | None = None) -
         _walk(prior, own, choose, threads)
         done += len(own)
     words = encoder.get_compressed().astype("<u4").tobytes()
-    about = {"images": len(flat), "batch": _BATCH, "threads": threads, "prior": digest(prior)}
-    head = json.dumps({**about, "crc32": zlib.crc32(words), "tokens_crc32": _checksum(flat)}).encode()
+    header = _Header(len(flat), _BATCH, threads, _digest(prior), zlib.crc32(words), _checksum(flat))
+    head = msgspec.json.encode(header)
     return MAGIC + struct.pack("<I", len(head)) + head + words
 
 
@@ -83,9 +92,9 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
     _check(prior)
     stream = require("constriction", "prior").stream
     head, words = _read(data)
-    if head["prior"] != digest(prior):
+    if head.prior != _digest(prior):
         raise ValueError(
-            f"the bytes were made with the prior {str(head['prior'])[:16]}, and this is {digest(prior)[:16]}"
+            f"the bytes were made with the prior {head.prior[:16]}, and this is {_digest(prior)[:16]}"
         )
     decoder = stream.queue.RangeDecoder(words)
     family = stream.model.Categorical(perfect=False)
@@ -94,14 +103,14 @@ def decompress(prior: TokenPrior, data: bytes, labels: Tensor | None = None) -> 
         return decoder.decode(family, p) if p.shape[1] > 1 else np.zeros(len(p), np.int32)
 
     # A byte a token: the header is no more to be believed than that of a container.
-    check_unpacked("the token stream", head["images"] * prior.spec.length, len(data))
-    label_ids = prior.spec.label_ids(labels, head["images"], prior.device)
+    check_unpacked("the token stream", head.images * prior.spec.length, len(data))
+    label_ids = prior.spec.label_ids(labels, head.images, prior.device)
     try:
-        parts = [_walk(prior, own, choose, head["threads"]) for own in _batches(label_ids, head["batch"])]
+        parts = [_walk(prior, own, choose, head.threads) for own in _batches(label_ids, head.batch)]
     except AssertionError as error:  # constriction: no symbol has such a code
         raise _other(error) from error
     indices = torch.cat(parts) if parts else torch.empty(0, *prior.spec.shape, dtype=torch.long)
-    if _checksum(prior.spec.codes(indices).to(torch.int32)) != head["tokens_crc32"]:
+    if _checksum(prior.spec.codes(indices).to(torch.int32)) != head.tokens_crc32:
         raise _other("the checksum of the tokens differs")
     return indices
 
@@ -119,8 +128,7 @@ def _walk(
         return torch.from_numpy(choose(place, p).astype(np.int64)).to(logits.device)
 
     with evaluating(prior), _threads(threads), torch.autocast(label_ids.device.type, enabled=False):
-        walk = ragged.walk if prior.spec.scales > 1 else causal.walk
-        ids = walk(prior.network, label_ids, on_device)
+        ids = causal.walk(prior.network, label_ids, on_device)
     return prior.spec.indices(ids).cpu()
 
 
@@ -139,6 +147,11 @@ def _batches(label_ids: Tensor, size: int) -> tuple[Tensor, ...]:
     return label_ids.split(size) if len(label_ids) else ()
 
 
+def _digest(prior: TokenPrior) -> str:
+    """SHA-256 over the configuration and every tensor."""
+    return described_digest(prior.to_config(), prior.state_dict())
+
+
 def _checksum(indices: Tensor) -> int:
     return zlib.crc32(indices.contiguous().numpy().tobytes())
 
@@ -150,23 +163,17 @@ def _other(reason: object) -> ValueError:
     )
 
 
-def _read(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
-    try:
+def _read(data: bytes) -> tuple[_Header, np.ndarray]:
+    what = "these bytes are not tokens compressed by gmvq, or are damaged"
+    with as_value_error(what, ValueError, struct.error, msgspec.MsgspecError, RecursionError):
         if not data.startswith(MAGIC):
             raise ValueError("they do not begin as they should")
         start = len(MAGIC) + 4
         (length,) = struct.unpack("<I", data[len(MAGIC) : start])
-        head = parse_json(data[start : start + length])
+        head = msgspec.json.decode(data[start : start + length], type=_Header)
         words = data[start + length :]
-        for name, least in _ENTRIES.items():
-            if type(head[name]) is not int or head[name] < least:
-                raise ValueError(f"their header has {name} = {head[name]!r}")
-        if head["batch"] > _MOST_BATCH:
-            raise ValueError(f"their header has batches of {head['batch']:,} images, above {_MOST_BATCH:,}")
-        if head["crc32"] != zlib.crc32(words) or "prior" not in head:
+        if head.crc32 != zlib.crc32(words):
             raise ValueError("their CRC-32 differs from that in the header")
-    except (ValueError, KeyError, TypeError, struct.error, AttributeError) as error:
-        raise ValueError(f"these bytes are not tokens compressed by gmvq, or are damaged: {error}") from error
     return head, np.frombuffer(words, "<u4").astype(np.uint32)
 
 

@@ -115,8 +115,4 @@ class TokenDataModule(ResumableData):
 def token_loader(rows: Any, *, seed: int, **order: Any) -> ResumableLoader:
     """Rows that are fetched a batch at a time, in the ``order`` of a ``StatelessSampler``."""
     sampler = StatelessSampler(len(rows), seed=seed, drop_last=None, **order)
-    return ResumableLoader(rows, sampler, seed=seed, collate_fn=_as_it_is)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
+    return ResumableLoader(rows, sampler, seed=seed, collate_fn=lambda batch: batch)

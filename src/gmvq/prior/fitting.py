@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..functional.autocast import recommended_precision
-from ..quiet import quiet
+from ..screen import quiet
 from .data import token_loader
 from .module import PriorModule
 from .prior import TokenPrior

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..evaluation.metrics import CodebookMetrics
 from .data import TokenRows
 from .prior import TokenPrior
+
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,14 @@ class PriorFigures:
     bits_per_token_entropy: float
     bits_per_token_fixed: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
 
-
-def measure_prior(
-    prior: TokenPrior, rows: TokenRows, *, batch_size: int = 256, limit: int | None = None
-) -> PriorFigures:
+def measure_prior(prior: TokenPrior, rows: TokenRows) -> PriorFigures:
     """Measure ``prior`` on rows of tokens, with their labels if it knows labels."""
-    spec = prior.spec
-    count = min(len(rows), limit or len(rows))
+    spec, count = prior.spec, len(rows)
     nats = 0.0
     codes = [CodebookMetrics(size) for size in spec.sizes]
-    for number, start in enumerate(range(0, count, batch_size)):
-        batch = rows.__getitems__([(i, 0) for i in range(start, min(start + batch_size, count))])
+    for number, start in enumerate(range(0, count, _BATCH)):
+        batch = rows.__getitems__([(i, 0) for i in range(start, min(start + _BATCH, count))])
         labels = batch["label"] if spec.labels else None
         nats += float(prior.nats(batch["indices"], labels, seed=number).double().sum())
         flat = spec.codes(batch["indices"])

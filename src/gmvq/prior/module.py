@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import check_positive, check_seed
 from ..training.checkpoint import check_fits, entry_of
-from ..training.history import is_logged
+from ..training.loggers import is_logged
 from ..training.optimizer import scheduled, seed_step, total_steps
 from .prior import TokenPrior
 from .spec import TokenSpec
@@ -58,13 +58,8 @@ class PriorModule(LightningModule):
     ) -> None:
         super().__init__()
         check_positive("lr", lr)
-        if not (
-            0 <= dropout < 1
-            and 0 <= label_dropout <= 1
-            and weight_decay >= 0
-            and warmup_steps >= 0
-            and 0 <= final_lr <= 1
-        ):
+        shares = 0 <= dropout < 1 and 0 <= label_dropout <= 1 and 0 <= final_lr <= 1
+        if not (shares and weight_decay >= 0 and warmup_steps >= 0):
             raise ValueError(
                 "expected dropout in [0, 1), label_dropout and final_lr in [0, 1], weight_decay and warmup_steps >= 0, "
                 f"got {dropout}, {label_dropout}, {final_lr}, {weight_decay} and {warmup_steps}"
@@ -77,7 +72,6 @@ class PriorModule(LightningModule):
             torch.manual_seed(seed)
             self.prior = TokenPrior(spec, kind, size, dropout)
         self._batches = 0
-        self._sums: Tensor | None = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         matrices = [p for p in self.parameters() if p.ndim > 1]
@@ -110,22 +104,15 @@ class PriorModule(LightningModule):
         self._sums = torch.zeros(2, device=self.device, dtype=dtype)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        assert self._sums is not None
-        self._sums += torch.stack([*self._nats(batch, batch_idx)]).to(self._sums)
+        labels = batch["label"] if self.prior.spec.labels else None
+        nats = self.prior.nats(batch["indices"], labels, seed=batch_idx)
+        self._sums[0] += nats.sum()
+        self._sums[1] += len(nats)
 
     def on_validation_epoch_end(self) -> None:
-        assert self._sums is not None
-        nats, images = (float(self.trainer.strategy.reduce(value, reduce_op="sum")) for value in self._sums)
-        self.log(
-            "validation/bits_per_token",
-            nats / images / self.prior.spec.length / math.log(2),
-            rank_zero_only=False,
-        )
-
-    def _nats(self, batch: dict[str, Tensor], number: int) -> tuple[Tensor, Tensor]:
-        labels = batch["label"] if self.prior.spec.labels else None
-        nats = self.prior.nats(batch["indices"], labels, seed=number)
-        return nats.sum(), torch.tensor(float(len(nats)), device=nats.device)
+        nats, images = torch.as_tensor(self.trainer.strategy.reduce(self._sums, reduce_op="sum")).tolist()
+        bits = nats / images / self.prior.spec.length / math.log(2)
+        self.log("validation/bits_per_token", bits, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["gmvq"] = entry_of(self, "prior", self.prior.to_config(), batches=self._batches)

@@ -9,10 +9,10 @@ import torch
 
 from ..files import PathLike
 from ..models.hub import resolve
+from ..models.pretrained import CONFIG
 from ..training.checkpoint import find_model, read_checkpoint, read_entry, weights_of
 from ..training.notes import check_notes
-from .prior import TokenPrior
-from .saved import build, load_notes
+from .prior import TokenPrior, read_prior_config
 
 
 def open_prior(
@@ -30,11 +30,12 @@ def open_prior(
             raise ValueError(
                 f"{found} is the checkpoint of a tokenizer; a prior is trained by gmvq prior fit"
             )
-        config, weights = read_entry(checkpoint, "prior", found), weights_of(checkpoint, "prior.")
-        prior = build(TokenPrior, config, weights, found)
+        config = read_entry(checkpoint, "prior", found)
+        prior = TokenPrior.filled(config, weights_of(checkpoint, "prior."), found)
         tokens = read_entry(checkpoint, "data", found)
         notes = check_notes({"tokens": tokens, "step": checkpoint["global_step"]}, found)
         notes["tokenizer"] = (tokens or {}).get("tokenizer")
         return prior.to(map_location).eval(), notes
     folder = resolve(found)
-    return TokenPrior.from_pretrained(folder, map_location=map_location), load_notes(folder)
+    notes = check_notes(read_prior_config(folder).get("metadata"), folder / CONFIG)
+    return TokenPrior.from_pretrained(folder, map_location=map_location), notes

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import check_choice, check_size
-from ..models.hub import upload
-from ..models.interface import evaluating
-from . import causal, masked, ragged, saved
+from ..files import PathLike
+from ..models.card import fill_card
+from ..models.hub import Published, resolve
+from ..models.interface import evaluating, sizes_text
+from ..models.pretrained import CONFIG, FORMAT_VERSION, WEIGHTS, read_config, write_folder
+from ..models.weights import build_filled, named_in_errors, read_weights
+from ..reading import is_number
+from ..screen import markdown
+from . import causal, masked, ragged
 from .filters import Filters
 from .network import TokenNetwork
 from .spec import TokenSpec
 
+#: A tokenizer that others find, unlike a folder of the machine that trained the prior.
+_NAME = re.compile(r"(builtin|hf):[\w./-]+")
 
-class TokenPrior(nn.Module):
+
+class TokenPrior(nn.Module, Published):
     """p(x | y) over the tokens x of an image, given its label y or none.
 
     ============ ============================================================= ======================
@@ -136,9 +146,7 @@ class TokenPrior(nn.Module):
         parts = []
         with evaluating(self):
             for own, no_label in zip(label_ids.split(batch_size), none.split(batch_size), strict=True):
-                if self.spec.scales > 1:
-                    ids = causal.sample(self.network, own, no_label, filters, generator, ragged.walk)
-                elif self.kind == "causal":
+                if self.kind == "causal":
                     ids = causal.sample(self.network, own, no_label, filters, generator)
                 else:
                     options = {"steps": steps, "choice_temperature": choice_temperature}
@@ -203,20 +211,19 @@ class TokenPrior(nn.Module):
         """Rebuild from ``to_config``, with new weights."""
         return cls(**{**config, "spec": TokenSpec.from_config(config["spec"])})
 
-    def save_pretrained(
-        self, directory: str | os.PathLike[str], *, metadata: dict[str, Any] | None = None
-    ) -> None:
+    def save_pretrained(self, directory: PathLike, *, metadata: dict[str, Any] | None = None) -> None:
         """Write ``model.safetensors`` and ``config.json``; each replaces its predecessor in one step.
 
         Raises:
             TypeError: ``metadata`` holds something that JSON cannot.
         """
-        saved.save(self, directory, metadata)
+        config = {"format_version": FORMAT_VERSION, "class": TokenPrior.__name__, "prior": self.to_config()}
+        write_folder(directory, {**config, "metadata": metadata or {}}, self.state_dict())
 
     @classmethod
     def from_pretrained(
         cls,
-        path_or_hub_id: str | os.PathLike[str],
+        path_or_hub_id: PathLike,
         *,
         revision: str | None = None,
         map_location: str | torch.device = "cpu",
@@ -228,28 +235,41 @@ class TokenPrior(nn.Module):
             FileNotFoundError: no such folder or repository, or a file is missing in it.
             ValueError: a file is broken, or of something else.
         """
-        return saved.load(cls, path_or_hub_id, revision, token).to(map_location).eval()
+        folder = resolve(path_or_hub_id, revision=revision, token=token)
+        config = read_prior_config(folder)["prior"]
+        return cls.filled(config, read_weights(folder / WEIGHTS), folder / CONFIG).to(map_location).eval()
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | bool | None = None,
-        commit_message: str = "Upload gmvq prior",
-        metadata: dict[str, Any] | None = None,
-        license: str | None = None,
-    ) -> str:
-        """Upload the files of ``save_pretrained`` and a card; return the commit's address.
+    @classmethod
+    def filled(cls, config: Any, weights: Mapping[str, Tensor], file: object) -> Self:
+        """Build a prior by ``to_config`` and fill in tensors that have to fit it; ``file`` is named in errors."""
 
-        Args and errors as in ``VQAutoencoder.push_to_hub``.
-        """
-        return upload(
-            lambda folder: saved.save_repository(self, folder, repo_id, metadata or {}, license),
-            repo_id,
-            private=private,
-            token=token,
-            commit_message=commit_message,
+        def build() -> Self:
+            with named_in_errors(file, "prior"):
+                return cls.from_config(config)
+
+        return build_filled(build, weights, file)
+
+    def _card(self, *, repo_id: str, metadata: Mapping[str, Any], license: str | None) -> str:
+        """The README.md of a Hub repository: what the prior is, its figures, how to draw from it."""
+        spec, metrics = self.spec, metadata.get("metrics") or {}
+        tokenizer, step = str(metadata.get("tokenizer")), metadata.get("step")
+        return fill_card(
+            "prior_card.md.j2",
+            {"license": license, "tags": ["gmvq", "image-generation", "vector-quantization", "pytorch"]},
+            name=markdown(repo_id.rpartition("/")[2]),
+            repo_id=repo_id,
+            kind=self.kind,
+            size=self.config["size"],
+            parameters=f"{sum(parameter.numel() for parameter in self.parameters()) / 1e6:.2f}",
+            steps=step if is_number(step) else None,
+            shape=" x ".join(map(str, spec.shape)),
+            codebook_size=sizes_text(spec.sizes),
+            labels=spec.labels,
+            metrics={
+                markdown(name): value for name, value in metrics.items() if isinstance(value, int | float)
+            },
+            tokenizer=tokenizer if _NAME.fullmatch(tokenizer) else None,
+            tokenizer_sha256=markdown(metadata.get("tokenizer_sha256", "not stated")),
         )
 
     def _ragged(self, indices: Tensor, labels: Tensor | None) -> Tensor:
@@ -260,3 +280,8 @@ class TokenPrior(nn.Module):
     def _ids(self, indices: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         ids = self.spec.sequence(indices.to(self.device))
         return ids, self.spec.label_ids(labels, ids.shape[0], ids.device)
+
+
+def read_prior_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a saved prior."""
+    return read_config(folder / CONFIG, TokenPrior.__name__, ("format_version", "class", "prior"))

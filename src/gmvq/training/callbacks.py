@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..files import PathLike, atomic_file, check_space, inside
 from .checkpoint import LAST
-from .history import HistoryWriter, is_logged
+from .loggers import HistoryWriter, is_logged
 from .ranks import end_watch
 
 
@@ -83,7 +83,9 @@ class LastCheckpoint(Callback):
         stop = self._must_stop(trainer)
         last = step >= self._total
         if stop is not None or last or step % self._every == 0 or self._due:
-            self._due = stop is None and _validates_now(trainer)
+            fetcher = trainer.fit_loop._data_fetcher
+            validates = fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+            self._due = stop is None and validates
             if not self._due:
                 trainer.save_checkpoint(self.path)
         if stop is not None and not last:
@@ -123,10 +125,3 @@ class LastCheckpoint(Callback):
             return None
         mine = torch.tensor(self._received or 0, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max")) or None
-
-
-def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation follows the training step that has just been made."""
-    loop = trainer.fit_loop
-    fetcher = loop._data_fetcher
-    return fetcher is not None and bool(loop.epoch_loop._should_check_val_fx(fetcher))

@@ -27,8 +27,6 @@ def parse_schedule(value: object) -> Schedule:
     That is one itself, a number, a call such as ``"Cosine(1, 0)"``, or a mapping ``{class_path: ..., init_args:
     {...}}``.
     """
-    if type(value) in SCHEDULES.values():
-        return value  # pyright: ignore[reportReturnType]
     if getattr(value, "key", None) == "value":  # jsonargparse's form of --model.objective.beta.value 3
         value = getattr(value, "val", value)
     return _build(value, SCHEDULES, "a number or a schedule")
@@ -36,8 +34,6 @@ def parse_schedule(value: object) -> Schedule:
 
 def parse_estimator(value: object) -> Estimator:
     """Return the estimator that a name or a call such as ``"GumbelSoftmax(noise=1.0)"`` stands for."""
-    if type(value) in ESTIMATORS.values():
-        return value  # pyright: ignore[reportReturnType]
     return _build(value, ESTIMATORS, "an estimator")
 
 
@@ -101,7 +97,9 @@ def _is_one_of(kinds: Mapping[str, type]) -> Any:
 
 
 def _build(value: object, kinds: Mapping[str, type], expected: str) -> Any:
-    """Build the object that ``value`` describes, or raise ValueError saying what could have been written."""
+    """Build the object that ``value`` describes, or is; or raise ValueError saying what could have been written."""
+    if type(value) in kinds.values():
+        return value
     try:
         if isinstance(value, Mapping):
             name = str(value.get("class_path", "")).rpartition(".")[2]

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..evaluation.metrics import CodebookMetrics
 from ..functional.autocast import autocast_dtype
 from ..models.interface import code_sizes
-from ..quiet import quiet
+from ..screen import quiet
 from .module import TokenizerModule
 from .optimizer import build_optimizer, in_fastest_format
 

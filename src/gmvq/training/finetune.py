@@ -30,17 +30,8 @@ PARTS = ("encoder", "decoder", "quantizer")
 #: Arguments of ``TokenizerModule`` that say which model it is, and not how it is trained.
 _OF_THE_MODEL = (
     *("network", "channels", "downsample", "dim", "spatial_dims", "codebook_size", "codebook_dim"),
-    *(
-        "num_quantizers",
-        "groups",
-        "scales",
-        "ragged",
-        "shared_codebook",
-        "level_dropout",
-        "min_levels",
-        "beam",
-    ),
-    *("mixture_weights", "standardize", "precision", "variance"),
+    *("num_quantizers", "groups", "scales", "ragged", "shared_codebook", "level_dropout", "min_levels"),
+    *("beam", "mixture_weights", "standardize", "precision", "variance"),
 )
 #: Latents per code that the new codebook is fitted to, and how many there are at least.
 _PER_CODE, _LEAST = 32, 1 << 13

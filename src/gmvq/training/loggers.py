@@ -1,4 +1,4 @@
-"""Loggers beside ``history.jsonl``: by a short name, or in Lightning's words, with arguments where one wants others.
+"""Where figures go: ``history.jsonl``, always, and loggers that an option names, with arguments where one wants others.
 
 Only these three: any other class that a configuration names would run the code of its module.
 """
@@ -6,15 +6,21 @@ Only these three: any other class that a configuration names would run the code 
 from __future__ import annotations
 
 import inspect
+import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..errors import import_or_tell, require
-from ..files import real_path
+from ..evaluation.history import parse_line
+from ..files import PathLike, open_append, real_path, telling_full_disk, write_text
+from ..reading import read_text
 
 _CLASSES: dict[str, type[Logger]] = {"tensorboard": TensorBoardLogger, "wandb": WandbLogger, "csv": CSVLogger}
 _WORDS = {"true": "tensorboard", "false": "none", "none": "none", **{name: name for name in _CLASSES}}
@@ -98,3 +104,53 @@ def _build(kind: str, given: dict[str, Any], run_dir: Path, from_step: int) -> L
         names = ", ".join(sorted(known))
         raise ValueError(f"logger: {_CLASSES[kind].__name__} has no argument {unknown[0]!r}; it has {names}")
     return _CLASSES[kind](**{**ours, **given})
+
+
+class HistoryWriter(Logger):
+    """Append what a run logs to ``history.jsonl``: one object a line, with the number of steps done as ``step``.
+
+    A line is ``{"step": 20, "train/mse": 0.01, ...}`` or ``{"step": 250, "validation/mse": 0.008, ...}``. Each is
+    written and flushed at once, so a run that is killed leaves a readable file. Only rank 0 writes.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        super().__init__()
+        self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        return "history"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: the configuration is in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line, without what is not finite; ``step`` counts from 0 and is written as the steps then done."""
+        values = {
+            name: round(value, 10) if abs(value) < 1 else value
+            for name, value in metrics.items()
+            if name != "epoch" and math.isfinite(value)
+        }
+        if values:
+            with telling_full_disk(self.path), open_append(self.path) as file:
+                file.write((json.dumps({"step": (step or 0) + 1, **values}) + "\n").encode())
+
+    @rank_zero_only
+    def keep_until(self, step: int) -> None:
+        """Drop the lines after ``step``, and half lines: a run that goes on from there writes them again."""
+        if not self.path.is_file():
+            return
+        lines = read_text(self.path, "replace").splitlines()
+        kept = [line for line in lines if (row := parse_line(line)) and row["step"] <= step]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning logs the training step after which ``step`` steps are done."""
+    interval: int = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue] (set by a helper)
+    return interval > 0 and step % interval == 0

@@ -22,7 +22,7 @@ from ..quantizers.parts import Objective, Precision, Variance
 from ..quantizers.start import Pool
 from .checkpoint import check_fits, describe_model, entry_of
 from .choices import as_plain
-from .history import is_logged
+from .loggers import is_logged
 from .optimizer import (
     build_optimizer,
     channels_last,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..errors import require
+from ..errors import as_value_error, require
 
 require("msgspec", "data")
 
@@ -61,13 +61,10 @@ def check_notes(notes: Any, where: object) -> dict[str, Any]:
     """Return the metadata of a model or prior; {} for none."""
     if notes is None:
         return {}
-    try:
-        found = msgspec.convert(notes, Notes)
+    what = f"{where}: the entry 'metadata' cannot be used"
     # A text may hold half of a surrogate pair.
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise ValueError(
-            f"{where}: the entry 'metadata' cannot be used: {error}; restore the file"
-        ) from error
+    with as_value_error(what, msgspec.ValidationError, UnicodeEncodeError, advice="restore the file"):
+        found = msgspec.convert(notes, Notes)
     limits = (found.data.value_range or ()) if found.data else ()
     numbers = [*limits, found.likelihood.log_scale if found.likelihood else 0.0]
     if not all(map(is_number, numbers)):

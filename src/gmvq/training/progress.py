@@ -15,7 +15,7 @@ from ..evaluation.pictures import sheet, to_picture
 from ..files import write_json
 from ..progress import Progress
 from ..reading import read_json
-from .history import is_logged
+from .loggers import is_logged
 
 #: What the share is called among the trainer's metrics, 0 to 1. It is not in history.jsonl, which two equal runs share.
 DATA_WAIT = "train/data_wait"

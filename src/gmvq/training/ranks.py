@@ -33,11 +33,15 @@ def watching_ranks(trainer: Any, command: str, go_on: Callable[[], str]) -> Iter
     if trainer.world_size == 1:
         yield
         return
+    from lightning.pytorch.strategies.launchers import subprocess_script
+
     _over.clear()
     watch = _Watch(command, go_on)
     threading.Thread(target=watch.run, daemon=True).start()
+    # Lightning's own observer kills all processes without a word when one that it started is lost.
+    no_observer = mock.patch.object(subprocess_script, "_launch_process_observer", create=True)
     try:
-        with _asked_to_end(watch), _no_observer():
+        with _asked_to_end(watch), no_observer:
             try:
                 yield
             except RuntimeError:
@@ -138,10 +142,3 @@ def _is_alive(pid: int) -> bool:
         return read_text(f"/proc/{pid}/stat", "replace").rpartition(")")[2].split()[0] not in ("Z", "X")
     except (OSError, IndexError):
         return False
-
-
-def _no_observer() -> Any:
-    """Keep Lightning from killing all processes without a word when one that it started is lost."""
-    from lightning.pytorch.strategies.launchers import subprocess_script
-
-    return mock.patch.object(subprocess_script, "_launch_process_observer", create=True)

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from gmvq.cli.training_run import quieten
+from gmvq.cli.training_run import prepare
 from gmvq.data import ImageDataset
 from gmvq.data.decode import decode
 from gmvq.evaluation import evaluate, reconstruction_metrics
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     cells = cells_of(seed=options.seeds, data=options.data, method=options.methods)
     settings = ("steps", "split", "images")
-    quieten()
+    prepare()
     code = make_records("stage", argv, options, settings, cells, measure)
     columns = [COLUMNS / f"{name}.png" for name in ("original", *METHODS)]
     if all(column.is_file() for column in columns):
