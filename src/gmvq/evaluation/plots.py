@@ -44,7 +44,7 @@ def line_chart(
     if limit is not None:
         axes.axhline(limit[1], **_DASHED, label=limit[0])
     if log:
-        _log_axis(axes)
+        axes.set_yscale("log")
     else:
         _cut_start(axes, series, limit)
     _finish(axes, "step", label, legend=len(series) + (limit is not None) > 1)
@@ -105,16 +105,6 @@ def _figure() -> tuple[Any, Any]:
 def _positive(series: Series) -> Series:
     kept = [(step, value) for step, value in zip(*series[1:], strict=True) if value > 0]
     return series[0], [step for step, _ in kept], [value for _, value in kept]
-
-
-def _log_axis(axes: Any) -> None:
-    ticker = require("matplotlib.ticker", "train")
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    if high / low < 50:  # few powers of ten: label the steps between them too, in plain numbers
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _cut_start(axes: Any, series: Sequence[Series], limit: tuple[str, float] | None) -> None:

@@ -52,7 +52,12 @@ def samples(model: nn.Module, dataset: Images, count: int) -> dict[str, Any] | N
     seen = [look(model, name, image) for name, image in zip(names, images, strict=True)]
     bars, maps = _maps(seen)
     cards = [_card(one, {**_pair(one), **more}) for one, more in zip(seen, maps, strict=True)]
-    return {"explanation": _explanation(seen), "bars": bars, "cards": cards}
+    text = "Images spread evenly over the set, with the PSNR of each. All error maps share one scale"
+    if any(one.log_variance is not None for one in seen):
+        text += ", and so do all uncertainty maps, log s² of the chosen code at each latent position."
+    else:
+        text += ". The quantizer gives no uncertainty that varies from place to place."
+    return {"explanation": text, "bars": bars, "cards": cards}
 
 
 def _card(seen: Seen, *rows: dict[str, Picture]) -> dict[str, Any]:
@@ -101,23 +106,6 @@ def _legend(name: str, label: str, low: str, high: str) -> dict[str, Any]:
     """The legend of a colour map: a strip of it, what it shows, and the values at its ends."""
     strip = colour_map(torch.linspace(0.0, 1.0, 256)[None].expand(8, -1), 0.0, 1.0, name=name)
     return {"strip": strip, "label": label, "low": low, "high": high}
-
-
-def _explanation(seen: list[Seen]) -> str:
-    text = "Images spread evenly over the set, with the PSNR of each. All error maps share one scale"
-    known = [(one.error, one.log_variance) for one in seen if one.log_variance is not None]
-    if not known:
-        return f"{text}. The quantizer gives no uncertainty that varies from place to place."
-    pool = nn.functional.adaptive_avg_pool2d
-    errors = [pool(error.square()[None], (len(unsure), unsure.shape[1])) for error, unsure in known]
-    logs = torch.cat([error.clamp_min(1e-12).log().flatten() for error in errors])
-    unsure = torch.cat([unsure.flatten() for _, unsure in known])
-    correlation = float(torch.corrcoef(torch.stack([logs, unsure]).double())[0, 1])
-    return (
-        f"{text}, and so do all uncertainty maps, log s² of the chosen code at each latent position. Over "
-        f"the {unsure.numel():,} positions shown, log s² and the log of the squared error correlate by "
-        f"{correlation:.2f}."
-    )
 
 
 def waveforms(model: nn.Module, dataset: Images, names: list[str], signals: Tensor) -> dict[str, Any]:

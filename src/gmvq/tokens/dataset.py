@@ -102,7 +102,7 @@ class TokenDataset(Dataset[Item]):
     def rows(self, positions: NDArray[np.int64]) -> dict[str, Tensor]:
         """Many rows as one batch: indices (B, *index_shape), label (B,), id (B,), log_variance if asked for."""
         if self._records is None:
-            self._records = read_npy(self._file, "", mapped=True)
+            self._records = read_npy(self._file, "")
         found = self._records[positions + self._start]
         grid = (len(positions), *self.index_shape)
         out = {"indices": torch.from_numpy(found["indices"].astype(np.int64)).view(grid)}
@@ -155,7 +155,7 @@ def _record(spec: IndexSpec) -> np.dtype[Any]:
 def _is_whole(path: Path, kind: np.dtype[Any], rows: int) -> bool:
     """Whether the file is there, with so many rows, and is what was written then, by its SHA-256."""
     try:
-        found = read_npy(path, "", mapped=True)
+        found = read_npy(path, "")
         whole = found.dtype == kind and found.shape == (rows,)
         return whole and read_json(path.with_suffix(".json"))["sha256"] == _digest(path)
     except (OSError, KeyError, TypeError, ValueError):
