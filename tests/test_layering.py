@@ -184,7 +184,7 @@ IN_AND_OUT = {"gmvq/reading.py", "gmvq/files.py"}
 #: Functions of libraries that read or write a file, by the file of this package that calls them. Each gets a stream of
 #: ``reading`` or ``files``, a name that ``check_plain`` has looked at, or the temporary name of ``atomic_write``.
 LIBRARIES = {
-    "np.memmap": {"gmvq/data/arrays.py"},
+    "np.lib.format.open_memmap": {"gmvq/data/arrays.py"},
     "pil.open": {"gmvq/data/decode.py"},
     "Image.open": {"gmvq_bench/rate_distortion/codecs.py"},
     "fonts.TTFont": {"gmvq/data/emoji.py"},

@@ -87,7 +87,7 @@ def test_headers_that_promise_more_than_the_file_holds(tmp_path: Path) -> None:
     )
     (tmp_path / "a.npy").write_bytes(header.getvalue() + b"\0" * 64)
     for use in (open_images, open_signals):
-        with pytest.raises(ValueError, match=r"announces 4,096,000,000,000 bytes of numbers, and 64 follow"):
+        with pytest.raises(ValueError, match=r"cannot read .*a.npy: mmap length is greater than file size"):
             use(tmp_path / "a.npy")
     (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", 90 << 20) + b"{}")
     with pytest.raises(ValueError, match=r"not a whole safetensors file.*header length"):

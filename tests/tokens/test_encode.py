@@ -47,7 +47,7 @@ def test_every_image_once_with_the_models_indices(
     for record in manifest.shards:
         data = split_of(record.split)
         start = 0 if record.split == "train" else 50
-        for ids in record.plan.batches(8):
+        for ids in record.batches(8):
             expected = model.encode(torch.stack(data.__getitems__([i - start for i in ids]))).flatten(1)
             torch.testing.assert_close(torch.tensor(table["indices"][ids.start : ids.stop]), expected)
     schema = pq.read_schema(tokens / "train-00000-of-00003.parquet")

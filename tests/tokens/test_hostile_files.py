@@ -161,7 +161,7 @@ def test_a_shard_of_changed_bytes(tokens: Path, data: st.DataObject) -> None:
     finally:
         file.write_bytes(original)
     try:  # without a digest to compare with, as a shard that the manifest has not heard of
-        adopted = adopt(changed, record.plan, manifest.indices, manifest.fingerprint, "x.parquet")
+        adopted = adopt(changed, record, manifest.indices, manifest.fingerprint, "x.parquet")
     except ValueError as error:
         names(error, "x.parquet")
     else:

@@ -60,7 +60,7 @@ def forge(tokens: Path, change: Callable[[Any], None]) -> None:
     columns = read_columns((tokens / SHARD).read_bytes(), manifest.indices, "train", SHARD)
     columns.indices = columns.indices.copy()
     change(columns)
-    data, forged = write_shard(record.plan, columns, [], manifest.indices, manifest.fingerprint)
+    data, forged = write_shard(record, columns, [], manifest.indices, manifest.fingerprint)
     (tokens / SHARD).write_bytes(data)
     file = tokens / "manifest.json"
     text = file.read_text().replace(record.sha256, forged.sha256)

@@ -168,7 +168,7 @@ def _reconstruct_series(file: Path, loaded: Loaded, target: Path) -> float:
         np.savetxt(buffer, results[0].T, fmt="%.9g", delimiter=",")
         write_bytes(target, buffer.getvalue())
     else:
-        shape = read_npy(file, "", mapped=True).shape
+        shape = read_npy(file, "").shape
         write_bytes(target, npy_bytes(np.stack(results).reshape(shape)))
     return _snr(np.concatenate(series, 1), np.concatenate(results, 1))
 

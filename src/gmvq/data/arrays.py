@@ -6,18 +6,17 @@ numpy reads and maps them; through ``datasets`` every array would be copied into
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import as_value_error
-from ..reading import open_input, open_zip, read_bytes, read_gzip
+from ..reading import check_plain, open_zip, read_bytes, read_gzip
 from .decode import convert_channels
 from .pictures import Framing, Pictures
 from .splits import SPLIT_ALIASES, Wanted, choose_split
@@ -53,7 +52,7 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
     """
     framing: Framing = "crop"
     if path.suffix.lower() == ".npy":
-        images, labels, there = {"train": read_npy(path, _EXPECTED, mapped=True)}, {}, ""
+        images, labels, there = {"train": read_npy(path, _EXPECTED)}, {}, ""
     elif path.suffix.lower() == ".npz":
         images, there = read_npz(path, NPZ_KEYS)
         labels, _ = read_npz(path, _NPZ_LABELS)
@@ -85,11 +84,12 @@ def open_arrays(path: Path, wanted: Wanted) -> Pictures:
     )
 
 
-def read_npy(path: Path, expected: str, *, mapped: bool = False) -> NDArray[Any]:
-    """Read an .npy file, or map it into memory."""
+def read_npy(path: Path, expected: str) -> NDArray[Any]:
+    """Map an .npy file into memory; numpy refuses pickles, and headers that announce more than the file holds."""
     # A damaged header is read as a literal of Python, which raises errors of its own.
-    with as_value_error(f"cannot read {path}", Exception, advice=expected), open_input(path) as file:
-        return _read_array(file, os.fstat(file.fileno()).st_size, mapped=mapped)
+    with as_value_error(f"cannot read {path}", Exception, advice=expected):
+        check_plain(path)
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, str]:
@@ -102,33 +102,12 @@ def read_npz(path: Path, keys: Mapping[str, tuple[str, ...]]) -> tuple[Arrays, s
         for part, some in keys.items():
             key = next((key for key in some if key in names), None)
             if key is not None:
-                member = archive.getinfo(f"{key}.npy")
-                with archive.open(member) as file:
-                    arrays[part] = _read_array(file, member.file_size)
+                with archive.open(f"{key}.npy") as file:
+                    arrays[part] = np.lib.format.read_array(file, allow_pickle=False)
     undivided = arrays.pop("all", None)
     if undivided is not None and not {"train", "test"} & arrays.keys():
         arrays["train"] = undivided
     return arrays, ", ".join(names)
-
-
-def _read_array(file: IO[bytes], size: int, *, mapped: bool = False) -> NDArray[Any]:
-    """Read an .npy file of ``size`` bytes, whose header may announce no more than follows it."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version[0]}.{version[1]} of the format is not read; save the array again")
-    one, two = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = (one if version == (1, 0) else two)(file)
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects (pickles), which are not read")
-    if any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError(f"its header announces the shape {shape}")
-    start, length = file.tell(), math.prod(shape) * dtype.itemsize
-    if length > size - start:
-        raise ValueError(f"its header announces {length:,} bytes of numbers, and {size - start:,} follow")
-    order = "F" if fortran else "C"
-    if mapped and length:
-        return np.memmap(file, dtype, "r", start, shape, order)
-    return np.frombuffer(bytearray(file.read(length)), dtype).reshape(shape, order=order)
 
 
 def is_idx(name: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..reading import not_a_file
@@ -23,8 +25,16 @@ from .splits import Wanted
 from .stream import STREAM, open_stream
 from .tables import is_saved, open_hub, open_parquet, open_saved
 
-_IMAGES = ("photos", "fashion_mnist", "emoji", "all_photos")
-_SIGNALS = ("speech", "synthetic_ecg")
+_IMAGES: dict[str, Callable[[Wanted], Pictures]] = {
+    "photos": open_photos,
+    "fashion_mnist": open_fashion_mnist,
+    "emoji": lambda wanted: open_emoji(find_font(), wanted),
+    "all_photos": partial(open_photos, name="all_photos"),
+}
+_SIGNALS: dict[str, Callable[[Wanted], SignalSource]] = {
+    "speech": open_speech,
+    "synthetic_ecg": open_synthetic_ecg,
+}
 _FONTS = (".ttf", ".otf", ".ttc")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff", ".parquet", *_FONTS)
 _NO_FILES = Listing([], [])
@@ -35,7 +45,7 @@ def find_pictures(name: str, wanted: Wanted) -> Pictures:
     """The pictures that a name or a path means."""
     _tell_apart(name, _IMAGES)
     if name in _IMAGES:
-        return _builtin(name, wanted)
+        return _IMAGES[name](wanted)
     if name.startswith(STREAM):
         inner = name.removeprefix(STREAM)
         return open_stream(
@@ -47,12 +57,6 @@ def find_pictures(name: str, wanted: Wanted) -> Pictures:
         raise ValueError(_these_are_signals(name))
     path = _existing(name, (*_IMAGES, "hf:NAME"), "images")
     return _folder_of_pictures(path, wanted) if path.is_dir() else _file_of_pictures(path, wanted)
-
-
-def _builtin(name: str, wanted: Wanted) -> Pictures:
-    if name == "fashion_mnist":
-        return open_fashion_mnist(wanted)
-    return open_emoji(find_font(), wanted) if name == "emoji" else open_photos(wanted, name)
 
 
 def _file_of_pictures(path: Path, wanted: Wanted) -> Pictures:
@@ -94,10 +98,8 @@ def _folder_of_pictures(path: Path, wanted: Wanted) -> Pictures:
 def find_signals(name: str, wanted: Wanted) -> SignalSource:
     """The recordings or series that a name or a path means."""
     _tell_apart(name, _SIGNALS)
-    if name == "speech":
-        return open_speech(wanted)
-    if name == "synthetic_ecg":
-        return open_synthetic_ecg(wanted)
+    if name in _SIGNALS:
+        return _SIGNALS[name](wanted)
     if name in _IMAGES or name.startswith("hf:") or Path(name).suffix.lower() in _IMAGE_SUFFIXES:
         raise ValueError(
             f"{name!r} holds images, and the model takes signals (--model.spatial_dims 1); leave that at 2, or give "
@@ -117,7 +119,7 @@ def _these_are_signals(name: str) -> str:
     )
 
 
-def _tell_apart(name: str, names: tuple[str, ...]) -> None:
+def _tell_apart(name: str, names: Container[str]) -> None:
     """Warn, once, where the name of a built-in set is that of a file or folder here, too."""
     if name in names and os.path.lexists(name) and (here := os.path.abspath(name)) not in _told_apart:
         _told_apart.add(here)
@@ -126,7 +128,7 @@ def _tell_apart(name: str, names: tuple[str, ...]) -> None:
         )
 
 
-def _existing(name: str, names: tuple[str, ...], what: str) -> Path:
+def _existing(name: str, names: Iterable[str], what: str) -> Path:
     """The path that a name means."""
     path = Path(name).expanduser()
     if name and (path.is_dir() or path.is_file()):

@@ -115,18 +115,19 @@ class TileView:
     """
 
     def __init__(self, source: Pictures, size: int, *, copies: bool = False) -> None:
-        self._size, self._names = size, [source.name(i) for i in range(len(source))]
-        photos = [as_array(source.image(i)) for i in range(len(source))]
-        small = {i for i, photo in enumerate(photos) if min(photo.shape[:2]) < size}
-        source.skipped.extend((self._names[i], f"{TOO_SMALL} {size} x {size}") for i in sorted(small))
-        self._photos = {i: photo for i, photo in enumerate(photos) if i not in small}
-        self._order = list(self._photos)
+        self._size, self._photos = size, list[tuple[str, Pixels]]()
+        for i in range(len(source)):
+            name, photo = source.name(i), as_array(source.image(i))
+            if min(photo.shape[:2]) < size:
+                source.skipped.append((name, f"{TOO_SMALL} {size} x {size}"))
+            else:
+                self._photos.append((name, photo))
         if not self._photos:
             raise ValueError(f"no photograph is as large as {size} x {size}; ask for a smaller size")
-        self._scales = {i: [photo, *_smaller(photo, size, copies)] for i, photo in self._photos.items()}
+        self._scales = [[photo, *_smaller(photo, size, copies)] for _, photo in self._photos]
         self._grid = [
             (i, y, x)
-            for i, photo in self._photos.items()
+            for i, (_, photo) in enumerate(self._photos)
             for y in range(0, photo.shape[0] - size + 1, size)
             for x in range(0, photo.shape[1] - size + 1, size)
         ]
@@ -138,11 +139,11 @@ class TileView:
         """The items, a new array of shape (B, size, size, C)."""
         size = self._size
         if chance is None:
-            places = [(self._photos[i], y, x) for i, y, x in (self._grid[j] for j in indices)]
+            places = [(self._photos[i][1], y, x) for i, y, x in (self._grid[j] for j in indices)]
         else:
             places = []
             for first, down, right, scale in chance[:, :4]:
-                scales = self._scales[self._order[int(first * len(self._order))]]
+                scales = self._scales[int(first * len(self._scales))]
                 photo = scales[int(scale * len(scales))]
                 height, width = (side - size + 1 for side in photo.shape[:2])
                 places.append((photo, int(down * height), int(right * width)))
@@ -150,7 +151,7 @@ class TileView:
 
     def name(self, index: int) -> str:
         i, y, x = self._grid[index]
-        return f"{self._names[i]}[y={y},x={x}]"
+        return f"{self._photos[i][0]}[y={y},x={x}]"
 
     def label(self, index: int) -> int | None:
         return None
@@ -158,11 +159,11 @@ class TileView:
     @property
     def pictures(self) -> int:
         """How many photographs the tiles are of."""
-        return len(self._order)
+        return len(self._photos)
 
     def whole(self, number: int) -> tuple[str, Pixels]:
         """The name of a photograph and the photograph."""
-        return self._names[self._order[number]], self._photos[self._order[number]]
+        return self._photos[number]
 
 
 class PictureView:

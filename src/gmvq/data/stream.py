@@ -153,10 +153,10 @@ class _Reader:
         try:
             with _open(group.file) as stream:
                 return parquet.ParquetFile(stream).read_row_group(group.number, columns=[column])[column]
-        except Exception as error:  # those of Arrow, of the system, and of the HTTP client
-            if group.file.startswith(
-                _HUB
-            ):  # may pass, and leaving out what was not there in time would change the data
+        # Those of Arrow, of the system, and of the HTTP client.
+        except Exception as error:
+            # It may pass, and leaving out what was not there in time would change the data.
+            if group.file.startswith(_HUB):
                 raise OSError(
                     f"cannot read {group.file}: {one_line(error)}; go on when it is there again"
                 ) from error

@@ -164,7 +164,7 @@ def _choose(
         whole = require("pyarrow", "data").types.is_integer(labels.type) and not labels.null_count
         labels = labels.to_numpy() if whole else None
     cells = stored.select_columns([column])
-    first = _cell(cells, column, int(rows[0]))
+    first = cells[int(rows[0])][column][0].as_py()
     if isinstance(first, dict) and first.get("bytes") is None and first.get("path"):
         raise ValueError(
             f"{title}[{home}]:{rows[0]} holds only the path of its image; write the table with embedded images"
@@ -183,7 +183,7 @@ def _choose(
 
 
 def _read(cells: Any, column: str, channels: int, row: int, reduce: int = 1) -> Image:
-    return decode_cell(_cell(cells, column, row), channels, reduce)
+    return decode_cell(cells[row][column][0].as_py(), channels, reduce)
 
 
 def _shape(cells: Any, column: str, row: int) -> tuple[int, int]:
@@ -211,10 +211,6 @@ def decode_cell(cell: Any, channels: int, reduce: int = 1) -> Image:
     if not isinstance(data, bytes):
         raise UnreadableImageError(_NO_BYTES)
     return decode(data, channels, reduce)
-
-
-def _cell(cells: Any, column: str, row: int) -> Any:
-    return cells[row][column][0].as_py()
 
 
 def image_column(columns: Sequence[str], asked: str | None, where: str) -> str:

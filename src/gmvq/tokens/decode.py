@@ -114,7 +114,7 @@ def _decode(
         if split not in (None, record.split) or left <= 0:
             continue
         columns = read_shard(path, record, manifest.indices)
-        for ids in record.plan.batches(manifest.options.batch_size):
+        for ids in record.batches(manifest.options.batch_size):
             low, high = np.searchsorted(columns.ids, [ids.start, ids.stop])
             if low == high or left <= 0:
                 continue

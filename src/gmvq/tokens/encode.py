@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -259,13 +258,10 @@ class Run:
         try:
             write_bytes(path, data, sync=True)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            reason = "the disk is full, or a limit on its use is reached" if full else error.strerror or error
             raise OSError(
                 error.errno,
-                f"{path.name} could not be written to {self._folder}: {reason}. What is complete is kept "
-                f"({len(self.records)} of {self.manifest.shard_count} shards); mend it and run the same command again "
-                "to go on",
+                f"{path}: {error.strerror or error}. What is complete is kept ({len(self.records)} of "
+                f"{self.manifest.shard_count} shards): mend it and run the same command again to go on",
             ) from error
 
 

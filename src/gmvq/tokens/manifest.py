@@ -37,8 +37,8 @@ class ShardPlan(Struct, frozen=True):
 
     file: str
     split: str
-    first_id: int
-    images: int
+    first_id: Count
+    images: Size
 
     def batches(self, batch_size: int) -> Iterator[range]:
         """The ids of each batch, in order."""
@@ -74,22 +74,14 @@ class Skipped(Struct, frozen=True):
     reason: str
 
 
-class ShardRecord(Struct, frozen=True):
+class ShardRecord(ShardPlan, frozen=True):
     """A complete shard: its plan, its file's size and SHA-256, and the SHA-256 of its columns."""
 
-    file: str
-    split: str
-    first_id: Count
-    images: Size
     rows: Count
     bytes: Size
     sha256: Digest
     content_sha256: Digest
     skipped: tuple[Skipped, ...]
-
-    @property
-    def plan(self) -> ShardPlan:
-        return ShardPlan(self.file, self.split, self.first_id, self.images)
 
 
 class IndexSpec(Struct, frozen=True):
@@ -218,11 +210,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def plan_of(self, file: str) -> ShardPlan | None:
         """The shard of this file name; None where the run has none, as for a name that leads out of the folder."""
         parts, rows = _FILE.fullmatch(file), self.options.rows_per_shard
-        split = next((split for split in self.splits if parts and split.name == parts[1]), None)
-        if parts is None or split is None or int(parts[2]) >= split.shard_count(rows):
-            return None
-        shard = split.shard(int(parts[2]), rows)
-        return shard if shard.file == file else None
+        for split in self.splits:
+            if parts and split.name == parts[1] and int(parts[2]) < split.shard_count(rows):
+                shard = split.shard(int(parts[2]), rows)
+                return shard if shard.file == file else None
+        return None
 
     def plans(self) -> Iterator[ShardPlan]:
         """Every shard, in the order of the ids."""

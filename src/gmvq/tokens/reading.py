@@ -1,4 +1,4 @@
-"""Reading ``manifest.json`` and the notes of shards: JSON that may have been cut short, edited or made up.
+"""Reading ``manifest.json``: JSON that may have been cut short, edited or made up.
 
 msgspec checks every entry's type and range and says where it stands; what is left here is how entries belong together.
 A shard's name is accepted only if it is the one that the run's plan gives it, so no entry leads out of the folder.
@@ -6,8 +6,8 @@ A shard's name is accepted only if it is the one that the run's plan gives it, s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -15,7 +15,6 @@ from ..errors import as_value_error, check_version
 from ..reading import MOST_TEXT, read_bytes
 from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, Manifest
 
-Kind = TypeVar("Kind")
 _WRONG = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -45,9 +44,8 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         data["indices"]["log_variance"] = data["log_variance"]
     with as_value_error(where, *_WRONG):
         manifest = msgspec.convert(data, Manifest)
-    for problem in (_of_indices(manifest), _of_splits(manifest), _of_shards(manifest)):
-        if problem:
-            raise ValueError(f"{where}: {problem}")
+    for problem in _problems(manifest):
+        raise ValueError(f"{where}: {problem}")
     for key, value in (("rows", manifest.rows), ("images", manifest.images), ("complete", manifest.complete)):
         if data.get(key) != value:
             raise ValueError(
@@ -56,52 +54,37 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     return manifest
 
 
-def decode(text: bytes, kind: type[Kind], where: str) -> Kind:
-    """Parse JSON as a struct."""
-    with as_value_error(where, *_WRONG):
-        return msgspec.json.decode(text, type=kind)
-
-
-def _of_indices(manifest: Manifest) -> str:
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What in a manifest contradicts itself, in words."""
     spec = manifest.indices
     if spec.length >= 1 << 31 or (spec.levels > 1 and spec.shape[-1] != spec.levels):
-        return f"indices of shape {spec.shape} with {spec.levels} level(s) cannot be"
+        yield f"indices of shape {spec.shape} with {spec.levels} level(s) cannot be"
     each = spec.codebook_size_per_level  # without it nothing of the length that the file says is made
     if each and (len(each) != spec.levels or max(each) != spec.codebook_size):
-        return (
-            f"codebooks of {each[:8]} codes are not those of {spec.levels} level(s) of {spec.codebook_size}"
-        )
+        yield f"codebooks of {each[:8]} codes are not those of {spec.levels} level(s) of {spec.codebook_size}"
     if spec.scales > 1 and (spec.levels > 1 or spec.pyramid):
-        return f"blocks of {spec.scales} sizes have one level, got {spec.levels}"
-    return ""
-
-
-def _of_splits(manifest: Manifest) -> str:
-    start = 0
+        yield f"blocks of {spec.scales} sizes have one level, got {spec.levels}"
+    start, names = 0, [split.name for split in manifest.splits]
     for split in manifest.splits:
         if split.first_id != start:
-            return f"expected another split, beginning with id {start}; got {split}"
+            yield f"expected another split, beginning with id {start}; got {split}"
         start += split.images
-    names = [split.name for split in manifest.splits]
-    return "" if len(set(names)) == len(names) else f"a split is there twice: {', '.join(names)}"
+    if len(set(names)) < len(names):
+        yield f"a split is there twice: {', '.join(names)}"
+    yield from _problems_of_shards(manifest)
 
 
-def _of_shards(manifest: Manifest) -> str:
+def _problems_of_shards(manifest: Manifest) -> Iterator[str]:
     last = -1
     for record in manifest.shards:
-        if manifest.plan_of(record.file) != record.plan:
-            return (
-                f"{record.file!r} with images {record.first_id} to {record.first_id + record.images - 1} is no shard "
-                "of this run"
-            )
-        ids = [one.id for one in record.skipped]
-        inside = range(record.first_id, record.first_id + record.images)
-        ordered = ids == sorted(set(ids)) and all(i in inside for i in ids)
+        first, ids = record.first_id, [one.id for one in record.skipped]
+        planned = manifest.plan_of(record.file)
+        holds = (record.split, first, record.images)
+        if planned is None or (planned.split, planned.first_id, planned.images) != holds:
+            yield f"{record.file!r} with images {first} to {first + record.images - 1} is no shard of this run"
+        ordered = ids == sorted(set(ids)) and all(first <= i < first + record.images for i in ids)
         if not ordered or record.rows + len(ids) != record.images:
-            return (
-                f"{record.file}: {record.rows} rows and {len(ids)} skipped images do not make {record.images}"
-            )
-        if record.first_id <= last:
-            return f"{record.file!r} is out of order, or there twice"
-        last = record.first_id
-    return ""
+            yield f"{record.file}: {record.rows} rows and {len(ids)} skipped images do not make {record.images}"
+        if first <= last:
+            yield f"{record.file!r} is out of order, or there twice"
+        last = first

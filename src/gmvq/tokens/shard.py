@@ -15,9 +15,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-from msgspec import Struct, structs, to_builtins
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +26,6 @@ from ..errors import as_value_error, require
 from ..quantizers.leaves import block_numbers, from_leaves, to_leaves
 from ..reading import check_unpacked
 from .manifest import Count, Digest, IndexSpec, ShardPlan, ShardRecord, Size, Skipped
-from .reading import decode
 
 _METADATA = b"gmvq"
 _ROW_GROUP = 8192
@@ -34,7 +33,7 @@ _ROW_GROUP = 8192
 _AT_ONCE = 1024
 
 
-class Notes(Struct, frozen=True):
+class Notes(msgspec.Struct, frozen=True):
     """What a shard says of itself in the metadata of its file; ``run`` is the fingerprint of the run."""
 
     run: str
@@ -91,7 +90,7 @@ def write_shard(
     notes = Notes(
         run, plan.file, plan.first_id, plan.images, count, spec.shape, spec.codebook_size, content, left_out
     )
-    schema = schema_of(spec).with_metadata({_METADATA: json.dumps(to_builtins(notes))})
+    schema = schema_of(spec).with_metadata({_METADATA: json.dumps(msgspec.to_builtins(notes))})
     arrays = _tokens(columns, spec) | {
         "id": arrow.array(columns.ids),
         "name": arrow.array(columns.names, arrow.string()),
@@ -107,7 +106,7 @@ def write_shard(
 
 def _record(plan: ShardPlan, data: bytes, content: str, skipped: tuple[Skipped, ...]) -> ShardRecord:
     return ShardRecord(
-        **structs.asdict(plan),
+        *(plan.file, plan.split, plan.first_id, plan.images),
         rows=plan.images - len(skipped),
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -235,7 +234,7 @@ def _matrix(table: Any, name: str, spec: IndexSpec) -> NDArray[Any]:
 def notes_of(data: bytes, where: str) -> Notes:
     """What a shard says of itself."""
     arrow, parquet = require("pyarrow", "data"), require("pyarrow.parquet", "data")
-    kinds = (arrow.ArrowException, KeyError, ValueError, TypeError, OSError, MemoryError)
-    with as_value_error(f"{where} is no shard of tokens", *kinds):
+    wrong = (msgspec.MsgspecError, KeyError, ValueError, TypeError, OSError, MemoryError, RecursionError)
+    with as_value_error(f"{where} is no shard of tokens", arrow.ArrowException, *wrong):
         metadata = parquet.read_schema(arrow.BufferReader(data)).metadata or {}
-        return decode(metadata[_METADATA], Notes, "its notes")
+        return msgspec.json.decode(metadata[_METADATA], type=Notes)
