@@ -129,7 +129,12 @@ def _common(results: dict[str, Any], found: pd.DataFrame) -> str:
     means = by.agg(geometric_mean).unstack(sort=False).reindex(columns=list(_MAIN))
     counts = by.agg(["size", lambda ratios: (ratios > 1.0).sum()]).groupby(level=[0, 1], sort=False).max()
     rows = [
-        [*key, str(settings), *("–" if np.isnan(mean) else f"{mean:.3f}" for mean in means.loc[key]), str(lost)]
+        [
+            *key,
+            str(settings),
+            *("–" if np.isnan(mean) else f"{mean:.3f}" for mean in means.loc[key]),
+            str(lost),
+        ]
         for key in means.max(axis=1).sort_values(ascending=False, kind="stable").index
         for settings, lost in [counts.loc[key]]
     ]
