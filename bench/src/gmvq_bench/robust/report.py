@@ -125,6 +125,9 @@ def _common(results: dict[str, Any], found: pd.DataFrame) -> str:
         ],
         columns=["property", "value", "group", "ratio"],
     )
+    head = ["property", "value", "settings", "ratio as published", "ratio in our dress", "above 1"]
+    if frame.empty:
+        return table(head, [])
     by = frame.groupby(["property", "value", "group"], sort=False)["ratio"]
     means = by.agg(geometric_mean).unstack(sort=False).reindex(columns=list(_MAIN))
     counts = by.agg(["size", lambda ratios: (ratios > 1.0).sum()]).groupby(level=[0, 1], sort=False).max()
@@ -138,7 +141,6 @@ def _common(results: dict[str, Any], found: pd.DataFrame) -> str:
         for key in means.max(axis=1).sort_values(ascending=False, kind="stable").index
         for settings, lost in [counts.loc[key]]
     ]
-    head = ["property", "value", "settings", "ratio as published", "ratio in our dress", "above 1"]
     return table(head, rows)
 
 
