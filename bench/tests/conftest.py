@@ -20,12 +20,13 @@ def few_images(tmp_path_factory: pytest.TempPathFactory) -> str:
 class InProcess:
     """Stands in for a worker process: errors stay in their row as there, and nothing is imported anew."""
 
-    def __init__(self, threads: int) -> None: ...
+    def __init__(self, device: str, threads: int) -> None:
+        self.device = device
 
-    def run(self, train_one: Any, run: Any, device: str) -> dict[str, Any]:
+    def run(self, train_one: Any, run: Any) -> dict[str, Any]:
         from gmvq_bench.comparison.execute import _guarded
 
-        return _guarded(train_one, run, device)
+        return _guarded(train_one, run, self.device)
 
     def close(self) -> None: ...
 

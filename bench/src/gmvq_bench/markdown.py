@@ -29,11 +29,11 @@ def render(template: str, **values: Any) -> str:
 
 
 def aligned(text: str) -> str:
-    """A Markdown table, written cell by cell between bars, with aligned columns."""
-    rows = [
-        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
-        for line in text.strip().splitlines()
-    ]
+    """A Markdown table, written cell by cell between bars, with aligned columns; nothing where it has no rows."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    if len(rows) < 2:
+        return ""
     return table(rows[0], rows[2:] if set("".join(rows[1])) <= {"-"} else rows[1:])
 
 
@@ -72,6 +72,20 @@ def label(name: str) -> str:
     return re.sub(r"([|*<`\[])", r"\\\1", " ".join(printable(name).split()))
 
 
+def megabytes(value: float) -> str:
+    """Bytes in MB, with three digits or more."""
+    return _short(value / 1e6)
+
+
+def milliseconds(row: dict[str, float] | None) -> str:
+    """The median of a timing; a dash without one."""
+    return "-" if row is None else _short(row["median_ms"])
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
 def code(text: str) -> str:
     """A command as Markdown code, which nothing in it ends."""
     return f"`{printable(text).replace('`', chr(39))}`"
@@ -86,4 +100,4 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.filters |= {
     f.__name__: f for f in (aligned, at, shared, interval, estimate, escaped, label, code)
-} | {"fixed": lambda value, style: format(value, style)}
+} | {"fixed": lambda value, style: format(value, style), "mb": megabytes, "ms": milliseconds}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import itertools
 import json
 import multiprocessing
 import os
+import queue
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -103,48 +104,30 @@ def execute(
     """
     keys = [key(run) for run in runs]
     todo = {name: run for name, run in zip(keys, runs, strict=True) if not _usable(records.get(name))}
-    queue, lock, numbers = list(todo.items()), threading.Lock(), itertools.count(1)
-    failures, pools = list[BaseException](), list[_Worker]()
+    workers = [_Worker(device, threads) for device in devices[: len(todo)]]
+    idle = queue.SimpleQueue[_Worker]()
+    for worker in workers:
+        idle.put(worker)
 
-    def serve(device: str) -> None:
-        pool = _Worker(threads)
-        pools.append(pool)
+    def make(name: str, run: Run) -> Record:
+        worker = idle.get()
         try:
-            while not failures:
-                with lock:
-                    if not queue:
-                        return
-                    name, run = queue.pop(0)
-                figures = pool.run(train_one, run, device)
-                if failures:  # interrupted: this run did not fail, it was stopped
-                    return
-                record = {**run, **figures, "key": name, "environment": _environment(device, threads)}
-                with lock:
-                    records.put(record)
-                    say(f"[{next(numbers)}/{len(todo)}] {_line(record)}")
-        except BaseException as error:
-            failures.append(error)
+            figures = worker.run(train_one, run)
         finally:
-            pool.close()
+            idle.put(worker)
+        return {**run, **figures, "key": name, "environment": _environment(worker.device, threads)}
 
-    workers = [threading.Thread(target=serve, args=(one,), daemon=True) for one in devices[: len(todo)]]
+    feeders = ThreadPoolExecutor(max(1, len(workers)))
     try:
-        _work(workers)
-    except KeyboardInterrupt as error:
-        failures.append(error)
-        for pool in pools:
-            pool.close()
-    if failures:
-        raise failures[0]
+        made = [feeders.submit(make, *one) for one in todo.items()] if workers else []
+        for number, future in enumerate(concurrent.futures.as_completed(made), 1):
+            records.put(future.result())
+            say(f"[{number}/{len(todo)}] {_line(future.result())}")
+    finally:  # an interrupt ends the runs at hand, and no other begins
+        feeders.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.close()
     return _named(runs, map(records.get, keys))
-
-
-def _work(workers: list[threading.Thread]) -> None:
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        while worker.is_alive():  # a join without an end would not hear of an interrupt
-            worker.join(0.2)
 
 
 def _named(runs: list[Run], records: Iterable[Record | None]) -> list[Record]:
@@ -162,21 +145,17 @@ def _usable(record: Record | None) -> bool:
 class _Worker:
     """A process that makes runs one after another, and a new one when it has died."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, device: str, threads: int) -> None:
+        self.device, self._threads = device, threads
         self._pool = self._start()
 
-    def _start(self) -> concurrent.futures.ProcessPoolExecutor:
-        return concurrent.futures.ProcessPoolExecutor(
-            1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(self._threads,),
-        )
+    def _start(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._threads,))
 
-    def run(self, train_one: TrainOne | None, run: Run, device: str) -> dict[str, Any]:
+    def run(self, train_one: TrainOne | None, run: Run) -> dict[str, Any]:
         try:
-            return self._pool.submit(_guarded, train_one, run, device).result()
+            return self._pool.submit(_guarded, train_one, run, self.device).result()
         except BrokenProcessPool:
             self._pool.shutdown(wait=False)
             self._pool = self._start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -83,17 +83,17 @@ def render(results: dict[str, Any]) -> str:
         for parity, settings in {**parities, "all": list(number)}.items()
         if len(fought := duels(found, OURS, rivals, settings))
     ]
+    ablations = ablation_table(results)
     text = filled(
         "robust.md.j2",
         results=results,
-        ablations=ablation_table(results),
+        ablations=ablations,
         summaries=table(["rivals", "settings", *_SUMMARY.split("|")], lines),
-        common=_common(results, found),
-        parities={
-            parity: (_properties(results, settings), _rows(results, found, settings, methods))
-            for parity, settings in parities.items()
-            if settings
-        },
+        common="" if ablations else _common(results, found),
+        parities={parity: settings for parity, settings in parities.items() if settings},
+        fought=[duels(found, OURS, _GROUPS[group], number)["ratio"].to_dict() for group in _MAIN],
+        found=found.to_dict("index"),
+        methods=methods,
     )
     return text.rstrip("\n") + "\n"
 
@@ -125,16 +125,23 @@ def _common(results: dict[str, Any], found: pd.DataFrame) -> str:
         ],
         columns=["property", "value", "group", "ratio"],
     )
-    rows = []
-    for key, part in frame.groupby(["property", "value"], sort=False):
-        groups = dict(list(part.groupby("group")["ratio"]))
-        means = {group: geometric_mean(ratios) for group, ratios in groups.items()}
-        cells = [f"{means[group]:.3f}" if group in means else "–" for group in _MAIN]
-        lost = max(int((ratios > 1.0).sum()) for ratios in groups.values())
-        rows.append((max(means.values()), [*key, str(max(map(len, groups.values()))), *cells, str(lost)]))
-    rows.sort(key=lambda row: -row[0])
     head = ["property", "value", "settings", "ratio as published", "ratio in our dress", "above 1"]
-    return table(head, [cells for _, cells in rows])
+    if frame.empty:
+        return table(head, [])
+    by = frame.groupby(["property", "value", "group"], sort=False)["ratio"]
+    means = by.agg(geometric_mean).unstack(sort=False).reindex(columns=list(_MAIN))
+    counts = by.agg(["size", lambda ratios: (ratios > 1.0).sum()]).groupby(level=[0, 1], sort=False).max()
+    rows = [
+        [
+            *key,
+            str(settings),
+            *("–" if np.isnan(mean) else f"{mean:.3f}" for mean in means.loc[key]),
+            str(lost),
+        ]
+        for key in means.max(axis=1).sort_values(ascending=False, kind="stable").index
+        for settings, lost in [counts.loc[key]]
+    ]
+    return table(head, rows)
 
 
 def ablation_table(results: dict[str, Any]) -> str:
@@ -162,27 +169,3 @@ def ablation_table(results: dict[str, Any]) -> str:
         "perplexity, median",
     ]
     return table(head, [cells for _, cells in sorted(rows, key=lambda row: -row[0])]) if rows else ""
-
-
-def _properties(results: dict[str, Any], settings: Sequence[str]) -> str:
-    names = [n for n in results["settings"][settings[0]] if n not in ("number", "network", "endings")]
-    rows = []
-    for setting in (results["settings"][name] for name in settings):
-        endings = ", ".join(setting["endings"]) or "–"
-        rows.append([str(setting["number"]), setting["network"], endings, *(str(setting[n]) for n in names)])
-    return table(["", "network", "endings", *names], rows)
-
-
-def _rows(results: dict[str, Any], found: pd.DataFrame, settings: list[str], methods: list[str]) -> str:
-    """Ratios, and MSE x 1000 / perplexity / usage of every method."""
-    fought = [duels(found, OURS, _GROUPS[group], settings)["ratio"] for group in _MAIN]
-    rows = []
-    for name in settings:
-        ratios = [f"{ratio[name]:.3f}" if name in ratio.index else "–" for ratio in fought]
-        cells = []
-        for method in methods:
-            row: Any = found.loc[(name, method)] if (name, method) in found.index else None
-            text = "–" if row is None else f"{row.mse * 1e3:.3g} / {row.perplexity:.3g} / {row.usage:.2f}"
-            cells.append(text + " ×" if row is not None and row.failed else text)
-        rows.append([str(results["settings"][name]["number"]), *ratios, *cells])
-    return table(["", "over published", "over dressed", *methods], rows)

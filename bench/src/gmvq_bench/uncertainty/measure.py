@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from gmvq.errors import check_size
 from gmvq.evaluation.generation import Estimate
 
-from ..markdown import estimate
+from ..markdown import render
 from .scores import Scores
 
 Values = NDArray[np.float64]
@@ -196,34 +196,5 @@ def _detection(inside: dict[str, Values], out: Scores, drawn: tuple[int, int]) -
 
 
 def format_uncertainty(found: Uncertainty) -> str:
-    """The figures as plain text."""
-    lines = [f"{found.dataset or 'images'}: {found.images:,} images, {found.positions} positions each"]
-    head = ("rank correlation with the error", "per position", "per image")
-    lines += ["", _row(*head)]
-    lines += [
-        _row(
-            f"  {LABELS[name]}",
-            estimate(vars(found.local[name]), ".3f"),
-            estimate(vars(found.whole[name]), ".3f"),
-        )
-        for name in found.local
-    ]
-    lines.append(_row("  log s², given the contrast", estimate(vars(found.partial), ".3f")))
-    lines += ["", _row("error by quantile of log s²", "mean log s²", "error x 1e3")]
-    lines += [
-        _row(f"  {number} of {len(found.bins)}", f"{b.log_variance:.2f}", estimate(vars(b.error), ".2f", 1e3))
-        for number, b in enumerate(found.bins, 1)
-    ]
-    lines.append(f"  slope of log error on log s²: {found.slope:.2f} (1: proportional)")
-    if found.auroc is not None and found.advantage is not None:
-        lines += ["", f"against {found.out_dataset or 'other images'} ({found.out_images:,} of them)"]
-        lines.append(_row("", "AUROC", "less that of the MSE"))
-        for name, area in found.auroc.items():
-            gain = found.advantage.get(name)
-            less = "" if gain is None else estimate(vars(gain), "+.3f")
-            lines.append(_row(f"  {LABELS[name]}", estimate(vars(area), ".3f"), less))
-    return "\n".join(lines)
-
-
-def _row(label: str, *cells: str) -> str:
-    return (f"{label:<36}" + "".join(f"{cell:>26}" for cell in cells)).rstrip()
+    """The figures as tables."""
+    return render("images.md.j2", found=asdict(found), labels=LABELS).rstrip()
