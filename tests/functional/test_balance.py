@@ -40,6 +40,14 @@ def test_a_factor_on_the_total_loss_scales_every_gradient_by_it(factor) -> None:
         torch.testing.assert_close(ours, factor * base)
 
 
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_the_push_taken_out_is_in_the_units_of_the_gradient(factor) -> None:
+    """Single precision holds no fourth power of such gradients."""
+    gradient, error = (torch.randn(64, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    base = carried(gradient + error, error, 0.25)
+    torch.testing.assert_close(carried(factor * (gradient + error), error, 0.25) / factor, base)
+
+
 def test_units_of_the_reconstruction_loss_do_not_change_the_direction() -> None:
     """In units a hundred times larger all gradients grow a hundredfold: an optimum stays where it is."""
     for ours, base in zip(gradients(unit=100.0)[2], gradients()[2], strict=True):

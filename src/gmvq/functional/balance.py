@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .distributed import all_reduce_sum, world_size
 
@@ -37,6 +38,7 @@ class _Coupled(torch.autograd.Function):
         return quantized.clone(), nats.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_quantized, grad_nats = grads
         straight_through = ctx.needs_input_grad[2]
@@ -71,7 +73,8 @@ def _push(gradient: Tensor, error: Tensor, commitment: float) -> tuple[Tensor, T
     pushes = (curvature.square() * squares).sum().clamp_min(_TINY)
     kappa = _correlation((curvature * products).sum(), total, pushes).sqrt()
     own = push.square().sum(-1, keepdim=True)
-    own = (own + _LEAST * all_reduce_sum(own.square().sum()) / pushes).clamp_min(_TINY)
+    mean = all_reduce_sum((own * (own / pushes)).sum())  # a fourth power of gradients would not fit float32
+    own = (own + _LEAST * mean).clamp_min(_TINY)
     shares = kappa * (gradient * push).sum(-1, keepdim=True) / own
     return ((shares + commitment) * push).to(dtype), products.sum()
 

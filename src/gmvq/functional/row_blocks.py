@@ -84,7 +84,8 @@ class _RowBlocks(torch.autograd.Function):
                 (tensor[part] if i < count else tensor).detach().requires_grad_(wanted[i])
                 for i, tensor in enumerate(tensors)
             ]
-            with torch.enable_grad():
+            # Autocast is off, as in the layer's forward, whatever surrounds the call of backward.
+            with torch.enable_grad(), torch.autocast(tensors[0].device.type, enabled=False):
                 per_row, added = ctx.function(*inputs)
             pairs = [
                 (value, grad[part] if i < ctx.per_row else grad)

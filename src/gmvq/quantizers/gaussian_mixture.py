@@ -166,9 +166,10 @@ class GaussianMixtureVQ(MixtureState):
             squares=codebook.square().sum(-1),
             bias=mixture_bias(codebook, log_precision, self.log_weights().to(dtype)),
             log_precision=log_precision,
-            temperature=self.temperature.to(dtype),
-            gumbel_noise=self.gumbel_noise.to(dtype),
-            sample_noise=self.sample_noise.to(dtype),
+            # Copies, as ``set_progress`` may be called while this graph is in use.
+            temperature=self.temperature.to(dtype, copy=True),
+            gumbel_noise=self.gumbel_noise.to(dtype, copy=True),
+            sample_noise=self.sample_noise.to(dtype, copy=True),
         )
 
     def _search(self, latents: Tensor) -> Tensor:
@@ -245,7 +246,7 @@ class GaussianMixtureVQ(MixtureState):
         kind, dim = self.objective.kind, self.codebook_dim
         terms = evidence(kind, batch, drawn.entropy, drawn.variance, log_precision, log_weights, dim)
         latent = terms["latent"].detach() if known_zero(self.gamma) else terms["latent"]
-        nats = self.gamma * latent + self.beta * terms[KL_OF[kind]]
+        nats = self.gamma.clone() * latent + self.beta.clone() * terms[KL_OF[kind]]
         if self.training:
             through, pull = self.straight_through, self.objective.commitment
             sample, loss = balance_gradients(drawn.sample, nats, z, straight_through=through, commitment=pull)

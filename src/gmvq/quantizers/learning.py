@@ -41,8 +41,11 @@ _TINY = 1e-30
 def learn(layer: MixtureState, moments: Moments, share: Tensor, own: Tensor) -> None:
     """One M-step of ``layer`` on the pooled moments of a batch, from the running ``share``, (K,), that it had then.
 
-    Nothing where the batch was all masked, or where ``own``, 0-d, is false: other weights were copied in since.
+    Nothing where the batch was all masked or held NaN, which is not looked for on a GPU, or where ``own``, 0-d, is
+    false: other weights were copied in since.
     """
+    whole = (moments.sums.sum() + moments.errors.sum()).isfinite()
+    moments = Moments(*(torch.where(whole, part, 0.0) for part in moments))
     occupied = ((moments.total > 0) & own).to(moments.total.dtype)
     total = moments.total.clamp_min(1.0)
     error = moments.errors / total

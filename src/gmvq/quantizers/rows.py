@@ -129,7 +129,7 @@ def _sample(
         squared_error = errors.sum(-1)
         errors.mul_(rows.mask[:, None])
     sample = drawn.mean
-    if variance.noise != Constant(0.0):
+    if not (isinstance(variance.noise, Constant) and variance.noise.value == 0.0):
         limited = spread.minimum(variance.noise_limit * (-w.detach()).exp().mean())
         sample = sample + mixture.sample_noise * limited.sqrt()[:, None] * gaussian_noise(rows.keys, z)
     of_rows = (drawn.indices, drawn.entropy, spread, squared_error, sample)

@@ -16,6 +16,7 @@ these batches and falls to 0 at the start: what the frame alone held would leave
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ RATE = 0.05
 _LEAST_DEVIATION = 1e-3
 #: Least 1/w, as a part of the variance: below it all latents lie on their codes.
 MIN_ERROR = 1e-5
+_FILLED = (
+    "the codebook was filled before the first batch, so it is not started from latents: its entries are codes, in "
+    "units of the latents' deviation. If an initialiser of all parameters did this, call quantizer.reset_parameters() "
+    "after it; set_codebook takes codes of your own, in the latents' units"
+)
 
 
 class Pool:
@@ -68,6 +74,10 @@ class Pool:
     def latents(self) -> Tensor | None:
         """All of them, (M, D), or None before the first batch."""
         return torch.cat(self._batches)[-self._size :] if self._batches else None
+
+    def is_one_point(self) -> bool:
+        """Whether all latents are the same."""
+        return all(bool((batch == self._batches[0][0]).all()) for batch in self._batches)
 
     def _follow(self, y: Tensor) -> None:
         mean = y.mean(0)
@@ -114,11 +124,13 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     once ``after`` batches have run, and with ``after`` not before they have spread. Whether there is a codebook now.
     """
     refuse_compiled()
-    latents = gather_rows(latents if mask is None else latents[mask])
+    latents = latents if mask is None else latents[mask]
+    latents = gather_rows(latents[latents.isfinite().all(-1)])
     if len(latents) == 0:
         return layer.started
     if layer.started:
         if not bool((layer.scale > 0).all()):
+            warnings.warn(_FILLED, UserWarning, stacklevel=2)
             fit_frame(layer, latents)
         if not bool(layer.log_precision.any()):  # the codebook was another layer's, or set by hand
             fit_mixture(layer, layer.standardized(latents), keep_codebook=True)
@@ -127,7 +139,7 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
     layer._pool = layer._pool or Pool(layer.codebook_size)
     layer._pool.add(latents)
     layer.batches += 1
-    if int(layer.batches) <= after or (after and bool((latents == latents[0]).all())):
+    if int(layer.batches) <= after or (after and layer._pool.is_one_point()):
         return False
     return start_from_pool(layer)
 
