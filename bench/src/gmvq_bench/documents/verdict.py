@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from ..comparison.report_tables import ranking
-from ..comparison.runs import complete, figures, finals, is_rival
+from ..comparison.runs import figures, finals, is_rival
 from ..markdown import table
 from ..robust.methods import DRESSED, PUBLISHED
 from ..robust.report import duels, geometric_mean, scores
@@ -58,13 +58,14 @@ def _of_suites(suites: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
     for suite in suites:
         name = suite["suite"]["name"]
         if name in APART:
-            fought = [pair for setting in suite["suite"]["settings"] if (pair := _suite(suite, setting))]
+            fought = [found for setting in suite["suite"]["settings"] if (found := _suite(suite, setting))]
             if fought:
-                yield [APART[name], *_cells(fought, len(suite["suite"]["seeds"]))]
+                yield [APART[name], *_cells([pair for pair, _ in fought], min(own for _, own in fought))]
             continue
         for setting, options in suite["suite"]["settings"].items():
-            pair, seeds = _suite(suite, setting), max(seeds, len(suite["suite"]["seeds"]))
-            by_size.setdefault(options["codebook_size"], []).extend([] if pair is None else [pair])
+            if (found := _suite(suite, setting)) is not None:
+                by_size.setdefault(options["codebook_size"], []).append(found[0])
+                seeds = max(seeds, found[1])
     for size, pairs in sorted(by_size.items()):
         if pairs:
             yield [f"our own networks, tuned, K = {size:,}", *_cells(pairs, seeds)]
@@ -109,15 +110,16 @@ def _plain_conv(results: dict[str, Any]) -> dict[int, tuple[list[_Pair], int]]:
     return found
 
 
-def _suite(results: dict[str, Any], setting: str) -> _Pair | None:
-    """Ours against the best rival with all seeds; None where one of the two is missing."""
+def _suite(results: dict[str, Any], setting: str) -> tuple[_Pair, int] | None:
+    """Ours against the best rival with as many seeds, and how many; None where one of the two is missing."""
     suite, runs = results["suite"], finals(results, setting)
     ours = suite["ours"]
-    rivals = [name for name in ranking(suite, runs) if is_rival(suite, name) and complete(suite, runs[name])]
-    if not rivals or not runs.get(ours):
+    seeds = len(runs.get(ours, ()))
+    rivals = [name for name in ranking(suite, runs) if is_rival(suite, name) and len(runs[name]) >= seeds > 0]
+    if not rivals:
         return None
     ratios = []
     for figure in ("mse", "perplexity"):
         mine, theirs = (mean_interval(figures(runs[n], figure).values())[0] for n in (ours, rivals[0]))
         ratios.append(mine / theirs)
-    return ratios[0], ratios[1]
+    return (ratios[0], ratios[1]), seeds
