@@ -7,7 +7,7 @@ import torch
 from quantizer_cases import latents, layer
 from torch import Tensor, nn
 
-from gmvq import GaussianMixtureVQ
+from gmvq import GaussianMixtureVQ, ResidualGMVQ
 
 
 def started(codebook_size: int, support: int | None = 4) -> GaussianMixtureVQ:
@@ -65,6 +65,14 @@ def test_an_initialiser_of_all_parameters_is_told() -> None:
         built(points().requires_grad_())
     built.reset_parameters()
     assert (built(points().requires_grad_()).indices == -1).all()
+
+
+def test_a_level_whose_codebook_another_one_filled_says_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    built = ResidualGMVQ(4, 8, num_quantizers=2, shared_codebook=True, start_after=1)
+    for _ in range(3):
+        built(points().requires_grad_())
+    assert all(level.started for level in built.mixtures)
+    assert not recwarn.list
 
 
 def test_schedules_may_advance_between_forward_and_backward() -> None:

@@ -130,7 +130,8 @@ def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int)
         return layer.started
     if layer.started:
         if not bool((layer.scale > 0).all()):
-            warnings.warn(_FILLED, UserWarning, stacklevel=2)
+            if not layer.keep_codebook:  # else the level before has filled it
+                warnings.warn(_FILLED, UserWarning, stacklevel=2)
             fit_frame(layer, latents)
         if not bool(layer.log_precision.any()):  # the codebook was another layer's, or set by hand
             fit_mixture(layer, layer.standardized(latents), keep_codebook=True)
