@@ -129,6 +129,7 @@ def _sample(
         squared_error = errors.sum(-1)
         errors.mul_(rows.mask[:, None])
     sample = drawn.mean
+    # Not by ``Constant``'s own comparison, which the compiler cannot follow where sizes are symbols.
     if not (isinstance(variance.noise, Constant) and variance.noise.value == 0.0):
         limited = spread.minimum(variance.noise_limit * (-w.detach()).exp().mean())
         sample = sample + mixture.sample_noise * limited.sqrt()[:, None] * gaussian_noise(rows.keys, z)

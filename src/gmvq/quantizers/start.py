@@ -120,12 +120,13 @@ def held(latents: Tensor, mask: Tensor | None, pool: Pool | None, elapsed: Tenso
 
 @torch.no_grad()
 def ready(layer: MixtureState, latents: Tensor, mask: Tensor | None, after: int) -> bool:
-    """Before a training step without a codebook: keep this rank's latents (N, D) where the mask (N,) is True, and start
-    once ``after`` batches have run, and with ``after`` not before they have spread. Whether there is a codebook now.
+    """Before a training step without a codebook: keep this rank's latents (N, D), where they are finite and the mask
+    (N,) is True, and start once ``after`` batches have run, and with ``after`` not before they have spread. Whether
+    there is a codebook now.
     """
     refuse_compiled()
-    latents = latents if mask is None else latents[mask]
-    latents = gather_rows(latents[latents.isfinite().all(-1)])
+    whole = latents.isfinite().all(-1)
+    latents = gather_rows(latents[whole if mask is None else whole & mask])
     if len(latents) == 0:
         return layer.started
     if layer.started:

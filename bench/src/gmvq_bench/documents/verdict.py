@@ -53,22 +53,18 @@ def _of_random_networks(found: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _of_suites(suites: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
-    by_size: dict[int, list[_Pair]] = {}
-    seeds = 0
+    """Suites of ``APART`` in their order, then our own networks by size; seeds are those that every setting has."""
+    found: dict[tuple[int, str], list[tuple[_Pair, int]]] = {}
     for suite in suites:
         name = suite["suite"]["name"]
-        if name in APART:
-            fought = [found for setting in suite["suite"]["settings"] if (found := _suite(suite, setting))]
-            if fought:
-                yield [APART[name], *_cells([pair for pair, _ in fought], min(own for _, own in fought))]
-            continue
         for setting, options in suite["suite"]["settings"].items():
-            if (found := _suite(suite, setting)) is not None:
-                by_size.setdefault(options["codebook_size"], []).append(found[0])
-                seeds = max(seeds, found[1])
-    for size, pairs in sorted(by_size.items()):
-        if pairs:
-            yield [f"our own networks, tuned, K = {size:,}", *_cells(pairs, seeds)]
+            size = 0 if name in APART else options["codebook_size"]
+            if (fought := _suite(suite, setting)) is not None:
+                what = APART.get(name, f"our own networks, tuned, K = {size:,}")
+                found.setdefault((size, what), []).append(fought)
+    for (_, what), fought in sorted(found.items(), key=lambda item: item[0][0]):
+        pairs, seeds = zip(*fought, strict=True)
+        yield [what, *_cells(list(pairs), min(seeds))]
 
 
 def _cells(pairs: list[_Pair], seeds: int) -> list[str]:
