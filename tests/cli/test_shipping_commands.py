@@ -67,7 +67,7 @@ def test_misuse(here: Any, gmvq: Run, arguments: list[str], message: str) -> Non
 
 def test_push_to_a_folder(here: Any, gmvq: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = gmvq("push", here.run_dir, "me/tok", "--dry_run", out, "--licence", "cc-by-4.0")
+    result = gmvq("push", here.run_dir, "me/tok", "--dry_run", out, "--license", "cc-by-4.0")
     assert result.code == 0, result.err
     assert "nothing was uploaded" in result.out
     assert result.err == ""

@@ -125,6 +125,8 @@ def test_datasets_loaders_tensors_and_labelled_batches_agree(tokenizer: Any, dat
     limited = evaluate(tokenizer, dataset, batch_size=4, limit=6)
     assert limited.images == 6
     assert limited.mse == evaluate(tokenizer, dataset.images[:6], batch_size=4).mse
+    with pytest.raises(ValueError, match="limit must be positive, got 0"):
+        evaluate(tokenizer, dataset, limit=0)
 
 
 def test_what_cannot_be_measured_is_skipped_with_the_reason(

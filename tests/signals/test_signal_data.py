@@ -147,6 +147,12 @@ def test_npz_splits_and_folders_of_series(tmp_path: Path) -> None:
     for number, row in enumerate(rows):
         np.save(tmp_path / "folder" / f"{number}.npy", row)
     assert len(open_signals(tmp_path / "folder", size=20, channels=2, split_fractions=(0, 0))) == 6
+    np.save(tmp_path / "folder" / "other.npy", rows[0, :1])
+    some = open_signals(tmp_path / "folder", size=20, channels=2, split_fractions=(0, 0))
+    assert len(some) == 6
+    ((name, reason),) = some.skipped
+    assert name == "other.npy"
+    assert "it has 1 channel, and the model takes 2; pass --model.channels 1, or choose columns" in reason
 
 
 def test_stereo_becomes_its_mean_or_stays(tmp_path: Path, tone: Tone) -> None:

@@ -43,6 +43,12 @@ def switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     parser.add_argument(name, action="store_true", help=text)
 
 
+def add_license(parser: argparse.ArgumentParser) -> None:
+    """Add the option that states a licence, in both spellings."""
+    text = "licence of the weights, as the Hub spells it, such as apache-2.0 or cc-by-4.0; default: none is stated"
+    parser.add_argument("--license", "--licence", metavar="ID", help=text)
+
+
 def add_device(parser: Parser) -> None:
     """Add the option that says where to compute."""
     option(parser, "--device", "where to compute, such as cpu or cuda; default: cuda if there is one")

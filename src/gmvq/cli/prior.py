@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require
 from ..files import real_path, write_json
-from .common import option, parser_of, say, switch, tell
+from .common import add_license, parser_of, say, switch, tell
 from .training_run import TrainingRun, plan, prepare, run_name
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _push(argv: Sequence[str]) -> int:
     parser.add_argument("prior", metavar="PRIOR", help="a run folder of gmvq prior fit, or a saved prior")
     parser.add_argument("repo_id", metavar="OWNER/NAME")
     switch(parser, "--private", "make a newly created repository private")
-    option(parser, "--license", "of the weights, as the Hub spells it, such as apache-2.0")
+    add_license(parser)
     options = parser.parse_args(list(argv))
     require("transformers", "prior")
     from ..prior.opening import open_prior

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .common import option, parser_of, say, switch, tell
+from .common import add_license, option, parser_of, say, switch, tell
 from .loaded import add_checkpoint, load
 
 
@@ -14,13 +14,13 @@ def run(argv: Sequence[str]) -> int:
     """Push; return the exit code."""
     options = _parser().parse_args(list(argv))
     loaded = load(options)
-    if not options.licence:
-        say("no licence is stated; --licence apache-2.0 (or another of the Hub's) states one for the weights")
+    if not options.license:
+        say("no licence is stated; --license apache-2.0 (or another of the Hub's) states one for the weights")
     if options.dry_run:
         folder = Path(options.dry_run)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(f"--dry_run takes a new or empty folder, but {folder} is neither")
-        loaded.model.save_repository(folder, options.name, loaded.notes, options.licence)
+        loaded.model.save_repository(folder, options.name, loaded.notes, options.license)
         tell(f"nothing was uploaded; {options.name} would hold what is now in {folder}:")
         for file in sorted(folder.iterdir()):
             tell(f"  {file.name:<20}{file.stat().st_size:>14,} bytes")
@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
         private=options.private,
         commit_message=options.message,
         metadata=loaded.notes,
-        license=options.licence,
+        license=options.license,
     )
     tell(f"pushed: {address}")
     return 0
@@ -45,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add_checkpoint(parser, help="a run folder, a saved model folder or a .ckpt file")
     parser.add_argument("name", metavar="OWNER/NAME", type=_name, help="the repository; created if needed")
     switch(parser, "--private", "make a new repository private")
-    text = "licence of the weights, as the Hub spells it, such as apache-2.0 or cc-by-4.0; default: none is stated"
-    parser.add_argument("--licence", "--license", metavar="ID", help=text)
+    add_license(parser)
     option(parser, "--message", "message of the commit", default="Upload gmvq model")
     text = "write the files to this folder and upload nothing; works offline"
     option(parser, "--dry_run", text, metavar="DIR")

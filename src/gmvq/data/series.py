@@ -67,11 +67,8 @@ def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Ski
         )
     fitting = [(name, one) for name, one in series if len(one) == wanted.channels]
     if fitting:
-        skipped += [
-            (name, f"it has {len(one)} channels, and the model takes {wanted.channels}")
-            for name, one in series
-            if len(one) != wanted.channels
-        ]
+        others = [(name, len(one)) for name, one in series if len(one) != wanted.channels]
+        skipped += [(name, _other_channels("it", found, wanted)) for name, found in others]
     return fitting or series
 
 
@@ -132,12 +129,8 @@ def _choose(
     home, spans, rule = choose_spans(keys, lengths, wanted, "series")
     names, series = [name for name, _ in named[home]], [one for _, one in named[home]]
     for number in spans[:, 0]:
-        found = len(series[number])
-        if found != wanted.channels:
-            raise ValueError(
-                f"{names[number]} has {found} channel{'s' * (found > 1)}, and the model takes {wanted.channels}; pass "
-                f"--model.channels {found}, or choose columns of a .csv file with --data.column"
-            )
+        if len(series[number]) != wanted.channels:
+            raise ValueError(_other_channels(names[number], len(series[number]), wanted))
     limits = wanted.limits
     if limits is None:
         train, of_train = home, spans
@@ -146,6 +139,13 @@ def _choose(
         limits = _limits([named[train][number][1][:, first:last] for number, first, last in of_train])
     read = partial(_read, series)
     return SignalSource(read, spans, names, SignalScale(*limits), f"{title} ({wanted.split}; {rule})")
+
+
+def _other_channels(what: str, found: int, wanted: Wanted) -> str:
+    return (
+        f"{what} has {found} channel{'s' * (found > 1)}, and the model takes {wanted.channels}; pass "
+        f"--model.channels {found}, or choose columns of a .csv file with --data.column"
+    )
 
 
 def _read(series: Series, number: int, start: int, stop: int) -> NDArray[np.float32]:

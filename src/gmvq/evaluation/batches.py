@@ -23,6 +23,8 @@ def image_batches(
     Items that are tuples, such as (image, label), count by their first entry.
     """
     check_positive("batch_size", batch_size)
+    if limit is not None:
+        check_positive("limit", limit)
     left = limit
     empty = True
     for batch in _loader(images, batch_size):
