@@ -2,7 +2,8 @@
 
 Tokenizers as in ``gmvq compare`` (fashion_mnist-k256, each with the rate and weights chosen there), a causal prior
 without labels on the tokens of the training images, samples at temperature 1 against test images. Of GM-VQ also z
-drawn around the codewords (``noise``), codes from the mixture without a prior (``floor``), and a masked prior.
+drawn around the codewords (``noise``), codes from the mixture without a prior (``floor``), a masked prior, and the
+tokens of 16 features, which its rivals have, in place of 4.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .records import bits_of_histogram, cells_of, images_of, make_records, study
 
 SETTING = ("fashion_mnist", "fashion_mnist-k256")
 OURS, MASKED = "gm-vq", "gm-vq, masked prior"
-METHODS = (OURS, MASKED, "vq-ema-replace, relative", "cvq")
+METHODS = (OURS, MASKED, "gm-vq, D = 16", "vq-ema-replace, relative", "cvq")
 NOISES = (0.25, 0.5, 1.0)
 
 
