@@ -1,17 +1,16 @@
 """The first table of the results: ours against the best rival in every comparison that was made, a line for each kind.
 
-Each compares MSE and perplexity on test data with the rival of the least MSE in the same setting: means over seeds,
-then the geometric mean over settings.
+Each compares MSE and perplexity on test data with the rival of the least MSE in the same setting: means over the seeds
+that both have, then the geometric mean over settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from ..comparison.report_tables import ranking
 from ..comparison.runs import figures, finals, is_rival
 from ..markdown import table
 from ..robust.methods import DRESSED, PUBLISHED
@@ -53,7 +52,7 @@ def _of_random_networks(found: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _of_suites(suites: Iterable[dict[str, Any]]) -> Iterator[list[str]]:
-    """Suites of ``APART`` in their order, then our own networks by size; seeds are those that every setting has."""
+    """Suites of ``APART`` in their order, then our own networks by size; seeds are the fewest of a setting."""
     found: dict[tuple[int, str], list[tuple[_Pair, int]]] = {}
     for suite in suites:
         name = suite["suite"]["name"]
@@ -107,15 +106,19 @@ def _plain_conv(results: dict[str, Any]) -> dict[int, tuple[list[_Pair], int]]:
 
 
 def _suite(results: dict[str, Any], setting: str) -> tuple[_Pair, int] | None:
-    """Ours against the best rival with as many seeds, and how many; None where one of the two is missing."""
+    """Ours against the rival that it is least ahead of, on the seeds that both have, and how many these are; None where
+    there is no such rival.
+    """
     suite, runs = results["suite"], finals(results, setting)
-    ours = suite["ours"]
-    seeds = len(runs.get(ours, ()))
-    rivals = [name for name in ranking(suite, runs) if is_rival(suite, name) and len(runs[name]) >= seeds > 0]
-    if not rivals:
-        return None
-    ratios = []
-    for figure in ("mse", "perplexity"):
-        mine, theirs = (mean_interval(figures(runs[n], figure).values())[0] for n in (ours, rivals[0]))
-        ratios.append(mine / theirs)
-    return (ratios[0], ratios[1]), seeds
+    ours, fought = runs.get(suite["ours"], {}), list[tuple[_Pair, int]]()
+    for name in (name for name in runs if is_rival(suite, name)):
+        shared = ours.keys() & runs[name].keys()
+        if shared:
+            mine, theirs = ({seed: found[seed] for seed in shared} for found in (ours, runs[name]))
+            fought.append(((_ratio("mse", mine, theirs), _ratio("perplexity", mine, theirs)), len(shared)))
+    return max(fought, default=None)
+
+
+def _ratio(figure: str, mine: Mapping[int, Any], theirs: Mapping[int, Any]) -> float:
+    first, second = (mean_interval(figures(runs, figure).values())[0] for runs in (mine, theirs))
+    return first / second
