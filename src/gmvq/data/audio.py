@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import as_value_error, require
 from ..reading import check_plain, open_input
 from .folders import Listing, readable_files, walk
-from .signals import SignalScale, SignalSource, choose_spans
+from .signals import SignalScale, SignalSource, choose_spans, wrong_channels
 from .skipping import OTHER_KIND, UnreadableError
 from .splits import Wanted
 
@@ -29,6 +29,7 @@ SPEECH = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 #: The same files, wherever the package was unpacked.
 _PACKAGE = "asterisk-core-sounds-en-wav"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+_MEAN = ", or 1 for the mean of them"
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
 #: Most samples of all channels that are read at once, an hour and a half at 48 kHz: a few hundred kilobytes of FLAC
 #: unpack to gigabytes.
@@ -127,7 +128,8 @@ def to_channels(samples: NDArray[np.float32], channels: int) -> NDArray[np.float
         return samples
     if channels == 1:
         return samples.mean(0, keepdims=True)
-    raise ValueError(_wrong_channels("the recording", samples.shape[0], channels))
+    found = samples.shape[0]
+    raise ValueError(wrong_channels("the recording", found, channels, _MEAN * (found > 1)))
 
 
 def open_speech(wanted: Wanted) -> SignalSource:
@@ -181,7 +183,9 @@ def _check(wanted: Wanted, path: Path) -> AudioHeader:
         raise ValueError(f"{OTHER_KIND}: {path.suffix}")
     header = read_header(path)
     if wanted.channels not in (1, header.channels):
-        raise ValueError(_wrong_channels("it", header.channels, wanted.channels))
+        raise ValueError(
+            wrong_channels("it", header.channels, wanted.channels, _MEAN * (header.channels > 1))
+        )
     if wanted.sample_rate not in (None, header.rate):
         raise ValueError(
             f"the model was trained on signals at {wanted.sample_rate} Hz, and these are at {header.rate} Hz; resample "
@@ -199,10 +203,3 @@ def _one_rate(headers: Mapping[str, AudioHeader]) -> int:
             f"recordings of one set must have one sample rate; there are {found}: resample them, or give folders apart"
         )
     return next(iter(rates))
-
-
-def _wrong_channels(what: str, found: int, wanted: int) -> str:
-    return (
-        f"{what} has {found} channel{'s' * (found > 1)}, and the model takes {wanted}; pass --model.channels "
-        f"{found}" + ("" if found == 1 else ", or 1 for the mean of them")
-    )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .arrays import NPZ_KEYS, read_npy, read_npz
 from .csv_table import read_csv
 from .folders import Listing, summary
-from .signals import SignalScale, SignalSource, choose_spans
+from .signals import SignalScale, SignalSource, choose_spans, wrong_channels
 from .skipping import OTHER_KIND, Skipped
 from .splits import Wanted
 from .synthetic_ecg import synthetic_ecg
@@ -22,6 +22,7 @@ from .synthetic_ecg import synthetic_ecg
 SERIES_SUFFIXES = (".npy", ".csv")
 _EXPECTED = "expected numbers of shape (T,), (N, T) or (N, channels, T)"
 _KEYS = {**NPZ_KEYS, "all": ("series", "signals", "x", "data")}
+_COLUMNS = ", or choose columns of a .csv file with --data.column"
 _MARGIN = 0.1
 """Added to the range of the training split at either end, as a share of it: other splits reach a little further."""
 
@@ -68,7 +69,7 @@ def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Ski
     fitting = [(name, one) for name, one in series if len(one) == wanted.channels]
     if fitting:
         others = [(name, len(one)) for name, one in series if len(one) != wanted.channels]
-        skipped += [(name, _other_channels("it", found, wanted)) for name, found in others]
+        skipped += [(name, wrong_channels("it", found, wanted.channels, _COLUMNS)) for name, found in others]
     return fitting or series
 
 
@@ -130,7 +131,7 @@ def _choose(
     names, series = [name for name, _ in named[home]], [one for _, one in named[home]]
     for number in spans[:, 0]:
         if len(series[number]) != wanted.channels:
-            raise ValueError(_other_channels(names[number], len(series[number]), wanted))
+            raise ValueError(wrong_channels(names[number], len(series[number]), wanted.channels, _COLUMNS))
     limits = wanted.limits
     if limits is None:
         train, of_train = home, spans
@@ -139,13 +140,6 @@ def _choose(
         limits = _limits([named[train][number][1][:, first:last] for number, first, last in of_train])
     read = partial(_read, series)
     return SignalSource(read, spans, names, SignalScale(*limits), f"{title} ({wanted.split}; {rule})")
-
-
-def _other_channels(what: str, found: int, wanted: Wanted) -> str:
-    return (
-        f"{what} has {found} channel{'s' * (found > 1)}, and the model takes {wanted.channels}; pass "
-        f"--model.channels {found}, or choose columns of a .csv file with --data.column"
-    )
 
 
 def _read(series: Series, number: int, start: int, stop: int) -> NDArray[np.float32]:

@@ -111,6 +111,12 @@ class SignalSource:
         return self.names[int(self.spans[index, 0])]
 
 
+def wrong_channels(what: str, found: int, wanted: int, otherwise: str) -> str:
+    """That ``what`` has other channels than the model takes, and to take these, ``otherwise`` something else."""
+    count = f"{found} channel{'s' * (found > 1)}"
+    return f"{what} has {count}, and the model takes {wanted}; pass --model.channels {found}{otherwise}"
+
+
 def choose_spans(
     keys: Mapping[str, Sequence[str | int]], lengths: Mapping[str, Sequence[int]], wanted: Wanted, what: str
 ) -> tuple[str, Spans, str]:
