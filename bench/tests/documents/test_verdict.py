@@ -65,11 +65,14 @@ def long(ratio: float) -> dict[str, Any]:
 
 def test_every_study_has_its_lines() -> None:
     studies = {"robust": robust(0.5, 2.0, 0.5), "plain_conv": plain_conv()}
+    also = {"rotation": ["ema-dressed"], "ema": ["fsq", "gm-vq-best-rate"], "gm-vq": ["ema-best-rate"]}
     studies["robust"]["runs"] += [
-        {**run, "method": "ema-dressed"} for run in studies["robust"]["runs"] if run["method"] == "rotation"
+        {**run, "method": name} for run in studies["robust"]["runs"] for name in also[run["method"]]
     ]
     found = lines(verdict(studies, [long(0.8)]))
     assert found["– against rivals started as our layer is"] == ["3", "1", "**0.40**", "1.00", "0", "1.00"]
+    assert found["– against SimVQ, CVQ and FSQ"][2:] == ["**0.79**", "2.00", "1", "1.00"]
+    assert found["– against EMA VQ, both at the best of three rates"][2:] == ["**1.26**", "2.00", "2", "1.00"]
     apart = found["a conv network without a path from patch to latent, 6,000 steps, tuned alike"]
     assert apart == ["1", "2", "**0.80**", "0.80", "0", "1.00"]
     assert not any(line.startswith("our own networks") for line in found)

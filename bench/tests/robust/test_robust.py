@@ -24,7 +24,7 @@ from gmvq_bench.robust.design import (
     from_dict,
     seconds,
 )
-from gmvq_bench.robust.methods import ABLATIONS, DRESSED, METHODS, MORE, build_method
+from gmvq_bench.robust.methods import ABLATIONS, DRESSED, METHODS, QUARTER, RATES, TUNED, build_method
 from gmvq_bench.robust.networks import build
 from gmvq_bench.robust.suite import chosen_methods, runs_of, select
 from gmvq_bench.robust.train import reconstruction_loss
@@ -181,6 +181,24 @@ def test_divergence_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["mse_of_mean"] > 0
 
 
+@pytest.mark.parametrize("method", TUNED)
+def test_the_best_rate_is_that_of_the_lowest_validation_error(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+
+    def run(setting: Setting, method: str, seed: int, data: object) -> dict[str, float]:
+        tried.append(setting.lr / TINY.lr)
+        if len(tried) == 3:
+            raise robust_train.DivergedError("at the highest rate")
+        return {"mse": len(tried), "validation_mse": 9.0 - len(tried), "seconds": 2.0}
+
+    monkeypatch.setattr(robust_train, "_run", run)
+    found = robust_train.train(TINY, method)
+    assert tried == pytest.approx(RATES)
+    assert (found["mse"], found["rate"], found["seconds"]) == (2, RATES[1], 4.0)
+
+
 @pytest.mark.parametrize("method", DRESSED)
 def test_a_dressed_rival_reads_latents_in_the_frame_of_the_last_batches_and_starts_on_them(
     method: str,
@@ -220,10 +238,10 @@ def shortened(layer: Any) -> Any:
     return layer
 
 
-def test_further_rivals_run_in_a_quarter_of_the_settings() -> None:
+def test_further_methods_run_in_a_quarter_of_the_settings() -> None:
     found = [(run["design"]["number"], run["method"]) for run in runs_of(SETTINGS, METHODS, 1)]
-    assert [n for n, method in found if method in MORE] == [
-        n for n in range(48) if n % 8 in (0, 1) for _ in MORE
+    assert [n for n, method in found if method in QUARTER] == [
+        n for n in range(48) if n % 8 in (0, 1) for _ in QUARTER
     ]
 
 

@@ -183,7 +183,7 @@ def _list() -> int:
     """Print the suites with their sizes."""
     from ..comparison.suite import load_suite, suite_names
     from ..robust.design import seconds
-    from ..robust.methods import RATES
+    from ..robust.methods import RATES, TUNED
     from ..robust.suite import SUITES, chosen_methods, runs_of, settings_of
 
     for name in suite_names():
@@ -197,7 +197,7 @@ def _list() -> int:
         settings = {setting.name: setting for setting in settings_of(name)}
         runs = runs_of(settings.values(), chosen_methods(name, None), 1)
         hours = sum(
-            seconds(settings[run["setting"]]) * (len(RATES) if run["method"] == "ema-best-rate" else 1) / 3600
+            seconds(settings[run["setting"]]) * (len(RATES) if run["method"] in TUNED else 1) / 3600
             for run in runs
         )
         print(f"{name}: {SUITES[name]}")

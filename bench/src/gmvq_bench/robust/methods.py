@@ -24,10 +24,13 @@ from .design import Setting
 OURS = "gm-vq"
 PUBLISHED = ("ema", "rotation")
 DRESSED = ("ema-dressed", "rotation-dressed")
+MORE = ("simvq", "cvq", "fsq")
+#: At that of ``RATES`` with the lowest validation MSE: ours, and its rival.
+TUNED = ("gm-vq-best-rate", "ema-best-rate")
 #: On a quarter of the settings.
-MORE = ("simvq", "cvq", "fsq", "ema-best-rate")
-METHODS = (OURS, *PUBLISHED, *DRESSED, *MORE)
-#: Rates that ``ema-best-rate`` tries, times the setting's.
+QUARTER = (*MORE, *TUNED)
+METHODS = (OURS, *PUBLISHED, *DRESSED, *QUARTER)
+#: Times the setting's.
 RATES = (1 / 3, 1.0, 3.0)
 
 #: One part of the layer taken away, or put back as the literature has it: options, and attributes set afterwards.
@@ -50,6 +53,11 @@ ABLATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+def is_ours(name: str) -> bool:
+    """Whether a method is our layer, as it comes or changed."""
+    return name in (OURS, TUNED[0], *ABLATIONS)
+
+
 def build_method(name: str, setting: Setting) -> nn.Module:
     """The untrained quantizer of a method: latents (..., D) to (quantized, indices, loss).
 
@@ -58,19 +66,19 @@ def build_method(name: str, setting: Setting) -> nn.Module:
         MissingExtraError: its package is not installed.
     """
     sizes = (setting.dim, setting.codebook_size)
-    if name == OURS or name in ABLATIONS:
+    if is_ours(name):
         options, attributes = ABLATIONS.get(name, ({}, {}))
         layer = GaussianMixtureVQ(*sizes, **options)
         for attribute, value in attributes.items():
             setattr(layer, attribute, value)
         return layer
-    if name in ("simvq", "cvq", "fsq"):
+    if name in MORE:
         return build_baseline(name, *sizes)
     rotation = name.startswith("rotation")
     if name in DRESSED:
         rival = "vq-rotation" if rotation else "vq-ema-replace"
         return dress(build_baseline(rival, *sizes, threshold_ema_dead_code=_dead(setting)))
-    if name in (*PUBLISHED, "ema-best-rate"):
+    if name in (*PUBLISHED, TUNED[1]):
         # Moving averages, k-means start and replacement; the rest is the package's default.
         options = {"kmeans_init": True, "threshold_ema_dead_code": _dead(setting), "rotation_trick": rotation}
         return Rows(peer("vector_quantize_pytorch").VectorQuantize(sizes[0], sizes[1], **options))

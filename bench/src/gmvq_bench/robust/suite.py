@@ -18,7 +18,7 @@ from gmvq.reading import read_text
 from ..comparison.runs import environment_of
 from ..results import rounded
 from .design import Setting, draw, draw_small, from_dict
-from .methods import ABLATIONS, METHODS, MORE, OURS
+from .methods import ABLATIONS, METHODS, OURS, QUARTER, is_ours
 from .train import train
 
 Run = dict[str, Any]
@@ -86,7 +86,7 @@ def chosen_methods(suite: str, names: list[str] | None) -> list[str]:
 
 
 def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> list[Run]:
-    """Every run, setting by setting; the further rivals only where they run."""
+    """Every run, setting by setting; the methods of a quarter only there."""
     wanted = list(methods)
     return [
         {
@@ -101,15 +101,14 @@ def runs_of(settings: Iterable[Setting], methods: Iterable[str], seeds: int) -> 
         }
         for setting in settings
         for method in wanted
-        if setting.more_rivals or method not in MORE
+        if setting.more_rivals or method not in QUARTER
         for seed in range(seeds)
     ]
 
 
 def key_of(run: Run) -> str:
     """Digest of a run and of the code that it tries: our layer's source, or the version of the rivals' package."""
-    ours = run["method"] == OURS or run["method"] in ABLATIONS
-    code = _source_digest() if ours else version_of("vector-quantize-pytorch")
+    code = _source_digest() if is_ours(run["method"]) else version_of("vector-quantize-pytorch")
     same = {name: value for name, value in run.items() if name not in ("setting", "options")}
     text = json.dumps({**same, "code": code}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

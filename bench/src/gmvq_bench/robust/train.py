@@ -23,7 +23,7 @@ from ..comparison.train import DivergedError
 from ..results import failure
 from .data import Data, load
 from .design import SGD_FACTOR, Setting
-from .methods import RATES, build_method
+from .methods import RATES, TUNED, build_method
 from .networks import build
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -57,7 +57,7 @@ def train(setting: Setting, method: str, seed: int = 0) -> dict[str, Any]:
         "steps": setting.steps,
         "mse_of_mean": float((data.test - data.train.mean(0)).square().mean()),
     }
-    run = _best_rate if method == "ema-best-rate" else _run
+    run = _best_rate if method in TUNED else _run
     try:
         return {**head, **run(setting, method, seed, data), "error": None}
     except Exception as error:
