@@ -14,7 +14,7 @@ from ..statistics import mean_interval
 from .methods import ABLATIONS, DRESSED, METHODS, MORE, OURS, PUBLISHED, TUNED
 
 #: Ours, and the group of rivals whose best it is compared with.
-_GROUPS = {
+_GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "as published": (OURS, PUBLISHED),
     "in our dress": (OURS, DRESSED),
     "further rivals": (OURS, MORE),
