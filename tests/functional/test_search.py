@@ -101,13 +101,26 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatc
     torch.testing.assert_close(dense.gather(1, best[:, None])[:, 0], dense.amax(-1), rtol=1e-6, atol=1e-6)
 
 
+def test_bfloat16_that_rounds_everything_one_way_does_not_hide_the_best_code() -> None:
+    """All features of query and best code are halfway between two bfloat16 numbers; a thousand others look as good rounded."""
+    query, codebook = torch.full((3, 64), 1 + 2.0**-8), torch.zeros(20_000, 64)
+    codebook[-1] = 1 + 2.0**-8
+    codebook[:1000] = 1 + 0.75 * 2.0**-8
+    codebook[:1000, 0] = 1 + 2.0**-7
+    assert (best_code(query, codebook, torch.zeros(20_000))[1] == 19_999).all()
+    values, codes, best = best_codes(query, codebook, torch.zeros(20_000), 4, half=True)
+    assert (codes[:, 0] == 19_999).all()
+    assert (best == 19_999).all()
+    torch.testing.assert_close(values[:, 0], query.square().sum(-1))
+
+
 def test_the_rounding_bound_holds_for_every_logit() -> None:
     query, codebook, bias = case(50, 4000, 24)
     rounded = large_codebook._Factor.rounded(codebook, bias)
     columns = torch.nn.functional.pad(query.bfloat16(), (0, 2), value=1.0)
     exact = torch.addmm(bias.double(), query.double(), codebook.double().T)
     error = ((columns @ rounded.codebook.T).double() - exact).abs()
-    unit = 2.0**-9
+    unit = 2.0**-8
     norms = query.norm(dim=1)[:, None] * codebook.norm(dim=1)
     assert (error <= 1.05 * ((2 * unit + unit**2) * norms + unit * exact.abs())).all()
 

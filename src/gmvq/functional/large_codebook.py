@@ -5,7 +5,7 @@ r"""Search in a codebook of many tiles, in two steps, so that little is left to 
 * Where bfloat16 products are faster, the first step is in bfloat16, with groups to spare. A row whose k-th best logit
   is not above every other group's maximum by the largest possible rounding error,
 
-  .. math:: |\tilde l_c - l_c| \le (2 u + u^2) |v| |\mu_c| + u |l_c|, \qquad u = 2^{-9},
+  .. math:: |\tilde l_c - l_c| \le (2 u + u^2) |v| |\mu_c| + u |l_c|, \qquad u = 2^{-8},
 
   is searched again in the dtype of the inputs.
 """
@@ -30,7 +30,7 @@ TILE_CODES = 1 << 12
 #: Codes of a group: large ones leave fewer maxima, small ones fewer members to look at.
 _GROUP, _SMALL_GROUP = 32, 8
 #: Groups looked at beyond k where maxima are in bfloat16, and the narrowest codewords for which that pays.
-_SPARE_GROUPS, _HALF_DIM = 6, 32
+_SPARE_GROUPS, _HALF_DIM = 10, 32
 #: Rows beyond which adding the bias as one more feature pays; values of the codewords that are looked at together.
 _FOLD_ROWS, _MEMBER_VALUES = 64, 1 << 20
 #: Rows that are decided together where most codes are about equal.
@@ -104,7 +104,7 @@ def _search_in_half(
     referee: Referee, rows: Tensor, k: int, rounded: _Factor, full: _Factor
 ) -> tuple[tuple[Tensor, Tensor], float]:
     """The k best codes from the maxima of groups in bfloat16, and the share of rows that had to be searched again."""
-    unit = 2.0**-9
+    unit = 2.0**-8
     query = referee.query[rows]
     maxima = _group_maxima(query, rounded, _SMALL_GROUP)
     top, groups = _largest(maxima, k + _SPARE_GROUPS)
