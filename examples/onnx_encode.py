@@ -35,6 +35,7 @@ class OnnxTokenizer:
             raise ValueError(f"{folder} holds an export of the format {notes['format']}, not of onnx")
         self.channels: int = notes["signature"]["channels"]
         self.downsample: int = notes["signature"]["downsample"]
+        self.least: int = notes["signature"].get("least", 2)
         self._encoder = onnxruntime.InferenceSession(
             str(Path(folder, "encoder.onnx")), providers=["CPUExecutionProvider"]
         )
@@ -43,13 +44,14 @@ class OnnxTokenizer:
         )
 
     def encode(self, images: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Indices of images with values in [0, 1], whose sides are multiples of ``downsample``, at least two of them.
+        """Indices of images with values in [0, 1], whose sides are multiples of ``downsample``, at least ``least``.
 
         The graph itself cannot refuse other sizes: it would cut them without a word.
         """
-        if any(size % self.downsample or size < 2 * self.downsample for size in images.shape[2:]):
+        if any(size % self.downsample or size < self.least * self.downsample for size in images.shape[2:]):
             raise ValueError(
-                f"sides must be multiples of {self.downsample}, at least {2 * self.downsample}, got {images.shape}"
+                f"sides must be multiples of {self.downsample}, at least {self.least * self.downsample}, "
+                f"got {images.shape}"
             )
         return self._encoder.run(None, {"images": images})[0]
 
@@ -65,9 +67,9 @@ def read(file: Path, channels: int) -> NDArray[np.float32]:
     return pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1)[None]
 
 
-def pad(images: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Repeat the last row and column until the sides are multiples of ``step``, at least two of them."""
-    missing = [max(2 * step - size, -size % step) for size in images.shape[2:]]
+def pad(images: NDArray[np.float32], step: int, least: int) -> NDArray[np.float32]:
+    """Repeat the last row and column until the sides are multiples of ``step``, at least ``least`` of them."""
+    missing = [max(least * step - size, -size % step) for size in images.shape[2:]]
     return np.pad(images, ((0, 0), (0, 0), *((0, number) for number in missing)), mode="edge")
 
 
@@ -89,7 +91,7 @@ def main() -> int:
     for file in options.images:
         pixels = read(file, tokenizer.channels)
         height, width = pixels.shape[2:]
-        indices = tokenizer.encode(pad(pixels, tokenizer.downsample))
+        indices = tokenizer.encode(pad(pixels, tokenizer.downsample, tokenizer.least))
         restored = tokenizer.decode(indices)[..., :height, :width]
         np.save(options.out / f"{file.stem}.npy", indices[0])
         write(options.out / f"{file.stem}.png", restored[0])

@@ -34,6 +34,8 @@ _WORDS = {
 _MATH = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 #: A link whose text is the name of the file, as in the repository.
 _FILE_LINK = re.compile(r"\[[\w./-]+\.md\]\(([\w./-]+\.md)")
+#: A link to a notebook, whose page is made from it.
+_NOTEBOOK = re.compile(r"(\]\(notebooks/\w+)\.py\)")
 #: A function before its argument, which latex2mathml sets without the space between them.
 _FUNCTION = re.compile(r"(<mi>(?:log|exp|tr)</mi>)(?=<m(?:i|n|sub|sup|subsup|frac)\b)")
 _FIGURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+\.(?:png|svg|jpg|webp))\)")
@@ -62,6 +64,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         return markdown.replace("<!-- figures -->", _gallery(files))
     for name in ROOT_PAGES:
         markdown = markdown.replace(f"](../{name}", f"]({name}")
+    markdown = _NOTEBOOK.sub(r"\1.md)", markdown)
 
     def titled(found: re.Match[str]) -> str:
         place = os.path.normpath(os.path.join(os.path.dirname(page.file.src_uri), found[1]))

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from .functional.estimators import GumbelSoftmax, StraightThroughGumbel
     from .functional.schedules import Constant, Cosine, Exponential, Linear
     from .models import VQAutoencoder, build_autoencoder
-    from .objectives import GaussianLikelihood, LaplaceLikelihood, negative_evidence
+    from .objectives import (
+        GaussianLikelihood,
+        LaplaceLikelihood,
+        LogitLaplaceLikelihood,
+        negative_evidence,
+    )
     from .quantizers import (
         ChannelsFirst,
         GaussianMixtureVQ,
@@ -49,6 +54,7 @@ _WHERE = {
     "Linear": "functional.schedules",
     "GaussianLikelihood": "objectives",
     "LaplaceLikelihood": "objectives",
+    "LogitLaplaceLikelihood": "objectives",
     "negative_evidence": "objectives",
     "VQAutoencoder": "models",
     "build_autoencoder": "models",

@@ -64,9 +64,14 @@ def test_one_file_is_split_by_row_and_bytes_need_no_struct(tmp_path: Path, pictu
     assert min(sizes) > 0
 
 
-def test_aligned_faces_are_cropped_in_the_centre_only(tmp_path: Path, picture) -> None:
-    write(tmp_path / "faces.parquet", {"image": cells(picture, 4, 218, 178)})
-    dataset = open_images(tmp_path / "faces.parquet", size=178, flip=False, split_fractions=(0, 0))
+@pytest.mark.parametrize("place", ["faces.parquet", "folder"])
+def test_aligned_faces_are_cropped_in_the_centre_only(tmp_path: Path, picture, place: str) -> None:
+    faces = cells(picture, 4, 218, 178)
+    write(tmp_path / "faces.parquet", {"image": faces})
+    (tmp_path / "folder").mkdir()
+    for number, face in enumerate(faces):
+        (tmp_path / "folder" / f"{number}.png").write_bytes(face["bytes"])
+    dataset = open_images(tmp_path / place, size=178, flip=False, split_fractions=(0, 0))
     assert_close(dataset[(1, 0)], torch.from_numpy(picture(1, 218, 178)[20:198]).permute(2, 0, 1) / 255)
     assert_close(dataset[(1, 0)], dataset[(1, 5)], rtol=0, atol=0)
 

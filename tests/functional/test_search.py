@@ -102,7 +102,7 @@ def test_rows_that_bfloat16_cannot_tell_apart_are_searched_in_float32(monkeypatc
 
 
 def test_bfloat16_that_rounds_everything_one_way_does_not_hide_the_best_code() -> None:
-    """All features of query and best code are halfway between two bfloat16 numbers; a thousand others look as good rounded."""
+    """All features of query and best code are halfway between two numbers of bfloat16; others look as good rounded."""
     query, codebook = torch.full((3, 64), 1 + 2.0**-8), torch.zeros(20_000, 64)
     codebook[-1] = 1 + 2.0**-8
     codebook[:1000] = 1 + 0.75 * 2.0**-8

@@ -155,6 +155,24 @@ def test_npz_splits_and_folders_of_series(tmp_path: Path) -> None:
     assert "it has 1 channel, and the model takes 2; pass --model.channels 1, or choose columns" in reason
 
 
+def test_subfolders_of_series_are_splits(tmp_path: Path) -> None:
+    for part, numbers in {"train": range(8), "Test": (8, 9), "notes": (90,)}.items():
+        (tmp_path / part).mkdir()
+        for number in numbers:
+            np.save(tmp_path / part / f"{number}.npy", np.linspace(0, number, 40))
+    opened = {
+        split: open_signals(tmp_path, split=split, size=20) for split in ("train", "validation", "test")
+    }
+    held = {
+        split: {dataset.item_name(i).split("[")[0] for i in range(len(dataset))}
+        for split, dataset in opened.items()
+    }
+    assert held["test"] == {"Test/8.npy", "Test/9.npy"}
+    assert held["train"] | held["validation"] == {f"train/{number}.npy" for number in range(8)}
+    assert not held["train"] & held["validation"]
+    assert opened["test"].scale.high < 8  # of the train split: 7, and a tenth of the range more
+
+
 def test_stereo_becomes_its_mean_or_stays(tmp_path: Path, tone: Tone) -> None:
     (tmp_path / "a.wav").write_bytes(wav_bytes(tone(0, 100, channels=2), RATE))
     options = {"size": 100, "split_fractions": (0, 0), "augment": False}

@@ -82,7 +82,7 @@ class ImageDataset(Dataset[Tensor]):
         elif source.framing == "tiles":
             self._view = TileView(source, size, copies=augment and vary)
         else:
-            self._view = PictureView(source, size, crops=source.framing == "crop")
+            self._view = PictureView(source, size, crops=source.cropped)
 
     def __len__(self) -> int:
         return len(self._view)

@@ -31,6 +31,8 @@ Uniforms = NDArray[np.float64]
 """The chance of each draw, (B, 3) or more; None in eval."""
 #: Training crops show between 1 / ZOOM and the whole of the shorter side.
 ZOOM = 1.25
+#: Height and width of aligned CelebA, of which the field takes the central square, in training too.
+_CELEBA = (218, 178)
 #: What the sides of the smaller copies are of a photograph's, where copies are asked for.
 COPIES = 0.71, 0.5
 
@@ -73,6 +75,11 @@ class Pictures:
     def sized(self) -> bool:
         """Whether the pictures' sizes can be told before they are decoded."""
         return self.all_shapes is not None or self.shape_of is not None
+
+    @property
+    def cropped(self) -> bool:
+        """Whether training draws crops: not of what is framed otherwise, nor where the first is an aligned face."""
+        return self.framing == "crop" and not (self.sized and tuple(self.shapes(1)[0].tolist()) == _CELEBA)
 
     def shapes(self, most: int | None = None) -> NDArray[np.int64]:
         """Height and width of every picture that is ``sized``, (N, 2), 0 of those without a header.

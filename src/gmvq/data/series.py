@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .arrays import NPZ_KEYS, read_npy, read_npz
 from .csv_table import read_csv
-from .folders import Listing, summary
+from .folders import Listing, split_folders, summary
 from .signals import SignalScale, SignalSource, choose_spans, wrong_channels
 from .skipping import OTHER_KIND, Skipped
 from .splits import Wanted
@@ -35,12 +35,13 @@ Named = list[tuple[str, NDArray[np.float32]]]
 def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     """Open one split of an .npz, .npy or .csv file of series, or of a folder of .npy and .csv files.
 
-    An .npz may come divided (train, test, ...); else series are divided by a fixed hash of their name or number, and
-    a single one in time: its beginning is the train split, its end the test split.
+    An .npz may come divided (train, test, ...), and so may a folder, by subfolders called so; else series are divided
+    by a fixed hash of their name or number, and a single one in time: its beginning is the train split, its end the
+    test split.
     """
     skipped, keys = list[Skipped](), None
     if path.is_dir():
-        named = {"train": _read_folder(path, listing, wanted, skipped)}
+        named = _read_folder(path, listing, wanted, skipped)
     elif path.suffix.lower() == ".npz":
         named = _read_npz(path, skipped)
         keys = {part: [name.rpartition(":")[2] for name, _ in some] for part, some in named.items()}
@@ -51,10 +52,15 @@ def open_series(path: Path, listing: Listing, wanted: Wanted) -> SignalSource:
     return replace(_choose(named, path.name, wanted, keys), skipped=sorted(skipped))
 
 
-def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Skipped]) -> Named:
-    """The series of a folder's files; other files, broken ones, those of other channels go to ``skipped``."""
-    files = [file for file in listing.files if file.lower().endswith(SERIES_SUFFIXES)]
-    skipped += [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(listing.files) - set(files)]
+def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Skipped]) -> dict[str, Named]:
+    """The series of a folder's files, those of its subfolders train, val and test by split where there is a train.
+
+    Other files, broken ones, those of other channels go to ``skipped``.
+    """
+    parts = {top: part for part, tops in split_folders(path).items() for top in tops}
+    there = [file for file in listing.files if not parts or file.split("/")[0] in parts]
+    files = [file for file in there if file.lower().endswith(SERIES_SUFFIXES)]
+    skipped += [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(there) - set(files)]
     skipped += listing.skipped
     series: Named = []
     for file in files:
@@ -70,7 +76,10 @@ def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Ski
     if fitting:
         others = [(name, len(one)) for name, one in series if len(one) != wanted.channels]
         skipped += [(name, wrong_channels("it", found, wanted.channels, _COLUMNS)) for name, found in others]
-    return fitting or series
+    named: dict[str, Named] = {}
+    for name, one in fitting or series:
+        named.setdefault(parts.get(name.split("/")[0], "train"), []).append((name, one))
+    return named
 
 
 def _read_npz(path: Path, skipped: list[Skipped]) -> dict[str, Named]:

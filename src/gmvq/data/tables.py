@@ -6,7 +6,6 @@ so that random order costs no more than any other. A name of the Hub is the only
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 IMAGE_COLUMNS = ("image", "img", "images", "picture")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
-#: Aligned CelebA, which is used as the field does: the central square, then resized, in training too.
-_CELEBA = (178, 218)
 _NO_BYTES = "the cell holds no bytes"
 
 
@@ -169,7 +166,7 @@ def _choose(
         raise ValueError(
             f"{title}[{home}]:{rows[0]} holds only the path of its image; write the table with embedded images"
         )
-    pictures = Pictures(
+    return Pictures(
         read=partial(_read, cells, column, wanted.channels),
         rows=rows,
         names=f"{title}[{home}]",
@@ -177,9 +174,6 @@ def _choose(
         labels=labels,
         shape_of=partial(_shape, cells, column),
     )
-    with contextlib.suppress(UnreadableImageError):
-        pictures.framing = "whole" if pictures.read(int(rows[0])).size == _CELEBA else "crop"
-    return pictures
 
 
 def _read(cells: Any, column: str, channels: int, row: int, reduce: int = 1) -> Image:

@@ -54,8 +54,9 @@ class GaussianMixtureVQ(MixtureState):
     **The start.** A new codebook is zero, and that is how the layer knows. Training runs ``start_after`` batches
     without codes, on latents (index -1, loss 0) that a single Gaussian holds (``quantizers/start.py``); then
     k-means on the last latents places them, and m and s are the mean and deviation of these.
-    ``eval()`` starts a shorter training's codebook from what it has seen. Latents that require no gradient start it at
-    once, as does ``init_codebook``. In eval without a codebook indices are -1 and ``quantized`` is continuous.
+    ``eval()`` starts a shorter training's codebook from what it has seen. Latents that require no gradient, where
+    gradients are on, start it at once, as does ``init_codebook``. In eval without a codebook indices are -1 and
+    ``quantized`` is continuous.
 
     Args:
         dim: D, size of the last axis of the latents.

@@ -31,7 +31,7 @@ class GroupedGMVQ(ComposedQuantizer):
 
     Args:
         dim: D, size of the last axis of the latents, a multiple of ``groups``.
-        codebook_size: K of each group.
+        codebook_size: K of each group, or with levels those of its levels.
         groups: G.
         shared_codebook: one mixture for all groups (several *heads*): it sees G vectors per position, and its
             aggregated posterior is over all of them.

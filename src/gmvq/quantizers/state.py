@@ -80,7 +80,7 @@ class MixtureState(Quantizer):
         self.keep_codebook = False
         #: The mixtures that share the codebook and start together, when the last of them is ready; None: no other.
         self.group: list[Any] | None = None
-        #: Factor on the weight of the past in the codewords: vectors of the group for each one of this mixture.
+        #: Factor on the weight of the past in the codewords: vectors of the finest scale for each one of this.
         self.memory = 1.0
         self._pool: Pool | None = None
         self._pending: tuple[Moments | None, Tensor, Tensor] | None = None
@@ -188,7 +188,8 @@ class MixtureState(Quantizer):
 
         Args:
             codes: (K, D), in the units of the latents; how the layer keeps them: ``quantizers/own_codebook.py``.
-            latents: (..., D): mean, scale and precision are fitted to them; None: to the codes.
+            latents: (..., D): mean, scale and precision are fitted to them (with ``standardize=False`` the
+                precision alone); None: to the codes.
             frozen: which codes never move, (K,), boolean, or all of them. The precision still follows the latents.
                 (A layer whose ``codebook`` requires no gradient stands still altogether.)
 

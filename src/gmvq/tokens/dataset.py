@@ -88,7 +88,7 @@ class TokenDataset(Dataset[Item]):
 
     @property
     def codebook_size(self) -> int:
-        """K, of every level."""
+        """K, the largest where levels differ."""
         return self.manifest.indices.codebook_size
 
     def __len__(self) -> int:
