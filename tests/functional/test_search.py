@@ -116,6 +116,7 @@ def test_bfloat16_that_rounds_everything_one_way_does_not_hide_the_best_code() -
 
 def test_the_rounding_bound_holds_for_every_logit() -> None:
     query, codebook, bias = case(50, 4000, 24)
+    query[0] = codebook[0] = 1 + 2.0**-8  # every feature rounds down by as much as one can
     rounded = large_codebook._Factor.rounded(codebook, bias)
     columns = torch.nn.functional.pad(query.bfloat16(), (0, 2), value=1.0)
     exact = torch.addmm(bias.double(), query.double(), codebook.double().T)

@@ -104,7 +104,7 @@ def _search_in_half(
     referee: Referee, rows: Tensor, k: int, rounded: _Factor, full: _Factor
 ) -> tuple[tuple[Tensor, Tensor], float]:
     """The k best codes from the maxima of groups in bfloat16, and the share of rows that had to be searched again."""
-    unit = 2.0**-8
+    unit = torch.finfo(torch.bfloat16).eps / 2
     query = referee.query[rows]
     maxima = _group_maxima(query, rounded, _SMALL_GROUP)
     top, groups = _largest(maxima, k + _SPARE_GROUPS)

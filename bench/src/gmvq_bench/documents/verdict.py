@@ -13,8 +13,7 @@ import pandas as pd
 
 from ..comparison.runs import figures, finals, is_rival
 from ..markdown import table
-from ..robust.methods import DRESSED, MORE, OURS, PUBLISHED, TUNED
-from ..robust.report import duels, geometric_mean, scores
+from ..robust.report import GROUPS, duels, geometric_mean, scores
 from ..statistics import mean_interval
 
 _HEAD = "compared in|settings|seeds|MSE over the best rival's|worst|above it in|perplexity over its"
@@ -22,12 +21,6 @@ _HEAD = "compared in|settings|seeds|MSE over the best rival's|worst|above it in|
 APART = {
     "long": "a conv network without a path from patch to latent, 6,000 steps, tuned alike",
     "paper": "the published network and recipe, 8,000 steps",
-}
-#: Lines of the random design besides those of all rivals: ours, the rivals.
-_OTHERS = {
-    "against rivals started as our layer is": (OURS, DRESSED),
-    "against SimVQ, CVQ and FSQ": (OURS, MORE),
-    "against EMA VQ, both at the best of three rates": (TUNED[0], TUNED[1:]),
 }
 #: (ratio of MSE, ratio of perplexity) of a setting.
 _Pair = tuple[float, float]
@@ -40,19 +33,20 @@ def verdict(found: dict[str, Any], suites: Iterable[dict[str, Any]]) -> str:
 
 
 def _of_random_networks(found: dict[str, Any]) -> Iterator[list[str]]:
+    published, *others = GROUPS
     for name, what in (
         ("robust", "random networks and data, nothing tuned"),
         ("robust_fresh", "the same, a later draw"),
     ):
         if name in found:
-            pairs = _robust(found[name], OURS, PUBLISHED)
+            pairs = _robust(found[name], published)
             yield [what, *_cells([pair for number in (0, 1) for pair in pairs[number]], 1)]
             names = ("on which defaults were chosen", "only reported")
             yield from ([f"– {names[n]}", *_cells(pairs[n], 1)] for n in (0, 1) if pairs[0] and pairs[1])
-            for against, (ours, rivals) in _OTHERS.items():
-                fought = [pair for part in _robust(found[name], ours, rivals) for pair in part]
+            for group in others:
+                fought = [pair for part in _robust(found[name], group) for pair in part]
                 if fought:
-                    yield [f"– {against}", *_cells(fought, 1)]
+                    yield [f"– against {group}", *_cells(fought, 1)]
     if "plain_conv" in found:
         for steps, (pairs, seeds) in _plain_conv(found["plain_conv"]).items():
             yield [f"a plain conv network, {steps:,} steps, the best of four rates", *_cells(pairs, seeds)]
@@ -80,10 +74,10 @@ def _cells(pairs: list[_Pair], seeds: int) -> list[str]:
     return [str(len(pairs)), str(seeds), mean, f"{max(ratios):.2f}", str(above), f"{perplexity:.2f}"]
 
 
-def _robust(results: dict[str, Any], ours: str, rivals: Iterable[str]) -> tuple[list[_Pair], list[_Pair]]:
-    """Ours in the even and the odd settings against the best of the rivals."""
+def _robust(results: dict[str, Any], group: str) -> tuple[list[_Pair], list[_Pair]]:
+    """The even and the odd settings against the best rival of a group."""
     parts: tuple[list[_Pair], list[_Pair]] = ([], [])
-    fought: Any = duels(scores(results), ours, rivals, results["settings"])
+    fought: Any = duels(scores(results), *GROUPS[group], results["settings"])
     for setting, row in fought.iterrows():
         number = results["settings"][setting]["number"]
         parts[number % 2].append((float(row["ratio"]), float(row["perplexity_ratio"])))
