@@ -160,6 +160,8 @@ def test_subfolders_of_series_are_splits(tmp_path: Path) -> None:
         (tmp_path / part).mkdir()
         for number in numbers:
             np.save(tmp_path / part / f"{number}.npy", np.linspace(0, number, 40))
+    for part in ("train", "notes"):
+        (tmp_path / part / "gone.npy").symlink_to("nothing")
     opened = {
         split: open_signals(tmp_path, split=split, size=20) for split in ("train", "validation", "test")
     }
@@ -170,6 +172,7 @@ def test_subfolders_of_series_are_splits(tmp_path: Path) -> None:
     assert held["test"] == {"Test/8.npy", "Test/9.npy"}
     assert held["train"] | held["validation"] == {f"train/{number}.npy" for number in range(8)}
     assert not held["train"] & held["validation"]
+    assert opened["train"].skipped == [("train/gone.npy", "a link to nothing")]
     assert opened["test"].scale.high < 8  # of the train split: 7, and a tenth of the range more
 
 

@@ -61,7 +61,7 @@ def _read_folder(path: Path, listing: Listing, wanted: Wanted, skipped: list[Ski
     there = [file for file in listing.files if not parts or file.split("/")[0] in parts]
     files = [file for file in there if file.lower().endswith(SERIES_SUFFIXES)]
     skipped += [(file, f"{OTHER_KIND}: {Path(file).suffix}") for file in set(there) - set(files)]
-    skipped += listing.skipped
+    skipped += [one for one in listing.skipped if not parts or one[0].split("/")[0] in parts]
     series: Named = []
     for file in files:
         try:
