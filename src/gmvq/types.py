@@ -35,6 +35,10 @@ class QuantizerOutput:
         """Unpack in the order that existing quantizer layers use."""
         return iter((self.quantized, self.indices, self.loss))
 
+    def __getitem__(self, index: int) -> Tensor:
+        """``quantizer(latents)[0]`` is ``quantized``, as where a layer returns a tuple."""
+        return (self.quantized, self.indices, self.loss)[index]
+
 
 pytree.register_dataclass(
     QuantizerOutput,

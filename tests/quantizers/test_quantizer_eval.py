@@ -207,6 +207,8 @@ def test_output_unpacks_and_parameter_groups_hold_every_parameter_once() -> None
     assert quantized is out.quantized
     assert indices is out.indices
     assert loss is out.loss
+    assert out[0] is quantized
+    assert out[-1] is loss
     groups = built.parameter_groups(lr=1e-3)
     held = [p for group in groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, built.parameters()))
