@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from gmvq.cli import encode
 from gmvq.cli.main import COMMANDS, main
 
 Run = Callable[..., Any]
@@ -47,6 +49,14 @@ def test_unknown_command(gmvq: Run) -> None:
     assert result.code == 2
     assert result.err.startswith("gmvq: error: there is no command 'fitt'; did you mean fit? Commands: fit, ")
     assert gmvq("xyz").err.startswith("gmvq: error: there is no command 'xyz'. Commands: fit, ")
+
+
+def test_unknown_option() -> None:
+    for given, hint in {"--data.path x": "did you mean --data? See", "--xyz=1": "see"}.items():
+        with pytest.raises(
+            ValueError, match=rf"unrecognized arguments: .*; {re.escape(hint)} gmvq encode --help$"
+        ):
+            encode.run(["builtin:photos", "--out", "x", *given.split()])
 
 
 def test_a_warning_is_one_line_and_a_programs_own_keeps_its_place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,10 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser that raises ValueError, with one sentence, in place of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see {self.prog} --help")
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
+        near = difflib.get_close_matches(unknown, self._option_string_actions, n=1) if unknown else []
+        hint = f"did you mean {near[0]}? See" if near else "see"
+        raise ValueError(f"{message}; {hint} {self.prog} --help")
 
 
 def parser_of(command: str, description: str) -> Parser:
